@@ -1,0 +1,140 @@
+"""An artifact: a folder with ``artifact.json``, written last and atomically.
+
+The record says what the folder is, from what it was made, and the digest of every file in it. No pickles.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from components.core.atomic import write_text
+from components.core.errors import ArtifactError
+from components.core.identity import Identity, digest_file
+
+RECORD = "artifact.json"
+# Written by adapters after sealing (where the artifact was tracked and pushed), and by the stage for itself while it
+# works (events, checkpoints to resume from). They are not part of the result.
+UNSEALED = ("tracking.json", "versions.json", "events.jsonl", "request.json", "error.json", "checkpoints", ".lock")
+
+
+class FileRecord(BaseModel):
+    """Size and digest of one file of an artifact."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bytes: int
+    sha256: str
+
+
+class ArtifactRecord(BaseModel):
+    """Contents of ``artifact.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    identity: Identity
+    """Stage, key, config slice, input keys, code and lock digests."""
+    created: datetime
+    """When the artifact was sealed, in UTC."""
+    files: dict[str, FileRecord]
+    """Every file by its path relative to the folder."""
+    metrics: dict[str, float]
+    """Final figures of the stage."""
+    details: dict[str, Any]
+    """Facts about the result that are not figures: names, shapes, counts by split."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A sealed folder and its record."""
+
+    folder: Path
+    record: ArtifactRecord
+
+    @property
+    def key(self) -> str:
+        return self.record.identity.key
+
+    @property
+    def stage(self) -> str:
+        return self.record.identity.stage
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return self.record.metrics
+
+    @property
+    def details(self) -> dict[str, Any]:
+        return self.record.details
+
+    def path(self, name: str) -> Path:
+        """Path of a file or folder inside the artifact; raises ``ArtifactError`` if it is not there."""
+        path = self.folder / name
+        if not path.exists():
+            raise ArtifactError(
+                f"{self.stage} artifact {self.folder} has no {name!r}; it holds {sorted(self.record.files)[:12]}"
+            )
+        return path
+
+    @classmethod
+    def open(cls, folder: Path) -> "Artifact":
+        """Read the record of a sealed folder; raises ``ArtifactError`` if it is missing or unreadable."""
+        path = folder / RECORD
+        if not path.is_file():
+            raise ArtifactError(
+                f"{folder} is not a finished artifact: it has no {RECORD} (stage unfinished or wrong path)"
+            )
+        try:
+            return cls(folder, ArtifactRecord.model_validate_json(path.read_bytes()))
+        except ValidationError as error:
+            raise ArtifactError(f"{path} cannot be read as an artifact record: {error}") from error
+
+    @classmethod
+    def seal(
+        cls, folder: Path, identity: Identity, metrics: dict[str, float], details: dict[str, Any] | None = None
+    ) -> "Artifact":
+        """Digest every file in ``folder`` and write ``artifact.json`` last."""
+        record = ArtifactRecord(
+            identity=identity,
+            created=datetime.now(UTC),
+            files={
+                name: FileRecord(bytes=path.stat().st_size, sha256=digest_file(path))
+                for name, path in _sealed_files(folder)
+            },
+            metrics=metrics,
+            details=details or {},
+        )
+        write_text(folder / RECORD, record.model_dump_json(indent=2) + "\n")
+        return cls(folder, record)
+
+    def fault(self) -> str | None:
+        """First difference between the record and the files on disk, in words; ``None`` if intact."""
+        for name, expected in self.record.files.items():
+            path = self.folder / name
+            if not path.is_file():
+                return f"{name} is missing"
+            size = path.stat().st_size
+            if size != expected.bytes:
+                return f"{name} has {size} bytes, {expected.bytes} were recorded"
+            if digest_file(path) != expected.sha256:
+                return f"{name} was altered (its digest differs from the record)"
+        return None
+
+    def verify(self) -> "Artifact":
+        """Return self if every file is intact; raise ``ArtifactError`` naming the first fault otherwise."""
+        if fault := self.fault():
+            raise ArtifactError(
+                f"{self.stage} artifact {self.folder} is damaged: {fault}. "
+                "Run the flow again to rebuild it, or bring it back with `lacewing data pull`."
+            )
+        return self
+
+
+def _sealed_files(folder: Path) -> list[tuple[str, Path]]:
+    return sorted(
+        (path.relative_to(folder).as_posix(), path)
+        for path in folder.rglob("*")
+        if path.is_file() and path.relative_to(folder).parts[0] not in (*UNSEALED, RECORD)
+    )

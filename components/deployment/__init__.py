@@ -1,0 +1,1 @@
+"""The bundle that is registered, and the server that answers from it."""

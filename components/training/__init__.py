@@ -1,0 +1,1 @@
+"""The training loop: Lightning Trainer over plain torch modules, with a deterministic loader."""
