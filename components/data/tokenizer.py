@@ -1,0 +1,219 @@
+"""The tokenizer: byte-level BPE whose ids llama.cpp and transformers reproduce exactly.
+
+Text is split with the regular expression of Llama 3 (llama.cpp calls it ``llama-bpe``), mapped byte by byte to
+printable characters (GPT-2's ``ByteLevel``) and merged. There is no normaliser and no start-of-text token, so decoding
+returns the very text that was encoded. Documents are separated by ``<|endoftext|>``.
+
+Special tokens belong to the platform, never to text: where a document or a user spells ``<CALL>``, that is six ordinary
+characters.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from components.core.atomic import replacing, write_json, write_text
+from components.core.errors import ArtifactError, InputError
+
+END_OF_TEXT = "<|endoftext|>"
+PADDING = "<|pad|>"
+IM_START = "<|im_start|>"
+IM_END = "<|im_end|>"
+CALL = "<CALL>"
+SPECIAL_TOKENS = (END_OF_TEXT, PADDING, IM_START, IM_END, CALL)  # their ids are 0..4, in this order
+
+# Rows of the embedding are a multiple of this, so that no padded row exists that could be sampled.
+VOCABULARY_MULTIPLE = 64
+SMALLEST_VOCABULARY = 320  # specials and 256 bytes, rounded up
+
+LLAMA3_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"  # English contractions
+    r"|[^\r\n\p{L}\p{N}]?\p{L}+"  # a word with the space or sign before it
+    r"|\p{N}{1,3}"  # digits, three at most
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*"  # punctuation
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"  # line ends; spaces, all but the last one before a word
+)
+
+# ChatML. ``{% generation %}`` marks what the assistant wrote: trainers that mask the prompt look for it.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}"
+    "{% else %}"
+    "{{ message['content'] + '<|im_end|>' }}"
+    "{% endif %}"
+    "{{ '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def check_vocab_size(vocab_size: int) -> None:
+    """Raise ``InputError`` unless ``vocab_size`` is a multiple of 64 that holds every byte and special token."""
+    if vocab_size < SMALLEST_VOCABULARY or vocab_size % VOCABULARY_MULTIPLE:
+        raise InputError(
+            f"a vocabulary of {vocab_size} tokens cannot be made: allowed are multiples of {VOCABULARY_MULTIPLE} from "
+            f"{SMALLEST_VOCABULARY} (256 bytes and {len(SPECIAL_TOKENS)} special tokens must fit)"
+        )
+
+
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, min_frequency: int = 2, show_progress: bool = False
+) -> Tokenizer:
+    """Learn a byte-level BPE of exactly ``vocab_size`` tokens, specials included, from ``texts``.
+
+    Raises ``InputError`` if ``vocab_size`` is not allowed or if ``texts`` hold too few pairs that occur at least
+    ``min_frequency`` times.
+    """
+    check_vocab_size(vocab_size)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
+        [
+            pre_tokenizers.Split(Regex(LLAMA3_SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        show_progress=show_progress,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    supported = tokenizer.get_vocab_size()
+    if supported < vocab_size:
+        usable = supported - supported % VOCABULARY_MULTIPLE
+        raise InputError(
+            f"the text is too small for a vocabulary of {vocab_size}: it supports {supported} tokens. "
+            + (
+                f"Set data.vocab_size={usable} or less"
+                if usable >= SMALLEST_VOCABULARY
+                else "Give at least a few pages"
+            )
+            + ", or add text."
+        )
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write ``tokenizer.json``, ``tokenizer_config.json`` and ``chat_template.jinja`` to ``folder``.
+
+    transformers 5 would write class and key names that transformers 4.57 and other readers do not know, so the
+    configuration is spelled here in the older terms, which both accept.
+    """
+    with replacing(folder / "tokenizer.json") as temporary:
+        tokenizer.save(str(temporary))
+    write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": None,
+            "eos_token": END_OF_TEXT,
+            "pad_token": PADDING,
+            "additional_special_tokens": [IM_START, IM_END, CALL],
+            "clean_up_tokenization_spaces": False,
+            "added_tokens_decoder": {
+                str(id): {
+                    "content": token,
+                    "lstrip": False,
+                    "normalized": False,
+                    "rstrip": False,
+                    "single_word": False,
+                    "special": True,
+                }
+                for id, token in enumerate(SPECIAL_TOKENS)
+            },
+            "chat_template": CHAT_TEMPLATE,
+        },
+    )
+    write_text(folder / "chat_template.jinja", CHAT_TEMPLATE)
+
+
+class TextTokenizer:
+    """Text to ids and back. Ids are ``int`` in ``[0, vocab_size)``; 0..4 are the special tokens."""
+
+    end_of_text_id = SPECIAL_TOKENS.index(END_OF_TEXT)
+    padding_id = SPECIAL_TOKENS.index(PADDING)
+    im_start_id = SPECIAL_TOKENS.index(IM_START)
+    im_end_id = SPECIAL_TOKENS.index(IM_END)
+    call_id = SPECIAL_TOKENS.index(CALL)
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        tokenizer.encode_special_tokens = True  # "encode them like any text", in the words of the library
+        self._tokenizer = tokenizer
+        self.vocab_size: int = tokenizer.get_vocab_size()
+
+    @classmethod
+    def load(cls, folder: Path) -> "TextTokenizer":
+        """Read ``tokenizer.json`` in ``folder``; raises ``ArtifactError`` if it is missing, damaged or not ours."""
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise ArtifactError(f"{folder} holds no tokenizer.json; give the tokenizer folder of a prepare artifact")
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise ArtifactError(f"{path} cannot be read as a tokenizer: {error}") from error
+        found = [tokenizer.id_to_token(id) for id in range(len(SPECIAL_TOKENS))]
+        if found != list(SPECIAL_TOKENS):
+            raise ArtifactError(
+                f"{path} was not made by Lacewing: ids 0..4 are {found}, expected {list(SPECIAL_TOKENS)}"
+            )
+        return cls(tokenizer)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of ``text``; a special token spelled in it is plain text."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, computed on all cores that ``RAYON_NUM_THREADS`` allows."""
+        # The fast variant leaves out character offsets, which nobody asks for.
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ``ids``; special tokens are skipped, bytes that are no UTF-8 become U+FFFD."""
+        return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
+
+    def token_bytes(self, id: int) -> bytes:
+        """Raw bytes of one token, ``b""`` for special tokens: what incremental detokenisation joins."""
+        return self._bytes[id]
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> list[int]:
+        """Ids of ChatML ``messages`` (each with ``role`` and ``content``), equal to the chat template's rendering.
+
+        Contents are plain text: a user who types ``<|im_end|>`` does not end the turn.
+        """
+        newline = self.encode("\n")
+        ids: list[int] = []
+        for message in messages:
+            ids.append(self.im_start_id)
+            ids += self.encode(f"{message['role']}\n{message['content']}")
+            ids += [self.im_end_id, *newline]
+        if add_generation_prompt:
+            ids += [self.im_start_id, *self.encode("assistant\n")]
+        return ids
+
+    @cached_property
+    def _bytes(self) -> list[bytes]:
+        byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
+        id_of = self._tokenizer.get_vocab(with_added_tokens=True)
+        raw = [b""] * self.vocab_size
+        for token, id in id_of.items():
+            if id >= len(SPECIAL_TOKENS):
+                raw[id] = bytes(byte_of[character] for character in token)
+        return raw
+
+
+def _byte_characters() -> list[str]:
+    """The printable character that stands for each byte 0..255 in GPT-2's byte-level alphabet.
+
+    Bytes that print in Latin-1 stand for themselves; the others take the code points from 256 on, in order.
+    """
+    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    others = iter(range(256, 512))
+    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
