@@ -1,0 +1,109 @@
+"""Generation: prefill the prompt, then one cached step a token, sampling by temperature, top-k and top-p."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from components.core.errors import InputError
+from components.model.transformer import KeyValueCache, Transformer
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose tokens and when to stop."""
+
+    temperature: float = 1.0
+    """0 is greedy; above 1 is wilder than the model."""
+    top_p: float = 1.0
+    """Keep the most probable tokens that together have this probability."""
+    top_k: int = 0
+    """Keep this many most probable tokens; 0 keeps all."""
+    seed: int = 0
+    """Same seed, same prompt, same model: same tokens."""
+    max_tokens: int = 128
+    """Stop after this many."""
+    stop_ids: frozenset[int] = field(default_factory=frozenset)
+    """Stop after any of these; the stop token itself is still yielded, so that callers know why it ended."""
+    suppress_ids: frozenset[int] = field(default_factory=frozenset)
+    """Never produced: they are taken out before probabilities are formed."""
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "temperature": (self.temperature, 0.0 <= self.temperature <= 100.0, "between 0 (greedy) and 100"),
+            "top_p": (self.top_p, 0.0 < self.top_p <= 1.0, "above 0 and at most 1"),
+            "top_k": (self.top_k, self.top_k >= 0, "0 (off) or a positive number"),
+            "max_tokens": (self.max_tokens, self.max_tokens >= 1, "at least 1"),
+        }
+        for name, (value, allowed, words) in bounds.items():
+            if not allowed:
+                raise InputError(f"{name} is {value}, it must be {words}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One generated token."""
+
+    token: int
+    """Its id."""
+    logprob: float
+    """Its natural log-probability under the model, suppressed tokens taken out, temperature not applied."""
+    log_probabilities: Float[Tensor, "vocab"]
+    """The same for every token of the vocabulary, on the CPU; -inf where suppressed."""
+
+
+@torch.inference_mode()
+def generate(
+    model: Transformer, prompt_ids: Sequence[int], sampling: Sampling, cache: KeyValueCache | None = None
+) -> Iterator[Step]:
+    """Continue ``prompt_ids``, yielding each token as it is chosen.
+
+    Arguments:
+        model: in evaluation mode, on any device.
+        prompt_ids: at least one id; it must leave room for one token in the context.
+        sampling: see ``Sampling``. Generation also ends when the context is full.
+        cache: holds the first ``cache.length`` tokens of the prompt already (fewer than all); it is extended.
+
+    Raises ``InputError`` for an empty prompt or one that fills the context, when the first token is asked for.
+    """
+    limit = model.config.context_length
+    if not prompt_ids:
+        raise InputError("the prompt is empty: give at least one token")
+    if len(prompt_ids) >= limit:
+        raise InputError(
+            f"the prompt has {len(prompt_ids)} tokens, but the context of {limit} must also hold at least one "
+            f"generated token: shorten the prompt to {limit - 1} tokens"
+        )
+    cache = cache if cache is not None else KeyValueCache.for_model(model)
+    if cache.length >= len(prompt_ids):
+        raise ValueError(f"the cache holds {cache.length} tokens of a prompt of {len(prompt_ids)}; truncate it first")
+    device = model.output_weight.device
+    generator = torch.Generator().manual_seed(sampling.seed)
+    suppressed = torch.tensor(sorted(sampling.suppress_ids), dtype=torch.long)
+    pending = list(prompt_ids[cache.length :])
+    for _ in range(min(sampling.max_tokens, limit - len(prompt_ids))):
+        hidden = model(torch.tensor([pending], device=device), cache=cache)
+        logits = model.logits(hidden[:, -1:])[0, 0].float().cpu()
+        log_probabilities = logits.index_fill_(0, suppressed, float("-inf")).log_softmax(dim=-1)
+        token = choose(log_probabilities, sampling, generator)
+        yield Step(token, log_probabilities[token].item(), log_probabilities)
+        if token in sampling.stop_ids:
+            return
+        pending = [token]
+
+
+def choose(log_probabilities: Float[Tensor, "vocab"], sampling: Sampling, generator: torch.Generator) -> int:
+    """Draw one token id: temperature first, then the top k, then the smallest set that reaches top p."""
+    if sampling.temperature == 0.0:
+        return int(log_probabilities.argmax())
+    scores, ids = (log_probabilities / sampling.temperature).sort(descending=True, stable=True)
+    probabilities = scores.softmax(dim=-1)
+    if sampling.top_k:
+        probabilities[sampling.top_k :] = 0.0
+        probabilities /= probabilities.sum()
+    before = probabilities.cumsum(dim=-1) - probabilities  # what the more probable tokens have together
+    probabilities[before >= sampling.top_p] = 0.0
+    probabilities[0] = probabilities[0].clamp_min(torch.finfo(probabilities.dtype).tiny)  # never an empty set
+    return int(ids[torch.multinomial(probabilities, 1, generator=generator)])
