@@ -17,7 +17,8 @@ from components.core.identity import Identity, digest_file
 RECORD = "artifact.json"
 # Written by adapters after sealing (where the artifact was tracked and pushed), and by the stage for itself while it
 # works (events, checkpoints to resume from). They are not part of the result.
-UNSEALED = ("tracking.json", "versions.json", "events.jsonl", "request.json", "error.json", "checkpoints", ".lock")
+LOCK = ".lock"
+UNSEALED = ("tracking.json", "versions.json", "events.jsonl", "request.json", "error.json", "checkpoints", LOCK)
 
 
 class FileRecord(BaseModel):

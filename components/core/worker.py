@@ -1,18 +1,23 @@
-"""Runs one stage in a process of its own: ``python -m components.core.worker FOLDER``.
+"""Runs one stage in a process of its own: ``python -m components.core.worker FOLDER [--follow-parent]``.
 
 Training must be cancellable, own its memory and survive the re-execution of its script by distributed launchers, so
 it never shares a process with the flow. Config and inputs cross as JSON in ``request.json``; metrics and progress come
-back through ``events.jsonl``; an error that a person should see comes back through ``error.json``.
+back through ``events.jsonl``; an error comes back through ``error.json``.
 """
 
+import os
+import signal
 import sys
+import threading
+import traceback
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
 
-from components.core.artifact import Artifact
+from components.core.artifact import LOCK, Artifact
 from components.core.atomic import write_json, write_text
 from components.core.errors import LacewingError
 from components.core.identity import Identity
@@ -20,6 +25,9 @@ from components.core.run import Run
 
 REQUEST = "request.json"
 ERROR = "error.json"
+FOLLOW_PARENT = "--follow-parent"
+# An orphan of a killed flow needs this long at most to notice, save its checkpoint and leave the folder.
+ORPHAN_TIMEOUT_SECONDS = 120
 
 
 class Request(BaseModel):
@@ -39,18 +47,34 @@ def write_request(folder: Path, request: Request) -> None:
     write_text(folder / REQUEST, request.model_dump_json(indent=2))
 
 
-def main(folder: Path) -> int:
-    """Run the stage requested in ``folder``; returns the process's exit code."""
-    (folder / ERROR).unlink(missing_ok=True)
-    request = Request.model_validate_json((folder / REQUEST).read_bytes())
-    try:
-        config = _named(request.config_type).model_validate(request.config)
-        inputs = [Artifact.open(path) for path in request.inputs]
-        _named(request.function)(Run.recorded(folder, request.identity), config, *inputs)
-    except LacewingError as error:
-        write_json(folder / ERROR, {"type": type(error).__name__, "message": str(error)})
-        return error.exit_code
+def main(folder: Path, follow_parent: bool = False) -> int:
+    """Run the stage requested in ``folder``; returns the process's exit code.
+
+    With ``follow_parent``, the end of standard input counts as SIGTERM: the flow holds the pipe's other end and may be
+    killed outright, and then nobody must go on training.
+    """
+    if follow_parent:
+        threading.Thread(target=_stop_at_end_of_input, name="parent-watch", daemon=True).start()
+    with FileLock(folder / LOCK, timeout=ORPHAN_TIMEOUT_SECONDS):
+        (folder / ERROR).unlink(missing_ok=True)
+        request = Request.model_validate_json((folder / REQUEST).read_bytes())
+        try:
+            config = _named(request.config_type).model_validate(request.config)
+            inputs = [Artifact.open(path) for path in request.inputs]
+            _named(request.function)(Run.recorded(folder, request.identity), config, *inputs)
+        except LacewingError as error:
+            write_json(folder / ERROR, {"type": type(error).__name__, "message": str(error)})
+            return error.exit_code
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            write_json(folder / ERROR, {"type": "bug", "message": text, "traceback": traceback.format_exc()})
+            raise
     return 0
+
+
+def _stop_at_end_of_input() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _named(reference: str) -> Any:
@@ -59,4 +83,4 @@ def _named(reference: str) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), follow_parent=FOLLOW_PARENT in sys.argv[2:]))

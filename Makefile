@@ -1,0 +1,68 @@
+# Everything goes through .venv, installed from constraints.txt (the lock).
+#   make run     the whole line on the closed world: raw text to a served, registered model
+#   make test    lint, types, import boundaries, unit tests and the end-to-end runs
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# An extra package index for pip, for example one that holds CPU-only builds of torch.
+TORCH_INDEX ?=
+PIP    := $(BIN)/pip --disable-pip-version-check --quiet
+INDEX  := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.DEFAULT_GOAL := help
+.PHONY: help run up serve test quick-test lint bench screenshots lock clean
+
+help:  ## this page
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+
+$(VENV)/python: constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit(f"Python 3.11 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11")'
+	@echo "creating $(VENV) and installing from constraints.txt (minutes, once)"
+	$(PYTHON) -m venv $(VENV)
+	# torch first and alone: then nothing that depends on it may choose another build.
+	$(PIP) install $(INDEX) -c constraints.txt torch
+	@touch $@
+
+$(VENV)/run: $(VENV)/python pyproject.toml
+	$(PIP) install $(INDEX) -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/run
+	$(PIP) install $(INDEX) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+run: $(VENV)/run  ## the full flow on the closed world, on this machine
+	$(BIN)/lacewing pipeline
+
+up: $(VENV)/run  ## Prefect, MLflow and a worker on loopback
+	$(BIN)/lacewing up
+
+serve: $(VENV)/run  ## answer OpenAI requests from the champion
+	$(BIN)/lacewing serve model=champion
+
+lint: $(VENV)/dev  ## style, types, import boundaries
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+quick-test: lint  ## lint and the quick tests
+	$(BIN)/pytest -m "not slow and not gpu and not browser" -n 2 --dist loadgroup
+
+test: quick-test  ## everything CI runs: quick tests, then the end-to-end runs
+	$(BIN)/pytest -m "slow and not gpu and not browser"
+
+bench: $(VENV)/dev  ## the measured claims, as ratios
+	$(BIN)/python -m benchmarks.prepare
+	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.flow
+
+screenshots: $(VENV)/dev  ## the README's pictures, from a real run (needs chromium and chromium-driver)
+	$(BIN)/python docs/screenshots.py
+
+lock: $(VENV)/dev  ## write constraints.txt from what is installed
+	$(BIN)/pip freeze --exclude-editable | grep -viE '^(lacewing|pip|setuptools)\b' | sed 's/+[a-z0-9.]*$$//' | sort -f > constraints.txt
+
+clean:  ## remove what can be made again (not the workspace)
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

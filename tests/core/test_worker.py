@@ -1,0 +1,60 @@
+"""A stage in a process of its own: JSON in, events and artifact out, errors by name."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from components.core.artifact import Artifact
+from components.core.identity import Identity
+from components.core.run import EVENTS
+from components.core.worker import ERROR, FOLLOW_PARENT, Request, write_request
+from tests.core.probe_stage import ProbeConfig
+
+
+def requested(folder: Path, config: ProbeConfig) -> list[str]:
+    folder.mkdir()
+    identity = Identity(stage="probe", key="1" * 32, config=config.model_dump(), inputs={}, code="", lock="")
+    request = Request(
+        function="tests.core.probe_stage:stage",
+        config_type="tests.core.probe_stage:ProbeConfig",
+        config=config.model_dump(),
+        inputs=[],
+        identity=identity,
+    )
+    write_request(folder, request)
+    return [sys.executable, "-m", "components.core.worker", str(folder)]
+
+
+def test_a_stage_leaves_an_artifact_and_its_events(tmp_path: Path) -> None:
+    command = requested(tmp_path / "run", ProbeConfig(text="Łódź"))
+    assert subprocess.run(command, timeout=60).returncode == 0
+    artifact = Artifact.open(tmp_path / "run").verify()
+    assert (artifact.details, artifact.metrics) == ({"text": "Łódź"}, {"letters": 4.0})
+    events = [json.loads(line) for line in (tmp_path / "run" / EVENTS).read_text().splitlines()]
+    assert events[0]["metrics"] == {"loss": 2.0}
+    assert (events[1]["progress"], events[1]["message"]) == (0.5, "half way")
+    assert EVENTS not in artifact.record.files
+
+
+@pytest.mark.parametrize(("end", "code", "kind"), [("input error", 2, "InputError"), ("bug", 1, "bug")])
+def test_an_error_comes_back_by_name(tmp_path: Path, end: str, code: int, kind: str) -> None:
+    command = requested(tmp_path / "run", ProbeConfig(end=end))
+    assert subprocess.run(command, timeout=60, stderr=subprocess.PIPE).returncode == code
+    error = json.loads((tmp_path / "run" / ERROR).read_text())
+    assert error["type"] == kind
+    assert ("ZeroDivisionError" in error.get("traceback", "")) == (end == "bug")
+
+
+def test_a_worker_stops_when_its_flow_is_gone(tmp_path: Path) -> None:
+    command = [*requested(tmp_path / "run", ProbeConfig(end="sleeps")), FOLLOW_PARENT]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    while not (tmp_path / "run" / EVENTS).exists():
+        time.sleep(0.05)
+    assert process.stdin is not None
+    process.stdin.close()  # what the kernel does when the flow's process is killed
+    assert process.wait(timeout=20) == -signal.SIGTERM
