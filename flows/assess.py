@@ -1,0 +1,36 @@
+"""Flow ``assess``: how good the trained model is on text it has not seen, on one page."""
+
+from prefect import flow
+
+from components.core.artifact import Artifact
+from components.evaluation.report import embedded_image
+from conf.compose import Preset
+from flows import seen
+from flows.outcome import Summary, finished
+from flows.prepare import prepare_data
+from flows.pretrain import pretrain_model
+from flows.stage import FlowRun, Stage, opened
+
+ASSESS = Stage("assess", "components.evaluation.assess:stage", "components.evaluation.config:AssessConfig")
+
+
+def assess_model(run: FlowRun, model: Artifact, data: Artifact) -> Artifact:
+    """Score the model; its report is shown in Prefect here, and in MLflow as files of the stage's run."""
+    scores = run.stage(ASSESS, run.config.assess, model, data)
+    if not run.dry:
+        seen.page("report", embedded_image(scores.folder), "How good the model is")
+    return scores
+
+
+@flow(name="assess", validate_parameters=True)
+def assess(preset: Preset = Preset.world, overrides: list[str] = []) -> Summary:  # noqa: B006 (the form needs a list)
+    """Prepare and train what is missing, then measure the model.
+
+    Args:
+        preset: Experiment to start from.
+        overrides: Changes to it, each `key=value`, for example `assess.max_documents=200`.
+    """
+    with opened("assess", preset, overrides) as run:
+        data = prepare_data(run)
+        assess_model(run, pretrain_model(run, data), data)
+        return finished(run)

@@ -1,0 +1,46 @@
+"""What a person at a terminal reads: one line per stage while a flow runs, one table at its end."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+# Progress bars and stage lines go to stderr, results to stdout, so that results can be piped.
+_err = Console(stderr=True, highlight=False)
+_out = Console(highlight=False)
+
+Row = tuple[str, str]
+
+
+def say(message: str) -> None:
+    """One line about what is going on."""
+    _err.print(message, markup=False, soft_wrap=True)
+
+
+def warn(message: str) -> None:
+    """One line about something that needs attention but stops nothing."""
+    _err.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
+
+
+def fail(message: str) -> None:
+    """The error that ends the command."""
+    _err.print(f"error: {message}", style="bold red", markup=False, soft_wrap=True)
+
+
+def show_table(title: str, rows: Sequence[Row]) -> None:
+    """Print the closing table of a flow."""
+    table = Table(title=title, show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    _out.print(table)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: ``0.4 s``, ``12 s``, ``3 min 05 s``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"

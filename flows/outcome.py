@@ -1,0 +1,75 @@
+"""How a flow ends: a table for people, a small summary for programs, and the word *Refused* where the gate said no."""
+
+from typing import Any, TypedDict
+
+from flows import console, seen
+from flows.stage import FlowRun
+from flows.workspace import workspace_folder
+
+
+class Summary(TypedDict):
+    """What a flow returns: JSON only, small enough to travel anywhere."""
+
+    flow: str
+    preset: str
+    config_digest: str
+    stages: dict[str, dict[str, str]]
+    release: dict[str, Any] | None
+
+
+def finished(run: FlowRun) -> Any:
+    """Print the closing table, publish it in Prefect and return the summary (as a *Refused* state if refused)."""
+    from prefect.states import Completed
+
+    rows = _rows(run)
+    console.show_table(f"{run.flow} ({run.preset})", rows)
+    seen.page("summary", _markdown(rows), f"What {run.flow} came to")
+    summary = Summary(
+        flow=run.flow,
+        preset=run.preset,
+        config_digest=run.config_digest,
+        stages={
+            name: {"status": outcome.status, "reason": outcome.reason, "key": outcome.artifact.key}
+            for name, outcome in run.outcomes.items()
+        },
+        release=run.release.as_json() if run.release else None,
+    )
+    if run.release and not run.release.promoted:
+        return Completed(name="Refused", message=run.release.reason, data=summary)
+    return summary
+
+
+def _rows(run: FlowRun) -> list[console.Row]:
+    from flows import tracking, versioning
+
+    rows: list[console.Row] = []
+    if prepare := run.outcomes.get("prepare"):
+        splits = prepare.artifact.details["splits"]
+        rows.append(("data version", versioning.describe(prepare.artifact)))
+        rows.append(("training text", f"{splits['train']['documents']:,} documents, {splits['train']['tokens']:,} tokens"))
+    if pretrain := run.outcomes.get("pretrain"):
+        figures = pretrain.artifact.metrics
+        rows.append(("parameters", f"{figures['parameters']:,.0f}"))
+        rows.append(("tokens trained on", f"{figures['tokens']:,.0f} at {figures['tokens_per_second']:,.0f} tokens/s"))
+        rows.append(("loss", f"{figures['loss']:.3f} training, {figures['validation_loss']:.3f} validation"))
+    if assess := run.outcomes.get("assess"):
+        figures = assess.artifact.metrics
+        rows.append(("bits per byte", f"{figures['bits_per_byte']:.4f} on held-out text"))
+        if "exact_match" in figures:
+            rows.append(("questions answered", f"{figures['exact_match']:.1%} of {figures['questions']:,.0f}"))
+    if run.release:
+        rows.append(("registry", f"{run.release.model} version {run.release.version}, {run.release.alias}"))
+        rows.append(("gate", run.release.reason))
+        if run.release.answer:
+            rows.append(("asked the served model", run.release.prompt))
+            rows.append(("it answered", run.release.answer))
+    rows.append(("stages", ", ".join(f"{name} {outcome.status}" for name, outcome in run.outcomes.items())))
+    rows.append(("config digest", run.config_digest))
+    rows.append(("where to look", tracking.where(run)))
+    rows.append(("files", str(workspace_folder())))
+    return rows
+
+
+def _markdown(rows: list[console.Row]) -> str:
+    cells = [(name, value.replace("|", "\\|").replace("\n", " ")) for name, value in rows]
+    return "\n".join(["| | |", "|---|---|", *(f"| **{name}** | {value} |" for name, value in cells)])

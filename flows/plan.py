@@ -1,0 +1,28 @@
+"""Dry run: which stages of a flow would run, and why. Keys follow from configuration, code and inputs alone."""
+
+from collections.abc import Callable
+
+from flows.stage import FlowRun, opened
+
+
+def plan(flow: str, preset: str, overrides: list[str]) -> FlowRun:
+    """Say for each stage of ``flow`` whether it would run; nothing is run and nothing is written."""
+    from flows.assess import assess_model
+    from flows.pipeline import whole_line
+    from flows.prepare import prepare_data
+    from flows.pretrain import pretrain_model
+
+    def up_to_assess(run: FlowRun) -> None:
+        data = prepare_data(run)
+        assess_model(run, pretrain_model(run, data), data)
+
+    lines: dict[str, Callable[[FlowRun], object]] = {
+        "prepare": prepare_data,
+        "pretrain": lambda run: pretrain_model(run, prepare_data(run)),
+        "assess": up_to_assess,
+        "release": whole_line,
+        "pipeline": whole_line,
+    }
+    with opened(flow, preset, overrides, dry=True) as run:
+        lines[flow](run)
+        return run
