@@ -1,1 +1,1 @@
-"""The bundle that is registered, and the server that answers from it."""
+"""From a trained model to an answer over HTTP: the bundle, the engine that decodes it, the OpenAI-style server."""

@@ -1,0 +1,210 @@
+"""The bundle: one flat folder that holds everything needed to run the model, here or in any Llama runtime.
+
+Weights, config, tokenizer and chat template are Hugging Face's layout; ``manifest.json`` says where the model comes
+from, how good it is, and the digest of every file, so that a bundle can be checked wherever it has been copied to.
+"""
+
+import shutil
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from components.core.artifact import RECORD, Artifact, FileRecord
+from components.core.atomic import full_disk_explained, write_text
+from components.core.errors import ArtifactError
+from components.core.identity import digest_file, digest_json
+from components.core.run import Run
+from components.data.tokenizer import SPECIAL_TOKENS, TextTokenizer
+from components.deployment.config import BundleConfig
+from components.model.checkpoint import load_model
+from components.model.transformer import Transformer
+
+MANIFEST = "manifest.json"
+FILES = (
+    "model.safetensors",
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
+
+
+class TokenPolicy(BaseModel):
+    """Which special tokens there are and what a runtime must do with them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    ids: dict[str, int]
+    """Id of every special token."""
+    begin_of_text: bool
+    """Whether a token must be put before a text."""
+    stop: list[str]
+    """Tokens that end an answer."""
+    suppress: list[str]
+    """Tokens that a model standing alone must never emit: mask them before the softmax."""
+    separates_documents: str
+    """Token that follows every document of the training data."""
+
+
+class DataRecord(BaseModel):
+    """What the model was trained on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    key: str
+    """Key of the prepare artifact."""
+    digests: dict[str, str]
+    """SHA-256 over the names and contents of all files of each part (``raw``, ``tokenizer``, ``shards``)."""
+    details: dict[str, Any]
+    """Sources and sizes, as prepare recorded them."""
+
+
+class Manifest(BaseModel):
+    """Contents of ``manifest.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: str
+    """Name of the model."""
+    shape: str
+    """Preset that gave the model its shape."""
+    architecture: str
+    """Hugging Face class that loads the weights."""
+    parameters: int
+    """Number of weights; input and output embeddings are one matrix and counted once."""
+    vocab_size: int
+    """Number of tokens, special tokens included."""
+    context_length: int
+    """Longest text the model can read, in tokens, its own answer included."""
+    training_tokens: int
+    """Tokens seen in training, repetitions included."""
+    model_key: str
+    """Key of the pretrain artifact."""
+    data: DataRecord
+    """What the model was trained on."""
+    metrics: dict[str, float]
+    """Figures of training (``training.*``) and of assessment (``assessment.*``)."""
+    special_tokens: TokenPolicy
+    """Which special tokens there are and what a runtime must do with them."""
+    files: dict[str, FileRecord]
+    """Size and digest of every other file of the bundle."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in memory, ready to decode."""
+
+    manifest: Manifest
+    model: Transformer
+    tokenizer: TextTokenizer
+
+
+def stage(run: Run, cfg: BundleConfig, pretrained: Artifact, prepared: Artifact, assessed: Artifact) -> Artifact:
+    """Gather the trained model and what is known about it in one flat folder; load it once to be sure."""
+    pretrained.verify()
+    for position, name in enumerate(FILES):
+        run.report(position / (len(FILES) + 1), f"copying {name}")
+        with full_disk_explained(run.folder / name):
+            shutil.copyfile(pretrained.path(f"model/{name}"), run.folder / name)
+    model, tokenizer = _load(run.folder)
+    manifest = _manifest(cfg, model, pretrained, prepared, assessed, _file_records(run.folder))
+    write_text(run.folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+    run.report(1.0, f"{manifest.parameters:,} parameters, vocabulary {tokenizer.vocab_size:,}")
+    size = float(sum(record.bytes for record in manifest.files.values()))
+    return run.seal(
+        {**manifest.metrics, "parameters": float(manifest.parameters), "bytes": size},
+        manifest.model_dump(mode="json", exclude={"metrics", "files"}),
+    )
+
+
+def load_bundle(folder: Path, device: torch.device | str = "cpu") -> Bundle:
+    """Read a bundle and check every file against its recorded digest.
+
+    Raises ``ArtifactError`` if ``folder`` is no bundle, or if a file of it is missing, truncated or altered.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise ArtifactError(
+            f"{folder} is no bundle: it has no {MANIFEST}. Give the folder of a bundle artifact or a model downloaded "
+            "from the registry."
+        )
+    sealed = (folder / RECORD).is_file()
+    if sealed:  # its record also covers the manifest
+        Artifact.open(folder).verify()
+    try:
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except ValidationError as error:
+        raise ArtifactError(f"{folder / MANIFEST} cannot be read as a manifest: {error}") from error
+    if not sealed and (found := _differences(folder, manifest.files)):
+        raise ArtifactError(f"bundle {folder} is damaged: {found}. Download it again, or run the flow again.")
+    return Bundle(manifest, *_load(folder, device))
+
+
+def _load(folder: Path, device: torch.device | str = "cpu") -> tuple[Transformer, TextTokenizer]:
+    model, tokenizer = load_model(folder, device=device), TextTokenizer.load(folder)
+    if model.vocab_size != tokenizer.vocab_size:
+        raise ArtifactError(
+            f"{folder}: the model has {model.vocab_size} tokens, its tokenizer {tokenizer.vocab_size}; "
+            "they do not belong together"
+        )
+    return model.eval(), tokenizer
+
+
+def _manifest(
+    cfg: BundleConfig,
+    model: Transformer,
+    pretrained: Artifact,
+    prepared: Artifact,
+    assessed: Artifact,
+    files: dict[str, FileRecord],
+) -> Manifest:
+    return Manifest(
+        name=cfg.name,
+        shape=model.config.name,
+        architecture="LlamaForCausalLM",
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        vocab_size=model.vocab_size,
+        context_length=model.config.context_length,
+        training_tokens=int(pretrained.metrics["tokens"]),
+        model_key=pretrained.key,
+        data=DataRecord(key=prepared.key, digests=_digests(prepared), details=prepared.details),
+        metrics={
+            **{f"training.{name}": value for name, value in pretrained.metrics.items()},
+            **{f"assessment.{name}": value for name, value in assessed.metrics.items()},
+        },
+        special_tokens=TokenPolicy(
+            ids={token: id for id, token in enumerate(SPECIAL_TOKENS)},
+            begin_of_text=False,
+            stop=["<|im_end|>", "<|endoftext|>"],
+            suppress=["<CALL>"],
+            separates_documents="<|endoftext|>",
+        ),
+        files=files,
+    )
+
+
+def _digests(prepared: Artifact) -> dict[str, str]:
+    parts: dict[str, dict[str, str]] = defaultdict(dict)
+    for name, record in prepared.record.files.items():
+        parts[name.partition("/")[0]][name] = record.sha256
+    return {part: digest_json(files) for part, files in sorted(parts.items())}
+
+
+def _file_records(folder: Path) -> dict[str, FileRecord]:
+    return {name: FileRecord(bytes=(folder / name).stat().st_size, sha256=digest_file(folder / name)) for name in FILES}
+
+
+def _differences(folder: Path, expected: dict[str, FileRecord]) -> str:
+    faults: list[str] = []
+    for name, record in expected.items():
+        if not (folder / name).is_file():
+            faults.append(f"{name} is missing")
+        elif (size := (folder / name).stat().st_size) != record.bytes:
+            faults.append(f"{name} has {size} bytes, {record.bytes} were recorded")
+        elif digest_file(folder / name) != record.sha256:
+            faults.append(f"{name} was altered (its digest differs from the record)")
+    return "; ".join(faults)

@@ -1,0 +1,57 @@
+"""Settings of the bundle, of the server, and of the smoke test that asks it one question.
+
+Imports neither torch nor numpy: the flow's process reads these classes and must stay light.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+
+class BundleConfig(BaseModel):
+    """What the bundle is called; everything else in it follows from its inputs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: str = Field("lacewing", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name in the manifest: letters, digits, dot, dash and underscore."""
+
+
+class ServeConfig(BaseModel):
+    """The server: which model, where it listens, how much it takes on at once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    model: str = Field("champion", min_length=1)
+    """Alias or version of the registered model; also the ``model`` that clients name."""
+    host: str = Field("127.0.0.1", min_length=1)
+    """Address to listen on. Loopback reaches this machine only; set LACEWING_API_KEY before you open another."""
+    port: int = Field(8000, ge=0, le=65535)
+    """TCP port; 0 lets the operating system choose a free one."""
+    max_concurrent_requests: PositiveInt = 8
+    """Prompts decoded in turns; each holds a key-value cache of its own."""
+    max_queued_requests: PositiveInt = 64
+    """Prompts that may wait for their turn; beyond them the server answers 503."""
+    max_body_bytes: PositiveInt = 4_000_000
+    """Largest accepted request body."""
+    threads: NonNegativeInt = 0
+    """CPU threads of the forward pass; 0 leaves the choice to torch (one per core)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to decode: ``auto`` takes the GPU if there is one."""
+    shutdown_seconds: PositiveInt = 5
+    """How long requests in flight may go on after the first SIGINT or SIGTERM."""
+
+
+class SmokeConfig(BaseModel):
+    """One question to the real server process, asked plainly and as a stream."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    prompt: str = Field("The history of", min_length=1)
+    """Text to continue."""
+    max_tokens: PositiveInt = 24
+    """Longest answer."""
+    timeout_seconds: PositiveFloat = 120.0
+    """How long the server may take to load the model, and again to answer."""
+    threads: NonNegativeInt = 0
+    """CPU threads of the server; 0 leaves the choice to torch."""

@@ -1,0 +1,310 @@
+"""OpenAI's request and response shapes, as far as this server keeps their promises.
+
+Requests are strict: a parameter that would be ignored is refused instead, unless its value asks for nothing. ``null``
+means "not given", as clients send it. Shapes: https://platform.openai.com/docs/api-reference/completions and .../chat.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+Prompt = str | list[int]
+FinishReason = Literal["stop", "length"]
+
+MAX_LOGPROBS = 20
+MAX_STOPS = 16
+
+
+def _neutral(allowed: object, advice: str) -> AfterValidator:
+    """Accept a parameter only with the value that asks for nothing."""
+
+    def check(value: object) -> object:
+        if value != allowed:
+            raise PydanticCustomError("unsupported", "only {allowed} is supported; {advice}", _words(allowed, advice))
+        return value
+
+    return AfterValidator(check)
+
+
+def _words(allowed: object, advice: str) -> dict[str, Any]:
+    return {"allowed": repr(allowed), "advice": advice}
+
+
+def _encodable(text: str) -> str:
+    """JSON can spell half a surrogate pair (``"\\ud800"``); that is no text and has no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("not_text", "holds half a surrogate pair, which is no valid text") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+
+
+def _prompts(value: object) -> object:
+    """Name what is wrong with a prompt in one sentence; the union's own report would have four."""
+    shapes = "a text, a list of texts, a list of token ids or a list of such lists"
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise PydanticCustomError("prompt_type", "must be " + shapes)
+    kinds = {type(item) for item in value}
+    if len(kinds) > 1 or not kinds <= {str, int, list}:
+        raise PydanticCustomError("prompt_type", "must be " + shapes + ", not a mixture")
+    if kinds == {list} and any(type(id) is not int for ids in value for id in ids):
+        raise PydanticCustomError("prompt_type", "token ids must be integers")
+    return value
+
+
+def _stops(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, given: Any) -> Any:
+        return {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
+
+
+class StreamOptions(_Request):
+    """``include_usage`` adds one last chunk that counts the tokens."""
+
+    include_usage: bool = False
+
+
+class SamplingRequest(_Request):
+    """What both endpoints share."""
+
+    model: str = ""  # empty: whatever is served here
+    temperature: float = Field(1.0, ge=0.0, le=2.0)
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: Annotated[
+        list[Annotated[Text, StringConstraints(min_length=1)]], BeforeValidator(_stops), Field(max_length=MAX_STOPS)
+    ] = []
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, _neutral(1, "send several prompts or several requests")] = 1
+    presence_penalty: Annotated[float, _neutral(0.0, "leave it out")] = 0.0
+    frequency_penalty: Annotated[float, _neutral(0.0, "leave it out")] = 0.0
+    logit_bias: Annotated[dict[str, float], _neutral({}, "leave it out")] = {}
+    user: str = ""  # accepted and not used: it does not change the answer
+
+    @model_validator(mode="after")
+    def _options_need_a_stream(self) -> "SamplingRequest":
+        if self.stream_options is not None and not self.stream:
+            raise PydanticCustomError("stream_options", "stream_options is only allowed with stream=true")
+        return self
+
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class CompletionRequest(SamplingRequest):
+    """``POST /v1/completions``."""
+
+    prompt: Annotated[Text | list[Text] | list[int] | list[list[int]], BeforeValidator(_prompts)]
+    max_tokens: int = Field(16, ge=1)
+    logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    echo: bool = False
+    best_of: Annotated[int, _neutral(1, "send several requests and choose")] = 1
+    suffix: Annotated[str, _neutral("", "this model only continues text")] = ""
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """The prompts one by one."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        if self.prompt and isinstance(self.prompt[0], int):
+            return [[id for id in self.prompt if isinstance(id, int)]]
+        return [prompt for prompt in self.prompt if not isinstance(prompt, int)]
+
+
+class TextPart(_Request):
+    """One part of a message's content; this server reads text only."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class Message(_Request):
+    """One turn of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | list[TextPart]
+    name: str = ""  # accepted and not used: ChatML has no place for it
+
+    @property
+    def text(self) -> str:
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class ChatRequest(SamplingRequest):
+    """``POST /v1/chat/completions``."""
+
+    messages: list[Message] = Field(min_length=1)
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool = False
+    top_logprobs: int = Field(0, ge=0, le=MAX_LOGPROBS)
+
+    @field_validator("messages", mode="after")
+    @classmethod
+    def _something_is_said(cls, messages: list[Message]) -> list[Message]:
+        if not any(message.text for message in messages):
+            raise PydanticCustomError("empty_prompt", "all messages are empty; say something to the model")
+        return messages
+
+    @model_validator(mode="after")
+    def _alternatives_need_logprobs(self) -> "ChatRequest":
+        if self.top_logprobs and not self.logprobs:
+            raise PydanticCustomError("top_logprobs", "top_logprobs is only allowed with logprobs=true")
+        return self
+
+    @property
+    def turns(self) -> list[dict[str, str]]:
+        """Role and text of each message, in the roles that ChatML knows."""
+        return [
+            {"role": "system" if message.role == "developer" else message.role, "content": message.text}
+            for message in self.messages
+        ]
+
+
+class Usage(BaseModel):
+    """Tokens read and written; the token that ends an answer counts as written."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+    @classmethod
+    def of(cls, prompt: int, completion: int) -> "Usage":
+        return cls(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+
+
+class CompletionLogprobs(BaseModel):
+    """Parallel lists, one entry per token of ``text``; the first token of a prompt has no probability (``null``)."""
+
+    tokens: list[str] = []
+    token_logprobs: list[float | None] = []
+    top_logprobs: list[dict[str, float] | None] = []
+    text_offset: list[int] = []
+
+
+class CompletionChoice(BaseModel):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None = None
+    finish_reason: FinishReason | None
+
+
+class Completion(BaseModel):
+    """An answer, or with ``stream=true`` a part of it: OpenAI gives both the same shape."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: Usage | None = None
+
+
+class TokenLogprob(BaseModel):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ChatTokenLogprob(TokenLogprob):
+    top_logprobs: list[TokenLogprob]
+
+
+class ChatLogprobs(BaseModel):
+    content: list[ChatTokenLogprob]
+
+
+class AssistantMessage(BaseModel):
+    role: Literal["assistant"] = "assistant"
+    content: str
+
+
+class ChatChoice(BaseModel):
+    index: Literal[0] = 0
+    message: AssistantMessage
+    logprobs: ChatLogprobs | None = None
+    finish_reason: FinishReason
+
+
+class ChatCompletion(BaseModel):
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class ChatDelta(BaseModel):
+    """What a chunk adds; the first one names the role, the last one adds nothing."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+
+
+class ChatChunkChoice(BaseModel):
+    index: Literal[0] = 0
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None = None
+    finish_reason: FinishReason | None = None
+
+
+class ChatChunk(BaseModel):
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChatChunkChoice]
+    usage: Usage | None = None
+
+
+class ModelCard(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+    context_length: int
+    parameters: int
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: Sequence[ModelCard]
+
+
+class ErrorDetail(BaseModel):
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorBody(BaseModel):
+    """Every answer that is not 2xx has this body."""
+
+    error: ErrorDetail
