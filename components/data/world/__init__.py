@@ -1,0 +1,5 @@
+"""The closed world: invented people, places, works and events, their facts, and encyclopaedic prose that tells them.
+
+It exists because its every fact is known: which words of the corpus are factual, how often each fact is told, and
+what the right answer to a question is. ``write_world(WorldConfig(), folder)`` writes it.
+"""

@@ -1,0 +1,85 @@
+"""Questions about the world's facts, each also as the beginning of a sentence that the answer continues."""
+
+from collections.abc import Iterator, Mapping
+from heapq import nlargest
+from random import Random
+from typing import NamedTuple
+
+from components.data.world.config import WorldConfig
+from components.data.world.facts import NUMBER_WORDS, Entity, written
+from components.data.world.prose import Page, Sentence, Slot, find, patterns
+
+
+class Question(NamedTuple):
+    """A line of ``questions.jsonl``."""
+
+    id: str
+    question: str
+    prompt: str
+    answer: str
+    aliases: list[str]
+    fact: str
+    mentions: int
+    stated: int
+
+
+def questions(cfg: WorldConfig, entities: list[Entity], counts: Mapping[str, int]) -> Iterator[Question]:
+    """``cfg.questions`` questions, popular subjects first, drawn with weight 1 / rank.
+
+    ``counts`` holds how often each fact is stated in the corpus, and under an entity's id how often it is named.
+    """
+    for rank, subject, relation in sorted(_drawn(cfg, entities), key=lambda drawn: (drawn[0], drawn[2])):
+        fact = f"{subject.id}.{relation}"
+        answer = written(subject.values[relation])
+        yield Question(
+            id=f"question-{fact}",
+            question=_filled(patterns(subject.kind).questions[relation], subject),
+            prompt=_prompt(subject, relation),
+            answer=answer,
+            aliases=_aliases(answer),
+            fact=fact,
+            mentions=counts[subject.id],
+            stated=counts[fact],
+        )
+
+
+def _drawn(cfg: WorldConfig, entities: list[Entity]) -> list[tuple[int, Entity, str]]:
+    # Weighted sampling without replacement in one pass: the largest keys u ** (1 / weight) (Efraimidis, Spirakis 2006).
+    rng = Random(f"questions {cfg.seed}")
+    keyed = (
+        (rng.random() ** rank, rank, index)
+        for rank, subject in enumerate(entities, start=1)
+        for index, relation in enumerate(_askable(subject))
+    )
+    chosen = nlargest(cfg.questions, keyed)
+    return [(rank, entities[rank - 1], _askable(entities[rank - 1])[index]) for _, rank, index in chosen]
+
+
+def _askable(subject: Entity) -> list[str]:
+    return [relation for relation in subject.values if relation in patterns(subject.kind).questions]
+
+
+def _prompt(subject: Entity, relation: str) -> str:
+    sentence = next(
+        pattern.wordings[0] for pattern in patterns(subject.kind).by_relation[relation] if pattern.prompt
+    )
+    end = next(index for index, slot in enumerate(sentence.slots) if slot.kind == "fact")
+    slots = sentence.slots[:end]
+    if sentence.slots[end].article:
+        answer = str(find(subject, (relation,)))
+        slots += (Slot("text", "an" if answer[0] in "aeiou" else "a"),)
+    return _filled(Sentence(slots, frozenset(), ()), subject).rstrip(" ")
+
+
+def _filled(sentence: Sentence, subject: Entity) -> str:
+    page = Page(subject, Random(0))
+    page.write(sentence)
+    return page.text
+
+
+def _aliases(answer: str) -> list[str]:
+    if answer in NUMBER_WORDS:
+        return [str(NUMBER_WORDS.index(answer))]
+    if answer.replace(",", "").isdigit() and "," in answer:
+        return [answer.replace(",", "")]
+    return []
