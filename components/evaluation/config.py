@@ -1,0 +1,87 @@
+"""Settings of the two stages that judge a model: ``assess`` (how good is it?) and ``gate`` (may it replace another?).
+
+Imports neither torch nor numpy: the flow's process reads these classes and must stay light.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+
+
+class ScoringConfig(BaseModel):
+    """Which held-out documents are scored, and how; the same for a report and for a decision."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    max_documents: PositiveInt = 1_000
+    """At most this many documents of the test split, chosen by a fixed shuffle."""
+    max_tokens: PositiveInt = 250_000
+    """Choose no more documents than hold this many tokens together; one is always scored."""
+    batch_tokens: PositiveInt = 8_192
+    """Tokens in one forward pass, padding included; costs memory, changes no figure."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to score: `auto` takes the GPU if there is one."""
+    precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"
+    """Arithmetic of the forward pass: `auto` takes bf16 where the hardware multiplies it natively."""
+
+
+class BootstrapConfig(BaseModel):
+    """How the uncertainty of a figure is estimated: drawing documents (or questions) anew, with replacement."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    confidence: float = Field(0.95, gt=0.5, lt=1.0)
+    """Share of the resamples that an interval covers."""
+    resamples: int = Field(10_000, ge=100)
+    """Number of resamples."""
+    seed: NonNegativeInt = 0
+    """Seed of the resampling: same scores and seed, same interval."""
+
+
+class QuestionsConfig(BaseModel):
+    """The closed world's questions, answered by continuing a prompt with the likeliest tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    max_questions: NonNegativeInt = 500
+    """At most this many questions, chosen by a fixed shuffle; 0 asks none."""
+    batch_questions: PositiveInt = 64
+    """Questions answered together; costs memory, changes no answer."""
+
+
+class SamplesConfig(BaseModel):
+    """Continuations of held-out documents, shown in the report for people to read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    count: NonNegativeInt = 4
+    """Number of samples."""
+    prompt_words: PositiveInt = 8
+    """Words of the held-out document that the model is given."""
+    max_tokens: PositiveInt = 64
+    """Tokens generated per sample."""
+    temperature: float = Field(0.8, ge=0.0, le=2.0)
+    """0 takes the likeliest token; higher values vary more."""
+    top_p: float = Field(0.95, gt=0.0, le=1.0)
+    """Sample among the likeliest tokens that hold this share of the probability."""
+    seed: NonNegativeInt = 0
+    """Seed of the samples."""
+
+
+class AssessConfig(ScoringConfig, BootstrapConfig):
+    """How good is the model: likelihood of held-out text, answers to questions, samples, a one-page report."""
+
+    questions: QuestionsConfig = QuestionsConfig()
+    """Exact match on the closed world's questions, where the data has them."""
+    samples: SamplesConfig = SamplesConfig()
+    """Continuations for the report."""
+
+
+class GateConfig(ScoringConfig, BootstrapConfig):
+    """May the challenger take the champion's place: paired comparison on the same held-out documents."""
+
+    margin_bits_per_byte: float = Field(0.0, allow_inf_nan=False)
+    """Promote if the whole interval of challenger - champion lies below this. 0 asks for a proven improvement, 0.01
+    also accepts a model proven to be at most 0.01 bits per byte worse, -0.01 asks for an improvement of 0.01."""
+    min_documents: PositiveInt = 10
+    """With fewer held-out documents an interval cannot be trusted, and the challenger is refused."""
