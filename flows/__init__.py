@@ -1,0 +1,34 @@
+"""Every adapter to the outside: Prefect, MLflow, DVC, Hydra and the command line. Nothing else in the project has one.
+
+Importing this package switches off whatever the libraries would send home and gives them a place in the workspace.
+It has to happen here: MLflow and Prefect read these variables while they are being imported. Each is a default; a
+variable that is already set wins.
+"""
+
+import os
+
+from flows.workspace import workspace_folder
+
+_QUIET = {
+    "DO_NOT_TRACK": "true",  # MLflow knows only the word "true"; Prefect takes 1, true and yes
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_MODEL_CATALOG_URI": "",
+    "MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK": "true",
+    "MLFLOW_ENABLE_AI_GATEWAY": "false",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "DVC_NO_ANALYTICS": "1",
+    "DVC_STUDIO_OFFLINE": "true",
+    "ITERATIVE_DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "WANDB_MODE": "disabled",
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait starve everybody else on a small machine
+    # Prefect's own server, started when no address is given, needs more than its default 20 s on two cores.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_HOME": str(workspace_folder() / "prefect"),
+}
+
+for _name, _value in _QUIET.items():
+    os.environ.setdefault(_name, _value)

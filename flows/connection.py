@@ -1,0 +1,117 @@
+"""The way to MLflow: one address, one experiment, no global state, and no long wait for a server that is not there.
+
+MLflow's defaults retry a dead server for minutes and its active run is invisible inside Prefect's task threads. Here
+every call goes through a client with an explicit address, and the first failure is reported at once.
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from components.core.errors import InputError, ServiceError
+from conf.services import TrackingConfig
+from flows.workspace import workspace_folder
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_SCHEMES = ("http", "https", "sqlite", *_DATABASE_PORTS)
+
+
+class Connection:
+    """One MLflow address and one experiment in it. Nothing is imported or opened before the first use."""
+
+    def __init__(self, cfg: TrackingConfig) -> None:
+        self.cfg = cfg
+        self.workspace = workspace_folder()
+        self.uri = cfg.uri or f"sqlite:///{self.workspace / 'mlflow.db'}"
+        if urlsplit(self.uri).scheme.partition("+")[0] not in _SCHEMES:
+            raise InputError(
+                f"tracking.uri={cfg.uri!r} is no address of an MLflow store; it may begin with "
+                f"{', '.join(f'{scheme}://' for scheme in _SCHEMES)}, or be empty for SQLite in the workspace "
+                "(MLflow no longer keeps runs in plain folders)"
+            )
+
+    @property
+    def address(self) -> str:
+        """The address as it may be shown and stored: without user name and password."""
+        parts = urlsplit(self.uri)
+        if not parts.hostname:
+            return self.uri
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+    @cached_property
+    def client(self) -> "MlflowClient":
+        """Client of this address; raises ``ServiceError`` if a database server does not answer."""
+        self._reach_database()
+        # Read by MLflow at each request. Its own defaults (7 retries, 120 s each) would hold a flow for many minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(self.cfg.timeout_seconds))
+        if not self.cfg.uri:
+            self.workspace.mkdir(parents=True, exist_ok=True)
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    @cached_property
+    def experiment_id(self) -> str:
+        """Id of the experiment, made at first need."""
+        from mlflow.exceptions import MlflowException
+
+        name = self.cfg.experiment
+        if (found := self.client.get_experiment_by_name(name)) is None:
+            try:
+                location = (self.workspace / "mlartifacts").as_uri() if not self.cfg.uri else None
+                return str(self.client.create_experiment(name, artifact_location=location))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # somebody else made it a moment ago
+                    raise
+                found = self.client.get_experiment_by_name(name)
+        assert found is not None
+        if found.lifecycle_stage != "active":
+            raise ServiceError(
+                f"the experiment {name!r} at {self.address} has been deleted: restore it in MLflow "
+                "(`mlflow experiments restore`) or choose another name with tracking.experiment"
+            )
+        return str(found.experiment_id)
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn whatever MLflow and what lies below it raise into a ``ServiceError`` that names the address."""
+        try:
+            yield
+        except _failures() as error:
+            first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ServiceError(f"MLflow at {self.address} does not do its part: {first_line[:300]}") from error
+
+    def _reach_database(self) -> None:
+        # MLflow tries an absent database server ten times with growing pauses, over three minutes in all.
+        parts = urlsplit(self.uri)
+        port = parts.port or _DATABASE_PORTS.get(parts.scheme.partition("+")[0])
+        if parts.scheme.startswith("http") or not parts.hostname or port is None:
+            return
+        try:
+            socket.create_connection((parts.hostname, port), timeout=self.cfg.timeout_seconds).close()
+        except OSError as error:
+            raise ServiceError(f"MLflow's database at {self.address} cannot be reached: {error}") from error
+
+    def download(self, artifact_uri: str, folder: Path) -> Path:
+        """Copy an artifact folder of MLflow into ``folder``; returns where it came to lie."""
+        from mlflow.artifacts import download_artifacts
+
+        return Path(download_artifacts(artifact_uri=artifact_uri, dst_path=str(folder), tracking_uri=self.uri))
+
+
+def _failures() -> tuple[type[BaseException], ...]:
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (MlflowException, RequestException, SQLAlchemyError, OSError)

@@ -1,0 +1,59 @@
+"""Sends MLflow and DVC what could not be sent before. The folders of the workspace are the record."""
+
+from components.core.artifact import Artifact
+from components.core.errors import LacewingError, ServiceError
+from conf.services import TrackingConfig, VersioningConfig
+from flows import versioning
+from flows.tracking import FlowTracker, Marker
+from flows.workspace import sealed_artifacts
+
+Row = tuple[str, str]
+
+
+def sync(tracking: TrackingConfig, versioning_config: VersioningConfig) -> list[Row]:
+    """Push unpushed versions, then send runs that MLflow does not have; returns what was done, one row each.
+
+    Bytes go first: a run names the version of the data it used. Raises ``ServiceError`` naming what still could not be
+    sent, after everything else has been.
+    """
+    artifacts = list(sealed_artifacts())
+    pushed, unpushed = _push(artifacts, versioning_config)
+    sent, unsent = _send(artifacts, tracking)
+    if failures := [*unpushed, *unsent]:
+        done = ", ".join(name for name, _ in [*pushed, *sent]) or "nothing"
+        raise ServiceError("; ".join(failures) + f". Sent: {done}. Run `lacewing sync` again later for the rest.")
+    return [*pushed, *sent] or [("nothing to send", "MLflow and the DVC remote have everything")]
+
+
+def _push(artifacts: list[Artifact], cfg: VersioningConfig) -> tuple[list[Row], list[str]]:
+    versioned = [artifact for artifact in artifacts if (artifact.folder / versioning.VERSIONS).exists()]
+    if not cfg.push or not versioned:
+        return [], []
+    store = versioning.DvcStore(cfg)
+    pushed: list[Row] = []
+    try:
+        there = set(store.names())
+        for artifact in versioned:
+            if versioning.name_of(artifact) not in there:
+                store.push(artifact, store.add(artifact.verify()))
+                pushed.append((versioning.name_of(artifact), f"pushed to {store.remote}"))
+    except LacewingError as error:
+        return pushed, [str(error)]
+    return pushed, []
+
+
+def _send(artifacts: list[Artifact], cfg: TrackingConfig) -> tuple[list[Row], list[str]]:
+    """Send each run under the flow that made its artifact, so that runs which belong together stay together."""
+    trackers: dict[str, FlowTracker] = {}
+    sent: list[Row] = []
+    for artifact in artifacts:
+        made_by = Marker.read(artifact.folder).latest()
+        flow, flow_run = (made_by.flow, made_by.flow_run) if made_by else ("sync", "")
+        tracker = trackers.setdefault(flow_run, FlowTracker(cfg, flow, flow_run))
+        if tracker.upload(artifact, certain=True):
+            sent.append((f"{artifact.stage} {artifact.key[:16]}", f"sent to {tracker.connection.address}"))
+        if tracker.failure:  # the others would meet the same
+            return sent, [str(tracker.failure)]
+    for tracker in trackers.values():
+        tracker.end()
+    return sent, [str(tracker.failure) for tracker in trackers.values() if tracker.failure]

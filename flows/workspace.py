@@ -1,0 +1,50 @@
+"""The workspace: the one folder in which a project's results, records and stores lie.
+
+artifacts/<stage>/<first 16 digits of the key>/   what the stages made
+mlflow.db, mlartifacts/                           MLflow, unless another address is configured
+prefect/                                          Prefect's database and settings
+.dvc/, remote/                                    DVC's cache, and its remote unless another is configured
+models/                                           models fetched from the registry
+ledger.jsonl                                      every promotion and rollback
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from components.core.artifact import Artifact
+
+WORKSPACE = "LACEWING_WORKSPACE"
+
+
+def workspace_folder() -> Path:
+    """Absolute path of the workspace: ``$LACEWING_WORKSPACE``, or ``workspace`` in the current folder."""
+    return Path(os.environ.get(WORKSPACE) or "workspace").absolute()
+
+
+def artifact_folder(stage: str, key: str) -> Path:
+    """Where the result of ``stage`` with this key lies, whether or not it exists yet."""
+    return workspace_folder() / "artifacts" / stage / key[:16]
+
+
+def find_artifact(key: str) -> "Artifact | None":
+    """The sealed artifact with this key, from whichever stage; ``None`` if the workspace does not hold it."""
+    from components.core.artifact import RECORD, Artifact
+
+    if len(key) != 32 or not set(key) <= set("0123456789abcdef"):  # the fingerprint of an outside source, not a key
+        return None
+    found = [Artifact.open(path.parent) for path in (workspace_folder() / "artifacts").glob(f"*/{key[:16]}/{RECORD}")]
+    return next((artifact for artifact in found if artifact.key == key), None)
+
+
+def sealed_artifacts() -> Iterator["Artifact"]:
+    """Every finished artifact in the workspace, oldest first, so that inputs come before what was made of them.
+
+    Folders of unfinished stages have no record and are passed over.
+    """
+    from components.core.artifact import RECORD, Artifact
+
+    folders = [path.parent for path in (workspace_folder() / "artifacts").glob(f"*/*/{RECORD}")]
+    yield from sorted(map(Artifact.open, folders), key=lambda artifact: artifact.record.created)
