@@ -16,6 +16,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 from components.core.atomic import replacing, write_json, write_text
 from components.core.errors import ArtifactError, InputError
+from components.data.config import SMALLEST_VOCABULARY, VOCABULARY_MULTIPLE
 
 END_OF_TEXT = "<|endoftext|>"
 PADDING = "<|pad|>"
@@ -23,10 +24,6 @@ IM_START = "<|im_start|>"
 IM_END = "<|im_end|>"
 CALL = "<CALL>"
 SPECIAL_TOKENS = (END_OF_TEXT, PADDING, IM_START, IM_END, CALL)  # their ids are 0..4, in this order
-
-# Rows of the embedding are a multiple of this, so that no padded row exists that could be sampled.
-VOCABULARY_MULTIPLE = 64
-SMALLEST_VOCABULARY = 320  # specials and 256 bytes, rounded up
 
 LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"  # English contractions
@@ -174,6 +171,16 @@ class TextTokenizer:
         # The fast variant leaves out character offsets, which nobody asks for.
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
+
+    def encode_pieces(self, pieces: Sequence[str], group: int = 4096) -> list[int]:
+        """Ids of all ``pieces``, one after another; no token crosses from one piece to the next.
+
+        An encoding object per piece would cost as much as the encoding itself, so ``group`` pieces share one, as if
+        they were the words of a sentence.
+        """
+        sentences = [list(pieces[start : start + group]) for start in range(0, len(pieces), group)]
+        encodings = self._tokenizer.encode_batch_fast(sentences, is_pretokenized=True, add_special_tokens=False)
+        return [id for encoding in encodings for id in encoding.ids]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids``; special tokens are skipped, bytes that are no UTF-8 become U+FFFD."""

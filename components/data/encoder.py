@@ -1,0 +1,78 @@
+"""Documents to token arrays, at about three times the speed of the tokenizer library alone.
+
+Four fifths of the library's time goes into splitting text by the Llama-3 expression and into bookkeeping per word, not
+into merging. But no token ever reaches across a single space between two visible characters: every alternative of the
+expression either starts at such a space or stops before it. So text can be cut there first, which Python does at
+40 MB/s, and the ids of each piece remembered: running text repeats itself. Ids are equal to ``TextTokenizer.encode``
+(tested on arbitrary Unicode).
+"""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Integer
+
+from components.data.shards import token_dtype
+from components.data.tokenizer import TextTokenizer
+
+# About 200 bytes each: some 50 MB when full, whatever the size of the corpus.
+REMEMBERED_PIECES = 1 << 18
+# Longer pieces (scripts without spaces, tables, base64) hardly ever recur.
+LONGEST_REMEMBERED = 48
+
+
+_BOUNDARY = re.compile(r"(?<=\S)(?= \S)")
+_IRREGULAR = re.compile(r" \s|\s ")
+
+
+def pieces(text: str) -> list[str]:
+    """Cut ``text`` before every single space that stands between two characters which are not white space.
+
+    The pieces, joined, are ``text``. A first piece may be empty.
+    """
+    if _IRREGULAR.search(text):
+        return _BOUNDARY.split(text)
+    first, *words = text.split(" ")  # the same, three times as fast, where every space stands alone
+    return [first, *[" " + word for word in words]]
+
+
+class Encoder:
+    """Encodes batches of documents and remembers the pieces it has seen, up to a fixed number."""
+
+    def __init__(self, tokenizer: TextTokenizer, remembered_pieces: int = REMEMBERED_PIECES) -> None:
+        self._tokenizer = tokenizer
+        self._dtype = token_dtype(tokenizer.vocab_size)
+        self._remembered_pieces = remembered_pieces
+        self._token_bytes = np.array([len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size)])
+        self._ids_of: dict[str, bytes] = {"": b""}
+
+    def encode(self, texts: Sequence[str]) -> list[Integer[np.ndarray, " tokens"]]:
+        """Ids of each text in the dtype of the shards."""
+        documents = [pieces(text) for text in texts]
+        needed = set().union(*documents)
+        unseen = needed - self._ids_of.keys()
+        if len(self._ids_of) + len(unseen) > self._remembered_pieces:
+            self._ids_of = {"": b""}
+            unseen = needed - {""}
+        ids_of = self._ids_of
+        self._learn(list(unseen))
+        encoded = [
+            np.frombuffer(b"".join([ids_of[piece] for piece in document]), self._dtype) for document in documents
+        ]
+        for piece in unseen:
+            if len(piece) > LONGEST_REMEMBERED:
+                del ids_of[piece]
+        return encoded
+
+    def _learn(self, unseen: list[str]) -> None:
+        ids = np.array(self._tokenizer.encode_pieces(unseen), dtype=self._dtype)
+        # Byte-level tokens spell their text exactly, so a piece ends with the token that completes its bytes.
+        piece_ends = np.cumsum([len(piece.encode()) for piece in unseen])
+        token_ends = np.cumsum(self._token_bytes[ids])
+        stops = (np.searchsorted(token_ends, piece_ends) + 1) * self._dtype.itemsize
+        raw = ids.tobytes()
+        start = 0
+        for piece, stop in zip(unseen, stops.tolist(), strict=True):
+            self._ids_of[piece] = raw[start:stop]
+            start = stop

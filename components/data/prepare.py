@@ -1,0 +1,190 @@
+"""The prepare stage: sources to documents, tokenizer and token shards.
+
+Two passes over the documents, each streaming. The first assigns splits, counts, and draws the sample from which the
+tokenizer is learnt (training documents only); the second encodes and writes. Memory holds the sample, one batch of
+documents and the encoder's dictionary, however large the corpus. An interrupted run starts again from the beginning,
+downloads excepted.
+"""
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from components.core.artifact import Artifact
+from components.core.errors import InputError
+from components.core.run import Run
+from components.data.config import DataConfig
+from components.data.encoder import Encoder
+from components.data.gather import WORLD_FOLDER, discard, forget_downloads, gather
+from components.data.reading import Document, Reader
+from components.data.sample import Sample
+from components.data.shards import ShardSet, ShardWriter
+from components.data.sources import SourceFile
+from components.data.split import SPLITS, TRAIN, position, split_of
+from components.data.tokenizer import TextTokenizer, save_tokenizer, train_tokenizer
+from components.data.world.writer import QUESTIONS
+
+_BATCH_BYTES = 2_000_000
+_MEGABYTE = 1_000_000
+
+# Where each part of the work ends, as a fraction of the whole.
+_GATHERED, _SURVEYED, _LEARNT, _ENCODED = 0.1, 0.25, 0.5, 1.0
+
+
+@dataclass
+class Survey:
+    """What the first pass found."""
+
+    sample: Sample
+    documents: Counter[str] = field(default_factory=Counter)
+    bytes: Counter[str] = field(default_factory=Counter)
+
+
+def stage(run: Run, cfg: DataConfig, *inputs: Artifact) -> Artifact:
+    """Read ``cfg.sources`` and leave ``raw/``, ``tokenizer/`` and ``shards/`` in the run's folder.
+
+    Raises ``InputError`` for unusable sources, ``ServiceError`` for unreachable ones, ``DiskFullError``.
+    """
+    raw, tokenizer_folder, shards_folder = (run.folder / name for name in ("raw", "tokenizer", "shards"))
+    for leftover in (tokenizer_folder, shards_folder):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+    files = gather(cfg, raw, lambda fraction, message: run.report(fraction * _GATHERED, message))
+    sources = _sources(files)
+    survey = _survey(run, cfg, files)
+    _check_splits(survey, cfg)
+
+    run.report(_SURVEYED, f"learning {cfg.vocab_size} tokens from {survey.documents[TRAIN]} documents")
+    started = time.perf_counter()
+    save_tokenizer(train_tokenizer(survey.sample.texts(), cfg.vocab_size), tokenizer_folder)
+    tokenizer_seconds = time.perf_counter() - started
+
+    started = time.perf_counter()
+    skipped = _encode(run, cfg, files, TextTokenizer.load(tokenizer_folder), shards_folder)
+    encode_seconds = time.perf_counter() - started
+
+    forget_downloads(raw)
+    if not cfg.keep_sources:
+        discard(raw)
+    splits = ShardSet.open(shards_folder).splits
+    documents = sum(split.n_documents for split in splits.values())
+    tokens = sum(split.n_tokens for split in splits.values())
+    n_bytes = sum(split.n_bytes for split in splits.values())
+    metrics = {
+        "documents": documents,
+        "tokens": tokens,
+        "bytes": n_bytes,
+        "bytes_per_token": n_bytes / (tokens - documents),  # boundaries stand for no text
+        "megabytes_per_second": n_bytes / _MEGABYTE / encode_seconds,
+        "tokenizer_seconds": tokenizer_seconds,
+        "skipped": skipped.total(),
+    }
+    run.log(metrics, None)
+    run.report(_ENCODED, f"wrote {tokens:,} tokens of {documents:,} documents")
+    return run.seal(
+        metrics,
+        {
+            "vocab_size": cfg.vocab_size,
+            "splits": {
+                name: {"documents": split.n_documents, "tokens": split.n_tokens, "bytes": split.n_bytes}
+                for name, split in splits.items()
+            },
+            "sources": sources,
+            "skipped": dict(skipped),
+            "has_questions": (raw / WORLD_FOLDER / QUESTIONS).exists(),
+        },
+    )
+
+
+def _survey(run: Run, cfg: DataConfig, files: list[SourceFile]) -> Survey:
+    survey = Survey(Sample(int(cfg.tokenizer_sample_mb * _MEGABYTE)))
+    with _progress(run, "surveying", files, _GATHERED, _SURVEYED) as on_bytes:
+        for document in Reader(cfg).documents(files, on_bytes):
+            text = document.text.encode()
+            place = position(text)
+            split = split_of(place, cfg.validation_fraction, cfg.test_fraction)
+            survey.documents[split] += 1
+            survey.bytes[split] += len(text)
+            if split == TRAIN:
+                survey.sample.offer(place, text)
+    return survey
+
+
+def _check_splits(survey: Survey, cfg: DataConfig) -> None:
+    total = survey.documents.total()
+    if not total:
+        raise InputError(f"no documents were found in {', '.join(cfg.sources)}: every one was empty or left out")
+    empty = [split for split in SPLITS if not survey.documents[split]]
+    if empty:
+        raise InputError(
+            f"{total} documents are too few to hold out validation_fraction={cfg.validation_fraction:g} and "
+            f"test_fraction={cfg.test_fraction:g} by the hash of their text: no document fell to {' or '.join(empty)}. "
+            "Add documents, raise the fractions, or, if text files hold several documents each, say where they end "
+            "with data.document_separator (for example blank-line)"
+        )
+
+
+class _Encodable(NamedTuple):
+    text: str
+    n_bytes: int
+    split: str
+
+
+def _encode(run: Run, cfg: DataConfig, files: list[SourceFile], tokenizer: TextTokenizer, folder: Path) -> Counter[str]:
+    reader, encoder = Reader(cfg), Encoder(tokenizer)
+    with (
+        _progress(run, "encoding", files, _LEARNT, _ENCODED) as on_bytes,
+        ShardWriter(folder, tokenizer.vocab_size, tokenizer.end_of_text_id, cfg.shard_tokens) as shards,
+    ):
+        for batch in _batches(reader.documents(files, on_bytes), cfg):
+            for ids, document in zip(encoder.encode([each.text for each in batch]), batch, strict=True):
+                shards.add(document.split, ids, document.n_bytes)
+    return reader.skipped
+
+
+def _batches(documents: Iterable[Document], cfg: DataConfig) -> Iterator[list[_Encodable]]:
+    batch: list[_Encodable] = []
+    room = _BATCH_BYTES
+    for document in documents:
+        text = document.text.encode()
+        split = split_of(position(text), cfg.validation_fraction, cfg.test_fraction)
+        batch.append(_Encodable(document.text, len(text), split))
+        room -= len(text)
+        if room <= 0:
+            yield batch
+            batch, room = [], _BATCH_BYTES
+    if batch:
+        yield batch
+
+
+def _sources(files: list[SourceFile]) -> list[dict[str, str | int]]:
+    return [{"source": file.origin, "bytes": file.path.stat().st_size} for file in files]
+
+
+@contextmanager
+def _progress(
+    run: Run, title: str, files: list[SourceFile], start: float, stop: float
+) -> Iterator[Callable[[int], None]]:
+    """A bar for people and reports for the flow, both over the bytes read from disk."""
+    total = max(1, sum(file.path.stat().st_size for file in files))
+    done = 0
+    reported = start
+    with tqdm(total=total, desc=title, unit="B", unit_scale=True, mininterval=0.5) as bar:
+
+        def on_bytes(count: int) -> None:
+            nonlocal done, reported
+            done += count
+            bar.update(count)
+            fraction = start + (stop - start) * min(1.0, done / total)
+            if fraction - reported >= 0.01:
+                run.report(fraction, f"{title}: {done / _MEGABYTE:.1f} of {total / _MEGABYTE:.1f} MB")
+                reported = fraction
+
+        yield on_bytes

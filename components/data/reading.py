@@ -1,0 +1,200 @@
+"""Files to documents, one at a time: memory holds one document, however large the corpus.
+
+What is wrong with a source is reported by file and by line, row or byte. What concerns one document can be skipped and
+counted instead (``on_error="skip"``); a truncated or corrupt file always stops, because nobody knows what it lacks.
+"""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.core.errors import InputError
+from components.data.config import DataConfig
+from components.data.sources import SourceFile
+
+_BUFFER_BYTES = 1 << 20
+_PARQUET_ROWS = 256
+
+OnBytes = Callable[[int], object]
+Problem = Literal["undecodable", "not_json", "no_text", "empty"]
+
+
+class Document(NamedTuple):
+    """A text and where it came from."""
+
+    id: str
+    text: str
+
+
+@dataclass
+class Reader:
+    """Reads documents under the policy of ``cfg`` and counts in ``skipped`` those left out, by reason."""
+
+    cfg: DataConfig
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def documents(self, files: Iterable[SourceFile], on_bytes: OnBytes = lambda _: None) -> Iterator[Document]:
+        """All documents of ``files`` in order; documents without visible text are left out and counted.
+
+        ``on_bytes`` is told how many bytes were read from disk, as they are read.
+        """
+        for file in files:
+            try:
+                for document in self._read(file, on_bytes):
+                    if document.text.isspace() or not document.text:
+                        self.skipped["empty"] += 1
+                    else:
+                        yield document
+            except pa.ArrowInvalid as error:
+                raise InputError(f"{file.origin} cannot be read as {file.kind}: {error}") from error
+
+    def _read(self, file: SourceFile, on_bytes: OnBytes) -> Iterator[Document]:
+        if file.kind == "parquet":
+            yield from self._parquet(file, on_bytes)
+            return
+        with closing(_open(file, on_bytes)) as stream:
+            try:
+                yield from self._jsonl(file, stream) if file.kind == "jsonl" else self._text(file, stream)
+            except OSError as error:
+                if error.errno is not None:  # the system's, not the decompressor's
+                    raise
+                raise InputError(
+                    f"{file.origin} is truncated or damaged ({error}). Fetch or make the file again."
+                ) from error
+
+    def _text(self, file: SourceFile, stream: io.BufferedReader) -> Iterator[Document]:
+        whole = self.cfg.document_separator == "file"
+        parts = [(0, stream.read())] if whole else _parts(stream, self.cfg.document_separator)
+        for number, (offset, part) in enumerate(parts, 1):
+            text = self._decoded(part, file, offset)
+            if text is not None:
+                yield Document(file.origin if whole else f"{file.origin}:{number}", text.removeprefix("\ufeff"))
+
+    def _jsonl(self, file: SourceFile, stream: io.BufferedReader) -> Iterator[Document]:
+        offset = 0
+        for number, line in enumerate(stream, 1):  # a binary file splits on \n only, never on U+2028
+            text = self._json_text(line, file, number, offset)
+            if text is not None:
+                yield Document(f"{file.origin}:{number}", text)
+            offset += len(line)
+
+    def _json_text(self, line: bytes, file: SourceFile, number: int, offset: int) -> str | None:
+        if not line.strip():
+            return None
+        decoded = self._decoded(line, file, offset)
+        if decoded is None:
+            return None
+        try:
+            row = json.loads(decoded.removeprefix("\ufeff"))
+        except (ValueError, RecursionError) as error:
+            self._problem("not_json", f"{file.origin}, line {number} is not JSON ({error})")
+            return None
+        value = row.get(file.text_field) if isinstance(row, dict) else None
+        if not isinstance(value, str):
+            self._problem("no_text", f"{file.origin}, line {number} has no text: {_lack(row, file.text_field)}")
+            return None
+        return self._encodable(value, f"{file.origin}, line {number}")
+
+    def _parquet(self, file: SourceFile, on_bytes: OnBytes) -> Iterator[Document]:
+        size = file.path.stat().st_size
+        with pq.ParquetFile(file.path, memory_map=True) as table:
+            column = file.text_field
+            if column not in table.schema_arrow.names:
+                raise InputError(
+                    f"{file.origin} has no column {column!r}; it has {table.schema_arrow.names}. Set data.text_field"
+                )
+            kind = table.schema_arrow.field(column).type
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind)):
+                raise InputError(f"column {column!r} of {file.origin} holds {kind}, not text. Set data.text_field")
+            number = 0
+            for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=[column]):
+                for value in batch.column(0).cast(pa.large_binary()).to_pylist():
+                    number += 1
+                    if value is None:
+                        self._problem("no_text", f"{file.origin}, row {number} has no text: {column!r} is null")
+                    elif (text := self._decoded(value, file, 0, f"row {number}, ")) is not None:
+                        yield Document(f"{file.origin}:{number}", text)
+                on_bytes(size * batch.num_rows // table.metadata.num_rows)
+
+    def _decoded(self, raw: bytes, file: SourceFile, offset: int, where: str = "") -> str | None:
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            place = f"{file.origin}, {where}byte {offset + error.start}"
+            self._problem(
+                "undecodable", f"{place} is not UTF-8 (0x{raw[error.start]:02x}: {error.reason}). Convert the file"
+            )
+            return None
+
+    def _encodable(self, text: str, place: str) -> str | None:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # JSON may spell half a surrogate pair
+            self._problem("undecodable", f"{place} holds text that is no Unicode ({error.reason})")
+            return None
+        return text
+
+    def _problem(self, problem: Problem, message: str) -> None:
+        if self.cfg.on_error == "fail":
+            raise InputError(f"{message}. data.on_error=skip leaves such documents out and counts them.")
+        self.skipped[problem] += 1
+
+
+def _lack(row: object, field: str) -> str:
+    if not isinstance(row, dict):
+        return f"it is {type(row).__name__}, not an object with a field {field!r}"
+    if field in row:
+        return f"its {field!r} is {type(row[field]).__name__}, not text"
+    return f"no field {field!r} among {sorted(row)[:12]}. Set data.text_field"
+
+
+def _parts(stream: io.BufferedReader, separator: str) -> Iterator[tuple[int, bytes]]:
+    """What lies between separator lines, without the line ends around it, and its offset in bytes."""
+    marker = b"" if separator == "blank-line" else separator.encode()
+    start = offset = 0
+    lines: list[bytes] = []
+    for line in stream:
+        offset += len(line)
+        if line.strip() != marker:
+            lines.append(line)
+            continue
+        if lines:
+            yield start, b"".join(lines).rstrip(b"\r\n")
+        lines = []
+        start = offset
+    if lines:
+        yield start, b"".join(lines).rstrip(b"\r\n")
+
+
+def _open(file: SourceFile, on_bytes: OnBytes) -> io.BufferedReader:
+    counted = pa.PythonFile(_Counted(file.path.open("rb", buffering=0), on_bytes), mode="r")
+    # Arrow notices a truncated zstd file; the zstandard package takes it for the end.
+    stream: Any = pa.CompressedInputStream(counted, file.compression) if file.compression else counted
+    return io.BufferedReader(stream, _BUFFER_BYTES)
+
+
+class _Counted(io.RawIOBase):
+    """A file that says how much of it was read."""
+
+    def __init__(self, file: io.FileIO, on_bytes: OnBytes) -> None:
+        self._file = file
+        self._on_bytes = on_bytes
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._file.readinto(buffer)
+        self._on_bytes(count)
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
