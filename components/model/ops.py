@@ -12,6 +12,9 @@ from torch import Tensor
 
 # Fewer rows a chunk leave the matrix products too small (256 rows: twice the time); more only cost memory.
 CHUNK_ROWS = 1024
+# On CPUs with fast bf16 products, attention as plain matrix products beats the flash kernel (which computes in fp32)
+# by 2.3x at 256 keys and is even at 512; in fp32, and beyond, flash wins. `benchmarks/training.py attention` measures it.
+PRODUCTS_ATTENTION_KEYS = 384
 # Above this the probabilities are not kept for backward but computed again, which costs a fourth matrix product.
 KEPT_PROBABILITIES_BYTES = 2 * 2**30
 
@@ -22,6 +25,12 @@ def chosen() -> dict[str, str]:
         "attention": "torch scaled_dot_product_attention, grouped-query, dense mask for documents",
         "linear_cross_entropy": f"torch, chunks of {CHUNK_ROWS} rows",
     }
+
+
+def compute_dtype(tensor: Tensor) -> torch.dtype:
+    """The dtype matrix products with ``tensor`` are made in: autocast's if it is on, else the tensor's own."""
+    kind = tensor.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
 
 
 def attention_mask(
@@ -65,6 +74,8 @@ def attention(
         mask = attention_mask(torch.zeros(1, keys, dtype=torch.long, device=query.device), query.dtype)
         assert mask is not None
         mask = mask[:, :, keys - seq :]
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and 1 < seq and keys <= PRODUCTS_ATTENTION_KEYS:
+        return _attention_by_products(query, key, value, mask)
     mixed = F.scaled_dot_product_attention(
         query.transpose(1, 2),
         key.transpose(1, 2),
@@ -74,6 +85,21 @@ def attention(
         enable_gqa=query.shape[2] != key.shape[2],
     )
     return mixed.transpose(1, 2)
+
+
+def _attention_by_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    batch, seq, heads, head = query.shape
+    keys, kv_heads = key.shape[1:3]
+    group = heads // kv_heads
+    if mask is None:
+        mask = attention_mask(torch.zeros(1, keys, dtype=torch.long), query.dtype)
+    # The queries of one group become rows of one product, so keys and values are never repeated.
+    query = query.view(batch, seq, kv_heads, group, head).permute(0, 2, 3, 1, 4).reshape(-1, group * seq, head)
+    key = key.permute(0, 2, 3, 1).reshape(-1, head, keys)
+    value = value.transpose(1, 2).reshape(-1, keys, head)
+    scores = torch.bmm(query * head**-0.5, key).view(batch, heads, seq, keys).add_(mask)
+    mixed = torch.bmm(scores.softmax(dim=-1).view(-1, group * seq, keys), value)
+    return mixed.view(batch, kv_heads, group, seq, head).permute(0, 3, 1, 2, 4).reshape(batch, seq, heads, head)
 
 
 def linear_cross_entropy(
@@ -88,8 +114,7 @@ def linear_cross_entropy(
     Products are made in the autocast dtype if autocast is on, else in the dtype of ``hidden``; sums are fp32.
     Rows with ``ignore_index`` give exactly 0 and no gradient.
     """
-    kind = hidden.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+    dtype = compute_dtype(hidden)
     result: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, ignore_index, dtype)  # type: ignore[no-untyped-call]
     return result
 

@@ -56,6 +56,16 @@ class KeyValueCache:
         return self.keys[layer, :, :end], self.values[layer, :, :end]
 
 
+class RMSNorm(nn.RMSNorm):
+    """x / sqrt(mean(x^2) + epsilon) * weight, in fp32, then cast once for the products that follow.
+
+    Left to itself, autocast would cast the same values again for each of query, key and value.
+    """
+
+    def forward(self, hidden: Float[Tensor, "batch seq width"]) -> Float[Tensor, "batch seq width"]:
+        return super().forward(hidden).to(ops.compute_dtype(hidden))
+
+
 class Attention(nn.Module):
     """Causal grouped-query self-attention with rotary positions."""
 
@@ -106,9 +116,9 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(config.width, config.norm_epsilon)
+        self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
         self.attention = Attention(config, layer)
-        self.feed_forward_norm = nn.RMSNorm(config.width, config.norm_epsilon)
+        self.feed_forward_norm = RMSNorm(config.width, config.norm_epsilon)
         self.feed_forward = FeedForward(config)
 
     def forward(
@@ -136,7 +146,7 @@ class Transformer(nn.Module):
         self.vocab_size = vocab_size
         self.embedding = nn.Embedding(vocab_size, config.width)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
-        self.norm = nn.RMSNorm(config.width, config.norm_epsilon)
+        self.norm = RMSNorm(config.width, config.norm_epsilon)
         self.cosine: Tensor
         self.sine: Tensor
         cosine, sine = rotary_tables(config)
@@ -183,8 +193,7 @@ class Transformer(nn.Module):
         if cache is not None and (end > cache.capacity or document_start is not None):
             raise ValueError(f"a cache holds one document of at most {cache.capacity} tokens, got {end}")
         hidden = self.embedding(tokens)
-        kind = hidden.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+        dtype = ops.compute_dtype(hidden)
         rotation = self.cosine[offset:end, None].to(dtype), self.sine[offset:end, None].to(dtype)
         mask = ops.attention_mask(document_start, dtype)
         for block in self.blocks:
