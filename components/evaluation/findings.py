@@ -24,7 +24,7 @@ class Answer(BaseModel):
     expected: str
     written: str
     correct: bool
-    mentions: int
+    stated: int
 
 
 class ExactMatch(BaseModel):
@@ -68,6 +68,6 @@ class Findings(BaseModel):
     call_probability: float
     """Mean probability of ``<CALL>`` before it is taken out of the softmax."""
     exact_match: dict[str, ExactMatch]
-    """Over ``all`` questions, and ``head`` and ``tail``: facts mentioned more than the median, or not."""
+    """Over ``all`` questions, and ``head`` and ``tail``: facts stated more often than the median, or not."""
     answers: list[Answer]
     samples: list[Sample]

@@ -22,7 +22,7 @@ def held_out(shards: ShardSet) -> Split:
     if split is None or split.n_documents == 0:
         raise InputError(
             "the test split holds no document, so the model cannot be judged: give more documents "
-            "(every document falls into one split as a whole) or set data's test share higher"
+            "(every document falls into one split as a whole) or set data.test_fraction higher"
         )
     return split
 

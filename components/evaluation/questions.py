@@ -1,7 +1,7 @@
 """Exact match: does the model, continuing a prompt with its likeliest tokens, begin with the answer?
 
-The closed world knows every fact, so precision needs no judge. Facts differ in how often the text mentions them, and
-that decides what a small model can know; so the figure is also given for the more and the less mentioned half.
+The closed world knows every fact, so precision needs no judge. Facts differ in how often the text states them, and that
+decides what a small model can know; so the figure is also given for those stated more often than the median, and not.
 """
 
 import unicodedata
@@ -42,8 +42,8 @@ class Question(BaseModel):
     """What must follow."""
     aliases: list[str] = []
     """Other spellings that count."""
-    mentions: int
-    """How often the corpus mentions the fact."""
+    stated: int
+    """How often the corpus states the fact."""
 
 
 def read_questions(path: Path, limit: int) -> list[Question]:
@@ -102,7 +102,7 @@ def answer_questions(
             expected=question.answer,
             written=text,
             correct=any(begins_with(text, spelling) for spelling in spellings),
-            mentions=question.mentions,
+            stated=question.stated,
         )
         for question, text, spellings in zip(questions, written, accepted, strict=True)
     ]
@@ -118,15 +118,15 @@ def begins_with(text: str, answer: str) -> bool:
 
 
 def exact_match(answers: Sequence[Answer], cfg: BootstrapConfig) -> dict[str, ExactMatch]:
-    """Exact match over ``all`` answers, and over ``head`` and ``tail``: facts mentioned more than the median, or not.
+    """Exact match over ``all`` answers, and over ``head`` and ``tail``: facts stated more than the median, or not.
 
     A part without questions is left out.
     """
     if not answers:
         return {}
     correct = np.array([answer.correct for answer in answers], dtype=np.float64)
-    mentions = np.array([answer.mentions for answer in answers])
-    often = mentions > np.median(mentions)
+    stated = np.array([answer.stated for answer in answers])
+    often = stated > np.median(stated)
     parts = {"all": np.ones_like(often), "head": often, "tail": ~often}
     return {
         name: ExactMatch(questions=int(part.sum()), share=ratio_interval(correct[part], np.ones(int(part.sum())), cfg))

@@ -1,4 +1,4 @@
-"""A small corpus with known facts, its tokenizer and shards, and two real models: one untrained, one that has learned."""
+"""A small corpus with known facts, its tokenizer and shards, and two real models: one untrained, one trained."""
 
 import json
 from pathlib import Path
@@ -57,7 +57,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
                     "answer": town,
                     "aliases": [],
                     "fact": f"f{i}",
-                    "mentions": i,
+                    "mentions": 3 * i,
+                    "stated": i,
                 }
             )
             + "\n"

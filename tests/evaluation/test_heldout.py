@@ -38,5 +38,5 @@ def test_a_corpus_without_test_documents_is_refused_with_the_way_out(tmp_path: P
     with ShardWriter(tmp_path, 320, 0) as writer:
         for split in splits:
             writer.add(split, [5, 6, 7], 3)
-    with pytest.raises(InputError, match="test split holds no document.*give more documents"):
+    with pytest.raises(InputError, match=r"test split holds no document.*give more documents"):
         held_out(ShardSet.open(tmp_path))

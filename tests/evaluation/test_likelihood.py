@@ -31,7 +31,9 @@ def naive(model: Transformer, ids: Ids, tokenizer: TextTokenizer) -> tuple[float
     return nats, mass
 
 
-def score(model: Transformer, documents: Documents, tokenizer: TextTokenizer, batch_tokens: int = 512) -> DocumentScores:
+def score(
+    model: Transformer, documents: Documents, tokenizer: TextTokenizer, batch_tokens: int = 512
+) -> DocumentScores:
     return score_documents(model, *documents, tokenizer.end_of_text_id, tokenizer.call_id, batch_tokens)
 
 

@@ -20,8 +20,8 @@ def questions(prepared: Artifact) -> list[Question]:
     return read_questions(prepared.path("raw/world/questions.jsonl"), 100)
 
 
-def answered(correct: bool, mentions: int) -> Answer:
-    return Answer(id="q", question="?", prompt="p", expected="a", written="w", correct=correct, mentions=mentions)
+def answered(correct: bool, stated: int) -> Answer:
+    return Answer(id="q", question="?", prompt="p", expected="a", written="w", correct=correct, stated=stated)
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,8 @@ def test_a_prompt_longer_than_the_context_keeps_its_end(
     assert answer.correct
 
 
-def test_head_and_tail_split_at_the_median_mention() -> None:
-    answers = [answered(mentions > 5, mentions) for mentions in range(1, 11)]
+def test_head_and_tail_split_at_the_median() -> None:
+    answers = [answered(stated > 5, stated) for stated in range(1, 11)]
     result = exact_match(answers, CFG)
     assert result["all"].share.estimate == pytest.approx(0.5)
     assert (result["head"].questions, result["head"].share.estimate) == (5, 1.0)
@@ -114,7 +114,7 @@ def test_head_and_tail_split_at_the_median_mention() -> None:
     assert 0 < result["all"].share.low < 0.5 < result["all"].share.high < 1
 
 
-def test_facts_mentioned_equally_often_have_no_head() -> None:
+def test_facts_stated_equally_often_have_no_head() -> None:
     assert exact_match([answered(True, 3)] * 4, CFG).keys() == {"all", "tail"}
     assert exact_match([], CFG) == {}
 

@@ -1,0 +1,144 @@
+"""Stage ``assess``: how good is the trained model? Figures, intervals, answers, samples and a page to read."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel
+
+from components.core.artifact import Artifact
+from components.core.atomic import write_text
+from components.core.errors import ArtifactError
+from components.core.run import Run
+from components.data.shards import ShardSet
+from components.data.tokenizer import TextTokenizer
+from components.evaluation.arithmetic import autocast, scoring_device
+from components.evaluation.bootstrap import ratio_interval
+from components.evaluation.config import AssessConfig
+from components.evaluation.curve import draw_loss_curve
+from components.evaluation.findings import Answer, Findings, Sample
+from components.evaluation.heldout import chosen, first_shuffled, held_out
+from components.evaluation.likelihood import DocumentScores, score_documents
+from components.evaluation.progress import progress
+from components.evaluation.questions import answer_questions, exact_match, read_questions
+from components.evaluation.report import CURVE_PNG, CURVE_SVG, REPORT, report_markdown
+from components.evaluation.samples import continue_documents
+from components.model.checkpoint import load_model
+from components.model.transformer import Transformer
+
+QUESTIONS = "raw/world/questions.jsonl"
+HISTORY = "history.jsonl"
+
+
+def stage(run: Run, cfg: AssessConfig, pretrained: Artifact, prepared: Artifact) -> Artifact:
+    """Measure the model in ``pretrained`` on the test split of ``prepared``.
+
+    Writes ``report.md``, ``loss.png``, ``loss.svg``, ``documents.npy``, ``samples.jsonl`` and, where the data has
+    questions, ``answers.jsonl``. Metrics: ``bits_per_byte`` with the ends of its interval, ``perplexity``,
+    ``call_probability``, and with questions ``exact_match``, ``exact_match_head``, ``exact_match_tail``, ``questions``.
+    """
+    model = load_model(pretrained.verify().path("model"), scoring_device(cfg.device))
+    tokenizer = TextTokenizer.load(prepared.path("tokenizer"))
+    scores = _score(run, cfg, model, tokenizer, prepared)
+    scores.save(run.folder / "documents.npy")
+    if not np.isfinite(scores.perplexity):
+        raise ArtifactError(
+            f"the model in {pretrained.folder} gives no finite likelihood to held-out text: its training diverged. "
+            "Train again with a lower trainer.learning_rate."
+        )
+    answers = _answer(run, cfg, model, tokenizer, prepared)
+    samples = _sample(run, cfg, model, tokenizer, prepared)
+    findings = _findings(cfg, scores, answers, samples)
+    draw_loss_curve(
+        _history(pretrained.path(HISTORY)),
+        f"{findings.bits_per_byte.estimate:.3f} bits per byte on held-out text",
+        [run.folder / CURVE_PNG, run.folder / CURVE_SVG],
+    )
+    write_text(run.folder / REPORT, report_markdown(findings, pretrained, prepared, CURVE_PNG))
+    metrics = _metrics(findings)
+    run.log(metrics, None)
+    run.report(1.0, f"{metrics['bits_per_byte']:.4f} bits per byte")
+    details = findings.model_dump(mode="json", exclude={"answers", "samples"})
+    return run.seal(metrics=metrics, details=details)
+
+
+def _score(
+    run: Run, cfg: AssessConfig, model: Transformer, tokenizer: TextTokenizer, prepared: Artifact
+) -> DocumentScores:
+    split = held_out(ShardSet.open(prepared.path("shards")))
+    indices = chosen(split.documents[:, 1], cfg.max_documents, cfg.max_tokens)
+    with (
+        autocast(model.output_weight.device, cfg.precision),
+        progress(run, "scoring held-out text", 0.0, 0.7) as report,
+    ):
+        return score_documents(
+            model,
+            [split.document(i) for i in indices.tolist()],
+            split.documents[indices, 2],
+            tokenizer.end_of_text_id,
+            tokenizer.call_id,
+            cfg.batch_tokens,
+            report,
+        )
+
+
+def _answer(
+    run: Run, cfg: AssessConfig, model: Transformer, tokenizer: TextTokenizer, prepared: Artifact
+) -> list[Answer]:
+    if not prepared.details["has_questions"] or not cfg.questions.max_questions:
+        return []
+    questions = read_questions(prepared.path(QUESTIONS), cfg.questions.max_questions)
+    with progress(run, "answering questions", 0.7, 0.9) as report:
+        answers = answer_questions(model, tokenizer, questions, cfg.questions.batch_questions, report)
+    _write_lines(run.folder / "answers.jsonl", answers)
+    return answers
+
+
+def _sample(
+    run: Run, cfg: AssessConfig, model: Transformer, tokenizer: TextTokenizer, prepared: Artifact
+) -> list[Sample]:
+    split = held_out(ShardSet.open(prepared.path("shards")))
+    texts = [tokenizer.decode(split.document(i).tolist()) for i in first_shuffled(split.n_documents, cfg.samples.count)]
+    with progress(run, "writing samples", 0.9, 0.99) as report:
+        samples = continue_documents(model, tokenizer, texts, cfg.samples, report)
+    _write_lines(run.folder / "samples.jsonl", samples)
+    return samples
+
+
+def _findings(cfg: AssessConfig, scores: DocumentScores, answers: list[Answer], samples: list[Sample]) -> Findings:
+    return Findings(
+        documents=len(scores.nats),
+        bytes=int(scores.bytes.sum()),
+        predictions=int(scores.tokens.sum()),
+        confidence=cfg.confidence,
+        bits_per_byte=ratio_interval(scores.bits, scores.bytes.astype(np.float64), cfg),
+        perplexity=scores.perplexity,
+        call_probability=scores.call_probability,
+        exact_match=exact_match(answers, cfg),
+        answers=answers,
+        samples=samples,
+    )
+
+
+def _metrics(findings: Findings) -> dict[str, float]:
+    metrics = {
+        "bits_per_byte": findings.bits_per_byte.estimate,
+        "bits_per_byte_low": findings.bits_per_byte.low,
+        "bits_per_byte_high": findings.bits_per_byte.high,
+        "perplexity": findings.perplexity,
+        "call_probability": findings.call_probability,
+    }
+    for part, match in findings.exact_match.items():
+        metrics["exact_match" if part == "all" else f"exact_match_{part}"] = match.share.estimate
+    if findings.answers:
+        metrics["questions"] = float(len(findings.answers))
+    return metrics
+
+
+def _history(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _write_lines(path: Path, records: Sequence[BaseModel]) -> None:
+    write_text(path, "".join(json.dumps(record.model_dump(), ensure_ascii=False) + "\n" for record in records))

@@ -1,0 +1,137 @@
+"""The one-page report of a model in markdown. Light: the flow's process embeds its figure to show it in Prefect."""
+
+import base64
+import html
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from components.core.artifact import Artifact
+from components.evaluation.findings import Answer, ExactMatch, Findings, Interval
+
+REPORT = "report.md"
+CURVE_PNG = "loss.png"
+CURVE_SVG = "loss.svg"
+
+_ANSWERS_SHOWN = 3  # right ones, and as many wrong ones
+_MARKDOWN_SIGNS = re.compile(r"([\\`*_{}\[\]#|~])")
+
+Row = tuple[str, str]
+
+
+def report_markdown(findings: Findings, pretrained: Artifact, prepared: Artifact, image: str) -> str:
+    """The report; ``image`` is where the loss curve is found: a relative path or a data URI."""
+    sections = [
+        "# How good the model is",
+        _verdict(findings, pretrained),
+        _table("On text it has not seen", _scores(findings)),
+        f"![Loss over optimizer steps, with the learning rate below]({image})",
+        _table("How it was made", _origin(pretrained, prepared)),
+        _answers(findings.answers),
+        _samples(findings),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def embedded_image(folder: Path) -> str:
+    """The report in ``folder`` with its figure inside, readable where relative paths lead nowhere."""
+    encoded = base64.b64encode((folder / CURVE_PNG).read_bytes()).decode()
+    return (folder / REPORT).read_text(encoding="utf-8").replace(f"({CURVE_PNG})", f"(data:image/png;base64,{encoded})")
+
+
+def _verdict(findings: Findings, pretrained: Artifact) -> str:
+    figures = pretrained.metrics
+    sentence = (
+        f"A model of **{_short(figures['parameters'])} parameters**, trained on **{_short(figures['tokens'])} tokens**,"
+        f" needs **{findings.bits_per_byte.estimate:.3f} bits per byte** for text it has not seen"
+    )
+    if all_questions := findings.exact_match.get("all"):
+        sentence += (
+            f" and answers **{all_questions.share.estimate:.1%}** of {all_questions.questions:,} questions exactly"
+        )
+    return sentence + "."
+
+
+def _scores(findings: Findings) -> Iterable[Row]:
+    low, high = findings.bits_per_byte[1:]
+    sure = f"{findings.confidence * 100:g} % interval"
+    yield "Bits per byte", f"**{findings.bits_per_byte.estimate:.4f}** ({sure} {low:.4f} to {high:.4f})"
+    yield "Perplexity", f"{findings.perplexity:,.2f} per token"
+    yield (
+        "Scored on",
+        f"{findings.documents:,} documents, {_short(findings.bytes)} bytes, {findings.predictions:,} predictions",
+    )
+    yield "Probability of `<CALL>`", f"{findings.call_probability:.2e} on average, taken out of the softmax"
+    names = {"all": "Questions answered exactly", "head": "– facts stated often", "tail": "– facts stated rarely"}
+    for part, name in names.items():
+        if part in findings.exact_match:
+            yield name, _share(findings.exact_match[part], sure)
+
+
+def _share(match: ExactMatch, sure: str) -> str:
+    share: Interval = match.share
+    return f"**{share.estimate:.1%}** of {match.questions:,} ({sure} {share.low:.1%} to {share.high:.1%})"
+
+
+def _origin(pretrained: Artifact, prepared: Artifact) -> Iterable[Row]:
+    figures, details = pretrained.metrics, pretrained.details
+    train = prepared.details["splits"]["train"]
+    yield "Text", f"{train['documents']:,} documents, {_short(train['bytes'])} bytes, {_short(train['tokens'])} tokens"
+    yield "Vocabulary", f"{prepared.details['vocab_size']:,} tokens"
+    yield (
+        "Training",
+        (
+            f"{figures['steps']:,.0f} steps over {_short(figures['tokens'])} tokens in {_duration(figures['seconds'])};"
+            f" loss {figures['loss']:.3f}, validation {figures['validation_loss']:.3f} nats per token"
+        ),
+    )
+    yield "Speed", f"{figures['tokens_per_second']:,.0f} tokens/s, {figures['mfu']:.1%} of the peak ({details['peak']})"
+    yield "Arithmetic", f"{details['precision']} on {details['device']}"
+    for operation, implementation in details["ops"].items():
+        yield operation.replace("_", " ").capitalize(), str(implementation)
+
+
+def _answers(answers: Sequence[Answer]) -> str:
+    right = [answer for answer in answers if answer.correct][:_ANSWERS_SHOWN]
+    wrong = [answer for answer in answers if not answer.correct][:_ANSWERS_SHOWN]
+    if not answers:
+        return ""
+    lines = ["| Prompt | Expected | The model wrote | Stated | |", "|---|---|---|---:|---|"]
+    for answer in [*right, *wrong]:
+        cells = _plain(answer.prompt), _plain(answer.expected), _plain(answer.written), f"{answer.stated:,}"
+        lines.append(f"| {' | '.join(cells)} | {'right' if answer.correct else 'wrong'} |")
+    return "\n".join(["## Some answers", "", *lines])
+
+
+def _samples(findings: Findings) -> str:
+    if not findings.samples:
+        return ""
+    lines = ["| Held-out text begins | the model goes on | the text went on |", "|---|---|---|"]
+    for sample in findings.samples:
+        lines.append(f"| {_plain(sample.prompt)} | {_plain(sample.continuation)} | {_plain(sample.original)} |")
+    return "\n".join(["## Samples", "", *lines])
+
+
+def _table(title: str, rows: Iterable[Row]) -> str:
+    return "\n".join([f"## {title}", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def _plain(text: Any) -> str:
+    """``text`` as one line that means nothing to markdown or HTML: the corpus and the model may write anything."""
+    return _MARKDOWN_SIGNS.sub(r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
+
+
+def _short(number: float) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return f"{number:.0f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,44 @@
+"""A few continuations of held-out documents: figures say how good a model is, samples say what that looks like."""
+
+import re
+from collections.abc import Callable, Sequence
+
+from components.data.tokenizer import TextTokenizer
+from components.evaluation.config import SamplesConfig
+from components.evaluation.findings import Sample
+from components.model.generate import Sampling, generate
+from components.model.transformer import Transformer
+
+
+def continue_documents(
+    model: Transformer,
+    tokenizer: TextTokenizer,
+    texts: Sequence[str],
+    cfg: SamplesConfig,
+    report: Callable[[float], None] = lambda fraction: None,
+) -> list[Sample]:
+    """Continue the first words of each text, as a document of its own; special tokens end or are suppressed."""
+    sampling = Sampling(
+        temperature=cfg.temperature,
+        top_p=cfg.top_p,
+        seed=cfg.seed,
+        max_tokens=cfg.max_tokens,
+        stop_ids=frozenset({tokenizer.end_of_text_id}),
+        suppress_ids=frozenset({tokenizer.call_id, tokenizer.padding_id, tokenizer.im_start_id, tokenizer.im_end_id}),
+    )
+    samples = []
+    for number, text in enumerate(texts, start=1):
+        prompt = _first_words(text, cfg.prompt_words)
+        # Words can be many tokens each; half the context stays for the continuation.
+        ids = tokenizer.encode(prompt)[: model.config.context_length // 2]
+        prompt = tokenizer.decode(ids)
+        written = [step.token for step in generate(model, [tokenizer.end_of_text_id, *ids], sampling)]
+        rest = tokenizer.encode(text[len(prompt) :])[: cfg.max_tokens]
+        samples.append(Sample(prompt=prompt, continuation=tokenizer.decode(written), original=tokenizer.decode(rest)))
+        report(number / len(texts))
+    return samples
+
+
+def _first_words(text: str, count: int) -> str:
+    match = re.match(r"\s*(?:\S+\s+){0,%d}\S+" % (count - 1), text)  # noqa: UP031 - braces are the pattern's own
+    return match[0] if match else ""

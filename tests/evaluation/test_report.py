@@ -1,0 +1,132 @@
+import base64
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.core.artifact import Artifact
+from components.core.run import Run
+from components.evaluation.findings import Answer, ExactMatch, Findings, Interval, Sample
+from components.evaluation.report import embedded_image, report_markdown
+
+
+@pytest.fixture
+def pretrained(tmp_path: Path) -> Artifact:
+    return Run.local(tmp_path / "pretrained", "pretrain").seal(
+        {
+            "parameters": 3_670_000,
+            "tokens": 12_345_678,
+            "loss": 2.345,
+            "validation_loss": 2.456,
+            "validation_bits_per_byte": 1.2,
+            "tokens_per_second": 45_678,
+            "mfu": 0.315,
+            "seconds": 270,
+            "steps": 1500,
+        },
+        {
+            "precision": "bf16-mixed",
+            "device": "2 threads of an honest CPU",
+            "ops": {"attention": "torch sdpa", "linear_cross_entropy": "chunked"},
+            "peak": "1.2 TFLOP/s, measured",
+        },
+    )
+
+
+def findings(samples: list[Sample] | None = None, questions: bool = True) -> Findings:
+    def answer(correct: bool) -> Answer:
+        return Answer(
+            id="q",
+            question="?",
+            prompt="Ada was born in",
+            expected="Orlen",
+            written=" Orlen.",
+            correct=correct,
+            stated=7,
+        )
+
+    share = ExactMatch(questions=200, share=Interval(0.123, 0.1, 0.15))
+    return Findings(
+        documents=40,
+        bytes=12_000,
+        predictions=4_321,
+        confidence=0.95,
+        bits_per_byte=Interval(1.2346, 1.2, 1.27),
+        perplexity=12.5,
+        call_probability=0.0004,
+        exact_match={"all": share, "head": share, "tail": share} if questions else {},
+        answers=[answer(i % 2 == 0) for i in range(20)] if questions else [],
+        samples=samples or [],
+    )
+
+
+def test_the_page_says_what_how_good_and_from_what(pretrained: Artifact, prepared: Artifact) -> None:
+    page = report_markdown(findings(), pretrained, prepared, "loss.png")
+    first = page.split("\n\n")[1]
+    assert "**3.67 M parameters**" in first
+    assert "**12.3 M tokens**" in first
+    assert "**1.235 bits per byte**" in first
+    assert "**12.3%** of 200 questions" in first
+    assert "![Loss over optimizer steps, with the learning rate below](loss.png)" in page
+    for expected in (
+        "95 % interval 1.2000 to 1.2700",
+        "340 documents",
+        "bf16-mixed on 2 threads of an honest CPU",
+        "31.5% of the peak (1.2 TFLOP/s, measured)",
+        "| Linear cross entropy | chunked |",
+        "1,500 steps over 12.3 M tokens in 4 min",
+        "stated often",
+        "stated rarely",
+    ):
+        assert expected in page, expected
+    assert page.count("| right |") == page.count("| wrong |") == 3
+    assert len(page) < 4000, "one page"
+
+
+def test_data_without_questions_leaves_no_empty_section(pretrained: Artifact, prepared: Artifact) -> None:
+    page = report_markdown(findings(questions=False), pretrained, prepared, "loss.png")
+    assert "uestion" not in page
+    assert "## Some answers" not in page
+    assert "## Samples" not in page
+
+
+def test_every_table_row_has_the_columns_of_its_head(pretrained: Artifact, prepared: Artifact) -> None:
+    sample = Sample(prompt="a | b", continuation="c\n\n| d |\n|---|", original="\\|")
+    page = report_markdown(findings([sample]), pretrained, prepared, "loss.png")
+    for block in re.findall(r"(?:^\|.*\n)+", page, flags=re.MULTILINE):
+        columns = {len(re.split(r"(?<!\\)(?:\\\\)*\|", line)) for line in block.splitlines()}
+        assert len(columns) == 1, block
+
+
+def test_what_the_model_writes_stays_text(pretrained: Artifact, prepared: Artifact) -> None:
+    hostile = Sample(
+        prompt="<script>alert(1)</script>",
+        continuation="![x](https://example.org/x.png) `code` **bold**",
+        original="# h",
+    )
+    page = report_markdown(findings([hostile]), pretrained, prepared, "loss.png")
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert r"!\[x\](https" in page
+    assert r"\*\*bold\*\*" in page
+
+
+def test_the_embedded_page_carries_its_figure(tmp_path: Path, pretrained: Artifact, prepared: Artifact) -> None:
+    (tmp_path / "report.md").write_text(report_markdown(findings(), pretrained, prepared, "loss.png"))
+    (tmp_path / "loss.png").write_bytes(b"\x89PNG figure")
+    page = embedded_image(tmp_path)
+    encoded = re.search(r"!\[[^\]]*\]\(data:image/png;base64,([^)]+)\)", page)
+    assert encoded
+    assert base64.b64decode(encoded[1]) == b"\x89PNG figure"
+    assert "(loss.png)" not in page
+
+
+def test_the_flow_process_can_import_report_and_config_without_torch_or_numpy() -> None:
+    code = (
+        "import sys, components.evaluation.report, components.evaluation.config;"
+        "print([name for name in ('torch', 'numpy', 'matplotlib') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
