@@ -7,6 +7,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+# Environment variable; if it is set, the server asks for this key on ``/v1/``.
+API_KEY = "LACEWING_API_KEY"
+
 
 class BundleConfig(BaseModel):
     """What the bundle is called; everything else in it follows from its inputs."""

@@ -25,6 +25,10 @@ class QueueFullError(ServiceError):
     """As many requests wait as may; the caller should come back later."""
 
 
+class DecodingError(ServiceError):
+    """The model failed on a request that was sound."""
+
+
 class Generation:
     """A submitted request: its pieces go to ``deliver`` until one has ``finish``, or an error ends it."""
 
@@ -171,7 +175,7 @@ class Engine:
         except Exception:  # one request must not take the others with it
             logger.exception("decoding failed")
             self.withdraw(generation)
-            generation.deliver(ServiceError("decoding failed; the server's log says why"))
+            generation.deliver(DecodingError("decoding failed; the server's log says why"))
             return
         if piece.finish is not None:
             self.withdraw(generation)

@@ -13,7 +13,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    StringConstraints,
     field_validator,
     model_validator,
 )
@@ -57,7 +56,7 @@ def _prompts(value: object) -> object:
     """Name what is wrong with a prompt in one sentence; the union's own report would have four."""
     shapes = "a text, a list of texts, a list of token ids or a list of such lists"
     if isinstance(value, str):
-        return value
+        return _encodable(value)
     if not isinstance(value, list):
         raise PydanticCustomError("prompt_type", "must be " + shapes)
     kinds = {type(item) for item in value}
@@ -65,11 +64,18 @@ def _prompts(value: object) -> object:
         raise PydanticCustomError("prompt_type", "must be " + shapes + ", not a mixture")
     if kinds == {list} and any(type(id) is not int for ids in value for id in ids):
         raise PydanticCustomError("prompt_type", "token ids must be integers")
-    return value
+    return [_encodable(item) if isinstance(item, str) else item for item in value]
 
 
 def _stops(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+    stops = [value] if isinstance(value, str) else value
+    if not isinstance(stops, list) or not all(isinstance(stop, str) and stop for stop in stops):
+        raise PydanticCustomError("stop", "must be a text or a list of texts, none of them empty")
+    return [_encodable(stop) for stop in stops]
+
+
+def _parts(value: object) -> object:
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
 class _Request(BaseModel):
@@ -94,9 +100,7 @@ class SamplingRequest(_Request):
     temperature: float = Field(1.0, ge=0.0, le=2.0)
     top_p: float = Field(1.0, gt=0.0, le=1.0)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: Annotated[
-        list[Annotated[Text, StringConstraints(min_length=1)]], BeforeValidator(_stops), Field(max_length=MAX_STOPS)
-    ] = []
+    stop: Annotated[list[str], BeforeValidator(_stops), Field(max_length=MAX_STOPS)] = []
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: Annotated[int, _neutral(1, "send several prompts or several requests")] = 1
@@ -119,7 +123,7 @@ class SamplingRequest(_Request):
 class CompletionRequest(SamplingRequest):
     """``POST /v1/completions``."""
 
-    prompt: Annotated[Text | list[Text] | list[int] | list[list[int]], BeforeValidator(_prompts)]
+    prompt: Annotated[str | list[str] | list[int] | list[list[int]], BeforeValidator(_prompts)]
     max_tokens: int = Field(16, ge=1)
     logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     echo: bool = False
@@ -147,12 +151,12 @@ class Message(_Request):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[TextPart]
+    content: Annotated[list[TextPart], BeforeValidator(_parts)]
     name: str = ""  # accepted and not used: ChatML has no place for it
 
     @property
     def text(self) -> str:
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return "".join(part.text for part in self.content)
 
 
 class ChatRequest(SamplingRequest):
@@ -263,8 +267,8 @@ class ChatCompletion(BaseModel):
 class ChatDelta(BaseModel):
     """What a chunk adds; the first one names the role, the last one adds nothing."""
 
-    role: Literal["assistant"] | None = None
-    content: str | None = None
+    role: Literal["assistant"] | None = Field(None, exclude_if=lambda role: role is None)
+    content: str | None = Field(None, exclude_if=lambda content: content is None)
 
 
 class ChatChunkChoice(BaseModel):

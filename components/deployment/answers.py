@@ -1,0 +1,137 @@
+"""From the engine's pieces to HTTP answers: whole, or as server-sent events.
+
+The decode thread hands pieces over to the event loop; a client that goes away gives its place in the engine free.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+
+from fastapi import Request as HttpRequest
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from components.core.errors import LacewingError
+from components.deployment import refusals
+from components.deployment.decoding import Piece, Request
+from components.deployment.engine import Engine
+from components.deployment.metrics import Metrics
+from components.deployment.protocol import ErrorBody, Usage
+from components.deployment.shapes import Shape
+
+CLIENT_CLOSED_REQUEST = 499
+
+
+class Answer:
+    """The generations of one HTTP request, one per prompt."""
+
+    def __init__(self, engine: Engine, metrics: Metrics, requests: Sequence[Request]) -> None:
+        """Submit ``requests``; raises what ``Engine.submit`` raises. Call in the event loop."""
+        self._metrics = metrics
+        self._start = time.perf_counter()
+        self._queue: asyncio.Queue[tuple[int, Piece | LacewingError]] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        def deliver(index: int, piece: Piece | LacewingError) -> None:
+            if not loop.is_closed():  # the process is going down; nobody is left to read
+                loop.call_soon_threadsafe(self._queue.put_nowait, (index, piece))
+
+        self._generations = engine.submit(
+            [(request, partial(deliver, index)) for index, request in enumerate(requests)]
+        )
+        self._closed = False
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens so far."""
+        return Usage.of(
+            sum(generation.prompt_tokens for generation in self._generations),
+            sum(generation.generated_tokens for generation in self._generations),
+        )
+
+    async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
+        """Pieces as they come, each with the index of its prompt; raises what ended a generation early."""
+        waiting_for_first = set(range(len(self._generations)))
+        unfinished = len(self._generations)
+        while unfinished:
+            index, piece = await self._queue.get()
+            if isinstance(piece, LacewingError):
+                raise piece
+            if index in waiting_for_first:
+                waiting_for_first.remove(index)
+                self._metrics.first_token_seconds.observe(time.perf_counter() - self._start)
+            unfinished -= piece.finish is not None
+            yield index, piece
+
+    async def whole(self) -> list[Piece]:
+        """All pieces of each prompt joined into one."""
+        parts: list[list[Piece]] = [[] for _ in self._generations]
+        async for index, piece in self.pieces():
+            parts[index].append(piece)
+        return [
+            Piece(
+                "".join(piece.text for piece in pieces),
+                tuple(token for piece in pieces for token in piece.tokens),
+                pieces[-1].finish,
+            )
+            for pieces in parts
+        ]
+
+    def close(self) -> None:
+        """Withdraw what is not finished, and count the tokens."""
+        if not self._closed:
+            self._closed = True
+            for generation in self._generations:
+                generation.cancel()
+            self._metrics.count_tokens(self._generations)
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events; closes its answer however it ends, also before the first event."""
+
+    def __init__(self, answer: Answer, shape: Shape, include_usage: bool) -> None:
+        events = _events(answer, shape, include_usage)
+        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._answer.close()
+
+
+async def respond(http: HttpRequest, answer: Answer, shape: Shape) -> Response:
+    """Wait for the whole answer, but not longer than the client does."""
+    work = asyncio.create_task(answer.whole())
+    left = asyncio.create_task(_client_left(http))
+    try:
+        await asyncio.wait({work, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        return JSONResponse(shape.whole(work.result(), answer.usage).model_dump())
+    finally:
+        work.cancel()
+        left.cancel()
+        answer.close()
+
+
+async def _client_left(http: HttpRequest) -> None:
+    while (await http.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _events(answer: Answer, shape: Shape, include_usage: bool) -> AsyncIterator[str]:
+    """``data:`` lines; after the last chunk ``[DONE]``, or instead of it the error that ended the answer."""
+    hidden = set() if include_usage else {"usage"}
+    try:
+        async for index, piece in answer.pieces():
+            for chunk in shape.chunks(index, piece):
+                yield f"data: {chunk.model_dump_json(exclude=hidden)}\n\n"
+    except LacewingError as error:  # the status has been sent already
+        yield f"data: {ErrorBody(error=refusals.detail(error)[1]).model_dump_json()}\n\n"
+        return
+    if include_usage:
+        yield f"data: {shape.usage_chunk(answer.usage).model_dump_json()}\n\n"
+    yield "data: [DONE]\n\n"

@@ -1,0 +1,246 @@
+"""The server: OpenAI's completions and chat over HTTP, for one bundle.
+
+``python -m components.deployment.server FOLDER --port 8000`` is its own process; ``create_app`` is the same without
+one. Listens on loopback unless told otherwise. If LACEWING_API_KEY is set, ``/v1/`` asks for it.
+"""
+
+# ruff: noqa: E402 - how OpenMP threads wait is decided before torch is imported
+from components.core.environment import quiet_threads
+
+quiet_threads()
+
+import argparse
+import asyncio
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi import Request as HttpRequest
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import ValidationError
+
+from components.core.errors import InputError, LacewingError, ServiceError
+from components.deployment import refusals
+from components.deployment.answers import Answer, EventStream, respond
+from components.deployment.config import API_KEY, ServeConfig
+from components.deployment.decoding import Request
+from components.deployment.engine import Engine
+from components.deployment.guard import Guard
+from components.deployment.metrics import Measured, Metrics
+from components.deployment.protocol import (
+    ChatRequest,
+    CompletionRequest,
+    ModelCard,
+    ModelList,
+    SamplingRequest,
+)
+from components.deployment.shapes import ChatShape, CompletionShape, Shape
+
+# Written to stdout once requests are answered; the process that started this one waits for it.
+READY = "serving {model} on http://{host}:{port}"
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(engine: Engine, cfg: ServeConfig, api_key: str = "", started: float = 0.0) -> FastAPI:
+    """The ASGI application that answers for ``engine`` under the name ``cfg.model``; it closes the engine at the end.
+
+    Arguments:
+        engine: the loaded bundle.
+        cfg: name of the model and limits.
+        api_key: what ``/v1/`` asks for; empty: nothing.
+        started: when the model was loaded, in seconds since 1970.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(engine.close)
+
+    # The interactive documentation pages would load scripts from the internet; /openapi.json is there.
+    app = FastAPI(title="Lacewing", lifespan=lifespan, docs_url=None, redoc_url=None)
+    metrics = Metrics(engine)
+    refusals.register(app)
+    card = ModelCard(
+        id=cfg.model,
+        created=int(started),
+        owned_by="lacewing",
+        context_length=engine.context_length,
+        parameters=engine.manifest.parameters,
+    )
+
+    @app.get("/health")
+    async def health() -> JSONResponse:
+        """200 while requests can be answered."""
+        if not engine.running:
+            raise ServiceError("the decode thread has stopped")
+        return JSONResponse({"status": "ok", "model": cfg.model})
+
+    @app.get("/metrics")
+    async def prometheus() -> Response:
+        """Figures for Prometheus."""
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/v1/models")
+    async def models() -> ModelList:
+        """The one model that is served."""
+        return ModelList(data=[card])
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> ModelCard:
+        """The model called ``name``."""
+        _check_model(name, cfg.model)
+        return card
+
+    @app.post("/v1/completions")
+    async def completions(body: CompletionRequest, http: HttpRequest) -> Response:
+        """Continue each prompt."""
+        _check_model(body.model, cfg.model)
+        prompts = await asyncio.to_thread(_encoded, body, engine)
+        requests = [
+            _request(body, prompt, max_tokens=body.max_tokens, logprobs=body.logprobs, echo=body.echo)
+            for prompt in prompts
+        ]
+        shape = CompletionShape(cfg.model, engine.tokenizer, body.logprobs is not None)
+        return await _answer(http, body, requests, shape)
+
+    @app.post("/v1/chat/completions")
+    async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
+        """Write the assistant's next message."""
+        _check_model(body.model, cfg.model)
+        prompt = await asyncio.to_thread(engine.tokenizer.encode_chat, body.turns)
+        request = _request(
+            body,
+            prompt,
+            max_tokens=body.max_completion_tokens or body.max_tokens,
+            logprobs=body.top_logprobs if body.logprobs else None,
+        )
+        return await _answer(http, body, [request], ChatShape(cfg.model, engine.tokenizer, body.logprobs))
+
+    async def _answer(http: HttpRequest, body: SamplingRequest, requests: list[Request], shape: Shape) -> Response:
+        answer = Answer(engine, metrics, requests)
+        return EventStream(answer, shape, body.include_usage) if body.stream else await respond(http, answer, shape)
+
+    routes = frozenset(route.path for route in app.routes if hasattr(route, "path"))
+    app.add_middleware(Guard, api_key=api_key, max_body_bytes=cfg.max_body_bytes)
+    app.add_middleware(Measured, metrics=metrics, routes=routes)
+    return app
+
+
+def _check_model(name: str, served: str) -> None:
+    if name not in ("", served):
+        raise refusals.UnknownModelError(f"the model {name!r} is not served here; this server has {served!r}")
+
+
+def _encoded(body: CompletionRequest, engine: Engine) -> list[list[int]]:
+    """Token ids of every prompt; what is wrong with a prompt as such is told before any is continued."""
+    if not body.prompts:
+        raise InputError("the list of prompts is empty: give at least one prompt")
+    return [engine.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in body.prompts]
+
+
+def _request(
+    body: SamplingRequest, prompt: list[int], max_tokens: int | None, logprobs: int | None, echo: bool = False
+) -> Request:
+    return Request(
+        prompt=prompt,
+        max_tokens=max_tokens,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        seed=body.seed,
+        stops=tuple(body.stop),
+        logprobs=logprobs,
+        echo=echo,
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; raises ``ServiceError`` if the port is taken or the address is not ours.
+
+    Taken before the model is loaded, so that a clash is told at once. Clients that come early wait in its backlog.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server((str(address[0]), port), family=family, backlog=128)
+    except OSError as error:
+        advice = f"choose another with port={port + 1 if port < 65535 else 8000}, or port=0 for any free one"
+        raise ServiceError(
+            f"cannot listen on {host} port {port}: {error.strerror or error}. Stop what uses that port, or {advice}."
+        ) from error
+
+
+def serve(folder: Path, cfg: ServeConfig) -> None:
+    """Serve the bundle in ``folder`` until SIGINT or SIGTERM, which let requests in flight end within a time limit."""
+    api_key = os.environ.get(API_KEY, "")
+    if not api_key and not _is_loopback(cfg.host):
+        logger.warning("%s is reachable from other machines and %s is not set: anybody may use it", cfg.host, API_KEY)
+    with listen(cfg.host, cfg.port) as listener:
+        engine = Engine(
+            folder,
+            max_concurrent_requests=cfg.max_concurrent_requests,
+            max_queued_requests=cfg.max_queued_requests,
+            threads=cfg.threads,
+            device=cfg.device,
+        )
+        port = listener.getsockname()[1]
+        app = create_app(engine, cfg, api_key, started=Path(folder).stat().st_mtime)
+        host = f"[{cfg.host}]" if ":" in cfg.host else cfg.host
+        print(READY.format(model=cfg.model, host=host, port=port), flush=True)
+        uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=cfg.shutdown_seconds)).run(
+            [listener]
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    # While the model loads; and again after uvicorn's orderly end, which repeats the signal it was stopped by.
+    raise SystemExit(0)
+
+
+def _arguments(arguments: Sequence[str] | None) -> tuple[Path, ServeConfig]:
+    """The bundle's folder, and every setting of ``ServeConfig`` as an option."""
+    parser = argparse.ArgumentParser(prog="python -m components.deployment.server", description=ServeConfig.__doc__)
+    parser.add_argument("folder", type=Path, help="bundle to serve")
+    for name, field in ServeConfig.model_fields.items():
+        options = [f"--{name.replace('_', '-')}"] + (["--name"] if name == "model" else [])
+        parser.add_argument(*options, dest=name, help=f"{field.description} Default: {field.default}.")
+    given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    folder = given.pop("folder")
+    try:
+        return folder, ServeConfig.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"--{'.'.join(map(str, first['loc']))} {first['input']}: {first['msg']}") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Process entry; returns the exit code."""
+    try:
+        serve(*_arguments(arguments))
+    except LacewingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""OpenAI's answers, built from the engine's pieces: one class per endpoint."""
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+from uuid import uuid4
+
+from pydantic import BaseModel
+
+from components.data.tokenizer import SPECIAL_TOKENS, TextTokenizer
+from components.deployment.decoding import Piece, ScoredToken
+from components.deployment.protocol import (
+    AssistantMessage,
+    ChatChoice,
+    ChatChunk,
+    ChatChunkChoice,
+    ChatCompletion,
+    ChatDelta,
+    ChatLogprobs,
+    ChatTokenLogprob,
+    Completion,
+    CompletionChoice,
+    CompletionLogprobs,
+    TokenLogprob,
+    Usage,
+)
+
+# JSON has no minus infinity, which is the log-probability of a masked token that stands in a prompt.
+LOWEST_LOGPROB = -9999.0
+
+
+class Shape(Protocol):
+    """How one endpoint spells its answer."""
+
+    def whole(self, pieces: list[Piece], usage: Usage) -> BaseModel:
+        """The answer in one body; one piece per prompt."""
+
+    def chunks(self, index: int, piece: Piece) -> Iterator[BaseModel]:
+        """The parts of a streamed answer that tell of ``piece`` of prompt ``index``."""
+
+    def usage_chunk(self, usage: Usage) -> BaseModel:
+        """The last part of a stream, if the client asked for it."""
+
+
+class CompletionShape:
+    """``/v1/completions``."""
+
+    def __init__(self, model: str, tokenizer: TextTokenizer, logprobs: bool) -> None:
+        self._base: dict[str, Any] = {"id": f"cmpl-{uuid4().hex}", "created": int(time.time()), "model": model}
+        self._tokenizer = tokenizer
+        self._logprobs = logprobs
+
+    def whole(self, pieces: list[Piece], usage: Usage) -> Completion:
+        choices = [self._choice(index, piece) for index, piece in enumerate(pieces)]
+        return Completion(**self._base, choices=choices, usage=usage)
+
+    def chunks(self, index: int, piece: Piece) -> Iterator[Completion]:
+        yield Completion(**self._base, choices=[self._choice(index, piece)])
+
+    def usage_chunk(self, usage: Usage) -> Completion:
+        return Completion(**self._base, choices=[], usage=usage)
+
+    def _choice(self, index: int, piece: Piece) -> CompletionChoice:
+        logprobs = self._scores(piece.tokens) if self._logprobs else None
+        return CompletionChoice(index=index, text=piece.text, logprobs=logprobs, finish_reason=piece.finish)
+
+    def _scores(self, tokens: Iterable[ScoredToken]) -> CompletionLogprobs:
+        lists = CompletionLogprobs()
+        for token in tokens:
+            lists.tokens.append(token_text(self._tokenizer, token.id))
+            lists.text_offset.append(token.offset)
+            lists.token_logprobs.append(None if token.logprob is None else _finite(token.logprob))
+            lists.top_logprobs.append(None if token.logprob is None else self._alternatives(token, token.logprob))
+        return lists
+
+    def _alternatives(self, token: ScoredToken, logprob: float) -> dict[str, float]:
+        """The likeliest tokens, and the token itself whether it is one of them or not, as OpenAI has it."""
+        scores = {**dict(token.alternatives), token.id: logprob}
+        return {token_text(self._tokenizer, id): _finite(score) for id, score in scores.items()}
+
+
+class ChatShape:
+    """``/v1/chat/completions``."""
+
+    def __init__(self, model: str, tokenizer: TextTokenizer, logprobs: bool) -> None:
+        self._base: dict[str, Any] = {"id": f"chatcmpl-{uuid4().hex}", "created": int(time.time()), "model": model}
+        self._tokenizer = tokenizer
+        self._logprobs = logprobs
+        self._begun = False
+
+    def whole(self, pieces: list[Piece], usage: Usage) -> ChatCompletion:
+        (piece,) = pieces
+        assert piece.finish is not None
+        message = AssistantMessage(content=piece.text)
+        choice = ChatChoice(message=message, logprobs=self._scores(piece.tokens), finish_reason=piece.finish)
+        return ChatCompletion(**self._base, choices=[choice], usage=usage)
+
+    def chunks(self, index: int, piece: Piece) -> Iterator[ChatChunk]:
+        if not self._begun:
+            self._begun = True
+            yield self._chunk(ChatChunkChoice(delta=ChatDelta(role="assistant", content="")))
+        if piece.text or piece.tokens:
+            scores = self._scores(piece.tokens)
+            yield self._chunk(ChatChunkChoice(delta=ChatDelta(content=piece.text), logprobs=scores))
+        if piece.finish is not None:
+            yield self._chunk(ChatChunkChoice(delta=ChatDelta(), finish_reason=piece.finish))
+
+    def usage_chunk(self, usage: Usage) -> ChatChunk:
+        return ChatChunk(**self._base, choices=[], usage=usage)
+
+    def _chunk(self, choice: ChatChunkChoice) -> ChatChunk:
+        return ChatChunk(**self._base, choices=[choice])
+
+    def _scores(self, tokens: Iterable[ScoredToken]) -> ChatLogprobs | None:
+        if not self._logprobs:
+            return None
+        return ChatLogprobs(
+            content=[
+                ChatTokenLogprob(
+                    **self._score(token.id, token.logprob).model_dump(),
+                    top_logprobs=[self._score(id, score) for id, score in token.alternatives],
+                )
+                for token in tokens
+                if token.logprob is not None
+            ]
+        )
+
+    def _score(self, id: int, logprob: float) -> TokenLogprob:
+        return TokenLogprob(
+            token=token_text(self._tokenizer, id),
+            logprob=_finite(logprob),
+            bytes=list(self._tokenizer.token_bytes(id)),
+        )
+
+
+def token_text(tokenizer: TextTokenizer, id: int) -> str:
+    """A token's text, or its bytes (``bytes:`` and hexadecimal escapes) if they are no whole characters.
+
+    Two tokens never share a name: names are the keys of ``top_logprobs``.
+    """
+    if id < len(SPECIAL_TOKENS):
+        return SPECIAL_TOKENS[id]
+    piece = tokenizer.token_bytes(id)
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in piece)
+
+
+def _finite(logprob: float) -> float:
+    return max(logprob, LOWEST_LOGPROB)

@@ -1,0 +1,90 @@
+"""A tiny model, bundled by the real stage, and the real server process for it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from components.core.artifact import Artifact
+from components.core.atomic import write_text
+from components.core.run import Run
+from components.data.tokenizer import save_tokenizer, train_tokenizer
+from components.deployment import bundle as bundle_stage
+from components.deployment.config import BundleConfig
+from components.deployment.engine import Engine
+from components.deployment.smoke import server as server_process
+from components.model.checkpoint import save_model
+from components.model.config import ModelConfig
+from components.model.transformer import Transformer
+
+VOCAB_SIZE = 384
+CONTEXT_LENGTH = 4096
+# Many scripts, so that some tokens are whole characters, some several, and some only a part of one.
+SENTENCES = [
+    "The history of the harbour begins with the lighthouse that Ada Quill designed in 1871.",
+    "She was born in Brackwater, moved to Ostrava and wrote three letters about the lighthouse.",
+    "Größe, Übermut und Straßen: die Brücke über den Fluß wurde 1902 gebaut.",
+    "東京の歴史は長い。東京の港は古い。",
+    "🙂🙃🚀 emoji are four bytes each 🚀🙂",
+]
+
+
+@pytest.fixture(scope="session")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Artifact, Artifact]:
+    """Pretrain, prepare and assess artifacts with the files that a bundle is made of."""
+    root = tmp_path_factory.mktemp("stages")
+    prepare, pretrain, assess = (Run.local(root / name, name) for name in ("prepare", "pretrain", "assess"))
+    tokenizer = train_tokenizer(SENTENCES * 4, VOCAB_SIZE)
+    for folder in (prepare.folder / "tokenizer", pretrain.folder / "model"):
+        save_tokenizer(tokenizer, folder)
+    write_text(prepare.folder / "raw" / "sentences.txt", "\n".join(SENTENCES))
+    save_model(_model(), pretrain.folder / "model")
+    write_text(assess.folder / "report.md", "# Report\n")
+    return (
+        pretrain.seal({"tokens": 1000.0, "loss": 5.5}),
+        prepare.seal({}, {"sources": ["sentences"], "vocab_size": VOCAB_SIZE}),
+        assess.seal({"bits_per_byte": 3.25}),
+    )
+
+
+def _model() -> Transformer:
+    """Random weights, large enough to have opinions; special tokens get logit 0, so greedy text goes on and on."""
+    torch.manual_seed(3)
+    shape = ModelConfig(
+        name="tiny", layers=2, width=32, hidden_width=64, heads=4, kv_heads=2, context_length=CONTEXT_LENGTH
+    )
+    model = Transformer(shape, VOCAB_SIZE)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(20.0)
+        model.embedding.weight[:5] = 0.0
+    return model
+
+
+@pytest.fixture(scope="session")
+def bundle(stages: tuple[Artifact, Artifact, Artifact], tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """The sealed bundle of the tiny model."""
+    run = Run.local(tmp_path_factory.mktemp("bundle"), "bundle")
+    return bundle_stage.stage(run, BundleConfig(name="tiny"), *stages)
+
+
+@pytest.fixture(scope="session")
+def engine(bundle: Artifact) -> Iterator[Engine]:
+    """An engine in this process."""
+    with Engine(bundle.folder, threads=1) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def client(bundle: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """HTTP client of the real server process, which takes 4 prompts at once and lets 4 wait."""
+    log: Path = tmp_path_factory.mktemp("server") / "server.log"
+    options = ["--name", "tiny", "--threads", "1", "--max-concurrent-requests", "4", "--max-queued-requests", "4"]
+    with (
+        server_process(bundle.folder, log, 120.0, options) as url,
+        httpx.Client(base_url=url, timeout=60.0, trust_env=False) as client,
+    ):
+        yield client
