@@ -17,6 +17,6 @@ def scoring_device(requested: str) -> torch.device:
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """The context in which a model of fp32 weights computes in ``precision``: ``auto``, ``bf16-mixed``, ``32-true``."""
-    if chosen_precision(precision) == "bf16-mixed":
+    if chosen_precision(precision, device) == "bf16-mixed":
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
