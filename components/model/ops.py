@@ -12,8 +12,8 @@ from torch import Tensor
 
 # Fewer rows a chunk leave the matrix products too small (256 rows: twice the time); more only cost memory.
 CHUNK_ROWS = 1024
-# On CPUs with fast bf16 products, attention as plain matrix products beats the flash kernel (which computes in fp32)
-# by 2.3x at 256 keys and is even at 512; in fp32, and beyond, flash wins. `benchmarks/training.py attention` measures it.
+# In bf16 on a CPU, attention as plain matrix products beats the flash kernel, which computes in fp32: 2.2x at 256 keys,
+# even at 512. In fp32, and beyond, flash wins. `python -m benchmarks.training attention` measures it.
 PRODUCTS_ATTENTION_KEYS = 384
 # Above this the probabilities are not kept for backward but computed again, which costs a fourth matrix product.
 KEPT_PROBABILITIES_BYTES = 2 * 2**30
@@ -33,15 +33,11 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
 
 
-def attention_mask(
-    document_start: Int[Tensor, "batch seq"] | None, dtype: torch.dtype
-) -> Float[Tensor, "batch 1 seq seq"] | None:
+def attention_mask(document_start: Int[Tensor, "batch seq"], dtype: torch.dtype) -> Float[Tensor, "batch 1 seq seq"]:
     """The additive mask that ``attention`` needs for these documents; build it once and share it between layers.
 
-    A boolean mask would be turned into this one again in every layer. ``None`` (one document) needs none.
+    A boolean mask would be turned into this one again in every layer.
     """
-    if document_start is None:
-        return None
     position = torch.arange(document_start.shape[1], device=document_start.device)
     causal = position[None, :] <= position[:, None]
     visible: Bool[Tensor, "batch 1 seq seq"] = (causal & (position >= document_start[:, :, None]))[:, None]
@@ -68,13 +64,14 @@ def attention(
     Returns: for every query head the mixed values, in the dtype of ``query``.
     """
     seq, keys = query.shape[1], key.shape[1]
-    if document_start is not None and mask is None:
+    products = query.device.type == "cpu" and query.dtype == torch.bfloat16 and keys <= PRODUCTS_ATTENTION_KEYS
+    if mask is None and document_start is not None:
         mask = attention_mask(document_start, query.dtype)
-    if mask is None and 1 < seq < keys:  # torch's is_causal aligns the corner top left; a cache needs bottom right
-        mask = attention_mask(torch.zeros(1, keys, dtype=torch.long, device=query.device), query.dtype)
-        assert mask is not None
-        mask = mask[:, :, keys - seq :]
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and 1 < seq and keys <= PRODUCTS_ATTENTION_KEYS:
+    if mask is None and seq > 1 and (products or seq < keys):
+        # With a cache the corner of the triangle is bottom right; torch's is_causal puts it top left.
+        one_document = torch.zeros(1, keys, dtype=torch.long, device=query.device)
+        mask = attention_mask(one_document, query.dtype)[:, :, keys - seq :]
+    if products and mask is not None:
         return _attention_by_products(query, key, value, mask)
     mixed = F.scaled_dot_product_attention(
         query.transpose(1, 2),
@@ -87,12 +84,10 @@ def attention(
     return mixed.transpose(1, 2)
 
 
-def _attention_by_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+def _attention_by_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
     batch, seq, heads, head = query.shape
     keys, kv_heads = key.shape[1:3]
     group = heads // kv_heads
-    if mask is None:
-        mask = attention_mask(torch.zeros(1, keys, dtype=torch.long), query.dtype)
     # The queries of one group become rows of one product, so keys and values are never repeated.
     query = query.view(batch, seq, kv_heads, group, head).permute(0, 2, 3, 1, 4).reshape(-1, group * seq, head)
     key = key.permute(0, 2, 3, 1).reshape(-1, head, keys)

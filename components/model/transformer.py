@@ -195,7 +195,7 @@ class Transformer(nn.Module):
         hidden = self.embedding(tokens)
         dtype = ops.compute_dtype(hidden)
         rotation = self.cosine[offset:end, None].to(dtype), self.sine[offset:end, None].to(dtype)
-        mask = ops.attention_mask(document_start, dtype)
+        mask = ops.attention_mask(document_start, dtype) if document_start is not None else None
         for block in self.blocks:
             hidden = block(hidden, rotation, document_start, mask, cache)
         if cache is not None:

@@ -1,0 +1,90 @@
+"""Settings of the training loop. Imports neither torch nor numpy: the flow process reads it too."""
+
+from typing import Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from components.model.config import ModelConfig
+
+
+class TrainerConfig(BaseModel):
+    """Optimization, precision and bookkeeping of one training run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    max_steps: PositiveInt = 400
+    """Optimizer steps."""
+    batch_size: PositiveInt = 16
+    """Sequences per optimizer step, over all devices; each has model.context_length tokens."""
+    micro_batch_size: PositiveInt = 16
+    """Sequences per forward pass on one device; gradients are accumulated until batch_size is reached."""
+    learning_rate: PositiveFloat = 3e-3
+    """Peak learning rate of AdamW."""
+    minimum_learning_rate_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
+    """The cosine ends at this fraction of the peak."""
+    warmup_steps: NonNegativeInt = 40
+    """Optimizer steps of linear warm-up before the cosine."""
+    weight_decay: NonNegativeFloat = 0.1
+    """Decoupled decay of matrices; norm weights are not decayed."""
+    beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
+    """Decay of AdamW's gradient mean."""
+    beta2: float = Field(default=0.95, ge=0.0, lt=1.0)
+    """Decay of AdamW's squared-gradient mean."""
+    gradient_clip: PositiveFloat = 1.0
+    """Largest norm of the gradient over all weights; longer gradients are scaled down to it."""
+    seed: NonNegativeInt = Field(default=0, lt=2**63)
+    """Decides the initial weights and the order of the data."""
+    precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"
+    """auto takes bf16-mixed where the CPU (AMX or AVX-512 bf16) or the GPU computes it natively, else 32-true."""
+    compile: bool = False
+    """Compile the model with torch.compile; costs tens of seconds, so it pays only for longer runs."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes the GPU if there is one."""
+    devices: PositiveInt = 1
+    """Devices (on CPU: processes) to train on, by distributed data parallelism."""
+    threads: NonNegativeInt = 0
+    """CPU threads per process; 0 takes one per physical core that this process may use."""
+    log_every_steps: PositiveInt = 10
+    """Optimizer steps between two rows of the history; each row waits for the device once."""
+    validate_every_steps: PositiveInt = 100
+    """Optimizer steps between two looks at the validation split."""
+    validation_batches: PositiveInt = 16
+    """Micro-batches of the validation split to look at each time, always the same ones."""
+    checkpoint_every_steps: PositiveInt = 100
+    """Optimizer steps between two checkpoints; only the last one is kept, and none after success."""
+
+    @property
+    def accumulation(self) -> int:
+        """Forward passes per optimizer step on each device."""
+        return self.batch_size // (self.micro_batch_size * self.devices)
+
+    @model_validator(mode="after")
+    def _numbers_agree(self) -> "TrainerConfig":
+        if self.batch_size % (self.micro_batch_size * self.devices):
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size} "
+                f"times devices {self.devices}"
+            )
+        if self.warmup_steps >= self.max_steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} leaves nothing of max_steps {self.max_steps}")
+        return self
+
+
+class PretrainConfig(BaseModel):
+    """What ``components.pretrain`` reads: the sections ``model`` and ``trainer`` of the composed configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    model: ModelConfig = ModelConfig()
+    """Shape of the decoder."""
+    trainer: TrainerConfig = TrainerConfig()
+    """How to train it."""

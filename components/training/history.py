@@ -1,0 +1,191 @@
+"""The record of a training run: rows in ``history.jsonl``, figures to ``run.log``, progress for people."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from components.core.atomic import full_disk_explained, write_text
+from components.core.errors import InputError
+from components.core.run import Run
+from components.training.config import TrainerConfig
+from components.training.module import LanguageModel
+from components.training.optimizer import learning_rate_factor
+
+HISTORY = "history.jsonl"
+
+
+class History(lightning.Callback):  # type: ignore[misc]
+    """Writes a row every ``log_every_steps`` optimizer steps and after every validation.
+
+    Losses stay on the device between rows, so training never waits for a figure. Speed counts training only:
+    validation, checkpoints and the very first step (compilation, memory) are left out.
+    """
+
+    def __init__(self, run: Run, config: TrainerConfig, tokens_per_step: int, progress_bar: bool = True) -> None:
+        self.path = run.folder / HISTORY
+        self.run = run
+        self.config = config
+        self.tokens_per_step = tokens_per_step
+        self.progress_bar = progress_bar
+        self._step = 0
+        self._losses: list[Tensor] = []
+        self._sum: Tensor | None = None
+        self._timed_steps = 0
+        self._mark: float | None = None
+        self._validation_began = 0.0
+        self._figures: dict[str, str] = {}
+        self._bar: tqdm[Any] | None = None
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._step = trainer.global_step
+        if not trainer.is_global_zero:
+            return
+        self.run.folder.mkdir(parents=True, exist_ok=True)
+        # After a kill the file may hold rows of steps that are about to be trained again, and half a row at its end.
+        rows = [row for row in read_history(self.path) if row["step"] <= self._step]
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+        interval = 0.2 if sys.stderr.isatty() else 10.0
+        self._bar = tqdm(
+            total=self.config.max_steps,
+            initial=self._step,
+            desc="pretrain",
+            unit="step",
+            file=sys.stderr,
+            mininterval=interval,
+            disable=not self.progress_bar,
+        )
+        if self._step:
+            self._bar.write(f"resumed after step {self._step} of {self.config.max_steps}", file=sys.stderr)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss: Tensor = outputs["loss"]  # already divided by the number of accumulated micro-batches
+        self._sum = loss if self._sum is None else self._sum + loss
+        if trainer.global_step == self._step:  # still accumulating
+            return
+        self._step = trainer.global_step
+        self._losses.append(self._sum)
+        self._sum = None
+        if self._mark is None:
+            self._start_clock(loss)
+        else:
+            self._timed_steps += 1
+        if self._step % self.config.log_every_steps == 0 or self._step == self.config.max_steps:
+            assert isinstance(pl_module, LanguageModel)
+            self._log(trainer, pl_module)
+        if self._bar is not None:
+            self._bar.update(1)
+            if self._step * 100 // self.config.max_steps > (self._step - 1) * 100 // self.config.max_steps:
+                self.run.report(self._step / self.config.max_steps, f"step {self._step} of {self.config.max_steps}")
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._validation_began = time.perf_counter()
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert isinstance(pl_module, LanguageModel)
+        if self._mark is not None:
+            self._mark += time.perf_counter() - self._validation_began
+        if trainer.is_global_zero:
+            self._append({"step": self._step, **pl_module.validation})
+            self._show({"validation": f"{pl_module.validation['validation_loss']:.3f}"})
+            self.run.log(pl_module.validation, self._step)
+
+    @property
+    def validated_step(self) -> int:
+        """The last step after which the validation split was looked at; 0 if never."""
+        return max((row["step"] for row in read_history(self.path) if "validation_loss" in row), default=0)
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time inside out of the training speed."""
+        began = time.perf_counter()
+        yield
+        if self._mark is not None:
+            self._mark += time.perf_counter() - began
+
+    def require_finite(self) -> list[float]:
+        """The losses since the last row; raises ``InputError`` naming the first step whose loss is no number."""
+        losses: list[float] = torch.stack(self._losses).tolist() if self._losses else []
+        for index, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                raise InputError(
+                    f"the loss became {loss} at step {self._step - len(losses) + 1 + index} of "
+                    f"{self.config.max_steps}: training has diverged and stops. "
+                    f"Lower trainer.learning_rate (given: {self.config.learning_rate:g}), raise "
+                    f"trainer.warmup_steps (given: {self.config.warmup_steps}) or set trainer.precision=32-true"
+                )
+        return losses
+
+    def _log(self, trainer: lightning.Trainer, module: LanguageModel) -> None:
+        losses = self.require_finite()
+        now = time.perf_counter()
+        row = {
+            "step": self._step,
+            "loss": sum(losses) / len(losses),
+            "learning_rate": learning_rate(trainer),
+            "gradient_norm": module.gradient_norm.item(),
+        }
+        if self._timed_steps and self._mark is not None:
+            row["seconds"] = now - self._mark
+            row["tokens_per_second"] = self._timed_steps * self.tokens_per_step / row["seconds"]
+        self._mark, self._timed_steps, self._losses = now, 0, []
+        if trainer.is_global_zero:
+            self._append(row)
+            self.run.log({name: value for name, value in row.items() if name not in ("step", "seconds")}, self._step)
+            self._show({"loss": f"{row['loss']:.3f}", "tok/s": f"{row.get('tokens_per_second', math.nan):,.0f}"})
+
+    def _start_clock(self, loss: Tensor) -> None:
+        loss.item()  # wait for the device once: the first step's work must not count for the second
+        self._mark = time.perf_counter()
+
+    def _append(self, row: Mapping[str, float]) -> None:
+        with full_disk_explained(self.path), self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def _show(self, figures: dict[str, str]) -> None:
+        self._figures |= figures
+        if self._bar is not None:
+            self._bar.set_postfix(self._figures, refresh=False)
+
+
+def learning_rate(trainer: lightning.Trainer) -> float:
+    """The rate that the last step was taken with (the schedule has already moved on to the next)."""
+    module = trainer.lightning_module
+    assert isinstance(module, LanguageModel)
+    return module.config.learning_rate * learning_rate_factor(trainer.global_step - 1, module.config)
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The complete rows of a history file; none if there is no file."""
+    if not path.is_file():
+        return []
+    lines = path.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]  # what follows the last line end is half a row
+
+
+def last_figure(rows: list[dict[str, Any]], name: str) -> float:
+    """The latest value of a figure; nan if no row has it."""
+    return next((float(row[name]) for row in reversed(rows) if name in row), math.nan)
+
+
+def mean_tokens_per_second(rows: list[dict[str, Any]]) -> float:
+    """Tokens per second over all rows that measured it, also those of before a resume; nan if none did."""
+    timed = [row for row in rows if "seconds" in row]
+    seconds = sum(row["seconds"] for row in timed)
+    return sum(row["tokens_per_second"] * row["seconds"] for row in timed) / seconds if seconds else math.nan

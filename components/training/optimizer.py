@@ -1,0 +1,31 @@
+"""AdamW on two groups of weights, and the learning rate of every step."""
+
+import math
+
+import torch
+from torch import nn
+
+from components.training.config import TrainerConfig
+
+
+def adamw(model: nn.Module, config: TrainerConfig) -> torch.optim.AdamW:
+    """Fused AdamW (arXiv:1711.05101); weight decay for matrices only, not for norm weights."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [weight for weight in parameters if weight.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [weight for weight in parameters if weight.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
+
+
+def learning_rate_factor(step: int, config: TrainerConfig) -> float:
+    """Learning rate of optimizer step ``step`` (from 0) as a fraction of the peak: linear warm-up, then a cosine.
+
+    The first step already learns (1 / warmup_steps), and the last step is the cosine's end.
+    """
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    last = max(1, config.max_steps - 1 - config.warmup_steps)
+    progress = min(1.0, (step - config.warmup_steps) / last)
+    floor = config.minimum_learning_rate_fraction
+    return floor + (1.0 - floor) * (1.0 + math.cos(math.pi * progress)) / 2.0
