@@ -15,6 +15,7 @@ CURVE_PNG = "loss.png"
 CURVE_SVG = "loss.svg"
 
 _ANSWERS_SHOWN = 3  # right ones, and as many wrong ones
+_SOURCES_SHOWN = 3
 _MARKDOWN_SIGNS = re.compile(r"([\\`*_{}\[\]#|~])")
 
 Row = tuple[str, str]
@@ -77,6 +78,7 @@ def _share(match: ExactMatch, sure: str) -> str:
 def _origin(pretrained: Artifact, prepared: Artifact) -> Iterable[Row]:
     figures, details = pretrained.metrics, pretrained.details
     train = prepared.details["splits"]["train"]
+    yield "Sources", _sources([source["source"] for source in prepared.details["sources"]])
     yield "Text", f"{train['documents']:,} documents, {_short(train['bytes'])} bytes, {_short(train['tokens'])} tokens"
     yield "Vocabulary", f"{prepared.details['vocab_size']:,} tokens"
     yield (
@@ -90,6 +92,11 @@ def _origin(pretrained: Artifact, prepared: Artifact) -> Iterable[Row]:
     yield "Arithmetic", f"{details['precision']} on {details['device']}"
     for operation, implementation in details["ops"].items():
         yield operation.replace("_", " ").capitalize(), str(implementation)
+
+
+def _sources(names: Sequence[str]) -> str:
+    shown = ", ".join(_plain(name) for name in names[:_SOURCES_SHOWN])
+    return f"{shown} and {len(names) - _SOURCES_SHOWN:,} more" if len(names) > _SOURCES_SHOWN else shown
 
 
 def _answers(answers: Sequence[Answer]) -> str:

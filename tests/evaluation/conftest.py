@@ -69,7 +69,15 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
         name: {"documents": split.n_documents, "tokens": split.n_tokens, "bytes": split.n_bytes}
         for name, split in ShardSet.open(run.folder / "shards").splits.items()
     }
-    return run.seal({}, {"vocab_size": tokenizer.vocab_size, "splits": splits, "has_questions": True})
+    return run.seal(
+        {},
+        {
+            "vocab_size": tokenizer.vocab_size,
+            "splits": splits,
+            "sources": [{"source": "a_b.txt", "bytes": 1}],
+            "has_questions": True,
+        },
+    )
 
 
 @pytest.fixture(scope="session")

@@ -72,6 +72,7 @@ def test_the_page_says_what_how_good_and_from_what(pretrained: Artifact, prepare
     assert "![Loss over optimizer steps, with the learning rate below](loss.png)" in page
     for expected in (
         "95 % interval 1.2000 to 1.2700",
+        r"| Sources | a\_b.txt |",
         "340 documents",
         "bf16-mixed on 2 threads of an honest CPU",
         "31.5% of the peak (1.2 TFLOP/s, measured)",
