@@ -16,9 +16,9 @@ class ModelConfig(BaseModel):
     """Size of the residual stream; also of the token embeddings."""
     hidden_width: PositiveInt = 512
     """Inner size of the SwiGLU feed-forward."""
-    heads: PositiveInt = 6
+    heads: PositiveInt = 3
     """Query heads; the head dimension is width / heads."""
-    kv_heads: PositiveInt = 2
+    kv_heads: PositiveInt = 1
     """Key and value heads, each shared by heads / kv_heads query heads (grouped-query attention)."""
     context_length: PositiveInt = 256
     """Longest sequence, in tokens."""
