@@ -171,12 +171,15 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server((str(address[0]), port), family=family, backlog=128)
+        listener = socket.create_server((str(address[0]), port), family=family, backlog=128)
     except OSError as error:
         advice = f"choose another with port={port + 1 if port < 65535 else 8000}, or port=0 for any free one"
         raise ServiceError(
             f"cannot listen on {host} port {port}: {error.strerror or error}. Stop what uses that port, or {advice}."
         ) from error
+    # asyncio does this only for sockets that it makes itself; without it, a token waits for the last one's receipt.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def serve(folder: Path, cfg: ServeConfig) -> None:

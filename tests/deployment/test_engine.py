@@ -9,7 +9,7 @@ import torch
 
 from components.core.artifact import Artifact
 from components.core.errors import InputError, LacewingError, ServiceError
-from components.deployment.decoding import PREFILL_TOKENS, ContextLengthError, Piece, Request
+from components.deployment.decoding import PREFILL_TOKENS, ContextLengthError, Piece, Request, ScoredToken
 from components.deployment.engine import Engine, QueueFullError
 from components.deployment.text_stream import Detokenizer
 from components.model.generate import Sampling, generate
@@ -22,7 +22,8 @@ PATIENCE_SECONDS = 60.0
 
 def _whole(items: "queue.SimpleQueue[Item]") -> Piece:
     """Read pieces up to the last one and join them."""
-    text, tokens = "", []
+    text = ""
+    tokens: list[ScoredToken] = []
     while True:
         item = items.get(timeout=PATIENCE_SECONDS)
         if isinstance(item, LacewingError):
