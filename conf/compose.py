@@ -26,8 +26,15 @@ DEFAULT_PRESET = "world"
 MAX_OVERRIDE_CHARACTERS = 4096
 
 Schema = TypeVar("Schema", bound=BaseModel)
-Preset = StrEnum("Preset", {path.stem: path.stem for path in sorted((CONF / "experiment").glob("*.yaml"))})  # type: ignore[misc]
-"""The experiments that ship with the project; drawn as a drop-down in the Prefect form."""
+
+
+class Preset(StrEnum):
+    """The experiments that ship with the project; drawn as a drop-down in the Prefect form."""
+
+    world = "world"
+    text = "text"
+    pydoc = "pydoc"
+
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _FORBIDDEN_VALUE = re.compile(r"\$\{|_target_")
@@ -54,13 +61,17 @@ def compose_project(preset: str = DEFAULT_PRESET, overrides: Sequence[str] = ())
     if preset not in choices("experiment"):
         raise InputError(f"unknown preset {preset!r}; presets are {', '.join(choices('experiment'))}")
     check_overrides(overrides, ProjectConfig)
-    return _compose("flow", ProjectConfig, [f"experiment={preset}", *overrides])
+    return validated(ProjectConfig, _composed([f"experiment={preset}", *overrides]))
 
 
 def compose_section(schema: type[Schema], overrides: Sequence[str]) -> Schema:
     """The configuration of a command that has no groups (``serve``, ``up``): defaults, then overrides."""
     check_overrides(overrides, schema, groups=())
-    return _compose(None, schema, overrides)
+    from omegaconf import OmegaConf
+
+    # Hydra would take a key like ``model`` for one of its groups.
+    values = OmegaConf.merge(schema().model_dump(mode="json"), OmegaConf.from_dotlist(list(overrides)))
+    return validated(schema, OmegaConf.to_container(values, resolve=True))  # type: ignore[arg-type]
 
 
 def check_overrides(overrides: Sequence[str], schema: type[BaseModel], groups: Sequence[str] = GROUPS) -> None:
@@ -111,19 +122,22 @@ def validated(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
         return schema.model_validate(values)
     except ValidationError as error:
         lines = [
-            f"{'.'.join(str(part) for part in fault['loc']) or 'configuration'} = {fault['input']!r}: {fault['msg']}"
+            f"{'.'.join(str(part) for part in fault['loc']) or 'configuration'}{_given(fault['input'])}: {fault['msg']}"
             for fault in error.errors()
         ]
         raise InputError("bad configuration\n  " + "\n  ".join(lines)) from error
+
+
+def _given(value: object) -> str:
+    return "" if isinstance(value, Mapping) else f" = {value!r}"  # a whole section would drown the message
 
 
 def _top(names: set[str]) -> list[str]:
     return sorted(name for name in names if "." not in name)
 
 
-def _compose(config_name: str | None, schema: type[Schema], overrides: Sequence[str]) -> Schema:
+def _composed(overrides: Sequence[str]) -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
-    from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.singleton import Singleton
     from hydra.errors import HydraException
@@ -136,18 +150,15 @@ def _compose(config_name: str | None, schema: type[Schema], overrides: Sequence[
         GlobalHydra.instance().clear()
         try:
             register_defaults()
-            if config_name is None:
-                config_name = schema.__name__
-                ConfigStore.instance().store(name=config_name, node=schema().model_dump(mode="json"))
             with initialize_config_dir(str(CONF), version_base="1.3"):
-                composed = compose(config_name, overrides=list(overrides))
+                composed = compose("flow", overrides=list(overrides))
             values = OmegaConf.to_container(composed, resolve=True)
         except (HydraException, OmegaConfBaseException) as error:
             raise InputError(f"cannot read the overrides {list(overrides)}: {_first_lines(error)}") from error
         finally:
             Singleton.set_state(outer)
     assert isinstance(values, dict)
-    return validated(schema, {str(key): value for key, value in values.items()})
+    return {str(key): value for key, value in values.items()}
 
 
 def _first_lines(error: BaseException) -> str:

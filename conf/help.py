@@ -45,5 +45,7 @@ def _bounds(field: FieldInfo) -> str:
     kind = getattr(field.annotation, "__name__", str(field.annotation))
     options = getattr(field.annotation, "__args__", ()) if "Literal" in str(field.annotation) else ()
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-    limits = [f"{signs[name]} {getattr(rule, name)}" for rule in field.metadata for name in signs if hasattr(rule, name)]
+    limits = [
+        f"{signs[name]} {getattr(rule, name)}" for rule in field.metadata for name in signs if hasattr(rule, name)
+    ]
     return f"({'|'.join(map(str, options)) or kind}{', ' if limits else ''}{', '.join(limits)})"

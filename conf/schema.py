@@ -58,6 +58,8 @@ class ProjectConfig(BaseModel):
 class ServeCommandConfig(ServeConfig):
     """`lacewing serve`: the server's settings, and where the registry is."""
 
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # model=3 is version 3
+
     tracking: TrackingConfig = TrackingConfig()
     """Where MLflow keeps registered models."""
 

@@ -13,7 +13,7 @@ class TrackingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     uri: str = ""
-    """Address of MLflow: ``http(s)://host:port``, ``sqlite:///file`` or a database URL. Empty: SQLite in the workspace."""
+    """Address of MLflow: ``http(s)://host:port``, ``sqlite:///file`` or a database URL; empty: a file in the workspace."""
     experiment: str = "lacewing"
     """Name of the MLflow experiment that holds the runs."""
     registered_model: str = "lacewing"
@@ -39,7 +39,7 @@ class VersioningConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     remote: str = ""
-    """DVC remote: a folder or an ``s3://bucket/path`` (needs the ``s3`` extra); empty means a folder in the workspace."""
+    """DVC remote: a folder or an ``s3://bucket/path`` (needs the ``s3`` extra); empty: a folder in the workspace."""
     endpoint_url: str = ""
     """Endpoint of an S3-compatible service; empty means the provider's own."""
     region: str = ""

@@ -1,5 +1,6 @@
 """The command ``lacewing``. Imports nothing heavy until it knows what is wanted: ``--help`` answers at once."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -118,6 +119,8 @@ def _run(name: str, overrides: list[str], dry: bool) -> int:
     from flows.up import use_running_server
 
     use_running_server()
+    # Prefect's own lines go to its server; the terminal shows ours, and an error once.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     summary: dict[str, Any] = getattr(import_module(f"flows.{name}"), name)(preset=preset, overrides=overrides)
     release = summary["release"]
     return REFUSED if release and not release["promoted"] else 0
@@ -166,7 +169,7 @@ def _hydra(name: str, arguments: list[str], dry: bool) -> int:
 
     register_defaults()
     if not {"--multirun", "-m"} & set(arguments):
-        preset, overrides = split_preset([argument for argument in arguments if "=" in argument])
+        preset, overrides = split_preset([word for word in arguments if "=" in word and not word.startswith("hydra")])
         _compose(preset, overrides)
     sys.argv = [f"lacewing {name}", *arguments]
     hydra.main(config_path=str(CONF), config_name="flow", version_base="1.3")(job)()
@@ -195,7 +198,7 @@ def _rollback(arguments: list[str]) -> int:
 
     preset, overrides = split_preset(arguments)
     registry = Registry(_compose(preset, overrides).tracking)
-    console.show_table("rollback", [("champion", registry.rollback())])
+    console.show_table("rolled back", [("champion", str(registry.rollback()))])
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from prefect import Flow, serve
 from prefect.deployments.runner import RunnerDeployment
-from prefect.flows import EntrypointType
+from prefect.types.entrypoint import EntrypointType
 
 from conf.compose import DEFAULT_PRESET, Preset
 from flows.assess import assess

@@ -17,7 +17,7 @@ class Summary(TypedDict):
     release: dict[str, Any] | None
 
 
-def finished(run: FlowRun) -> Any:
+def finished(run: FlowRun) -> Summary:
     """Print the closing table, publish it in Prefect and return the summary (as a *Refused* state if refused)."""
     from prefect.states import Completed
 
@@ -35,7 +35,8 @@ def finished(run: FlowRun) -> Any:
         release=run.release.as_json() if run.release else None,
     )
     if run.release and not run.release.promoted:
-        return Completed(name="Refused", message=run.release.reason, data=summary)
+        # Prefect takes the state for the run and hands the caller its data: the summary.
+        return Completed(name="Refused", message=run.release.reason, data=summary)  # type: ignore[return-value]
     return summary
 
 
@@ -44,9 +45,9 @@ def _rows(run: FlowRun) -> list[console.Row]:
 
     rows: list[console.Row] = []
     if prepare := run.outcomes.get("prepare"):
-        splits = prepare.artifact.details["splits"]
+        train = prepare.artifact.details["splits"]["train"]
         rows.append(("data version", versioning.describe(prepare.artifact)))
-        rows.append(("training text", f"{splits['train']['documents']:,} documents, {splits['train']['tokens']:,} tokens"))
+        rows.append(("training text", f"{train['documents']:,} documents, {train['tokens']:,} tokens"))
     if pretrain := run.outcomes.get("pretrain"):
         figures = pretrain.artifact.metrics
         rows.append(("parameters", f"{figures['parameters']:,.0f}"))

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
@@ -30,7 +30,10 @@ from components.core.worker import ERROR, FOLLOW_PARENT, Request, write_request
 from conf.compose import compose_project, digest
 from conf.schema import ProjectConfig
 from flows import console
-from flows.workspace import workspace_folder
+from flows.workspace import artifact_folder
+
+if TYPE_CHECKING:
+    from flows.release import Release
 
 POLL_SECONDS = 1.0
 # A stopped training run finishes its step and writes a checkpoint; a large one takes a while.
@@ -51,13 +54,13 @@ class Stage:
         return self.function.partition(":")[0]
 
 
-class WorkerDied(LacewingError):
+class WorkerKilledError(LacewingError):
     """The stage's process was killed from outside, for example for want of memory. Worth another try: it resumes."""
 
     exit_code = 7
 
 
-class StageFailed(LacewingError):
+class StageFailedError(LacewingError):
     """The stage raised an error that it does not know how to explain."""
 
 
@@ -81,6 +84,7 @@ class FlowRun:
     config: ProjectConfig
     dry: bool = False
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    release: "Release | None" = None
 
     @property
     def config_digest(self) -> str:
@@ -99,7 +103,7 @@ class FlowRun:
         """
         keys = {f"{position}:{artifact.stage}": artifact.key for position, artifact in enumerate(inputs)}
         identity = Identity.of(stage.name, stage.module, config, {**keys, **(sources or {})})
-        folder = artifact_folder(identity)
+        folder = artifact_folder(identity.stage, identity.key)
         if self.dry:
             return self._plan(identity, folder)
         return self._as_task(stage, identity, config, inputs, folder)
@@ -121,7 +125,7 @@ class FlowRun:
         from prefect.client.schemas.objects import State, TaskRun
 
         def worth_retrying(task: Any, run: TaskRun, state: State[Any]) -> bool:
-            return isinstance(state.result(raise_on_failure=False), WorkerDied)
+            return isinstance(state.result(raise_on_failure=False), WorkerKilledError)
 
         @task(
             name=stage.name,
@@ -177,11 +181,6 @@ def opened(flow: str, preset: str, overrides: list[str], dry: bool = False) -> I
     run = FlowRun(flow, preset, list(overrides), compose_project(preset, overrides), dry)
     with tracking.closing(run):
         yield run
-
-
-def artifact_folder(identity: Identity) -> Path:
-    """Where the artifact with this identity lives, finished or not."""
-    return workspace_folder() / "artifacts" / identity.stage / identity.key[:16]
 
 
 def why_it_must_run(folder: Path, identity: Identity) -> str | None:
@@ -294,12 +293,14 @@ def _error_of(stage: Stage, code: int, folder: Path) -> LacewingError:
     path = folder / ERROR
     if not path.exists():
         cause = f"killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        return WorkerDied(f"{stage.name}: its process was {cause}; run the same command again to resume. See {folder}")
+        return WorkerKilledError(
+            f"{stage.name}: its process was {cause}; run the same command again to resume. See {folder}"
+        )
     error = json.loads(path.read_text())
     known = getattr(errors, error["type"], None)
     if known is not None:
         return known(f"{stage.name}: {error['message']}")  # type: ignore[no-any-return]
-    return StageFailed(f"{stage.name}: {error['message']}\n{error.get('traceback', '')}")
+    return StageFailedError(f"{stage.name}: {error['message']}\n{error.get('traceback', '')}")
 
 
 class _EventFile:

@@ -73,7 +73,8 @@ def main(folder: Path, follow_parent: bool = False) -> int:
 
 
 def _stop_at_end_of_input() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1):  # not sys.stdin: its buffer's lock would be held when the interpreter ends
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

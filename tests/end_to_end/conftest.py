@@ -1,0 +1,65 @@
+"""A place to run the command as a user would, with every socket of every process written down."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+COMMAND = str(Path(sys.executable).with_name("lacewing"))
+LOOPBACK = {"127.0.0.1", "::1", "localhost", "0.0.0.0", ""}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A workspace, the log of sockets, and the command."""
+
+    workspace: Path
+    sockets: Path
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+        return {
+            **inherited,
+            "LACEWING_WORKSPACE": str(self.workspace),
+            "LACEWING_SOCKET_LOG": str(self.sockets),
+            "PYTHONPATH": str(ROOT / "tests" / "audit"),
+            "COLUMNS": "200",
+        }
+
+    def run(self, *arguments: str, timeout_seconds: int = 600) -> subprocess.CompletedProcess[str]:
+        """Run ``lacewing ARGUMENTS`` to its end."""
+        return subprocess.run(
+            [COMMAND, *arguments],
+            env=self.environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout_seconds,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def outside_connections(self) -> list[str]:
+        """Lines of the socket log that name a host other than this machine."""
+        lines = (line.split("\t") for line in self.sockets.read_text().splitlines())
+        return [
+            "\t".join(fields)
+            for fields in lines
+            if fields[1] != "start" and fields[2] not in LOOPBACK and not fields[2].startswith(("127.", "/", "None"))
+        ]
+
+    def watched_commands(self) -> str:
+        """Command lines of all processes that the log covers."""
+        return "\n".join(line.split("\t")[3] for line in self.sockets.read_text().splitlines() if "\tstart\t" in line)
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    folder = tmp_path_factory.mktemp("end-to-end")
+    return Place(folder / "workspace", folder / "sockets.log")

@@ -1,0 +1,135 @@
+"""`lacewing up`: three services, one form, the same code and configuration as on the command line."""
+
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.end_to_end.conftest import COMMAND, Place
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end-to-end")]
+
+OVERRIDES = ["data.world.entities=200", "data.vocab_size=1024"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, subprocess.Popen[str], str, str]]:
+    folder = tmp_path_factory.mktemp("up")
+    place = Place(folder / "workspace", folder / "sockets.log")
+    prefect, mlflow = free_port(), free_port()
+    process = subprocess.Popen(
+        [COMMAND, "up", f"prefect_port={prefect}", f"mlflow_port={mlflow}"],
+        env=place.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 240
+        while not (place.workspace / "up.json").exists():
+            assert process.poll() is None, process.stdout.read() if process.stdout else ""
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        yield place, process, f"http://127.0.0.1:{prefect}", f"http://127.0.0.1:{mlflow}"
+    finally:
+        process.kill()
+
+
+def summary_of(api: str, flow_run_id: str) -> str:
+    found = httpx.post(
+        f"{api}/artifacts/filter",
+        json={"artifacts": {"key": {"any_": ["summary"]}}, "flow_runs": {"id": {"any_": [flow_run_id]}}},
+        timeout=30,
+    ).json()
+    return str(found[0]["data"])
+
+
+def config_digest(summary: str) -> str:
+    return summary.split("**config digest** |")[1].split("|")[0].strip()
+
+
+def test_a_run_from_the_form_is_the_run_from_the_command_line(
+    up: tuple[Place, subprocess.Popen[str], str, str],
+) -> None:
+    place, _, prefect, mlflow = up
+    api = f"{prefect}/api"
+    deployments = {item["name"]: item for item in httpx.post(f"{api}/deployments/filter", json={}).json()}
+    assert {"world", "text", "pydoc"} <= deployments.keys()
+    assert httpx.get(f"{mlflow}/health").text == "OK"
+
+    prepare = next(
+        item
+        for item in httpx.post(f"{api}/deployments/filter", json={}).json()
+        if item["name"] == "any-preset" and "prepare" in item["entrypoint"]
+    )
+    form = prepare["parameter_openapi_schema"]
+    assert set(form["properties"]) == {"preset", "overrides"}
+    created: dict[str, Any] = httpx.post(
+        f"{api}/deployments/{prepare['id']}/create_flow_run",
+        json={"parameters": {"preset": "world", "overrides": OVERRIDES}},
+    ).json()
+    deadline = time.monotonic() + 240
+    state = "PENDING"
+    while state not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") and time.monotonic() < deadline:
+        time.sleep(1)
+        state = httpx.get(f"{api}/flow_runs/{created['id']}").json()["state"]["type"]
+    assert state == "COMPLETED", (place.workspace / "logs" / "worker.log").read_text()[-3000:]
+
+    typed = place.run("prepare", *OVERRIDES)  # finds the running server by itself, so it shows in the same UI
+    assert typed.returncode == 0, typed.stderr
+    assert "prepare    skipped" in typed.stderr
+    runs = httpx.post(f"{api}/flow_runs/filter", json={"sort": "START_TIME_DESC"}).json()
+    assert len(runs) == 2
+    digests = {config_digest(summary_of(api, run["id"])) for run in runs}
+    assert len(digests) == 1
+
+
+def test_a_forbidden_override_from_the_form_fails_with_the_reason(
+    up: tuple[Place, subprocess.Popen[str], str, str],
+) -> None:
+    _, _, prefect, _ = up
+    api = f"{prefect}/api"
+    pipeline = next(d for d in httpx.post(f"{api}/deployments/filter", json={}).json() if d["name"] == "world")
+    created = httpx.post(
+        f"{api}/deployments/{pipeline['id']}/create_flow_run",
+        json={"parameters": {"preset": "world", "overrides": ["trainer.learning_rate=${oc.env:HOME}"]}},
+    ).json()
+    deadline = time.monotonic() + 120
+    run: dict[str, Any] = {}
+    while time.monotonic() < deadline:
+        time.sleep(1)
+        run = httpx.get(f"{api}/flow_runs/{created['id']}").json()
+        if run["state"]["type"] == "FAILED":
+            break
+    assert run["state"]["type"] == "FAILED"
+    assert "may not interpolate" in run["state"]["message"]
+
+
+def test_ctrl_c_stops_everything(up: tuple[Place, subprocess.Popen[str], str, str]) -> None:
+    place, process, prefect, mlflow = up
+    below = psutil.Process(process.pid).children(recursive=True)
+    assert len(below) >= 3
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=120) == 0
+    _, alive = psutil.wait_procs(below, timeout=20)
+    assert alive == []
+    for address in (prefect, mlflow):
+        with pytest.raises(httpx.TransportError):
+            httpx.get(address)
+    assert not (place.workspace / "up.json").exists()
+    assert place.outside_connections() == []
+    for name in ("mlflow", "prefect", "flows.deployments"):
+        assert name in place.watched_commands()

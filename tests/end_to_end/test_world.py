@@ -1,0 +1,167 @@
+"""The default line on the closed world, small: from nothing to a served, registered model, and what holds after it.
+
+One workspace for the whole module; the tests run in the order in which they are written.
+"""
+
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.end_to_end.conftest import COMMAND, Place
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end-to-end")]
+
+SMALL = [
+    "data.world.entities=300",
+    "trainer.max_steps=40",
+    "trainer.warmup_steps=4",
+    "trainer.validate_every_steps=20",
+    "assess.questions.max_questions=20",
+]
+
+
+@pytest.fixture(scope="module")
+def first_run(place: Place) -> subprocess.CompletedProcess[str]:
+    return place.run("pipeline", *SMALL)
+
+
+def test_raw_text_becomes_a_served_registered_model(first_run: subprocess.CompletedProcess[str]) -> None:
+    assert first_run.returncode == 0, first_run.stderr
+    for words in (
+        "data version",
+        "parameters",
+        "tokens trained on",
+        "loss",
+        "bits per byte",
+        "lacewing version 1, champion",
+        "where to look",
+        "it answered",
+    ):
+        assert words in first_run.stdout
+
+
+def test_a_second_run_skips_every_stage_with_its_reason(
+    place: Place, first_run: subprocess.CompletedProcess[str]
+) -> None:
+    again = place.run("pipeline", *SMALL)
+    assert again.returncode == 0, again.stderr
+    skipped = [line.split()[0] for line in again.stderr.splitlines() if " skipped: same key, files intact" in line]
+    assert skipped == ["prepare", "pretrain", "assess", "bundle", "smoke"]
+    assert "it is the champion already" in again.stdout
+
+
+def test_dry_run_says_what_a_change_would_cost_and_runs_nothing(
+    place: Place, first_run: subprocess.CompletedProcess[str]
+) -> None:
+    before = sorted(path.name for path in place.workspace.glob("artifacts/*/*"))
+    dry = place.run("pipeline", *SMALL, "trainer.learning_rate=0.5", "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    lines = {line.split()[0]: line for line in dry.stderr.splitlines()}
+    assert "up to date" in lines["prepare"]
+    assert "would run" in lines["pretrain"]
+    assert "trainer.learning_rate" in lines["pretrain"]
+    assert sorted(path.name for path in place.workspace.glob("artifacts/*/*")) == before
+
+
+def test_a_worse_model_is_refused_with_its_reason(place: Place, first_run: subprocess.CompletedProcess[str]) -> None:
+    worse = place.run("pipeline", *SMALL, "trainer.max_steps=4", "trainer.warmup_steps=1")
+    assert worse.returncode == 3, worse.stderr
+    assert "challenger" in worse.stdout
+    assert "worse" in worse.stdout
+    assert place.run("pipeline", *SMALL).returncode == 0  # the champion is still the first model
+
+
+def test_a_better_model_is_promoted_and_can_be_rolled_back(
+    place: Place, first_run: subprocess.CompletedProcess[str]
+) -> None:
+    nothing_before = place.run("rollback")
+    assert nothing_before.returncode != 0
+    better = [*SMALL, "trainer.max_steps=120"]
+    promoted = place.run("pipeline", *better)
+    assert promoted.returncode == 0, promoted.stderr
+    assert "champion" in promoted.stdout
+    back = place.run("rollback")
+    assert back.returncode == 0, back.stderr
+    assert "version 1" in back.stdout or "1" in back.stdout
+    refused = place.run("pipeline", *better)
+    assert refused.returncode == 3
+    assert "rolled back" in refused.stdout
+    allowed = place.run("pipeline", *better, "release.allow_rolled_back=true")
+    assert allowed.returncode == 0, allowed.stderr
+
+
+def test_an_altered_artifact_is_made_again(place: Place, first_run: subprocess.CompletedProcess[str]) -> None:
+    report = next(place.workspace.glob("artifacts/assess/*/report.md"))
+    report.write_text(report.read_text() + "\nedited by hand\n")
+    again = place.run("assess", *SMALL)
+    other = place.run("assess", *SMALL, "trainer.max_steps=120")
+    assert again.returncode == other.returncode == 0
+    assert "damaged: report.md" in again.stderr + other.stderr
+    assert "edited by hand" not in report.read_text()
+
+
+def test_a_version_of_the_data_comes_back_into_an_empty_workspace(
+    place: Place, first_run: subprocess.CompletedProcess[str]
+) -> None:
+    folder = next(place.workspace.glob("artifacts/prepare/*/artifact.json")).parent
+    key = json.loads((folder / "artifact.json").read_text())["identity"]["key"]
+    empty = Place(place.workspace.parent / "empty", place.sockets)
+    pulled = empty.run("data", "pull", key, f"versioning.remote={place.workspace / 'remote'}")
+    assert pulled.returncode == 0, pulled.stderr
+    again = empty.run("prepare", *SMALL, "versioning.push=false")
+    assert "prepare    skipped" in again.stderr
+
+
+@pytest.fixture(scope="module")
+def server(place: Place, first_run: subprocess.CompletedProcess[str]) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen([COMMAND, "serve", "model=champion", f"port={port}"], env=place.environment)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                if httpx.get(f"{address}/health").status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.3)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def test_the_champion_answers_openai_requests(server: str) -> None:
+    models = httpx.get(f"{server}/v1/models").json()
+    assert [model["id"] for model in models["data"]] == ["champion"]
+    body = {"model": "champion", "prompt": "The", "max_tokens": 8}
+    plain = httpx.post(f"{server}/v1/completions", json=body, timeout=60).json()
+    assert plain["usage"]["completion_tokens"] == 8
+    with httpx.stream("POST", f"{server}/v1/completions", json={**body, "stream": True}, timeout=60) as stream:
+        events = [line.removeprefix("data: ") for line in stream.iter_lines() if line]
+    assert events[-1] == "[DONE]"
+    assert "".join(json.loads(event)["choices"][0]["text"] for event in events[:-1]) == plain["choices"][0]["text"]
+
+
+def test_a_taken_port_is_named(place: Place, server: str) -> None:
+    port = server.rpartition(":")[2]
+    second = place.run("serve", f"port={port}")
+    assert second.returncode == 6
+    assert f"port {port}" in second.stderr
+
+
+def test_no_process_of_the_whole_flow_spoke_to_another_machine(
+    place: Place, first_run: subprocess.CompletedProcess[str]
+) -> None:
+    """Every Python process writes its sockets down: command, Prefect server, stages, smoke server."""
+    assert place.outside_connections() == []
+    commands = place.watched_commands()
+    for process in ("lacewing", "prefect.server", "components.core.worker", "components.deployment.server"):
+        assert process in commands

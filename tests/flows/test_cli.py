@@ -1,0 +1,69 @@
+"""The command line: quick help, clear refusals, exit codes."""
+
+import subprocess
+import sys
+
+import pytest
+
+from flows import cli
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-m", "flows.cli", *arguments]
+    return subprocess.run(program, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = "import sys, flows.cli; flows.cli.main(['--help']); print([m for m in sys.modules if m in HEAVY])"
+    heavy = "{'torch', 'prefect', 'mlflow', 'hydra', 'dvc', 'pydantic', 'numpy', 'lightning'}"
+    done = subprocess.run(
+        [sys.executable, "-c", program.replace("HEAVY", heavy)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    for name in (*cli.FLOWS, *cli.COMMANDS):
+        assert f"\n  {name}" in done.stdout
+
+
+def test_help_of_a_flow_lists_every_key_with_default_and_meaning() -> None:
+    done = command("pretrain", "--help")
+    assert done.returncode == 0
+    assert "trainer.max_steps=" in done.stdout
+    assert "groups: model=" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["pipelin"], 2, "unknown command 'pipelin'"),
+        (["pipeline", "trainer.max_step=3"], 2, "did you mean trainer.max_steps"),
+        (["pipeline", "experiment=none"], 2, "unknown preset 'none'"),
+        (["prepare", "data.sources=[nowhere.txt]"], 2, "nowhere.txt"),
+        (["prepare", "experiment=text"], 2, "data.sources"),
+        (["up", "prefect_port=70000"], 2, "less than or equal to 65535"),
+        (["data", "fetch"], 2, "data pull"),
+        (["pipeline", "--dry-run", "model=big"], 2, "choices are"),
+    ],
+)
+def test_mistakes_are_told_at_once_and_without_a_traceback(arguments: list[str], code: int, words: str) -> None:
+    done = command(*arguments)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_cfg_job_shows_the_composed_configuration_and_runs_nothing() -> None:
+    done = command("pipeline", "--cfg", "job", "trainer.max_steps=7")
+    assert done.returncode == 0, done.stderr
+    assert "max_steps: 7" in done.stdout
+    assert "sources:" in done.stdout
+
+
+def test_cfg_job_checks_what_it_shows() -> None:
+    done = command("pipeline", "--cfg", "job", "trainer.max_steps=0")
+    assert done.returncode == 2
+    assert "greater than 0" in done.stderr
+
+
+def test_the_preset_is_taken_out_of_the_overrides() -> None:
+    assert cli.split_preset(["experiment=text", "data.sources=[a]"]) == ("text", ["data.sources=[a]"])
+    assert cli.split_preset(["model=10m"]) == ("world", ["model=10m"])

@@ -1,0 +1,127 @@
+"""A stage is run once per key; every other time the flow says why not, or why again."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from prefect import flow
+
+from components.core.artifact import Artifact
+from components.core.errors import InputError
+from conf.schema import ProjectConfig
+from flows.stage import FlowRun, Stage, StageFailedError
+from tests.core.probe_stage import ProbeConfig
+
+pytestmark = pytest.mark.xdist_group("prefect")
+
+PROBE = Stage("probe", "tests.core.probe_stage:stage", "tests.core.probe_stage:ProbeConfig")
+
+
+def run_probe(config: ProbeConfig, *inputs: Artifact, stage: Stage = PROBE) -> FlowRun:
+    """One flow with one stage."""
+    run = FlowRun("test", "world", [], ProjectConfig())
+
+    @flow(name="probe")
+    def probe() -> None:
+        run.stage(stage, config, *inputs)
+
+    probe()
+    return run
+
+
+def test_same_key_and_intact_files_are_skipped(workspace: Path) -> None:
+    first = run_probe(ProbeConfig()).outcomes["probe"]
+    second = run_probe(ProbeConfig()).outcomes["probe"]
+    assert (first.status, first.reason) == ("ran", "first run")
+    assert (second.status, second.artifact.key) == ("skipped", first.artifact.key)
+    assert second.artifact.folder.is_relative_to(workspace)
+
+
+def test_a_changed_setting_runs_again_and_is_named(workspace: Path) -> None:
+    run_probe(ProbeConfig(text="one"))
+    outcome = run_probe(ProbeConfig(text="two")).outcomes["probe"]
+    assert (outcome.status, outcome.reason) == ("ran", "text one -> two")
+    assert run_probe(ProbeConfig(text="one")).outcomes["probe"].status == "skipped"
+
+
+def test_a_changed_input_runs_again_and_is_named(workspace: Path) -> None:
+    one, two = (run_probe(ProbeConfig(text=text)).outcomes["probe"].artifact for text in ("one", "two"))
+    later = Stage("later", PROBE.function, PROBE.config_type)
+    run_probe(ProbeConfig(), one, stage=later)
+    outcome = run_probe(ProbeConfig(), two, stage=later).outcomes["later"]
+    assert (outcome.status, outcome.reason) == ("ran", "changed input: probe")
+    assert outcome.artifact.path("text.txt").read_text() == "hello" + two.key
+
+
+@pytest.mark.parametrize("damage", ["altered", "missing", "truncated"])
+def test_a_damaged_output_is_made_again(workspace: Path, damage: str) -> None:
+    path = run_probe(ProbeConfig()).outcomes["probe"].artifact.path("text.txt")
+    match damage:
+        case "altered":
+            path.write_text("hellO")
+        case "missing":
+            path.unlink()
+        case "truncated":
+            path.write_text("hell")
+    outcome = run_probe(ProbeConfig()).outcomes["probe"]
+    assert outcome.status == "ran"
+    assert "damaged: text.txt" in outcome.reason
+    assert path.read_text() == "hello"
+
+
+def test_an_error_of_the_stage_keeps_its_kind_and_is_not_retried(workspace: Path) -> None:
+    with pytest.raises(InputError, match="probe: the corpus is empty"):
+        run_probe(ProbeConfig(end="input error"))
+    events = next(workspace.glob("artifacts/probe/*/events.jsonl")).read_text()
+    assert events.count('"loss"') == 1
+
+
+def test_a_bug_brings_its_traceback(workspace: Path) -> None:
+    with pytest.raises(StageFailedError, match="ZeroDivisionError: one over none"):
+        run_probe(ProbeConfig(end="bug"))
+
+
+def test_a_killed_stage_is_tried_again_from_its_checkpoint(workspace: Path) -> None:
+    outcome = run_probe(ProbeConfig(end="killed once")).outcomes["probe"]
+    assert outcome.status == "ran"
+    assert outcome.reason == "an earlier run was interrupted; resuming from its checkpoint"
+
+
+def test_two_flows_with_the_same_key_make_it_once(workspace: Path) -> None:
+    runs: list[FlowRun] = []
+    threads = [threading.Thread(target=lambda: runs.append(run_probe(ProbeConfig()))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(run.outcomes["probe"].status for run in runs) == ["ran", "skipped"]
+
+
+def test_a_stopped_flow_stops_its_stage(workspace: Path) -> None:
+    program = "from tests.flows.test_stage import run_probe, ProbeConfig\nrun_probe(ProbeConfig(end='sleeps'))"
+    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 90
+        while not list(workspace.glob("artifacts/probe/*/events.jsonl")):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.1)
+        worker = children(process.pid, "components.core.worker")
+        assert len(worker) == 1
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+        assert process.returncode != 0
+        assert not Path(f"/proc/{worker[0]}").exists()
+    finally:
+        process.kill()
+
+
+def children(pid: int, words: str) -> list[int]:
+    """Processes below ``pid`` whose command line holds ``words``."""
+    import psutil
+
+    return [child.pid for child in psutil.Process(pid).children(recursive=True) if words in " ".join(child.cmdline())]
