@@ -1,0 +1,102 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.core.errors import InputError
+from components.model.generate import Sampling, choose, generate
+from components.model.transformer import KeyValueCache, Transformer
+
+PROMPT = [17, 101, 33, 90]
+
+
+def tokens(model: Transformer, prompt: list[int] = PROMPT, **values: object) -> list[int]:
+    return [step.token for step in generate(model, prompt, Sampling(**values))]  # type: ignore[arg-type]
+
+
+def test_greedy_generation_is_the_argmax_of_a_forward_pass_over_everything(model: Transformer) -> None:
+    sequence = list(PROMPT)
+    with torch.no_grad():
+        for _ in range(12):
+            sequence.append(int(model.logits(model(torch.tensor([sequence])))[0, -1].argmax()))
+    assert tokens(model, temperature=0, max_tokens=12) == sequence[len(PROMPT) :]
+
+
+def test_the_same_seed_gives_the_same_tokens_and_another_seed_others(model: Transformer) -> None:
+    first, again, other = (tokens(model, seed=seed, max_tokens=30) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_log_probabilities_are_those_of_the_model_without_the_suppressed(model: Transformer) -> None:
+    suppressed = frozenset([4, 9])
+    step = next(generate(model, PROMPT, Sampling(suppress_ids=suppressed, temperature=0.3)))
+    with torch.no_grad():
+        logits = model.logits(model(torch.tensor([PROMPT])))[0, -1]
+    logits[list(suppressed)] = float("-inf")
+    torch.testing.assert_close(step.log_probabilities, logits.log_softmax(-1), atol=1e-5, rtol=1e-5)
+    assert step.logprob == pytest.approx(step.log_probabilities[step.token].item())
+
+
+def test_suppressed_tokens_never_appear_and_a_stop_token_is_the_last(model: Transformer) -> None:
+    free = tokens(model, temperature=0, max_tokens=20)
+    assert free[0] not in tokens(model, temperature=0, max_tokens=20, suppress_ids=frozenset([free[0]]))
+    stopped = tokens(model, temperature=0, max_tokens=20, stop_ids=frozenset([free[3]]))
+    assert stopped == free[: free.index(free[3]) + 1]
+
+
+def test_generation_ends_when_the_context_is_full(model: Transformer) -> None:
+    limit = model.config.context_length
+    assert len(tokens(model, max_tokens=1000)) == limit - len(PROMPT)
+    assert len(tokens(model, [5] * (limit - 1), max_tokens=1000)) == 1
+
+
+def test_a_cache_that_holds_a_prefix_of_the_prompt_changes_nothing(model: Transformer) -> None:
+    cache = KeyValueCache.for_model(model)
+    with torch.inference_mode():
+        model(torch.tensor([PROMPT[:3]]), cache=cache)
+    steps = generate(model, PROMPT, Sampling(temperature=0, max_tokens=8), cache)
+    assert [step.token for step in steps] == tokens(model, temperature=0, max_tokens=8)
+    with pytest.raises(ValueError, match="truncate it first"):
+        next(generate(model, PROMPT, Sampling(), cache))
+
+
+def test_an_empty_prompt_and_one_that_fills_the_context_are_refused(model: Transformer) -> None:
+    with pytest.raises(InputError, match="prompt is empty"):
+        tokens(model, [])
+    with pytest.raises(InputError, match=r"64 tokens.*context of 64.*63 tokens"):
+        tokens(model, [5] * 64)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"max_tokens": 0}, {"max_tokens": -3}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}, {"top_k": -1}],
+)
+def test_impossible_sampling_is_refused_by_name(values: dict[str, float]) -> None:
+    (name,) = values
+    with pytest.raises(InputError, match=name):
+        Sampling(**values)  # type: ignore[arg-type]
+
+
+@given(seed=st.integers(0, 10_000), top_p=st.floats(0.01, 1), top_k=st.integers(0, 12), temperature=st.floats(0.05, 3))
+def test_a_drawn_token_is_always_among_the_allowed(seed: int, top_p: float, top_k: int, temperature: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    log_probabilities = torch.randn(12, generator=generator).log_softmax(-1)
+    token = choose(log_probabilities, Sampling(temperature, top_p, top_k), generator)
+    order = log_probabilities.argsort(descending=True).tolist()
+    rank = order.index(token)
+    if top_k:
+        assert rank < top_k
+    scaled = (log_probabilities / temperature).softmax(-1)
+    if top_k:
+        scaled = scaled / scaled[order[:top_k]].sum()
+    assert scaled[order[:rank]].sum() < top_p + 1e-5
+
+
+def test_draws_follow_the_probabilities() -> None:
+    probabilities = torch.tensor([0.5, 0.3, 0.2])
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.zeros(3)
+    for _ in range(4000):
+        counts[choose(probabilities.log(), Sampling(), generator)] += 1
+    torch.testing.assert_close(counts / 4000, probabilities, atol=0.03, rtol=0)
