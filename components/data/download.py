@@ -68,7 +68,8 @@ def _fetch(url: str, path: Path, report: Callable[[float, str], None]) -> None:
         write_json(memory, {"url": url, "validator": validator})
         with full_disk_explained(part), part.open("ab" if resumed else "wb") as file:
             # Raw bytes: a .gz file must not be unpacked because the server calls it an encoding.
-            for chunk in response.iter_raw(_CHUNK_BYTES):
+            # In pieces as they come: what waits to fill a larger one would be lost with the connection.
+            for chunk in response.iter_raw():
                 file.write(chunk)
                 arrived += len(chunk)
                 report(arrived / expected if expected else 0.0, f"downloading {url}")

@@ -124,8 +124,9 @@ def _check_splits(survey: Survey, cfg: DataConfig) -> None:
     empty = [split for split in SPLITS if not survey.documents[split]]
     if empty:
         raise InputError(
-            f"{total} documents are too few to hold out validation_fraction={cfg.validation_fraction:g} and "
-            f"test_fraction={cfg.test_fraction:g} by the hash of their text: no document fell to {' or '.join(empty)}. "
+            f"a corpus of {total} document(s) is too small: by the hash of their text, with "
+            f"validation_fraction={cfg.validation_fraction:g} and test_fraction={cfg.test_fraction:g}, none fell to "
+            f"{' or '.join(empty)}. "
             "Add documents, raise the fractions, or, if text files hold several documents each, say where they end "
             "with data.document_separator (for example blank-line)"
         )

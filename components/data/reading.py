@@ -174,9 +174,10 @@ def _parts(stream: io.BufferedReader, separator: str) -> Iterator[tuple[int, byt
 
 
 def _open(file: SourceFile, on_bytes: OnBytes) -> io.BufferedReader:
-    counted = pa.PythonFile(_Counted(file.path.open("rb", buffering=0), on_bytes), mode="r")
-    # Arrow notices a truncated zstd file; the zstandard package takes it for the end.
-    stream: Any = pa.CompressedInputStream(counted, file.compression) if file.compression else counted
+    stream: Any = _Counted(file.path.open("rb", buffering=0), on_bytes)
+    if file.compression:
+        # Arrow notices a truncated zstd file; the zstandard package takes it for the end.
+        stream = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), file.compression)
     return io.BufferedReader(stream, _BUFFER_BYTES)
 
 
