@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from components.core.errors import InputError, ServiceError
+from components.core.errors import ServiceError
 from conf.services import TrackingConfig
 from flows.workspace import workspace_folder
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-_SCHEMES = ("http", "https", "sqlite", *_DATABASE_PORTS)
 
 
 class Connection:
@@ -31,12 +30,6 @@ class Connection:
         self.cfg = cfg
         self.workspace = workspace_folder()
         self.uri = cfg.uri or f"sqlite:///{self.workspace / 'mlflow.db'}"
-        if urlsplit(self.uri).scheme.partition("+")[0] not in _SCHEMES:
-            raise InputError(
-                f"tracking.uri={cfg.uri!r} is no address of an MLflow store; it may begin with "
-                f"{', '.join(f'{scheme}://' for scheme in _SCHEMES)}, or be empty for SQLite in the workspace "
-                "(MLflow no longer keeps runs in plain folders)"
-            )
 
     @property
     def address(self) -> str:

@@ -13,7 +13,7 @@ call completes:
 Killed after 1: promote has changed nothing yet; a version marked as rolled back is still champion, and ``rollback``
 again completes it. (Marked first, because the other order could promote the bad model again in the next run.)
 Killed after 2: the next promotion or rollback finds that the ledger's last line is not the champion and adds it. That
-is also how a move made by hand in MLflow comes into the ledger. The ledger is this workspace's; the tags are everybody's.
+is also how a move made by hand in MLflow comes in. The ledger is this workspace's; the tags are everybody's.
 """
 
 import getpass
@@ -142,7 +142,7 @@ class Registry:
         Raises ``InputError`` if there is no such model and ``ArtifactError`` if its files were altered.
         """
         if reference not in (CHAMPION, CHALLENGER) and not reference.isdigit():
-            if not Path(reference).is_dir():
+            if not reference or not Path(reference).is_dir():
                 raise InputError(
                     f"model={reference!r} is neither {CHAMPION!r}, {CHALLENGER!r}, the number of a version nor a folder"
                 )

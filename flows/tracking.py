@@ -249,7 +249,7 @@ class StageTracker:
         self._started = time.time()
         self._flushed = 0.0
         self._figures: list[tuple[str, float, float, int]] = []  # name, value, time, step
-        self._last_step: dict[str, int] = {}
+        self._last: dict[str, tuple[int, float]] = {}  # highest step of each figure, and when
         # The interrupted run of the same key is continued: one training, one curve.
         known = Marker.read(folder).at(self.connection)
         self._known_run_id = known.run_id if known and not known.complete else ""
@@ -260,7 +260,7 @@ class StageTracker:
         for name, value in event.get("metrics", {}).items():
             step = int(event.get("step") or 0)
             self._figures.append((name, float(value), float(event["time"]), step))
-            self._last_step[name] = max(step, self._last_step.get(name, 0))
+            self._last[name] = max((step, float(event["time"])), self._last.get(name, (0, 0.0)))
         if len(self._figures) >= MAX_METRICS or time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self.flow.attempt(self._name, self._flush)
 
@@ -318,10 +318,10 @@ class StageTracker:
 
     def _finish(self, artifact: Artifact) -> None:
         created = artifact.record.created.timestamp()
-        # MLflow shows the value with the highest step as the latest: a final figure must not hide behind its curve.
-        self._figures += [
-            (name, value, created, self._last_step.get(name, 0)) for name, value in artifact.metrics.items()
-        ]
+        for name, value in artifact.metrics.items():
+            # MLflow shows the value with the highest step, then time (in ms), then value: it must be this one.
+            step, at = self._last.get(name, (0, 0.0))
+            self._figures.append((name, value, max(created, at + 0.001), step))
         self._flush()
         client = self.connection.client
         for report in reports(artifact):
@@ -412,17 +412,25 @@ def _data_sets(artifact: Artifact, context: str) -> list["DatasetInput"]:
     return data_sets
 
 
-# What flows call. A ``FlowRun`` is plain data; the tracker that belongs to it is kept here while the flow is open.
-_OPEN: dict[int, FlowTracker] = {}
+def tracker_of(run: FlowRun) -> FlowTracker:
+    """The one tracker of a flow's execution, made at its first use and kept with it."""
+    kept: dict[str, Any] = vars(run)
+    if "_tracker" not in kept:
+        tags = {
+            "lacewing.preset": run.preset,
+            "lacewing.overrides": json.dumps(run.overrides)[:MAX_TAG_CHARACTERS],
+            "lacewing.config_digest": run.config_digest,
+        }
+        parameters = run.config.model_dump(mode="json")
+        kept["_tracker"] = FlowTracker(run.config.tracking, run.flow, _prefect_run_id(), tags, parameters)
+    tracker: FlowTracker = kept["_tracker"]
+    return tracker
 
 
 @contextmanager
 def closing(run: FlowRun) -> Iterator[FlowTracker]:
-    """Keep a tracker for ``run`` and end its MLflow run, as finished, failed or killed, whatever happens."""
-    tags = {"lacewing.preset": run.preset, "lacewing.overrides": json.dumps(run.overrides)[:MAX_TAG_CHARACTERS]}
-    tags["lacewing.config_digest"] = run.config_digest
-    parameters = run.config.model_dump(mode="json")
-    tracker = _OPEN[id(run)] = FlowTracker(run.config.tracking, run.flow, _prefect_run_id(), tags, parameters)
+    """End the MLflow run of ``run`` after the block, as finished, failed or killed, whatever happens."""
+    tracker = tracker_of(run)
     status: Status = "FINISHED"
     try:
         yield tracker
@@ -434,13 +442,12 @@ def closing(run: FlowRun) -> Iterator[FlowTracker]:
         raise
     finally:
         tracker.close(status)
-        del _OPEN[id(run)]
 
 
 @contextmanager
 def following(run: FlowRun, identity: Identity, folder: Path) -> Iterator[StageTracker]:
     """Track one stage of ``run``; a block that does not end well ends the stage's MLflow run as failed or killed."""
-    follower = _OPEN[id(run)].stage(folder, identity)
+    follower = tracker_of(run).stage(folder, identity)
     try:
         yield follower
     except Exception as error:
@@ -453,12 +460,12 @@ def following(run: FlowRun, identity: Identity, folder: Path) -> Iterator[StageT
 
 def ensure_tracked(run: FlowRun, artifact: Artifact) -> None:
     """Send a skipped stage's artifact if that could not be done when it was made."""
-    _OPEN[id(run)].upload(artifact)
+    tracker_of(run).upload(artifact)
 
 
 def where(run: FlowRun) -> str:
     """Where a person finds the run: a link for a server, the command that shows it for a database."""
-    tracker = _OPEN[id(run)]
+    tracker = tracker_of(run)
     if tracker.failure:
         return f"MLflow at {tracker.connection.address} did not answer; `lacewing sync` sends the runs later"
     if tracker.connection.uri.startswith("http"):

@@ -201,7 +201,12 @@ class DvcStore:
         with self._repository() as repository, self._reachable():
             remote = repository.cloud.get_remote(_REMOTE)
             folder = remote.fs.join(remote.path, POINTERS)
-            if not remote.fs.exists(folder):
+            try:
+                if remote.fs.protocol == "local":
+                    Path(folder).stat()  # says more than exists(): no right to look, or a file where a folder should be
+                elif not remote.fs.exists(folder):
+                    return []
+            except FileNotFoundError:
                 return []
             return sorted(Path(path).stem for path in remote.fs.find(folder) if str(path).endswith(".json"))
 

@@ -1,0 +1,102 @@
+"""Artifacts made the way stages make them, and a database that is ready."""
+
+import shutil
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.core.artifact import Artifact
+from components.core.identity import Identity, digest_json
+from components.core.run import Run
+from flows.workspace import artifact_folder
+
+MakeArtifact = Callable[..., Artifact]
+
+
+@pytest.fixture(scope="session")
+def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's SQLite file after its 1.5 s of migrations."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}", registry_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def database(workspace: Path, migrated_database: Path) -> Path:
+    """Give the workspace a database that is ready; without it MLflow makes the same one in the first call."""
+    workspace.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copy(migrated_database, workspace / "mlflow.db"))
+
+
+@pytest.fixture
+def make_artifact(workspace: Path) -> MakeArtifact:
+    """Seal an artifact in the workspace; ``files`` maps names to contents."""
+
+    def make(
+        stage: str,
+        files: Mapping[str, str | bytes],
+        metrics: Mapping[str, float] | None = None,
+        inputs: Mapping[str, str] | None = None,
+        config: Mapping[str, Any] | None = None,
+        events: int = 0,
+    ) -> Artifact:
+        parts = {
+            "stage": stage,
+            "config": dict(config or {}),
+            "inputs": dict(inputs or {}),
+            "code": "c0de",
+            "lock": "10cc",
+        }
+        identity = Identity(key=digest_json([parts, sorted(map(str, files.items()))])[:32], **parts)
+        run = Run.recorded(artifact_folder(stage, identity.key), identity)
+        for name, content in files.items():
+            path = run.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        for step in range(events):
+            run.log({"loss": 5 - step / 100}, step)
+            run.report(step / events, "training")
+        return run.seal(dict(metrics or {}))
+
+    return make
+
+
+@pytest.fixture
+def data(make_artifact: MakeArtifact) -> Artifact:
+    files = {"raw/world/documents.jsonl": "{}\n", "shards/index.json": "{}", "shards/train.bin": b"\1\2" * 500}
+    return make_artifact("prepare", {**files, "tokenizer/tokenizer.json": "{}"}, config={"vocab_size": 512})
+
+
+@pytest.fixture
+def model(make_artifact: MakeArtifact, data: Artifact) -> Artifact:
+    return make_artifact(
+        "pretrain",
+        {"model/model.safetensors": b"w" * 4000, "history.jsonl": "{}\n"},
+        metrics={"loss": 3.5, "parameters": 1000},
+        inputs={"0:prepare": data.key},
+        config={"model": {"layers": 2, "name": "quick"}, "trainer": {"seeds": [1, 2]}},
+        events=30,
+    )
+
+
+@pytest.fixture
+def make_bundle(make_artifact: MakeArtifact, data: Artifact) -> Callable[[str], Artifact]:
+    def make(weights: str) -> Artifact:
+        files = {"model.safetensors": weights * 100, "config.json": "{}", "tokenizer.json": "{}", "manifest.json": "{}"}
+        metrics = {"bits_per_byte": 1.25}
+        return make_artifact("bundle", files, metrics=metrics, inputs={"0:pretrain": "f" * 32, "1:prepare": data.key})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def closed_port() -> int:
+    """A loopback port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
