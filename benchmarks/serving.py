@@ -1,7 +1,9 @@
 """What the server costs and gives, on random weights of a preset's size. ``python -m benchmarks.serving``.
 
-Tokens per second of plain generation, of the server with one client and with four, the time to the first token, and
-the server's overhead over plain generation. Options: ``--threads 2 --tokens 128 --prompt-tokens 64``.
+Tokens per second of plain generation, of the server with one client and with four, and the time to the first token.
+The overhead over plain generation is given in wall time and, because a shared machine blurs that, in CPU time per token
+of the whole server process. All are medians of interleaved rounds.
+Options: ``--threads 2 --tokens 128 --prompt-tokens 64``.
 """
 
 # ruff: noqa: E402 - how OpenMP threads wait is decided before torch is imported
@@ -16,8 +18,9 @@ import statistics
 import string
 import tempfile
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import httpx
@@ -44,16 +47,16 @@ SHAPES = (
 )
 VOCAB_SIZE = 4096
 CLIENTS = 4
-REPEATS = 3
+ROUNDS = 3
 
 
 @dataclass(frozen=True)
-class Timing:
-    """One streamed answer."""
+class Cost:
+    """What answers took."""
 
+    seconds_per_token: float
+    cpu_seconds_per_token: float
     first_token_seconds: float
-    seconds: float
-    tokens: int
 
 
 def main() -> None:
@@ -69,40 +72,53 @@ def main() -> None:
         "parameters",
         "plain tokens/s",
         "1 client tokens/s",
-        "overhead",
         f"{CLIENTS} clients tokens/s",
+        "overhead, wall",
+        "overhead, CPU",
         "first token ms, 1 client",
-        f"first token ms, {CLIENTS} clients",
+        f"{CLIENTS} clients",
     ):
         table.add_column(column, justify="right")
     for shape in SHAPES:
-        table.add_row(*_measure(shape, options.threads, options.tokens, options.prompt_tokens))
+        table.add_row(
+            *_measure(shape, options.threads, [5 + at for at in range(options.prompt_tokens)], options.tokens)
+        )
     Console(width=140).print(table)
 
 
-def _measure(shape: ModelConfig, threads: int, tokens: int, prompt_tokens: int) -> list[str]:
-    prompt = [5 + at % 300 for at in range(prompt_tokens)]
+def _measure(shape: ModelConfig, threads: int, prompt: list[int], tokens: int) -> list[str]:
+    """One row of the table."""
     with tempfile.TemporaryDirectory() as folder:
         bundle = _bundle(shape, Path(folder))
-        plain = max(_plain_tokens_per_second(bundle, prompt, tokens) for _ in range(REPEATS))
+        model = load_bundle(bundle.folder).model
         with (
             server(bundle.folder, Path(folder) / "log", 120.0, ["--name=b", f"--threads={threads}"]) as url,
             httpx.Client(base_url=url, timeout=120.0, trust_env=False) as client,
         ):
-            _together(client, prompt, tokens, CLIENTS)  # warm up, and open the connections
-            alone = [_together(client, prompt, tokens, 1) for _ in range(REPEATS)]
-            crowd = [_together(client, prompt, tokens, CLIENTS) for _ in range(REPEATS)]
-    one, many = max(rate for rate, _ in alone), max(rate for rate, _ in crowd)
-    first = [1e3 * statistics.median(t.first_token_seconds for _, ts in runs for t in ts) for runs in (alone, crowd)]
+            _serve(client, prompt, tokens, CLIENTS)  # warm up, and open the connections
+            rounds = [
+                (
+                    _plain(model, prompt, tokens),
+                    _serve(client, prompt, tokens, clients=1),
+                    _serve(client, prompt, tokens, clients=CLIENTS),
+                )
+                for _ in range(ROUNDS)
+            ]
+    plain, one, many = (_median(list(column)) for column in zip(*rounds, strict=True))
     return [
         f"{bundle.metrics['parameters'] / 1e6:.1f} M",
-        f"{plain:.0f}",
-        f"{one:.0f}",
-        f"{plain / one - 1:.0%}",
-        f"{many:.0f}",
-        f"{first[0]:.1f}",
-        f"{first[1]:.1f}",
+        f"{1 / plain.seconds_per_token:.0f}",
+        f"{1 / one.seconds_per_token:.0f}",
+        f"{1 / many.seconds_per_token:.0f}",
+        f"{one.seconds_per_token / plain.seconds_per_token - 1:.0%}",
+        f"{one.cpu_seconds_per_token / plain.cpu_seconds_per_token - 1:.0%}",
+        f"{1e3 * one.first_token_seconds:.1f}",
+        f"{1e3 * many.first_token_seconds:.1f}",
     ]
+
+
+def _median(costs: list[Cost]) -> Cost:
+    return Cost(*(statistics.median(values) for values in zip(*map(astuple, costs), strict=True)))
 
 
 def _bundle(shape: ModelConfig, folder: Path) -> Artifact:
@@ -121,24 +137,36 @@ def _bundle(shape: ModelConfig, folder: Path) -> Artifact:
     return bundle_stage.stage(Run.local(folder / "bundle", "bundle"), BundleConfig(), *inputs)
 
 
-def _plain_tokens_per_second(bundle: Artifact, prompt: list[int], tokens: int) -> float:
-    model = load_bundle(bundle.folder).model
+def _plain(model: Transformer, prompt: list[int], tokens: int) -> Cost:
+    """The same arithmetic without a server."""
     sampling = Sampling(temperature=0.0, max_tokens=tokens)
-    started = time.perf_counter()
-    written = sum(1 for _ in generate(model, prompt, sampling))
-    return written / (time.perf_counter() - started)
+    started, started_cpu = time.perf_counter(), time.process_time()
+    steps = generate(model, prompt, sampling)
+    next(steps)
+    first = time.perf_counter() - started
+    written = 1 + sum(1 for _ in steps)
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - started_cpu
+    return Cost(seconds / written, cpu_seconds / written, first)
 
 
-def _together(client: httpx.Client, prompt: list[int], tokens: int, clients: int) -> tuple[float, list[Timing]]:
-    """Tokens per second of all ``clients`` together, and each one's times."""
-    started = time.perf_counter()
+def _serve(client: httpx.Client, prompt: list[int], tokens: int, clients: int) -> Cost:
+    """The same answer, streamed to ``clients`` at once; seconds per token of all of them together."""
+    started, started_cpu = time.perf_counter(), _cpu_seconds(client)
     with ThreadPoolExecutor(clients) as threads:
-        timings = list(threads.map(lambda _: _ask(client, prompt, tokens), range(clients)))
-    return sum(timing.tokens for timing in timings) / (time.perf_counter() - started), timings
+        answers = list(threads.map(lambda _: _ask(client, prompt, tokens), range(clients)))
+    seconds, cpu_seconds = time.perf_counter() - started, _cpu_seconds(client) - started_cpu
+    written = sum(count for _, count in answers)
+    return Cost(seconds / written, cpu_seconds / written, statistics.median(first for first, _ in answers))
 
 
-def _ask(client: httpx.Client, prompt: list[int], tokens: int) -> Timing:
-    """Stream one answer."""
+def _cpu_seconds(client: httpx.Client) -> float:
+    """CPU time of the server process so far."""
+    lines = client.get("/metrics").text.splitlines()
+    return float(next(line for line in lines if line.startswith("process_cpu_seconds_total ")).split()[1])
+
+
+def _ask(client: httpx.Client, prompt: list[int], tokens: int) -> tuple[float, int]:
+    """Stream one answer; seconds to the first token, and tokens written."""
     body = {
         "prompt": prompt,
         "max_tokens": tokens,
@@ -147,17 +175,13 @@ def _ask(client: httpx.Client, prompt: list[int], tokens: int) -> Timing:
         "stream_options": {"include_usage": True},
     }
     started = time.perf_counter()
-    first = None
-    usage = None
     with client.stream("POST", "/v1/completions", json=body) as answer:
         answer.raise_for_status()
-        for line in answer.iter_lines():
-            if line.startswith("data: {"):
-                first = first or time.perf_counter() - started
-                usage = json.loads(line.removeprefix("data: "))["usage"]
-    assert first is not None
-    assert usage is not None
-    return Timing(first, time.perf_counter() - started, usage["completion_tokens"])
+        events = (line for line in answer.iter_lines() if line.startswith("data: {"))
+        next(events)
+        first = time.perf_counter() - started
+        last = deque(events, maxlen=1)
+    return first, int(json.loads(last[0].removeprefix("data: "))["usage"]["completion_tokens"])
 
 
 if __name__ == "__main__":
