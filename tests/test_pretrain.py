@@ -1,0 +1,301 @@
+"""The stage as a whole: what it leaves, that it learns, and that no accident loses work."""
+
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from components.core import worker
+from components.core.artifact import Artifact
+from components.core.errors import ArtifactError, DiskFullError, InputError
+from components.core.identity import Identity
+from components.core.run import Run
+from components.core.worker import write_request
+from components.data.shards import ShardSet
+from components.model.checkpoint import load_model
+from components.model.config import ModelConfig
+from components.pretrain import stage
+from components.training.checkpoints import CHECKPOINT, StoppedError
+from components.training.config import PretrainConfig, TrainerConfig
+from components.training.history import read_history
+from components.training.loader import IGNORED, ValidationBatches
+from tests.training.conftest import prepare
+
+MODEL = ModelConfig(name="tiny", layers=2, width=32, hidden_width=64, heads=4, kv_heads=2, context_length=32)
+
+
+def config(**trainer: object) -> PretrainConfig:
+    values: dict[str, object] = {
+        "max_steps": 24,
+        "batch_size": 8,
+        "micro_batch_size": 4,
+        "warmup_steps": 4,
+        "learning_rate": 1e-2,
+        "precision": "32-true",
+        "threads": 1,
+        "log_every_steps": 4,
+        "validate_every_steps": 10,
+        "validation_batches": 4,
+        "checkpoint_every_steps": 5,
+    }
+    return PretrainConfig(model=MODEL, trainer=TrainerConfig.model_validate({**values, **trainer}))
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return prepare(tmp_path_factory.mktemp("prepared"))
+
+
+class Worker:
+    """The stage in a process of its own, which may be killed.
+
+    Workers are forked from one server that has imported everything already: that saves seconds for each.
+    """
+
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["components.pretrain"])
+
+    def __init__(
+        self, folder: Path, cfg: PretrainConfig, prepared: Artifact, largest_file_bytes: int = resource.RLIM_INFINITY
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_request(folder, request(folder, cfg, prepared))
+        self.folder = folder
+        self.errors = folder.with_suffix(".stderr")
+        self.process = self.processes.Process(target=_work, args=(folder, self.errors, largest_file_bytes))
+        self.process.start()
+
+    def wait_for_step(self, step: int) -> None:
+        deadline = time.monotonic() + 120
+        while not any(row["step"] >= step for row in read_history(self.folder / "history.jsonl")):
+            assert self.process.is_alive(), self.errors.read_text()
+            assert time.monotonic() < deadline, f"step {step} was not reached in two minutes"
+            time.sleep(0.002)
+
+    def signal(self, number: int) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def exit_code(self) -> int | None:
+        self.process.join(120)
+        return self.process.exitcode
+
+
+def _work(folder: Path, errors: Path, largest_file_bytes: int) -> None:
+    with errors.open("w") as file:
+        os.dup2(file.fileno(), 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file_bytes, largest_file_bytes))
+    sys.exit(worker.main(folder))
+
+
+def request(folder: Path, cfg: PretrainConfig, prepared: Artifact) -> worker.Request:
+    return worker.Request(
+        function="components.pretrain:stage",
+        config_type="components.training.config:PretrainConfig",
+        config=cfg.model_dump(mode="json"),
+        inputs=[prepared.folder],
+        identity=Identity(stage="pretrain", key="0" * 32, config={}, inputs={}, code="", lock=""),
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def assert_bit_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+def test_a_run_leaves_a_model_a_history_and_figures(prepared: Artifact, tmp_path: Path) -> None:
+    logged: list[tuple[int | None, dict[str, float]]] = []
+    reported: list[float] = []
+    run = Run(
+        tmp_path / "run",
+        Run.local(tmp_path / "run").identity,
+        log=lambda metrics, step: logged.append((step, dict(metrics))),
+        report=lambda fraction, message: reported.append(fraction),
+    )
+    artifact = stage(run, config(), prepared).verify()
+
+    model = load_model(artifact.path("model"))
+    assert model.config == MODEL
+    assert {path.name for path in artifact.path("model").iterdir()} >= {
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "generation_config.json",
+    }
+    rows = read_history(artifact.path("history.jsonl"))
+    assert [row["step"] for row in rows if "loss" in row] == [4, 8, 12, 16, 20, 24]
+    assert [row["step"] for row in rows if "validation_loss" in row] == [10, 20, 24]
+    assert [step for step, metrics in logged if "loss" in metrics] == [4, 8, 12, 16, 20, 24]
+    assert reported[-1] == 1.0
+    assert reported == sorted(reported)
+
+    metrics = artifact.metrics
+    assert set(metrics) == {
+        "parameters", "steps", "tokens", "loss", "validation_loss", "validation_bits_per_byte",
+        "tokens_per_second", "mfu", "flops_per_second_peak", "seconds",
+    }  # fmt: skip
+    assert metrics["tokens"] == 24 * 8 * 32
+    assert metrics["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert metrics["validation_loss"] < rows[0]["loss"] - 1  # it learns
+    assert 0 < metrics["mfu"] < 1
+    assert artifact.details["precision"] == "32-true"
+    assert "measured here" in artifact.details["peak"]
+    assert not (artifact.folder / "checkpoints").exists()
+
+
+def test_the_reported_validation_loss_is_that_of_the_saved_model(prepared: Artifact, tmp_path: Path) -> None:
+    artifact = stage(Run.local(tmp_path / "run"), config(validation_batches=1000), prepared)
+    shards = ShardSet.open(prepared.path("shards"))
+    model = load_model(artifact.path("model"))
+    nats = tokens = 0.0
+    for batch in ValidationBatches(shards.splits["validation"], 32, shards.boundary_id, batch_size=4, batches=1000):
+        scores = model.logits(model(batch.tokens, batch.document_start)).flatten(0, 1)
+        nats += torch.nn.functional.cross_entropy(scores, batch.targets.flatten(), reduction="sum").item()
+        tokens += (batch.targets != IGNORED).sum().item()
+    assert artifact.metrics["validation_loss"] == pytest.approx(nats / tokens, rel=1e-5)
+    bits = nats / 0.6931471805599453 / shards.splits["validation"].n_bytes
+    assert artifact.metrics["validation_bits_per_byte"] == pytest.approx(bits, rel=1e-2)
+
+
+def test_the_same_seed_gives_the_same_weights_and_accumulation_changes_them_little(
+    prepared: Artifact, tmp_path: Path
+) -> None:
+    runs = [
+        weights(stage(Run.local(tmp_path / name), config(**values), prepared).folder)
+        for name, values in {"a": {}, "b": {}, "other seed": {"seed": 1}, "whole": {"micro_batch_size": 8}}.items()
+    ]
+    assert_bit_equal(runs[0], runs[1])
+    name = "model.embed_tokens.weight"
+    assert not torch.equal(runs[0][name], runs[2][name])
+    torch.testing.assert_close(runs[0][name], runs[3][name], atol=2e-3, rtol=1e-2)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_killed_at_any_step_and_resumed_the_weights_are_bit_equal(
+    prepared: Artifact, tmp_path: Path, precision: str
+) -> None:
+    cfg = config(precision=precision, max_steps=60, log_every_steps=1)
+    whole = stage(Run.local(tmp_path / "whole"), cfg, prepared)
+
+    folder = tmp_path / "killed"
+    for step in (13, 37):  # neither is a multiple of the checkpoint interval, nor the end of an epoch
+        killed = Worker(folder, cfg, prepared)
+        killed.wait_for_step(step)
+        killed.signal(signal.SIGKILL)
+        assert killed.exit_code() == -signal.SIGKILL
+        assert not (folder / "artifact.json").exists()
+        assert [path.name for path in (folder / "checkpoints").glob("[!.]*")] == [CHECKPOINT]
+    resumed = stage(Run.local(folder), cfg, prepared)
+
+    assert_bit_equal(weights(whole.folder), weights(resumed.folder))
+    histories = [read_history(artifact.folder / "history.jsonl") for artifact in (whole, resumed)]
+    for first, second in zip(*histories, strict=True):
+        for name in ("step", "loss", "learning_rate", "validation_loss"):
+            assert first.get(name) == second.get(name)
+
+
+def test_sigterm_saves_a_checkpoint_and_the_next_run_goes_on_from_that_very_step(
+    prepared: Artifact, tmp_path: Path
+) -> None:
+    cfg = config(max_steps=400, log_every_steps=1, checkpoint_every_steps=1000)
+    folder = tmp_path / "run"
+    stopped = Worker(folder, cfg, prepared)
+    stopped.wait_for_step(7)
+    stopped.signal(signal.SIGTERM)
+    assert stopped.exit_code() == StoppedError.exit_code
+    error = json.loads((folder / "error.json").read_text())
+    assert error["type"] == "StoppedError"
+    assert "SIGTERM" in error["message"]
+    assert str(folder / "checkpoints" / CHECKPOINT) in error["message"]
+    saved = torch.load(folder / "checkpoints" / CHECKPOINT, weights_only=True)["global_step"]
+    assert 7 <= saved < 400
+
+    resumed = Worker(folder, cfg, prepared)
+    assert resumed.exit_code() == 0, resumed.errors.read_text()
+    assert f"resumed after step {saved} of 400" in resumed.errors.read_text()
+    assert not (folder / "error.json").exists()
+    assert [row["step"] for row in read_history(folder / "history.jsonl") if "loss" in row] == list(range(1, 401))
+
+
+def test_a_full_disk_keeps_the_previous_checkpoint_and_names_the_place(prepared: Artifact, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    cfg = config(max_steps=40, log_every_steps=1)
+    killed = Worker(folder, cfg, prepared)
+    killed.wait_for_step(12)
+    killed.signal(signal.SIGKILL)
+    assert killed.exit_code() == -signal.SIGKILL
+    before = (folder / "checkpoints" / CHECKPOINT).read_bytes()
+
+    # Stands for a full disk: no file may grow beyond half a checkpoint.
+    full = Worker(folder, cfg, prepared, largest_file_bytes=len(before) // 2)
+    assert full.exit_code() == DiskFullError.exit_code, full.errors.read_text()
+    message = json.loads((folder / "error.json").read_text())["message"]
+    assert str(folder / "checkpoints" / CHECKPOINT) in message
+    assert (folder / "checkpoints" / CHECKPOINT).read_bytes() == before
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == [CHECKPOINT]
+
+    whole = stage(Run.local(tmp_path / "whole"), cfg, prepared)
+    assert_bit_equal(weights(whole.folder), weights(stage(Run.local(folder), cfg, prepared).folder))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 half of one"])
+def test_an_unreadable_checkpoint_is_named_with_what_to_do(prepared: Artifact, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "run" / "checkpoints" / CHECKPOINT
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match="delete it to train from the start") as error:
+        stage(Run.local(tmp_path / "run"), config(), prepared)
+    assert str(path) in str(error.value)
+
+
+def test_a_diverging_loss_stops_with_its_step_and_saves_nothing_spoilt(prepared: Artifact, tmp_path: Path) -> None:
+    cfg = config(learning_rate=1e12, gradient_clip=1e12, warmup_steps=0, log_every_steps=10, checkpoint_every_steps=10)
+    with pytest.raises(InputError, match=r"loss became (nan|inf) at step \d+ of 24.*trainer.learning_rate"):
+        stage(Run.local(tmp_path / "run"), cfg, prepared)
+    assert not (tmp_path / "run" / "checkpoints" / CHECKPOINT).exists()
+
+
+def test_a_corpus_smaller_than_one_batch_is_refused_before_anything_is_written(
+    prepared: Artifact, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"the training split has .* tokens, but one batch needs"):
+        stage(Run.local(tmp_path / "run"), config(batch_size=4096, micro_batch_size=4096), prepared)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_damaged_shards_are_refused(prepared: Artifact, tmp_path: Path) -> None:
+    copy = tmp_path / "prepared"
+    shutil.copytree(prepared.folder, copy)
+    shard = next((copy / "shards").glob("train-*.bin"))
+    shard.write_bytes(shard.read_bytes()[:-2])
+    with pytest.raises(ArtifactError, match=r"train-.*\.bin"):
+        stage(Run.local(tmp_path / "run"), config(), Artifact.open(copy))
+
+
+def test_lightning_says_nothing_of_its_own(prepared: Artifact, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    write_request(folder, request(folder, config(max_steps=6), prepared))
+    # Through the command that flows use, with everything imported afresh: imports are where adverts hide.
+    command = [sys.executable, "-m", "components.core.worker", str(folder)]
+    process = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    stderr = process.stderr
+    assert process.returncode == 0, stderr
+    lines = [line for line in stderr.replace("\r", "\n").splitlines() if line.strip()]
+    assert all(line.startswith(("pretrain:", "tiny:")) for line in lines), stderr
+    assert any("MFU is against" in line and "TFLOP/s" in line for line in lines)
