@@ -54,11 +54,11 @@ class SamplesConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    count: NonNegativeInt = 4
+    count: NonNegativeInt = 3
     """Number of samples."""
     prompt_words: PositiveInt = 8
     """Words of the held-out document that the model is given."""
-    max_tokens: PositiveInt = 64
+    max_tokens: PositiveInt = 48
     """Tokens generated per sample."""
     temperature: float = Field(0.8, ge=0.0, le=2.0)
     """0 takes the likeliest token; higher values vary more."""

@@ -100,15 +100,22 @@ def _sources(names: Sequence[str]) -> str:
 
 
 def _answers(answers: Sequence[Answer]) -> str:
-    right = [answer for answer in answers if answer.correct][:_ANSWERS_SHOWN]
-    wrong = [answer for answer in answers if not answer.correct][:_ANSWERS_SHOWN]
     if not answers:
         return ""
+    right = _spread([answer for answer in answers if answer.correct], _ANSWERS_SHOWN)
+    wrong = _spread([answer for answer in answers if not answer.correct], _ANSWERS_SHOWN)
     lines = ["| Prompt | Expected | The model wrote | Stated | |", "|---|---|---|---:|---|"]
     for answer in [*right, *wrong]:
         cells = _plain(answer.prompt), _plain(answer.expected), _plain(answer.written), f"{answer.stated:,}"
         lines.append(f"| {' | '.join(cells)} | {'right' if answer.correct else 'wrong'} |")
     return "\n".join(["## Some answers", "", *lines])
+
+
+def _spread(answers: Sequence[Answer], count: int) -> list[Answer]:
+    """At most ``count`` of them, evenly spread: questions come with the most popular subjects first."""
+    if len(answers) <= count:
+        return list(answers)
+    return [answers[i * (len(answers) - 1) // (count - 1)] for i in range(count)]
 
 
 def _samples(findings: Findings) -> str:

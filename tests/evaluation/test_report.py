@@ -131,3 +131,12 @@ def test_the_flow_process_can_import_report_and_config_without_torch_or_numpy() 
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_answers_shown_are_spread_over_all_questions(pretrained: Artifact, prepared: Artifact) -> None:
+    """Questions come with popular subjects first; the first few would show those only."""
+    every = findings()
+    numbered = [answer.model_copy(update={"stated": 1000 + i}) for i, answer in enumerate(every.answers)]
+    page = report_markdown(every.model_copy(update={"answers": numbered}), pretrained, prepared, "loss.png")
+    assert re.findall(r"\| (1,\d+) \| right \|", page) == ["1,000", "1,008", "1,018"]
+    assert re.findall(r"\| (1,\d+) \| wrong \|", page) == ["1,001", "1,009", "1,019"]
