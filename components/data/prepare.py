@@ -65,6 +65,7 @@ def stage(run: Run, cfg: DataConfig, *inputs: Artifact) -> Artifact:
     started = time.perf_counter()
     save_tokenizer(train_tokenizer(survey.sample.texts(), cfg.vocab_size), tokenizer_folder)
     tokenizer_seconds = time.perf_counter() - started
+    run.report(_LEARNT, f"learnt {cfg.vocab_size} tokens in {tokenizer_seconds:.1f} s")
 
     started = time.perf_counter()
     skipped = _encode(run, cfg, files, TextTokenizer.load(tokenizer_folder), shards_folder)
