@@ -1,18 +1,19 @@
 """Documents: which facts one tells, in which order, and what is said between them."""
 
-from itertools import accumulate
 from bisect import bisect
 from collections.abc import Iterator
+from itertools import accumulate
 from math import gcd
 from random import Random
 from typing import NamedTuple
 
-from components.data.world.chance import between, pick, zipf_weights
+from components.data.world.chance import pick, shuffled, zipf_weights
 from components.data.world.config import WorldConfig
 from components.data.world.facts import Entity
 from components.data.world.prose import Page, Pattern, Sentence, Span, patterns
+from components.data.world.stock import FreeWords
 
-_FREE_SHARE = 0.35  # of sentences; sets how many harmless words are as hard to guess as facts
+_FREE_SHARE = 0.3  # of gaps between factual sentences; sets how many harmless words are as hard to guess as facts
 _PARAGRAPH_SENTENCES = 4
 
 
@@ -43,6 +44,7 @@ def documents(cfg: WorldConfig, entities: list[Entity]) -> Iterator[Document]:
     """All documents, those about one entity spread over the whole corpus. Only one is held at a time."""
     last = list(accumulate(document_counts(cfg)))
     total = last[-1]
+    words = FreeWords(cfg.seed)
     # A stride near the golden section, coprime to the total, visits every document once and keeps neighbours apart,
     # without a shuffled list of all documents in memory.
     stride = max(1, int(total * 0.618))
@@ -52,13 +54,12 @@ def documents(cfg: WorldConfig, entities: list[Entity]) -> Iterator[Document]:
         place = step * stride % total
         rank = bisect(last, place)
         number = last[rank] - 1 - place
-        yield _document(cfg, entities[rank], number)
+        yield _document(entities[rank], number, Random(f"{cfg.seed} {entities[rank].id}/{number}"), words)
 
 
-def _document(cfg: WorldConfig, subject: Entity, number: int) -> Document:
+def _document(subject: Entity, number: int, rng: Random, words: FreeWords) -> Document:
     """Document ``number`` about ``subject``; number 0 is the article that tells every fact."""
-    id = f"{subject.id}/{number}"
-    page = Page(subject, Random(f"{cfg.seed} {id}"))
+    page = Page(subject, rng, words)
     known = [relation for relation in patterns(subject.kind).by_relation if relation in subject.values]
     if number > 0:
         share = 0.25 + 0.5 * page.rng.random()
@@ -66,16 +67,17 @@ def _document(cfg: WorldConfig, subject: Entity, number: int) -> Document:
     # Roughly the order of a life: relations trade places with near neighbours only.
     order = sorted((index + 4 * page.rng.random(), relation) for index, relation in enumerate(known))
     _sentence(page, patterns(subject.kind).lead)
+    asides = shuffled(page.rng, patterns(subject.kind).free)
     since_break = 1
     for _, relation in order:
         if relation in page.told and page.rng.random() < 0.9:
             continue
         since_break = _gap(page, since_break)
         _sentence(page, patterns(subject.kind).by_relation[relation])
-        if page.rng.random() < _FREE_SHARE:
+        if page.rng.random() < _FREE_SHARE and asides:
             since_break = _gap(page, since_break)
-            _sentence(page, patterns(subject.kind).free)
-    return Document(id, subject, page.text, page.spans)
+            _sentence(page, (asides.pop(),))
+    return Document(f"{subject.id}/{number}", subject, page.text, page.spans)
 
 
 def _sentence(page: Page, options: tuple[Pattern, ...]) -> None:

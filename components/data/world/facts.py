@@ -17,10 +17,11 @@ from components.data.world.stock import values
 PRESENT_YEAR = 2020
 # The rest are places. Places and events are few so that many facts share them.
 SHARES = {"person": 0.45, "work": 0.25, "event": 0.15}
-NUMBER_WORDS = (
+_NUMBERS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty"
-).split()
+)
+NUMBER_WORDS = tuple(_NUMBERS.split())
 
 
 @dataclass(slots=True, eq=False)
@@ -88,7 +89,7 @@ class _Pools:
     def __init__(self, rng: Random, entities: int) -> None:
         self.namer = Namer(rng, entities)
         self.regions = self.namer.pool("region", 16)
-        self.rivers = [f"{name}" for name in self.namer.pool("river", 24)]
+        self.rivers = self.namer.pool("river", 24)
         self.languages = self.namer.pool("language", 20)
         self.schools = self.namer.institutions("school", 24 + entities // 50)
         self.awards = self.namer.institutions("award", 24 + entities // 50)
@@ -143,9 +144,7 @@ def _people(rng: Random, pools: _Pools, count: int, places: ByPopularity[Entity]
     return people
 
 
-def _person(
-    rng: Random, pools: _Pools, index: int, places: ByPopularity[Entity], near: Entity | None = None
-) -> Entity:
+def _person(rng: Random, pools: _Pools, index: int, places: ByPopularity[Entity], near: Entity | None = None) -> Entity:
     """A person with a life; born within eight years of ``near``, whom they will marry, if given."""
     birth = between(rng, 1600, 1980)
     pronoun = pick(rng, ("he", "she"))

@@ -11,9 +11,9 @@ from random import Random
 from components.data.world.chance import between, pick, shuffled
 from components.data.world.stock import values
 
-_ONSETS = "b bl br d dr f fl fr g gl gr h j k kl kr kv l m n p pl pr r s sk sl sp st t th tr v vl vr w y z zh".split()
-_VOWELS = "a e i o u y ae ei ia oa ou".split()
-_CODAS = "b d f g k l lk lm ln lv m n nd ng nk nt p r rb rd rk rn rv s sk sp st t th v x z".split()
+_ONSETS = "b bl br d dr f fl fr g gl gr h j k kl kr kv l m n p pl pr r s sk sl sp st t th tr v vl vr w y z zh"
+_VOWELS = "a e i o u y ae ei ia oa ou"
+_CODAS = "b d f g k l lk lm ln lv m n nd ng nk nt p r rb rd rk rn rv s sk sp st t th v x z"
 _ENDINGS = {
     "she": "yssa ethe iove unne aveth olwe ireth ezza umia ondra ixe ulla azhe issane oravy elune",
     "he": "ovar undric eskor ambel ythan orrim azel ugar elmo ivund ossen urik adoc ebrim oldo istan",
@@ -77,7 +77,7 @@ class Namer:
         return (pick(self._rng, self._roots[kind]) + pick(self._rng, self._endings[kind])).capitalize()
 
     def _new_roots(self, size: int) -> list[str]:
-        return self._pool(lambda: "".join(pick(self._rng, part) for part in (_ONSETS, _VOWELS, _CODAS)), size)
+        return self._pool(lambda: "".join(pick(self._rng, part.split()) for part in (_ONSETS, _VOWELS, _CODAS)), size)
 
     def _pool(self, make: Callable[[], str], size: int) -> list[str]:
         found: dict[str, None] = {}

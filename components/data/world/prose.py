@@ -23,9 +23,8 @@ from itertools import product
 from random import Random
 from typing import Literal, NamedTuple
 
-from components.data.world.chance import pick
 from components.data.world.facts import NUMBER_WORDS, Entity, written
-from components.data.world.stock import free_words, sections
+from components.data.world.stock import FreeWords, sections
 
 _PRONOUNS = {"she": ("she", "her", "her"), "he": ("he", "him", "his"), "it": ("it", "it", "its")}
 _PRONOUN_SLOTS = {"s": 0, "o": 1, "s's": 2}
@@ -155,6 +154,7 @@ class Page:
 
     subject: Entity
     rng: Random
+    words: FreeWords
     told: set[str] = field(default_factory=set)
     """Relations of the subject stated so far."""
     spans: list[Span] = field(default_factory=list)
@@ -178,7 +178,7 @@ class Page:
             if slot.kind == "text":
                 self.literal(slot.what)
             elif slot.kind == "free":
-                self._with_article(pick(self.rng, free_words(slot.what)), slot.article)
+                self._with_article(self.words.pick(self.rng, slot.what), slot.article)
             elif slot.kind == "fact":
                 self._fact(tuple(slot.what.split(".")), slot.article)
             elif slot.kind == "pronoun":
@@ -207,10 +207,10 @@ class Page:
         subject = self.subject
         chance = self.rng.random()
         named = "name" in self.told
-        if named and chance < 0.4 and (starts or form == "S's"):
+        if named and chance < 0.5 and (starts or form == "S's"):
             self.literal(_PRONOUNS[subject.pronoun][0 if form == "S" else 2])
             return
-        if named and subject.short_name and chance < 0.75:
+        if named and subject.short_name and chance < 0.8:
             self._stated(subject.short_name, f"{subject.id}.surname")
         else:
             self._stated(subject.name, f"{subject.id}.name")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from components.data.world.config import WorldConfig
 from components.data.world.facts import NUMBER_WORDS, Entity, written
 from components.data.world.prose import Page, Sentence, Slot, find, patterns
+from components.data.world.stock import FreeWords
 
 
 class Question(NamedTuple):
@@ -28,7 +29,7 @@ def questions(cfg: WorldConfig, entities: list[Entity], counts: Mapping[str, int
 
     ``counts`` holds how often each fact is stated in the corpus, and under an entity's id how often it is named.
     """
-    for rank, subject, relation in sorted(_drawn(cfg, entities), key=lambda drawn: (drawn[0], drawn[2])):
+    for _, subject, relation in sorted(_drawn(cfg, entities), key=lambda drawn: (drawn[0], drawn[2])):
         fact = f"{subject.id}.{relation}"
         answer = written(subject.values[relation])
         yield Question(
@@ -60,9 +61,7 @@ def _askable(subject: Entity) -> list[str]:
 
 
 def _prompt(subject: Entity, relation: str) -> str:
-    sentence = next(
-        pattern.wordings[0] for pattern in patterns(subject.kind).by_relation[relation] if pattern.prompt
-    )
+    sentence = next(pattern.wordings[0] for pattern in patterns(subject.kind).by_relation[relation] if pattern.prompt)
     end = next(index for index, slot in enumerate(sentence.slots) if slot.kind == "fact")
     slots = sentence.slots[:end]
     if sentence.slots[end].article:
@@ -72,7 +71,7 @@ def _prompt(subject: Entity, relation: str) -> str:
 
 
 def _filled(sentence: Sentence, subject: Entity) -> str:
-    page = Page(subject, Random(0))
+    page = Page(subject, Random(0), FreeWords(0))  # no free words here, and the first mention is by name
     page.write(sentence)
     return page.text
 

@@ -2,6 +2,9 @@
 
 from functools import cache
 from pathlib import Path
+from random import Random
+
+from components.data.world.chance import ByPopularity, shuffled
 
 HERE = Path(__file__).parent
 
@@ -27,11 +30,28 @@ def _stocks() -> dict[str, tuple[str, ...]]:
     }
 
 
-def free_words(stock: str) -> tuple[str, ...]:
-    """Words that colour the prose and state no fact."""
-    return _stocks()[f"free {stock}"]
-
-
 def values(stock: str) -> tuple[str, ...]:
     """Words that facts are drawn from."""
     return _stocks()[f"value {stock}"]
+
+
+class FreeWords:
+    """Words that colour the prose and state no fact.
+
+    Each world has its own favourites: like words everywhere, they go by Zipf's law, so that they are hard to guess but
+    not as hard as a random name.
+    """
+
+    _EXPONENT = 0.8
+
+    def __init__(self, seed: int) -> None:
+        rng = Random(f"words {seed}")
+        self._by_stock = {
+            section.removeprefix("free "): ByPopularity(shuffled(rng, words), self._EXPONENT)
+            for section, words in _stocks().items()
+            if section.startswith("free ")
+        }
+
+    def pick(self, rng: Random, stock: str) -> str:
+        """A word or phrase of ``stock``."""
+        return self._by_stock[stock].pick(rng)

@@ -26,9 +26,9 @@ def write_world(cfg: WorldConfig, folder: Path, report: ReportProgress = _silent
 
     - documents: ``{"id", "text", "facts": [[start, end, fact id], ...]}``, offsets in characters, in text order;
     - facts: ``{"id", "kind", "subject", "relation", "value"}``, most popular subject first;
-    - questions: ``{"id", "question", "prompt", "answer", "aliases", "fact", "mentions", "stated"}``: ``mentions`` is how
-      often the subject is named in the corpus, ``stated`` how often the fact is. A prompt ends without the space, if
-      any, that stands before the answer.
+    - questions: ``{"id", "question", "prompt", "answer", "aliases", "fact", "mentions", "stated"}``: ``mentions`` is
+      how often the subject is named in the corpus, ``stated`` how often the fact is. A prompt ends without the space,
+      if any, that stands before the answer.
 
     Facts are held in memory (about 2 kB an entity), documents are not. ``report(fraction, message)`` hears of every
     2 %. Raises ``DiskFullError``.
