@@ -59,6 +59,9 @@ def _fetch(url: str, path: Path, report: Callable[[float, str], None]) -> None:
     have = part.stat().st_size if known and part.exists() else 0
     # The server sends the rest if the file is still the one we began, and all of it otherwise.
     with _answer(url, {"Range": f"bytes={have}-", "If-Range": known} if have else {}) as response:
+        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            part.unlink()  # it holds all there is, or more: it was cut off between the last byte and its renaming
+            raise httpx.RemoteProtocolError(f"the server has nothing after byte {have}")
         validator = _validator(response)
         if path.exists() and known and known == validator:
             return
@@ -85,9 +88,7 @@ def _answer(url: str, headers: dict[str, str] | None = None) -> Iterator[httpx.R
     request = {"Accept-Encoding": "identity", **(headers or {})}
     try:
         with httpx.stream("GET", url, headers=request, follow_redirects=True, timeout=TIMEOUT_SECONDS) as response:
-            if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-                raise httpx.RemoteProtocolError("the server cannot resume the download")
-            if response.is_client_error:
+            if response.is_client_error and response.status_code != httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
                 raise InputError(f"source {url} cannot be read: the server answers {_status(response)}")
             if response.is_server_error:
                 raise ServiceError(f"source {url} cannot be read now: the server answers {_status(response)}")

@@ -1,13 +1,14 @@
 import itertools
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from components.data.sources import pydoc_topics
 from components.data.tokenizer import TextTokenizer, save_tokenizer, train_tokenizer
+from tests.data.site import Site, serving
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -23,6 +24,12 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tokenizer(tokenizer_folder: Path) -> TextTokenizer:
     return TextTokenizer.load(tokenizer_folder)
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with serving() as here:
+        yield here
 
 
 @pytest.fixture(scope="session")

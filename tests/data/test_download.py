@@ -1,67 +1,11 @@
-"""Downloads from a real server on loopback, which can be told to break off, to resume, and to change its file."""
-
 import hashlib
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from components.core.errors import InputError, ServiceError
 from components.data.download import ATTEMPTS, download, fingerprint_of_url, state_files
-
-CONTENT = bytes(range(256)) * 10_000
-
-
-@dataclass
-class Site:
-    """What the server holds, how it behaves, and what it was asked."""
-
-    address: str
-    content: bytes = CONTENT
-    etag: str | None = '"v1"'
-    modified: str | None = None
-    status: int = 200
-    bytes_per_answer: int | None = None
-    """Break off after so many bytes."""
-    ranges: list[str | None] = field(default_factory=list)
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked = self.headers.get("Range")
-            here.ranges.append(asked)
-            if here.status != 200:
-                self.send_error(here.status)
-                return
-            start = 0
-            if asked and self.headers.get("If-Range") in (here.etag, here.modified):
-                start = int(asked.removeprefix("bytes=").removesuffix("-"))
-            self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(here.content) - start))
-            if here.etag:
-                self.send_header("ETag", here.etag)
-            if here.modified:
-                self.send_header("Last-Modified", here.modified)
-            self.end_headers()
-            body = here.content[start:]
-            self.wfile.write(body[: here.bytes_per_answer])
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    here = Site(f"http://127.0.0.1:{server.server_port}/text.jsonl")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield here
-    server.shutdown()
-    server.server_close()
-    thread.join()
+from tests.data.site import CONTENT, Site
 
 
 def fetch(site: Site, path: Path) -> list[float]:
@@ -111,6 +55,14 @@ def test_a_partial_file_without_a_validator_is_begun_again(site: Site, tmp_path:
     state_files(path)[0].write_bytes(b"garbage of another day")
     fetch(site, path)
     assert site.ranges == [None]
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_run_killed_before_the_renaming_is_made_good(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "text.jsonl"
+    fetch(site, path)
+    path.rename(state_files(path)[0])
+    fetch(site, path)
     assert path.read_bytes() == CONTENT
 
 

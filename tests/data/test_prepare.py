@@ -22,6 +22,7 @@ from components.data.split import SPLITS, position, split_of
 from components.data.tokenizer import TextTokenizer
 from components.data.world.config import WorldConfig
 from tests.data.conftest import prose, write_jsonl
+from tests.data.site import Site
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL: dict[str, Any] = {"vocab_size": 512, "validation_fraction": 0.1, "test_fraction": 0.1}
@@ -130,6 +131,15 @@ def test_real_text_is_prepared_without_loss(biographies: Path, tmp_path: Path) -
     assert len(texts) == 110
     assert artifact.metrics["bytes"] == sum(len(text.encode()) for text in texts)
     assert artifact.metrics["bytes_per_token"] > 2.5
+
+
+def test_text_from_an_address_is_prepared_and_kept(site: Site, corpus: list[str], tmp_path: Path) -> None:
+    site.content = write_jsonl(tmp_path / "a.jsonl", corpus).read_bytes()
+    site.bytes_per_answer = 100_000
+    artifact = prepare(tmp_path / "run", site.address)
+    assert artifact.metrics["documents"] == len(corpus)
+    assert {path.name for path in artifact.path("raw").iterdir()} == {"000-text.jsonl"}, "no notes of the download"
+    assert artifact.path("raw/000-text.jsonl").read_bytes() == site.content
 
 
 def test_one_text_file_of_many_parts_can_be_prepared(tmp_path: Path) -> None:
