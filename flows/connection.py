@@ -20,6 +20,8 @@ from flows.workspace import workspace_folder
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_REQUEST = "MLFLOW_HTTP_REQUEST_"
+_CHOSEN = {name for name in os.environ if name.startswith(_REQUEST)}  # what the user has set stays
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -43,10 +45,7 @@ class Connection:
     def client(self) -> "MlflowClient":
         """Client of this address; raises ``ServiceError`` if a database server does not answer."""
         self._reach_database()
-        # Read by MLflow at each request. Its own defaults (7 retries, 120 s each) would hold a flow for many minutes.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(self.cfg.timeout_seconds))
+        self._limit_waiting()
         if not self.cfg.uri:
             self.workspace.mkdir(parents=True, exist_ok=True)
         from mlflow import MlflowClient
@@ -83,6 +82,13 @@ class Connection:
         except _failures() as error:
             first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ServiceError(f"MLflow at {self.address} does not do its part: {first_line[:300]}") from error
+
+    def _limit_waiting(self) -> None:
+        # Read by MLflow at each request. Its own defaults (7 retries, 120 s each) would hold a flow for many minutes.
+        limits = {"MAX_RETRIES": 1, "BACKOFF_FACTOR": 1, "TIMEOUT": self.cfg.timeout_seconds}
+        for name, value in limits.items():
+            if f"{_REQUEST}{name}" not in _CHOSEN:
+                os.environ[f"{_REQUEST}{name}"] = str(value)
 
     def _reach_database(self) -> None:
         # MLflow tries an absent database server ten times with growing pauses, over three minutes in all.

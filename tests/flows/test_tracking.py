@@ -192,6 +192,19 @@ def test_a_tracked_artifact_is_not_sent_twice(model):
     assert again.run_id == "", "a flow that has nothing to say makes no run"
 
 
+def test_a_flow_that_skips_everything_does_not_load_mlflow(model):
+    FlowTracker(TrackingConfig(), "pipeline").upload(model)
+    code = (
+        "import sys; from pathlib import Path; from components.core.artifact import Artifact;"
+        "from conf.services import TrackingConfig; from flows.tracking import FlowTracker;"
+        "tracker = FlowTracker(TrackingConfig(), 'pipeline');"
+        f"print(tracker.upload(Artifact.open(Path({str(model.folder)!r})))); tracker.close('FINISHED');"
+        "print('mlflow' in sys.modules)"
+    )
+    output = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=Path(__file__).parents[2])
+    assert output.split() == ["False", "False"]
+
+
 def test_half_a_line_of_a_killed_process_is_passed_over(tmp_path):
     path = tmp_path / "events.jsonl"
     path.write_text('{"time": 1, "progress": 0.5}\n{"time": 2, "met')
@@ -224,10 +237,8 @@ def test_a_server_that_never_answers_does_not_hold_the_flow(model):
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         flow = FlowTracker(TrackingConfig(uri=f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_seconds=1), "x")
-        os.environ.pop("MLFLOW_HTTP_REQUEST_TIMEOUT", None)
         started = time.monotonic()
         flow.upload(model)
-        os.environ.pop("MLFLOW_HTTP_REQUEST_TIMEOUT", None)
     assert isinstance(flow.failure, ServiceError)
     assert time.monotonic() - started < 20
 
