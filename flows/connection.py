@@ -60,7 +60,9 @@ class Connection:
         name = self.cfg.experiment
         if (found := self.client.get_experiment_by_name(name)) is None:
             try:
-                location = (self.workspace / "mlartifacts").as_uri() if not self.cfg.uri else None
+                # A server has its own place for files; for a bare database MLflow would take the current folder.
+                served = self.uri.startswith("http")
+                location = None if served else (self.workspace / "mlartifacts").as_uri()
                 return str(self.client.create_experiment(name, artifact_location=location))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":  # somebody else made it a moment ago

@@ -48,6 +48,7 @@ def test_what_was_missed_is_sent_under_the_flow_it_belongs_to(missed, data, mode
         if (entry := Marker.read(a.folder).at(connection))
     ]
     assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
+    assert all(f"{connection.workspace}/mlartifacts" in run.info.artifact_uri for run in runs)
     parents = {run.data.tags["mlflow.parentRunId"] for run in runs}
     assert len(parents) == 1
     parent = connection.client.get_run(parents.pop())
