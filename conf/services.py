@@ -13,7 +13,7 @@ class TrackingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     uri: str = ""
-    """Address of MLflow: ``http(s)://host:port``, ``sqlite:///file`` or a database URL; empty: a file in the workspace."""
+    """Address of MLflow: ``http(s)://host:port``, ``sqlite:///file`` or a database URL; empty: in the workspace."""
     experiment: str = "lacewing"
     """Name of the MLflow experiment that holds the runs."""
     registered_model: str = "lacewing"

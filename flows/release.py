@@ -50,7 +50,7 @@ def release_model(run: FlowRun, model: Artifact, data: Artifact, scores: Artifac
         run.release = Release(registry.model, version.number, "challenger", False, verdict.reason)
         console.say(f"release    refused: {verdict.reason}")
         return
-    answer = run.stage(SMOKE, config.smoke, bundle).details
+    answer = run.stage(SMOKE, config.smoke, bundle, scores).details
     version = registry.promote(version.number, verdict.reason, allow_rolled_back=config.allow_rolled_back)
     run.release = Release(
         registry.model, version.number, "champion", True, verdict.reason, str(answer["prompt"]), str(answer["answer"])

@@ -50,8 +50,8 @@ class SmokeConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    prompt: str = Field("The history of", min_length=1)
-    """Text to continue."""
+    prompt: str = ""
+    """Text to continue; empty: the first question that the model answered right, else the start of a held-out text."""
     max_tokens: PositiveInt = 24
     """Longest answer."""
     timeout_seconds: PositiveFloat = 120.0

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import httpx
 
 from components.core.artifact import Artifact
 from components.core.atomic import write_json
-from components.core.errors import ServiceError
+from components.core.errors import InputError, ServiceError
 from components.core.run import Run
 from components.deployment.config import API_KEY, SmokeConfig
 
@@ -24,11 +24,13 @@ _POLL_SECONDS = 0.1
 _STOP_SECONDS = 15.0
 
 
-def stage(run: Run, cfg: SmokeConfig, bundle: Artifact) -> Artifact:
-    """Ask ``cfg.prompt`` of the bundle behind the real server; ``answer.json`` holds what came back.
+def stage(run: Run, cfg: SmokeConfig, bundle: Artifact, *assessed: Artifact) -> Artifact:
+    """Ask the bundle behind the real server; ``answer.json`` holds what came back.
 
-    Raises ``ServiceError`` with the end of the server's log if it does not start, answer, or agree with itself.
+    Without ``cfg.prompt`` the question is taken from the answers and samples of the ``assessed`` model. Raises
+    ``InputError`` if there is none, and ``ServiceError`` with the end of the server's log if it does not start, answer, or agree with itself.
     """
+    cfg = cfg if cfg.prompt else cfg.model_copy(update={"prompt": _known_prompt(assessed)})
     log = run.folder / SERVER_LOG
     name = str(bundle.details["name"])
     start = time.perf_counter()
@@ -50,6 +52,15 @@ def stage(run: Run, cfg: SmokeConfig, bundle: Artifact) -> Artifact:
     write_json(run.folder / "answer.json", {**result, "usage": usage})
     seconds = {"start_seconds": ready - start, "answer_seconds": asked - ready}
     return run.seal({**seconds, "completion_tokens": float(usage["completion_tokens"])}, dict(result))
+
+
+def _known_prompt(assessed: Sequence[Artifact]) -> str:
+    for artifact, name in ((artifact, name) for artifact in assessed for name in ("answers.jsonl", "samples.jsonl")):
+        path = artifact.folder / name
+        rows = [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+        if prompt := next((str(row["prompt"]) for row in rows if row.get("correct", True)), ""):
+            return prompt
+    raise InputError("the smoke test has nothing to ask: give it a question with release.smoke.prompt='...'")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.core.artifact import Artifact
-from components.core.errors import ServiceError
+from components.core.errors import InputError, ServiceError
 from components.core.run import Run
 from components.deployment import smoke
 from components.deployment.config import SmokeConfig
@@ -30,7 +30,7 @@ def test_a_server_that_does_not_start_is_reported_with_its_log(bundle: Artifact,
     (tmp_path / "bundle" / "model.safetensors").write_bytes(b"not weights")
     damaged = Artifact.open(tmp_path / "bundle")
     with pytest.raises(ServiceError, match=r"(?s)exit code 4.*server log:.*model\.safetensors has 11 bytes"):
-        smoke.stage(Run.local(tmp_path / "smoke"), SmokeConfig(threads=1), damaged)
+        smoke.stage(Run.local(tmp_path / "smoke"), SmokeConfig(prompt="Ada", threads=1), damaged)
 
 
 def test_a_prompt_that_the_server_refuses_is_reported(bundle: Artifact, tmp_path: Path) -> None:
@@ -40,4 +40,18 @@ def test_a_prompt_that_the_server_refuses_is_reported(bundle: Artifact, tmp_path
 
 def test_a_server_that_takes_too_long_is_reported(bundle: Artifact, tmp_path: Path) -> None:
     with pytest.raises(ServiceError, match=r"not ready within 0\.05 seconds"):
-        smoke.stage(Run.local(tmp_path / "smoke"), SmokeConfig(timeout_seconds=0.05, threads=1), bundle)
+        smoke.stage(Run.local(tmp_path / "smoke"), SmokeConfig(prompt="Ada", timeout_seconds=0.05, threads=1), bundle)
+
+
+def test_without_a_prompt_it_asks_what_the_model_answered_right(bundle: Artifact, tmp_path: Path) -> None:
+    assessed = Run.local(tmp_path / "assess")
+    answers = [{"prompt": "Wrong", "correct": False}, {"prompt": "Ada Quill", "correct": True}]
+    (assessed.folder / "answers.jsonl").write_text("\n".join(map(json.dumps, answers)))
+    cfg = SmokeConfig(max_tokens=2, threads=1)
+    sealed = smoke.stage(Run.local(tmp_path / "smoke"), cfg, bundle, assessed.seal(metrics={}))
+    assert sealed.details["prompt"] == "Ada Quill"
+
+
+def test_with_nothing_to_ask_it_says_which_setting_gives_a_question(bundle: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"release\.smoke\.prompt"):
+        smoke.stage(Run.local(tmp_path / "smoke"), SmokeConfig(threads=1), bundle)
