@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -319,4 +319,8 @@ class _EventFile:
             complete, newline, _ = file.read().rpartition(b"\n")
         self.position += len(complete) + len(newline)
         self.seen |= bool(complete)
-        return [json.loads(line) for line in complete.split(b"\n") if line]
+        events = []
+        for line in complete.split(b"\n"):
+            with suppress(json.JSONDecodeError):  # half a line of a killed process, gone on by the resumed one
+                events.append(json.loads(line))
+        return events

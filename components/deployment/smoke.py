@@ -28,7 +28,8 @@ def stage(run: Run, cfg: SmokeConfig, bundle: Artifact, *assessed: Artifact) -> 
     """Ask the bundle behind the real server; ``answer.json`` holds what came back.
 
     Without ``cfg.prompt`` the question is taken from the answers and samples of the ``assessed`` model. Raises
-    ``InputError`` if there is none, and ``ServiceError`` with the end of the server's log if it does not start, answer, or agree with itself.
+    ``InputError`` if there is none, and ``ServiceError`` with the end of the server's log if it does not start, answer,
+    or agree with itself.
     """
     cfg = cfg if cfg.prompt else cfg.model_copy(update={"prompt": _known_prompt(assessed)})
     log = run.folder / SERVER_LOG
