@@ -1,0 +1,371 @@
+"""What training costs on this machine, as ratios. ``python -m benchmarks.training [NAME ...]``.
+
+Names: ``precision`` (automatic precision, and with torch.compile, against fp32 eager), ``trainer`` (Lightning's Trainer
+with our callbacks against a plain loop), ``resume`` (SIGKILL at a random step: are the final weights bit-equal?),
+``attention`` and ``cross_entropy`` (the implementations that ``components.model.ops`` chooses, against the obvious
+ones). All by default. Both sides of a ratio run in one process, in turns; figures are medians, so that other load on
+the machine touches both alike. ``--preset`` takes a model of ``conf/model``, ``--threads`` their number.
+"""
+
+# ruff: noqa: E402 - how OpenMP threads wait is decided before torch is imported
+from components.core.environment import quiet_threads
+
+quiet_threads()
+
+import argparse
+import contextlib
+import io
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import lightning
+import torch
+import torch.nn.functional as F
+import yaml
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from components.core.artifact import Artifact
+from components.core.identity import Identity
+from components.core.run import Run
+from components.core.worker import Request, write_request
+from components.data import prepare
+from components.data.config import DataConfig
+from components.data.shards import ShardSet
+from components.data.world.config import WorldConfig
+from components.model import ops
+from components.model.config import ModelConfig
+from components.model.transformer import Transformer
+from components.training.checkpoints import Checkpoints
+from components.training.config import PretrainConfig, TrainerConfig
+from components.training.history import History, read_history
+from components.training.loader import Batch, TrainingBatches
+from components.training.module import LanguageModel
+from components.training.optimizer import adamw
+from components.training.precision import chosen_precision
+from components.training.threads import set_threads
+from components.training.trainer import ShardData, lightning_trainer
+
+MODELS = Path(__file__).resolve().parents[1] / "conf" / "model"
+ROUNDS = 9
+
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One row of the table."""
+
+    what: str
+    value: str
+    goal: str
+    remark: str = ""
+
+
+def main() -> None:
+    """Run the named benchmarks and print one table."""
+    names: dict[str, Callable[[ModelConfig, int], Iterator[Figure]]] = {
+        "precision": precision,
+        "trainer": trainer,
+        "resume": resume,
+        "attention": attention,
+        "cross_entropy": cross_entropy,
+    }
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", choices=[[], *names], metavar="NAME", help=", ".join(names))
+    parser.add_argument("--preset", default="quick", choices=sorted(path.stem for path in MODELS.glob("*.yaml")))
+    parser.add_argument("--threads", type=int, default=0, help="0: one per physical core")
+    arguments = parser.parse_args()
+    model = ModelConfig.model_validate(yaml.safe_load((MODELS / f"{arguments.preset}.yaml").read_text()))
+    threads = set_threads(TrainerConfig(threads=arguments.threads))
+
+    table = Table(title=f"training, {model.name}, CPU, {threads} threads, torch {torch.__version__}")
+    for column in ("what", "measured", "goal", "remark"):
+        table.add_column(column)
+    for name in arguments.names or names:
+        for figure in names[name](model, threads):
+            print(figure, file=sys.stderr, flush=True)
+            table.add_row(figure.what, figure.value, figure.goal, figure.remark)
+    Console().print(table)
+
+
+def interleaved(steps: Mapping[str, Step], rounds: int = ROUNDS) -> dict[str, float]:
+    """Median seconds of every step, run in turns after two calls to warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(-2, rounds):
+        for name, step in steps.items():
+            began = time.perf_counter()
+            step()
+            if turn >= 0:
+                seconds[name].append(time.perf_counter() - began)
+    return {name: median(times) for name, times in seconds.items()}
+
+
+def precision(config: ModelConfig, threads: int, vocab_size: int = 2048) -> Iterator[Figure]:
+    """Optimizer steps of one model on one batch, by precision."""
+    batch = random_batch(config, vocab_size, rows=16)
+    auto = chosen_precision("auto", torch.device("cpu"))
+    eager = {
+        "fp32": training_step(config, vocab_size, batch, "32-true"),
+        "auto": training_step(config, vocab_size, batch, auto),
+    }
+    began = time.perf_counter()
+    compiled = training_step(config, vocab_size, batch, auto, compiled=True)
+    compiled()
+    compile_seconds = time.perf_counter() - began
+    times = interleaved({**eager, "compiled": compiled})
+    tokens = batch.tokens.numel()
+    fp32 = f"fp32 eager: {tokens / times['fp32']:,.0f} tokens/s"
+    hardware = "" if torch.cpu.get_capabilities().get("amx_bf16") else "; the goal is for AMX, which this CPU lacks"
+    for name, goal in (("auto", "2.0"), ("compiled", "2.8")):
+        words = f"{auto} {'eager' if name == 'auto' else 'torch.compile'} / fp32 eager, tokens/s"
+        cost = f"; compiling took {compile_seconds:.0f} s" if name == "compiled" else ""
+        yield Figure(words, f"{times['fp32'] / times[name]:.2f} x", f">= {goal} x", fp32 + hardware + cost)
+
+
+def random_batch(config: ModelConfig, vocab_size: int, rows: int) -> Batch:
+    """A batch of documents of about a third of the context."""
+    torch.manual_seed(0)
+    tokens = torch.randint(5, vocab_size, (rows, config.context_length + 1))
+    starts = torch.zeros(rows, config.context_length, dtype=torch.long)
+    for third in (1, 2):
+        starts[:, third * config.context_length // 3 :] = third * config.context_length // 3
+    return Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), starts)
+
+
+def training_step(
+    config: ModelConfig, vocab_size: int, batch: Batch, precision: str, compiled: bool = False
+) -> Callable[[], Tensor]:
+    """The step of our training as a plain function: forward, backward, clip, AdamW."""
+    settings = TrainerConfig()
+    module = LanguageModel(Transformer(config, vocab_size), settings)
+    if compiled:
+        module.model.compile()
+    return plain_step(module, adamw(module.model, settings), precision, lambda: batch)
+
+
+def plain_step(
+    module: LanguageModel, optimizer: torch.optim.Optimizer, precision: str, batches: Callable[[], Batch]
+) -> Callable[[], Tensor]:
+    def step() -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+            loss = module.losses(batches()).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(module.model.parameters(), module.config.gradient_clip, foreach=True)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    return step
+
+
+class StepTimes(lightning.Callback):  # type: ignore[misc]
+    """Seconds from the end of each step to the end of the next."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.ends.append(time.perf_counter())
+
+    @property
+    def seconds(self) -> list[float]:
+        return [after - before for before, after in zip(self.ends, self.ends[1:], strict=False)]
+
+
+def trainer(config: ModelConfig, threads: int) -> Iterator[Figure]:
+    """The same model, data and step: inside the Trainer as the stage sets it up, and in a plain loop."""
+    blocks, steps = 5, 12
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepared = small_world(folder / "prepared")
+        shards = ShardSet.open(prepared.path("shards"))
+        settings = TrainerConfig(max_steps=steps, warmup_steps=0, threads=threads)
+        cfg = PretrainConfig(model=config, trainer=settings)
+        chosen = chosen_precision(settings.precision, torch.device("cpu"))
+        in_trainer: list[float] = []
+        in_loop: list[float] = []
+        for _ in range(blocks):
+            run, times = Run.recorded(folder / "run", local_identity()), StepTimes()
+            history = History(run, settings, settings.batch_size * config.context_length, progress_bar=False)
+            callbacks = [history, Checkpoints(folder / "checkpoints", 10**9, history), times]
+            module = LanguageModel(Transformer(config, shards.vocab_size), settings, 1.0)
+            data = ShardData(shards, cfg)
+            lightning_trainer(settings, torch.device("cpu"), chosen, folder, callbacks).fit(module, datamodule=data)
+            in_trainer += times.seconds[1:]
+
+            split, length = shards.splits["train"], config.context_length
+            batches = iter(TrainingBatches(split, data.order, length, shards.boundary_id, 0, 0, steps))
+            loop = plain_step(module, adamw(module.model, settings), chosen, lambda: next(batches))  # noqa: B023
+            loop()
+            for _ in range(steps - 2):
+                began = time.perf_counter()
+                loop()
+                in_loop.append(time.perf_counter() - began)
+    ratio = median(in_loop) / median(in_trainer)
+    yield Figure(
+        "Trainer / plain loop, tokens/s",
+        f"{ratio:.3f} x",
+        ">= 0.95 x",
+        f"{len(in_trainer)} and {len(in_loop)} steps of {median(in_loop) * 1e3:.0f} ms, in {blocks} turns",
+    )
+
+
+def resume(config: ModelConfig, threads: int) -> Iterator[Figure]:
+    """Three runs of one configuration in processes of their own; two of them killed at a random step."""
+    settings = TrainerConfig(
+        max_steps=30, warmup_steps=3, threads=threads, log_every_steps=1, checkpoint_every_steps=4, validation_batches=1
+    )
+    cfg = PretrainConfig(model=config, trainer=settings)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepared = small_world(folder / "prepared")
+        whole = final_weights(folder / "whole", cfg, prepared, kill_after=None)
+        for attempt in range(2):
+            step = random.randint(5, settings.max_steps - 1)
+            resumed = final_weights(folder / f"killed-{attempt}", cfg, prepared, kill_after=step)
+            differing = [name for name in whole if not torch.equal(whole[name], resumed[name])]
+            yield Figure(
+                f"killed after step {step} of {settings.max_steps}, resumed",
+                f"{len(differing)} of {len(whole)} tensors differ",
+                "bit-equal",
+                f"checkpoint every {settings.checkpoint_every_steps} steps",
+            )
+
+
+def final_weights(folder: Path, cfg: PretrainConfig, prepared: Artifact, kill_after: int | None) -> dict[str, Tensor]:
+    request = Request(
+        function="components.pretrain:stage",
+        config_type="components.training.config:PretrainConfig",
+        config=cfg.model_dump(mode="json"),
+        inputs=[prepared.folder],
+        identity=local_identity(),
+    )
+    folder.mkdir()
+    write_request(folder, request)
+    command = [sys.executable, "-m", "components.core.worker", str(folder)]
+    if kill_after is not None:
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        while not any(row["step"] >= kill_after for row in read_history(folder / "history.jsonl")):
+            if process.poll() is not None:
+                raise RuntimeError(f"the run ended (code {process.returncode}) before step {kill_after}")
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def small_world(folder: Path) -> Artifact:
+    data = DataConfig(world=WorldConfig(entities=200))
+    with contextlib.redirect_stderr(io.StringIO()):
+        return prepare.stage(Run.local(folder, "prepare"), data)
+
+
+def local_identity() -> Identity:
+    return Identity(stage="benchmark", key="0" * 32, config={}, inputs={}, code="", lock="")
+
+
+def attention(config: ModelConfig, threads: int) -> Iterator[Figure]:
+    """Forward and backward with documents, against torch's math path and its flash kernel."""
+    for seq, dtype in ((512, torch.float32), (256, torch.bfloat16), (512, torch.bfloat16), (1024, torch.bfloat16)):
+        rows = 16 * 256 // seq
+        query, key, value = (
+            torch.randn(rows, seq, heads, config.head_dim, dtype=dtype, requires_grad=True)
+            for heads in (config.heads, config.kv_heads, config.kv_heads)
+        )
+        starts = torch.zeros(rows, seq, dtype=torch.long)
+        starts[:, seq // 2 :] = seq // 2
+        mask = ops.attention_mask(starts, dtype)
+        upstream = torch.randn_like(query)
+
+        calls = {
+            "ours": partial(ops.attention, query, key, value, starts, mask),
+            "math": partial(torch_attention, SDPBackend.MATH, query, key, value, mask),
+            "flash": partial(torch_attention, SDPBackend.FLASH_ATTENTION, query, key, value, mask),
+        }
+        times = interleaved({name: partial(both_ways, call, upstream) for name, call in calls.items()})
+        kind = str(dtype).removeprefix("torch.")
+        yield Figure(
+            f"attention {kind}, {rows} x {seq} tokens, {config.heads}:{config.kv_heads} heads of {config.head_dim}",
+            f"{times['math'] / times['ours']:.2f} x math, {times['flash'] / times['ours']:.2f} x flash",
+            ">= 1.8 x math" if dtype == torch.float32 else ">= 1 x flash",
+            f"{times['ours'] * 1e3:.1f} ms",
+        )
+
+
+def torch_attention(backend: SDPBackend, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+    with sdpa_kernel(backend):
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True).transpose(1, 2)
+
+
+def both_ways(forward: Callable[[], Tensor], upstream: Tensor) -> None:
+    forward().backward(upstream)  # type: ignore[no-untyped-call]
+
+
+def cross_entropy(config: ModelConfig, threads: int) -> Iterator[Figure]:
+    """Forward and backward of the output layer and its loss, against F.cross_entropy on all logits at once."""
+    for vocab_size in (2048, 8192):
+        hidden = torch.randn(4096, config.width, requires_grad=True)
+        weight = torch.randn(vocab_size, config.width, requires_grad=True)
+        targets = torch.randint(0, vocab_size, (4096,))
+
+        for precision in ("32-true", "bf16-mixed"):
+            steps = {
+                name: partial(loss_both_ways, implementation, hidden, weight, targets, precision)
+                for name, implementation in {"plain": plain_loss, "ours": ops.linear_cross_entropy}.items()
+            }
+            times = interleaved(steps)
+            memory = {name: peak_bytes(run) for name, run in steps.items()}
+            yield Figure(
+                f"output layer and loss, {precision}, 4096 rows, vocabulary {vocab_size}",
+                f"{times['ours'] / times['plain']:.2f} x time, {memory['ours'] / memory['plain']:.2f} x memory",
+                "<= 1.1 x time, <= 0.6 x memory",
+                f"{times['ours'] * 1e3:.0f} ms, {memory['ours'] / 1e6:.0f} MB",
+            )
+
+
+def plain_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy((hidden @ weight.T).float(), targets, reduction="none")
+
+
+def loss_both_ways(
+    implementation: Callable[[Tensor, Tensor, Tensor], Tensor],
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    precision: str,
+) -> None:
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+        loss = implementation(hidden, weight, targets).mean()
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def peak_bytes(step: Step) -> int:
+    """Most bytes that torch had allocated at once during ``step``, beyond what there was before."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most
+
+
+if __name__ == "__main__":
+    main()
