@@ -27,6 +27,13 @@ WIDTH, HEIGHT = 1440, 900
 # A page of these UIs goes on loading after the document is complete.
 SETTLE_SECONDS = 8
 RUN_TIMEOUT_SECONDS = 900
+# MLflow opens a chat panel beside every page; it hides what the picture is of.
+CLOSE_ASSISTANT = """
+const panel = [...document.querySelectorAll("*")].find(e => e.childElementCount === 0
+                                                          && e.textContent === "MLflow Assistant");
+const buttons = panel ? panel.parentElement.parentElement.parentElement.querySelectorAll("button") : [];
+if (buttons.length) buttons[buttons.length - 1].click();
+"""
 
 
 def main() -> None:
@@ -36,13 +43,14 @@ def main() -> None:
         run_id, deployment_id = finished_pipeline_run(prefect)
         for name, address in {
             "prefect-run": f"{prefect}/runs/flow-run/{run_id}",
-            "prefect-report": f"{prefect}/runs/flow-run/{run_id}?tab=Artifacts",
+            "prefect-report": f"{prefect}/artifacts/artifact/{report_of(prefect)}",
             "prefect-form": f"{prefect}/deployments/deployment/{deployment_id}/run",
             "mlflow-model": f"{mlflow}/#/models/lacewing",
-            "mlflow-runs": f"{mlflow}/#/experiments/1/runs",
         }.items():
             driver.get(address)
             time.sleep(SETTLE_SECONDS)
+            driver.execute_script(CLOSE_ASSISTANT)
+            time.sleep(1)
             driver.save_screenshot(str(IMAGES / f"{name}.png"))
             print(f"{name}.png  {address}")
 
@@ -103,6 +111,13 @@ def finished_pipeline_run(prefect: str) -> tuple[str, str]:
             break
         time.sleep(2)
     raise SystemExit(f"the run ended as {state}: {prefect}/runs/flow-run/{run['id']}")
+
+
+def report_of(prefect: str) -> str:
+    """Id of the newest report page."""
+    body = {"artifacts": {"key": {"any_": ["report"]}}, "sort": "CREATED_DESC", "limit": 1}
+    found: list[dict[str, Any]] = httpx.post(f"{prefect}/api/artifacts/filter", json=body).json()
+    return str(found[0]["id"])
 
 
 def free_port() -> int:

@@ -271,7 +271,12 @@ class Registry:
         # The location, not models:/m-...: MLflow resolves that through the process's default address.
         return _of(
             client.create_model_version(
-                self.model, source=model.artifact_location, run_id=run_id, tags=tags, model_id=model.model_id
+                self.model,
+                source=model.artifact_location,
+                run_id=run_id,
+                tags=tags,
+                model_id=model.model_id,
+                description=_description(bundle),
             )
         )
 
@@ -417,9 +422,19 @@ def _tags_of(bundle: Artifact) -> dict[str, str]:
     data_keys = [key for name, key in bundle.record.identity.inputs.items() if name.rpartition(":")[2] == "prepare"]
     if data_keys:
         tags["lacewing.data_key"] = data_keys[0]
-    if "bits_per_byte" in bundle.metrics:
-        tags["lacewing.bits_per_byte"] = f"{bundle.metrics['bits_per_byte']:.6f}"
+    if (figure := bundle.metrics.get("assessment.bits_per_byte")) is not None:
+        tags["lacewing.bits_per_byte"] = f"{figure:.6f}"
     return tags
+
+
+def _description(bundle: Artifact) -> str:
+    """What the list of versions in MLflow says of this one."""
+    named = {
+        "parameters": "{:,.0f} parameters",
+        "training.tokens": "{:,.0f} training tokens",
+        "assessment.bits_per_byte": "{:.4f} bits per byte on held-out text",
+    }
+    return ", ".join(text.format(bundle.metrics[name]) for name, text in named.items() if name in bundle.metrics)
 
 
 def _sound(artifact: Artifact, record_digest: str | None) -> bool:

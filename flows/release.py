@@ -7,7 +7,7 @@ from prefect import flow
 
 from components.core.artifact import Artifact
 from conf.compose import Preset
-from flows import console
+from flows import console, seen
 from flows.assess import assess_model
 from flows.outcome import Summary, finished
 from flows.prepare import prepare_data
@@ -48,7 +48,7 @@ def release_model(run: FlowRun, model: Artifact, data: Artifact, scores: Artifac
     version = registry.register(bundle)
     if not verdict.promote:
         run.release = Release(registry.model, version.number, "challenger", False, verdict.reason)
-        console.say(f"release    refused: {verdict.reason}")
+        seen.tell(f"release    refused: {verdict.reason}")
         return
     answer = run.stage(SMOKE, config.smoke, bundle, scores).details
     version = registry.promote(version.number, verdict.reason, allow_rolled_back=config.allow_rolled_back)

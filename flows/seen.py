@@ -5,11 +5,11 @@ Outside a flow run (a dry run, a test of one stage) there is nobody to show thin
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from flows.console import duration
+from flows import console
 
 if TYPE_CHECKING:
     from flows.stage import Outcome
@@ -48,6 +48,16 @@ class ProgressBar:
             update_progress_artifact(self._id, percent, description=text)
 
 
+def tell(message: str) -> None:
+    """One line about what is going on: on the terminal, and in the run's log in Prefect."""
+    from prefect.exceptions import MissingContextError
+    from prefect.logging import get_run_logger
+
+    console.say(message)
+    with suppress(MissingContextError):
+        get_run_logger().info(message)
+
+
 @contextmanager
 def progress(stage: str) -> Iterator[ProgressBar]:
     """A progress bar that is filled when the block ends without an error."""
@@ -64,7 +74,7 @@ def stage_table(stage: str, outcome: "Outcome") -> None:
     facts = {
         "status": outcome.status,
         "reason": outcome.reason,
-        "time": duration(outcome.seconds),
+        "time": console.duration(outcome.seconds),
         "key": record.identity.key,
         "folder": str(outcome.artifact.folder),
         **{name: f"{value:,.6g}" for name, value in record.metrics.items()},

@@ -151,11 +151,11 @@ class FlowRun:
             reason = why_it_must_run(folder, identity)
             if reason is None:
                 artifact, status = Artifact.open(folder), "skipped"
-                console.say(f"{stage.name:<10} skipped: {UP_TO_DATE} ({folder.name})")
+                seen.tell(f"{stage.name:<10} skipped: {UP_TO_DATE} ({folder.name})")
                 tracking.ensure_tracked(self, artifact)
             else:
                 status = "ran"
-                console.say(f"{stage.name:<10} runs: {reason}")
+                seen.tell(f"{stage.name:<10} runs: {reason}")
                 _clear_unless_resumable(folder, identity)
                 with tracking.following(self, identity, folder) as follower, seen.progress(stage.name) as bar:
                     for event in _events_of_worker(stage, identity, config, inputs, folder):
@@ -163,7 +163,7 @@ class FlowRun:
                         bar.take(event)
                     artifact = Artifact.open(folder)
                     follower.finish(artifact)
-                console.say(f"{stage.name:<10} done in {console.duration(time.monotonic() - started)}")
+                seen.tell(f"{stage.name:<10} done in {console.duration(time.monotonic() - started)}")
         outcome = Outcome(artifact, status, reason or UP_TO_DATE, time.monotonic() - started)  # type: ignore[arg-type]
         self.outcomes[stage.name] = outcome
         seen.stage_table(stage.name, outcome)

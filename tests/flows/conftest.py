@@ -88,7 +88,7 @@ def model(make_artifact: MakeArtifact, data: Artifact) -> Artifact:
 def make_bundle(make_artifact: MakeArtifact, data: Artifact) -> Callable[[str], Artifact]:
     def make(weights: str) -> Artifact:
         files = {"model.safetensors": weights * 100, "config.json": "{}", "tokenizer.json": "{}", "manifest.json": "{}"}
-        metrics = {"bits_per_byte": 1.25}
+        metrics = {"assessment.bits_per_byte": 1.25, "parameters": 2000.0}
         return make_artifact("bundle", files, metrics=metrics, inputs={"0:pretrain": "f" * 32, "1:prepare": data.key})
 
     return make

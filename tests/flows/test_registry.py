@@ -49,6 +49,8 @@ def test_a_registered_bundle_is_challenger_and_says_what_it_is(registry, make_bu
     assert version.key == bundle.key
     assert version.tags["lacewing.data_key"] == data.key
     assert version.tags["lacewing.bits_per_byte"] == "1.250000"
+    described = registry.connection.client.get_model_version("lacewing", "1").description
+    assert described == "2,000 parameters, 1.2500 bits per byte on held-out text"
     assert version.tags["lacewing.note"] == "by hand"
     assert len(version.tags["lacewing.config_digest"]) == 16
 
