@@ -11,7 +11,7 @@ class WorldConfig(BaseModel):
     seed: int = Field(default=0, ge=0)
     """Seed of every name, fact and sentence; the same seed gives the same bytes."""
     entities: int = Field(default=800, ge=20, le=1_000_000)
-    """People, places, works and events together; about 12 facts each."""
+    """People, places, works and events together; about 15 facts each."""
     documents_per_entity: float = Field(default=2.5, ge=1, le=1000)
     """Mean number of documents about one entity. Each entity has one that tells all its facts; the rest go by
     popularity."""

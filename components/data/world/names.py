@@ -5,6 +5,7 @@ from a stock of roots that a tokenizer can learn: a name is a few tokens that no
 """
 
 from collections.abc import Callable
+from itertools import count
 from math import isqrt
 from random import Random
 
@@ -36,17 +37,19 @@ class Namer:
         self._taken: set[str] = set()
 
     def place(self) -> str:
-        return self._unique(lambda: self._word("place"))
+        return self._unique(lambda longer: self._word("place", longer))
 
     def person(self, pronoun: str) -> str:
         """Given name and surname of someone called "he" or "she"."""
-        return self._unique(lambda: f"{self._word(pronoun)} {self.surname()}")
+        return self._unique(lambda longer: f"{self._word(pronoun)} {self._word('surname', longer)}")
 
     def title(self) -> str:
-        return self._unique(self._title)
+        return self._unique(lambda longer: self._title())
 
     def event(self) -> str:
-        return self._unique(lambda: f"{self._word('region')} {pick(self._rng, values('event noun')).capitalize()}")
+        return self._unique(
+            lambda longer: f"{self._word('region', longer)} {pick(self._rng, values('event noun')).capitalize()}"
+        )
 
     def surname(self) -> str:
         return self._word("surname")
@@ -73,8 +76,10 @@ class Namer:
             return f"The {noun} of {self._word('place')}"
         return f"The {noun} and the {adjective} {_capitalised(pick(self._rng, values('title noun')))}"
 
-    def _word(self, kind: str) -> str:
-        return (pick(self._rng, self._roots[kind]) + pick(self._rng, self._endings[kind])).capitalize()
+    def _word(self, kind: str, longer: int = 0) -> str:
+        """A root and an ending, with ``longer`` more roots before them."""
+        roots = (pick(self._rng, self._roots[kind]) for _ in range(1 + longer))
+        return ("".join(roots) + pick(self._rng, self._endings[kind])).capitalize()
 
     def _new_roots(self, size: int) -> list[str]:
         return self._pool(lambda: "".join(pick(self._rng, part.split()) for part in (_ONSETS, _VOWELS, _CODAS)), size)
@@ -85,10 +90,9 @@ class Namer:
             found[make()] = None
         return shuffled(self._rng, list(found))
 
-    def _unique(self, make: Callable[[], str]) -> str:
-        name = make()
-        while name in self._taken:
-            name = make()
+    def _unique(self, make: Callable[[int], str]) -> str:
+        # ``make`` is asked for longer names when the short ones run out.
+        name = next(name for attempt in count() if (name := make(attempt // 10)) not in self._taken)
         self._taken.add(name)
         return name
 

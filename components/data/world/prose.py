@@ -212,6 +212,7 @@ class Page:
             return
         if named and subject.short_name and chance < 0.8:
             self._stated(subject.short_name, f"{subject.id}.surname")
+            self.told.add("surname")
         else:
             self._stated(subject.name, f"{subject.id}.name")
             self.told.add("name")

@@ -1,7 +1,9 @@
 """Questions about the world's facts, each also as the beginning of a sentence that the answer continues."""
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from heapq import nlargest
+from math import log
 from random import Random
 from typing import NamedTuple
 
@@ -45,10 +47,11 @@ def questions(cfg: WorldConfig, entities: list[Entity], counts: Mapping[str, int
 
 
 def _drawn(cfg: WorldConfig, entities: list[Entity]) -> list[tuple[int, Entity, str]]:
-    # Weighted sampling without replacement in one pass: the largest keys u ** (1 / weight) (Efraimidis, Spirakis 2006).
+    # Weighted sampling without replacement in one pass: the largest keys u ** (1 / weight) (Efraimidis, Spirakis 2006),
+    # as logarithms, for the powers of a tail would all be zero.
     rng = Random(f"questions {cfg.seed}")
     keyed = (
-        (rng.random() ** rank, rank, index)
+        (rank * log(1 - rng.random()), rank, index)
         for rank, subject in enumerate(entities, start=1)
         for index, relation in enumerate(_askable(subject))
     )
@@ -70,8 +73,13 @@ def _prompt(subject: Entity, relation: str) -> str:
     return _filled(Sentence(slots, frozenset(), ()), subject).rstrip(" ")
 
 
+@cache
+def _no_words() -> FreeWords:
+    return FreeWords(0)  # questions and prompts have no free words
+
+
 def _filled(sentence: Sentence, subject: Entity) -> str:
-    page = Page(subject, Random(0), FreeWords(0))  # no free words here, and the first mention is by name
+    page = Page(subject, Random(0), _no_words())
     page.write(sentence)
     return page.text
 

@@ -42,7 +42,7 @@ class FreeWords:
     not as hard as a random name.
     """
 
-    _EXPONENT = 0.8
+    _EXPONENT = 1.0
 
     def __init__(self, seed: int) -> None:
         rng = Random(f"words {seed}")

@@ -30,7 +30,7 @@ def write_world(cfg: WorldConfig, folder: Path, report: ReportProgress = _silent
       how often the subject is named in the corpus, ``stated`` how often the fact is. A prompt ends without the space,
       if any, that stands before the answer.
 
-    Facts are held in memory (about 2 kB an entity), documents are not. ``report(fraction, message)`` hears of every
+    Facts are held in memory (about 3 kB an entity), documents are not. ``report(fraction, message)`` hears of every
     2 %. Raises ``DiskFullError``.
     """
     report(0.0, f"inventing {cfg.entities} entities")
