@@ -8,8 +8,8 @@ james mary john patricia robert jennifer michael linda david elizabeth william b
 thomas sarah charles karen anna maria olga ivan pierre jean marie hans peter klaus ingrid erik lars sofia elena carlos
 juan smith johnson williams brown jones garcia miller davis martinez wilson anderson taylor moore jackson martin lee
 thompson white harris clark lewis walker hall young king wright scott green baker adams nelson hill campbell mitchell
-roberts mueller schmidt schneider fischer weber meyer wagner becker rossi russo ferrari esposito dubois laurent moreau novak
-svoboda kowalski nowak ivanov petrov sidorov hansen johansen olsen larsen andersson karlsson nilsson virtanen nagy
+roberts mueller schmidt schneider fischer weber meyer wagner becker rossi russo ferrari esposito dubois laurent moreau
+novak svoboda kowalski nowak ivanov petrov sidorov hansen johansen olsen larsen andersson karlsson nilsson virtanen nagy
 kovacs london paris berlin madrid rome vienna prague oslo boston chicago york moscow dublin lisbon geneva zurich milan
 naples
 """

@@ -22,7 +22,7 @@ BOUNDARY = -1
 
 
 class Labelled(NamedTuple):
-    """Tokens of one document and whether each is factual (judged by its first character that is no space)."""
+    """Tokens of one document and whether each is factual (judged by its first character that is no space, if any)."""
 
     ids: list[int]
     factual: list[bool]
@@ -38,8 +38,8 @@ def labelled(world: WrittenWorld) -> list[Labelled]:
         for start, end, _ in row["facts"]:
             marked[start:end] = True
         encoding = tokenizer.encode(text)
-        starts = [end - len(text[start:end].lstrip()) for start, end in encoding.offsets]
-        found.append(Labelled(encoding.ids, [bool(marked[start]) for start in starts]))
+        inside = [(end - len(text[start:end].lstrip()), end) for start, end in encoding.offsets]
+        found.append(Labelled(encoding.ids, [start < end and bool(marked[start]) for start, end in inside]))
     return found
 
 
