@@ -1,9 +1,11 @@
 """The command ``lacewing``. Imports nothing heavy until it knows what is wanted: ``--help`` answers at once."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from components.core.errors import InputError, LacewingError
@@ -117,13 +119,25 @@ def _run(name: str, overrides: list[str], dry: bool) -> int:
         return _dry_run(name, preset, overrides)
     _compose(preset, overrides)  # a mistake is told at once, before Prefect has started
     from flows.up import use_running_server
+    from flows.workspace import make_workspace
 
+    make_workspace()
     use_running_server()
+    end_in_order_on_sigterm()
     # Prefect's own lines go to its server; the terminal shows ours, and an error once.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     summary: dict[str, Any] = getattr(import_module(f"flows.{name}"), name)(preset=preset, overrides=overrides)
     release = summary["release"]
     return REFUSED if release and not release["promoted"] else 0
+
+
+def end_in_order_on_sigterm() -> None:
+    """Let SIGTERM end the process as an exception would, or Prefect's temporary server would outlive it."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
 
 
 def split_preset(overrides: Sequence[str]) -> tuple[str, list[str]]:

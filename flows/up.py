@@ -17,7 +17,7 @@ from components.core.errors import ServiceError
 from conf.schema import UpConfig
 from flows import console
 from flows.ports import answers, ensure_free, wait_until_answers
-from flows.workspace import workspace_folder
+from flows.workspace import make_workspace, workspace_folder
 
 STOP_TIMEOUT_SECONDS = 120  # a worker passes the stop on to a training run, which saves a checkpoint
 LOG_TAIL_LINES = 15
@@ -53,6 +53,7 @@ def up(config: UpConfig) -> int:
     """Start the three services, say where they are, and wait; Ctrl-C or SIGTERM stops all of them."""
     ensure_free(config.host, config.prefect_port, "prefect_port")
     ensure_free(config.host, config.mlflow_port, "mlflow_port")
+    make_workspace()
     prefect, mlflow = _addresses(config)
     api = {"PREFECT_API_URL": f"{prefect}/api", "PREFECT_UI_API_URL": f"{prefect}/api"}
 

@@ -24,6 +24,14 @@ def workspace_folder() -> Path:
     return Path(os.environ.get(WORKSPACE) or "workspace").absolute()
 
 
+def make_workspace() -> Path:
+    """Create the workspace; Prefect's server makes its own folder in it, but not the workspace itself."""
+    folder = workspace_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def artifact_folder(stage: str, key: str) -> Path:
     """Where the result of ``stage`` with this key lies, whether or not it exists yet."""
     return workspace_folder() / "artifacts" / stage / key[:16]

@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from prefect import flow
 
@@ -14,6 +15,7 @@ from components.core.artifact import Artifact
 from components.core.errors import InputError
 from conf.schema import ProjectConfig
 from flows.stage import FlowRun, Stage, StageFailedError
+from flows.workspace import make_workspace
 from tests.core.probe_stage import ProbeConfig
 
 pytestmark = pytest.mark.xdist_group("prefect")
@@ -24,6 +26,8 @@ PROBE = Stage("probe", "tests.core.probe_stage:stage", "tests.core.probe_stage:P
 def run_probe(config: ProbeConfig, *inputs: Artifact, stage: Stage = PROBE) -> FlowRun:
     """One flow with one stage."""
     run = FlowRun("test", "world", [], ProjectConfig())
+
+    make_workspace()
 
     @flow(name="probe")
     def probe() -> None:
@@ -102,7 +106,12 @@ def test_two_flows_with_the_same_key_make_it_once(workspace: Path) -> None:
 
 
 def test_a_stopped_flow_stops_its_stage(workspace: Path) -> None:
-    program = "from tests.flows.test_stage import run_probe, ProbeConfig\nrun_probe(ProbeConfig(end='sleeps'))"
+    program = (
+        "from flows.cli import end_in_order_on_sigterm\n"
+        "from tests.flows.test_stage import run_probe, ProbeConfig\n"
+        "end_in_order_on_sigterm()\n"
+        "run_probe(ProbeConfig(end='sleeps'))"
+    )
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
     try:
         deadline = time.monotonic() + 90
@@ -110,18 +119,16 @@ def test_a_stopped_flow_stops_its_stage(workspace: Path) -> None:
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.1)
-        worker = children(process.pid, "components.core.worker")
-        assert len(worker) == 1
+        below = [*children(process.pid, "components.core.worker"), *children(process.pid, "prefect.server")]
+        assert len(below) == 2
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=60)
         assert process.returncode != 0
-        assert not Path(f"/proc/{worker[0]}").exists()
+        assert [pid for pid in below if psutil.pid_exists(pid)] == []
     finally:
         process.kill()
 
 
 def children(pid: int, words: str) -> list[int]:
     """Processes below ``pid`` whose command line holds ``words``."""
-    import psutil
-
     return [child.pid for child in psutil.Process(pid).children(recursive=True) if words in " ".join(child.cmdline())]
