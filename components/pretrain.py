@@ -54,11 +54,12 @@ def stage(run: Run, cfg: PretrainConfig, prepared: Artifact) -> Artifact:
     checkpoints = Checkpoints(run.folder / CHECKPOINTS, cfg.trainer.checkpoint_every_steps, history)
     trainer = lightning_trainer(cfg.trainer, device, precision, run.folder, [history, checkpoints])
     data = ShardData(shards, cfg, ranks=trainer.world_size)
-    print(
-        f"{cfg.model.name}: {cfg.model.parameters(shards.vocab_size):,} parameters, {precision} on {device.type}; "
-        f"MFU is against {denominator.flops_per_second / 1e12:.3f} TFLOP/s ({denominator.source})",
-        file=sys.stderr,
-    )
+    if trainer.is_global_zero:
+        print(
+            f"{cfg.model.name}: {cfg.model.parameters(shards.vocab_size):,} parameters, {precision} on {device.type}; "
+            f"MFU is against {denominator.flops_per_second / 1e12:.3f} TFLOP/s ({denominator.source})",
+            file=sys.stderr,
+        )
     trainer.fit(module, datamodule=data, ckpt_path=checkpoints.path if checkpoints.path.exists() else None)
     if history.validated_step < cfg.trainer.max_steps:
         trainer.validate(module, datamodule=data, verbose=False)

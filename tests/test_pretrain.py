@@ -253,6 +253,27 @@ def test_a_full_disk_keeps_the_previous_checkpoint_and_names_the_place(prepared:
     assert_bit_equal(weights(whole.folder), weights(stage(Run.local(folder), cfg, prepared).folder))
 
 
+def test_a_run_that_ended_before_it_was_sealed_is_sealed_without_training_again(
+    prepared: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = config(max_steps=25)
+
+    def fail(*_: object) -> None:
+        raise DiskFullError("no room for the weights")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("components.pretrain.save_model", fail)
+        with pytest.raises(DiskFullError):
+            stage(Run.local(tmp_path / "run"), cfg, prepared)
+    before = read_history(tmp_path / "run" / "history.jsonl")
+    artifact = stage(Run.local(tmp_path / "run"), cfg, prepared)
+    after = read_history(artifact.path("history.jsonl"))
+    assert [row for row in after if "loss" in row] == [row for row in before if "loss" in row]
+    assert artifact.metrics["validation_loss"] == before[-1]["validation_loss"]
+    assert artifact.metrics["tokens_per_second"] > 0
+    assert_bit_equal(weights(stage(Run.local(tmp_path / "whole"), cfg, prepared).folder), weights(artifact.folder))
+
+
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 half of one"])
 def test_an_unreadable_checkpoint_is_named_with_what_to_do(prepared: Artifact, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "run" / "checkpoints" / CHECKPOINT

@@ -106,7 +106,7 @@ class Checkpoints(lightning.Callback):  # type: ignore[misc]
             return
         stopping = trainer.strategy.reduce_boolean_decision(self._stop_signal is not None, all=False)
         if stopping or step % self.every_steps == 0:
-            self.history.require_finite()
+            self.history.require_finite(trainer)
             with self.history.paused():
                 trainer.save_checkpoint(self.path)
             self.saved_step = step

@@ -37,6 +37,8 @@ class History(lightning.Callback):  # type: ignore[misc]
         self.config = config
         self.tokens_per_step = tokens_per_step
         self.progress_bar = progress_bar
+        self.validated_step = 0
+        """The step after which the validation split was last looked at in this process."""
         self._step = 0
         self._losses: list[Tensor] = []
         self._sum: Tensor | None = None
@@ -96,15 +98,11 @@ class History(lightning.Callback):  # type: ignore[misc]
         assert isinstance(pl_module, LanguageModel)
         if self._mark is not None:
             self._mark += time.perf_counter() - self._validation_began
+        self.validated_step = self._step
         if trainer.is_global_zero:
             self._append({"step": self._step, **pl_module.validation})
             self._show({"validation": f"{pl_module.validation['validation_loss']:.3f}"})
             self.run.log(pl_module.validation, self._step)
-
-    @property
-    def validated_step(self) -> int:
-        """The last step after which the validation split was looked at; 0 if never."""
-        return max((row["step"] for row in read_history(self.path) if "validation_loss" in row), default=0)
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         if self._bar is not None:
@@ -119,9 +117,14 @@ class History(lightning.Callback):  # type: ignore[misc]
         if self._mark is not None:
             self._mark += time.perf_counter() - began
 
-    def require_finite(self) -> list[float]:
-        """The losses since the last row; raises ``InputError`` naming the first step whose loss is no number."""
-        losses: list[float] = torch.stack(self._losses).tolist() if self._losses else []
+    def require_finite(self, trainer: lightning.Trainer) -> list[float]:
+        """The losses since the last row, as means over all ranks.
+
+        Raises ``InputError`` naming the first step whose loss is no number.
+        """
+        if not self._losses:
+            return []
+        losses: list[float] = trainer.strategy.reduce(torch.stack(self._losses), reduce_op="mean").tolist()
         for index, loss in enumerate(losses):
             if not math.isfinite(loss):
                 raise InputError(
@@ -133,7 +136,7 @@ class History(lightning.Callback):  # type: ignore[misc]
         return losses
 
     def _log(self, trainer: lightning.Trainer, module: LanguageModel) -> None:
-        losses = self.require_finite()
+        losses = self.require_finite(trainer)
         now = time.perf_counter()
         row = {
             "step": self._step,
