@@ -44,7 +44,7 @@ lint: $(VENV)/dev  ## style, types, import boundaries
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 quick-test: lint  ## lint and the quick tests
 	$(BIN)/pytest -m "not slow and not gpu and not browser" -n 2 --dist loadgroup

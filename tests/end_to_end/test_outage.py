@@ -1,0 +1,56 @@
+"""Services that are away do not cost work: the run finishes, says what was not sent, and sends it later."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import Place
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end-to-end")]
+
+SMALL = ["data.world.entities=200", "data.vocab_size=1024"]
+
+
+@pytest.fixture
+def nobody() -> str:
+    """An address on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def test_mlflow_and_the_dvc_remote_are_away_and_come_back(tmp_path: Path, nobody: str) -> None:
+    place = Place(tmp_path / "workspace", tmp_path / "sockets.log")
+    (tmp_path / "disk").write_text("a file where the folder of the remote should be")
+    away = place.run("prepare", *SMALL, f"tracking.uri={nobody}", f"versioning.remote={tmp_path / 'disk' / 'remote'}")
+    assert away.returncode == 0, away.stderr
+    assert nobody in away.stderr
+    assert "lacewing sync" in away.stderr
+    assert "prepare ran" in away.stdout
+
+    (tmp_path / "disk").unlink()
+    sent = place.run("sync", f"versioning.remote={tmp_path / 'disk' / 'remote'}")
+    assert sent.returncode == 0, sent.stderr
+    assert "pushed to" in sent.stdout
+    assert "mlflow.db" in sent.stdout
+    again = place.run("sync", f"versioning.remote={tmp_path / 'disk' / 'remote'}")
+    assert "nothing to send" in again.stdout
+
+
+def test_a_release_without_its_registry_fails_by_name_and_keeps_the_work(tmp_path: Path, nobody: str) -> None:
+    place = Place(tmp_path / "workspace", tmp_path / "sockets.log")
+    steps = ["trainer.max_steps=4", "trainer.validate_every_steps=4"]
+    done = place.run("pipeline", *SMALL, *steps, f"tracking.uri={nobody}")
+    assert done.returncode == 6
+    assert nobody in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(path.parent.parent.name for path in place.workspace.glob("artifacts/*/*/artifact.json")) == [
+        "assess",
+        "bundle",
+        "prepare",
+        "pretrain",
+    ]
+    again = place.run("pipeline", *SMALL, *steps)  # the registry is back: nothing is done twice
+    assert again.returncode == 0, again.stderr
+    assert "prepare skipped, pretrain skipped, assess skipped, bundle skipped" in again.stdout.replace("\n", " ")
