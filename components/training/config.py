@@ -21,17 +21,17 @@ class TrainerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    max_steps: PositiveInt = 400
+    max_steps: PositiveInt = 600
     """Optimizer steps."""
-    batch_size: PositiveInt = 16
+    batch_size: PositiveInt = 8
     """Sequences per optimizer step, over all devices; each has model.context_length tokens."""
-    micro_batch_size: PositiveInt = 16
+    micro_batch_size: PositiveInt = 8
     """Sequences per forward pass on one device; gradients are accumulated until batch_size is reached."""
     learning_rate: PositiveFloat = 3e-3
     """Peak learning rate of AdamW."""
     minimum_learning_rate_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
     """The cosine ends at this fraction of the peak."""
-    warmup_steps: NonNegativeInt = 40
+    warmup_steps: NonNegativeInt = 60
     """Optimizer steps of linear warm-up before the cosine."""
     weight_decay: NonNegativeFloat = 0.1
     """Decoupled decay of matrices; norm weights are not decayed."""
@@ -55,7 +55,7 @@ class TrainerConfig(BaseModel):
     """CPU threads per process; 0 takes one per physical core that this process may use."""
     log_every_steps: PositiveInt = 10
     """Optimizer steps between two rows of the history; each row waits for the device once."""
-    validate_every_steps: PositiveInt = 100
+    validate_every_steps: PositiveInt = 150
     """Optimizer steps between two looks at the validation split."""
     validation_batches: PositiveInt = 16
     """Micro-batches of the validation split to look at each time, always the same ones."""
