@@ -286,9 +286,11 @@ def test_an_unreadable_checkpoint_is_named_with_what_to_do(prepared: Artifact, t
 
 def test_a_diverging_loss_stops_with_its_step_and_saves_nothing_spoilt(prepared: Artifact, tmp_path: Path) -> None:
     cfg = config(learning_rate=1e12, gradient_clip=1e12, warmup_steps=0, log_every_steps=10, checkpoint_every_steps=10)
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with pytest.raises(InputError, match=r"loss became (nan|inf) at step \d+ of 24.*trainer.learning_rate"):
         stage(Run.local(tmp_path / "run"), cfg, prepared)
     assert not (tmp_path / "run" / "checkpoints" / CHECKPOINT).exists()
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
 
 
 def test_a_corpus_smaller_than_one_batch_is_refused_before_anything_is_written(

@@ -121,6 +121,11 @@ class Checkpoints(lightning.Callback):  # type: ignore[misc]
             signal.signal(number, handler)
         self._previous = {}
 
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        self.teardown(trainer, pl_module, "fit")  # which Lightning leaves out after an error
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._stop_signal is not None:
             signal.signal(number, signal.SIG_DFL)

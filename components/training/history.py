@@ -109,6 +109,11 @@ class History(lightning.Callback):  # type: ignore[misc]
             self._bar.close()
             self._bar = None
 
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        self.teardown(trainer, pl_module, "fit")  # which Lightning leaves out after an error
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Leave the time inside out of the training speed."""
