@@ -201,7 +201,7 @@ def trainer(config: ModelConfig, threads: int) -> Iterator[Figure]:
         folder = Path(name)
         prepared = small_world(folder / "prepared")
         shards = ShardSet.open(prepared.path("shards"))
-        settings = TrainerConfig(max_steps=steps, warmup_steps=0, threads=threads)
+        settings = TrainerConfig(max_steps=steps, warmup_fraction=0.0, threads=threads)
         cfg = PretrainConfig(model=config, trainer=settings)
         chosen = chosen_precision(settings.precision, torch.device("cpu"))
         for _ in range(turns):
@@ -229,7 +229,12 @@ def trainer(config: ModelConfig, threads: int) -> Iterator[Figure]:
 def resume(config: ModelConfig, threads: int) -> Iterator[Figure]:
     """Three runs of one configuration in processes of their own; two of them killed at a random step."""
     settings = TrainerConfig(
-        max_steps=30, warmup_steps=3, threads=threads, log_every_steps=1, checkpoint_every_steps=4, validation_batches=1
+        max_steps=30,
+        warmup_fraction=0.1,
+        threads=threads,
+        log_every_steps=1,
+        checkpoint_every_steps=4,
+        validation_batches=1,
     )
     cfg = PretrainConfig(model=config, trainer=settings)
     with tempfile.TemporaryDirectory() as name:

@@ -39,7 +39,7 @@ def config(**trainer: object) -> PretrainConfig:
         "max_steps": 24,
         "batch_size": 8,
         "micro_batch_size": 4,
-        "warmup_steps": 4,
+        "warmup_fraction": 0.25,
         "learning_rate": 1e-2,
         "precision": "32-true",
         "threads": 1,
@@ -285,7 +285,8 @@ def test_an_unreadable_checkpoint_is_named_with_what_to_do(prepared: Artifact, t
 
 
 def test_a_diverging_loss_stops_with_its_step_and_saves_nothing_spoilt(prepared: Artifact, tmp_path: Path) -> None:
-    cfg = config(learning_rate=1e12, gradient_clip=1e12, warmup_steps=0, log_every_steps=10, checkpoint_every_steps=10)
+    rates = {"learning_rate": 1e12, "gradient_clip": 1e12, "warmup_fraction": 0.0}
+    cfg = config(**rates, log_every_steps=10, checkpoint_every_steps=10)
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with pytest.raises(InputError, match=r"loss became (nan|inf) at step \d+ of 24.*trainer.learning_rate"):
         stage(Run.local(tmp_path / "run"), cfg, prepared)
@@ -322,3 +323,17 @@ def test_lightning_says_nothing_of_its_own(prepared: Artifact, tmp_path: Path) -
     lines = [line for line in stderr.replace("\r", "\n").splitlines() if line.strip()]
     assert all(line.startswith(("pretrain:", "tiny:")) for line in lines), stderr
     assert any("MFU is against" in line and "TFLOP/s" in line for line in lines)
+
+
+def test_two_processes_train_the_model_that_one_trains(prepared: Artifact, tmp_path: Path) -> None:
+    """Distributed data parallelism, started as the flow starts it: the ranks share the folder and its lock."""
+    folders = {devices: tmp_path / str(devices) for devices in (1, 2)}
+    for devices, folder in folders.items():
+        folder.mkdir()
+        write_request(folder, request(folder, config(devices=devices, max_steps=6), prepared))
+        command = [sys.executable, "-m", "components.core.worker", str(folder)]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+    one, two = (Artifact.open(folder).verify().metrics for folder in folders.values())
+    assert two["tokens"] == one["tokens"]
+    assert two["validation_loss"] == pytest.approx(one["validation_loss"], rel=1e-4)

@@ -10,6 +10,8 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -55,8 +57,7 @@ def main(folder: Path, follow_parent: bool = False) -> int:
     """
     if follow_parent:
         threading.Thread(target=_stop_at_end_of_input, name="parent-watch", daemon=True).start()
-    with FileLock(folder / LOCK, timeout=ORPHAN_TIMEOUT_SECONDS):
-        (folder / ERROR).unlink(missing_ok=True)
+    with _sole_worker(folder):
         request = Request.model_validate_json((folder / REQUEST).read_bytes())
         try:
             config = _named(request.config_type).model_validate(request.config)
@@ -70,6 +71,20 @@ def main(folder: Path, follow_parent: bool = False) -> int:
             write_json(folder / ERROR, {"type": "bug", "message": text, "traceback": traceback.format_exc()})
             raise
     return 0
+
+
+@contextmanager
+def _sole_worker(folder: Path) -> Iterator[None]:
+    """Keep other workers out of ``folder``, all but the ranks of this very run.
+
+    Lightning starts the other ranks of a distributed run by running this command again; the first holds the lock.
+    """
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        yield
+        return
+    with FileLock(folder / LOCK, timeout=ORPHAN_TIMEOUT_SECONDS):
+        (folder / ERROR).unlink(missing_ok=True)
+        yield
 
 
 def _stop_at_end_of_input() -> None:

@@ -31,8 +31,8 @@ class TrainerConfig(BaseModel):
     """Peak learning rate of AdamW."""
     minimum_learning_rate_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
     """The cosine ends at this fraction of the peak."""
-    warmup_steps: NonNegativeInt = 60
-    """Optimizer steps of linear warm-up before the cosine."""
+    warmup_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Share of max_steps that is linear warm-up before the cosine."""
     weight_decay: NonNegativeFloat = 0.1
     """Decoupled decay of matrices; norm weights are not decayed."""
     beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
@@ -63,6 +63,11 @@ class TrainerConfig(BaseModel):
     """Optimizer steps between two checkpoints; only the last one is kept, and none after success."""
 
     @property
+    def warmup_steps(self) -> int:
+        """Optimizer steps of linear warm-up; fewer than max_steps."""
+        return int(self.warmup_fraction * self.max_steps)
+
+    @property
     def accumulation(self) -> int:
         """Forward passes per optimizer step on each device."""
         return self.batch_size // (self.micro_batch_size * self.devices)
@@ -74,8 +79,6 @@ class TrainerConfig(BaseModel):
                 f"batch_size {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size} "
                 f"times devices {self.devices}"
             )
-        if self.warmup_steps >= self.max_steps:
-            raise ValueError(f"warmup_steps {self.warmup_steps} leaves nothing of max_steps {self.max_steps}")
         return self
 
 

@@ -136,7 +136,7 @@ class History(lightning.Callback):  # type: ignore[misc]
                     f"the loss became {loss} at step {self._step - len(losses) + 1 + index} of "
                     f"{self.config.max_steps}: training has diverged and stops. "
                     f"Lower trainer.learning_rate (given: {self.config.learning_rate:g}), raise "
-                    f"trainer.warmup_steps (given: {self.config.warmup_steps}) or set trainer.precision=32-true"
+                    f"trainer.warmup_fraction (given: {self.config.warmup_fraction:g}) or set trainer.precision=32-true"
                 )
         return losses
 

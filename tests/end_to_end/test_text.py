@@ -22,9 +22,8 @@ def test_real_text_becomes_a_served_registered_model(tmp_path_factory: pytest.Te
         "experiment=text",
         f"data.sources=[{BIOGRAPHIES}]",
         "trainer.max_steps=60",
-        "trainer.warmup_steps=6",
         "trainer.validate_every_steps=30",
-        "assess.scoring.max_documents=40",
+        "assess.max_documents=40",
     )
     assert done.returncode == 0, done.stderr
     assert "lacewing version 1, champion" in done.stdout

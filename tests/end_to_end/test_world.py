@@ -19,7 +19,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end-to-end")]
 SMALL = [
     "data.world.entities=300",
     "trainer.max_steps=40",
-    "trainer.warmup_steps=4",
     "trainer.validate_every_steps=20",
     "assess.questions.max_questions=20",
 ]
@@ -69,7 +68,7 @@ def test_dry_run_says_what_a_change_would_cost_and_runs_nothing(
 
 
 def test_a_worse_model_is_refused_with_its_reason(place: Place, first_run: subprocess.CompletedProcess[str]) -> None:
-    worse = place.run("pipeline", *SMALL, "trainer.max_steps=4", "trainer.warmup_steps=1")
+    worse = place.run("pipeline", *SMALL, "trainer.max_steps=4")
     assert worse.returncode == 3, worse.stderr
     assert "challenger" in worse.stdout
     assert "worse" in worse.stdout

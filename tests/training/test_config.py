@@ -12,7 +12,7 @@ from components.training.config import PretrainConfig, TrainerConfig
     [
         ({"batch_size": 16, "micro_batch_size": 5}, "batch_size 16 is not a multiple of micro_batch_size 5"),
         ({"batch_size": 16, "micro_batch_size": 16, "devices": 2}, "times devices 2"),
-        ({"max_steps": 10, "warmup_steps": 10}, "leaves nothing of max_steps"),
+        ({"warmup_fraction": 1.0}, "less than 1"),
         ({"learning_rate": 0}, "greater than 0"),
         ({"learning_rate": "fast"}, "valid number"),
         ({"max_steps": -1}, "greater than 0"),

@@ -18,7 +18,7 @@ def test_only_matrices_decay() -> None:
 
 
 def test_the_rate_warms_up_in_a_line_then_falls_in_a_cosine_to_its_floor() -> None:
-    config = TrainerConfig(max_steps=100, warmup_steps=10, minimum_learning_rate_fraction=0.1)
+    config = TrainerConfig(max_steps=100, warmup_fraction=0.1, minimum_learning_rate_fraction=0.1)
     rates = [learning_rate_factor(step, config) for step in range(100)]
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert rates[10] == 1.0
@@ -27,7 +27,7 @@ def test_the_rate_warms_up_in_a_line_then_falls_in_a_cosine_to_its_floor() -> No
     assert (rates[54] + rates[55]) / 2 == pytest.approx(0.55, abs=0.01)
 
 
-@pytest.mark.parametrize(("max_steps", "warmup_steps"), [(1, 0), (2, 1), (2, 0), (3, 2)])
-def test_very_short_runs_have_a_rate_for_every_step(max_steps: int, warmup_steps: int) -> None:
-    config = TrainerConfig(max_steps=max_steps, warmup_steps=warmup_steps)
+@pytest.mark.parametrize(("max_steps", "warmup_fraction"), [(1, 0.0), (1, 0.9), (2, 0.5), (2, 0.0), (3, 0.7)])
+def test_very_short_runs_have_a_rate_for_every_step(max_steps: int, warmup_fraction: float) -> None:
+    config = TrainerConfig(max_steps=max_steps, warmup_fraction=warmup_fraction)
     assert all(0 < learning_rate_factor(step, config) <= 1 for step in range(max_steps + 1))
