@@ -57,9 +57,10 @@ def up(config: UpConfig) -> int:
     prefect, mlflow = _addresses(config)
     api = {"PREFECT_API_URL": f"{prefect}/api", "PREFECT_UI_API_URL": f"{prefect}/api"}
 
-    previous = signal.signal(signal.SIGTERM, _interrupt)
     with ExitStack() as stack:
-        stack.callback(signal.signal, signal.SIGTERM, previous)
+        # Both by hand: a background job of a shell starts with SIGINT ignored, and its children inherit that.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            stack.callback(signal.signal, number, signal.signal(number, _interrupt))
         servers = [
             _start(stack, "prefect", _prefect_command(config), api),
             _start(stack, "mlflow", _mlflow_command(config), {}),
