@@ -27,13 +27,6 @@ WIDTH, HEIGHT = 1440, 900
 # A page of these UIs goes on loading after the document is complete.
 SETTLE_SECONDS = 8
 RUN_TIMEOUT_SECONDS = 900
-# MLflow opens a chat panel beside every page; it hides what the picture is of.
-CLOSE_ASSISTANT = """
-const panel = [...document.querySelectorAll("*")].find(e => e.childElementCount === 0
-                                                          && e.textContent === "MLflow Assistant");
-const buttons = panel ? panel.parentElement.parentElement.parentElement.querySelectorAll("button") : [];
-if (buttons.length) buttons[buttons.length - 1].click();
-"""
 
 
 def main() -> None:
@@ -49,8 +42,6 @@ def main() -> None:
         }.items():
             driver.get(address)
             time.sleep(SETTLE_SECONDS)
-            driver.execute_script(CLOSE_ASSISTANT)
-            time.sleep(1)
             driver.save_screenshot(str(IMAGES / f"{name}.png"))
             print(f"{name}.png  {address}")
 

@@ -164,3 +164,10 @@ def test_no_process_of_the_whole_flow_spoke_to_another_machine(
     commands = place.watched_commands()
     for process in ("lacewing", "prefect.server", "components.core.worker", "components.deployment.server"):
         assert process in commands
+
+
+def test_multirun_runs_every_combination(place: Place) -> None:
+    swept = place.run("prepare", "--multirun", "data.vocab_size=512,1024", "data.world.entities=150")
+    assert swept.returncode == 0, swept.stderr
+    assert swept.stdout.count("prepare ran") == 2
+    assert "vocab_size 512 -> 1024" in swept.stderr
