@@ -45,7 +45,8 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, subpro
             time.sleep(0.5)
         yield place, process, f"http://127.0.0.1:{prefect}", f"http://127.0.0.1:{mlflow}"
     finally:
-        process.kill()
+        process.terminate()  # not kill: its services would outlive it
+        process.wait(timeout=130)
 
 
 def summary_of(api: str, flow_run_id: str) -> str:
