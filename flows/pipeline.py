@@ -3,20 +3,9 @@
 from prefect import flow
 
 from conf.compose import Preset
-from flows.assess import assess_model
 from flows.outcome import Summary, finished
-from flows.prepare import prepare_data
-from flows.pretrain import pretrain_model
-from flows.release import release_model
-from flows.stage import FlowRun, opened
-
-
-def whole_line(run: FlowRun) -> None:
-    """The stages in order; each is skipped when its result is there already."""
-    data = prepare_data(run)
-    model = pretrain_model(run, data)
-    scores = assess_model(run, model, data)
-    release_model(run, model, data, scores)
+from flows.release import whole_line
+from flows.stage import opened
 
 
 @flow(name="pipeline", validate_parameters=True)

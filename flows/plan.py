@@ -8,9 +8,9 @@ from flows.stage import FlowRun, opened
 def plan(flow: str, preset: str, overrides: list[str]) -> FlowRun:
     """Say for each stage of ``flow`` whether it would run; nothing is run and nothing is written."""
     from flows.assess import assess_model
-    from flows.pipeline import whole_line
     from flows.prepare import prepare_data
     from flows.pretrain import pretrain_model
+    from flows.release import whole_line
 
     def up_to_assess(run: FlowRun) -> None:
         data = prepare_data(run)

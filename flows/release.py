@@ -76,6 +76,14 @@ def _verdict(run: FlowRun, registry: Registry, bundle: Artifact, data: Artifact)
     return Verdict(bool(decision["promote"]), str(decision["reason"]))
 
 
+def whole_line(run: FlowRun) -> None:
+    """The stages in order; each is skipped when its result is there already."""
+    data = prepare_data(run)
+    model = pretrain_model(run, data)
+    scores = assess_model(run, model, data)
+    release_model(run, model, data, scores)
+
+
 @flow(name="release", validate_parameters=True)
 def release(preset: Preset = Preset.world, overrides: list[str] = []) -> Summary:  # noqa: B006 (the form needs a list)
     """Prepare, train and measure what is missing, then gate, register, try and promote the model.
@@ -85,7 +93,5 @@ def release(preset: Preset = Preset.world, overrides: list[str] = []) -> Summary
         overrides: Changes to it, each `key=value`, for example `release.gate.margin_bits_per_byte=0.01`.
     """
     with opened("release", preset, overrides) as run:
-        data = prepare_data(run)
-        model = pretrain_model(run, data)
-        release_model(run, model, data, assess_model(run, model, data))
+        whole_line(run)
         return finished(run)

@@ -1,7 +1,4 @@
-"""What people see in Prefect: a progress bar while a stage runs, a table when it has ended, reports as pages.
-
-Outside a flow run (a dry run, a test of one stage) there is nobody to show things to, and these do nothing.
-"""
+"""What people see in Prefect: a progress bar while a stage runs, a table when it has ended, reports as pages."""
 
 import time
 from collections.abc import Iterator, Mapping

@@ -6,7 +6,6 @@ result cache stays off, because it misses edited helper functions and lost files
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from components.core.errors import ArtifactError, LacewingError
 from components.core.identity import Identity
 from components.core.run import EVENTS
 from components.core.worker import ERROR, FOLLOW_PARENT, Request, write_request
-from conf.compose import compose_project, digest
+from conf.compose import compose_project, digest, leaves
 from conf.schema import ProjectConfig
 from flows import console
 from flows.workspace import artifact_folder
@@ -147,6 +146,7 @@ class FlowRun:
         from flows import seen, tracking
 
         started = time.monotonic()
+        status: Literal["ran", "skipped"]
         with only_writer(folder):
             reason = why_it_must_run(folder, identity)
             if reason is None:
@@ -156,7 +156,7 @@ class FlowRun:
             else:
                 status = "ran"
                 seen.tell(f"{stage.name:<10} runs: {reason}")
-                _clear_unless_resumable(folder, identity)
+                _clear_unless_resumable(folder)
                 with tracking.following(self, identity, folder) as follower, seen.progress(stage.name) as bar:
                     for event in _events_of_worker(stage, identity, config, inputs, folder):
                         follower.take(event)
@@ -164,7 +164,7 @@ class FlowRun:
                     artifact = Artifact.open(folder)
                     follower.finish(artifact)
                 seen.tell(f"{stage.name:<10} done in {console.duration(time.monotonic() - started)}")
-        outcome = Outcome(artifact, status, reason or UP_TO_DATE, time.monotonic() - started)  # type: ignore[arg-type]
+        outcome = Outcome(artifact, status, reason or UP_TO_DATE, time.monotonic() - started)
         self.outcomes[stage.name] = outcome
         seen.stage_table(stage.name, outcome)
         return artifact
@@ -186,7 +186,7 @@ def opened(flow: str, preset: str, overrides: list[str], dry: bool = False) -> I
 def why_it_must_run(folder: Path, identity: Identity) -> str | None:
     """Why the stage cannot be skipped, in words; ``None`` if its artifact is there and intact."""
     if not (folder / RECORD).exists():
-        if folder.exists() and any(folder.glob("checkpoints/*")):
+        if _has_checkpoint(folder):
             return "an earlier run was interrupted; resuming from its checkpoint"
         return _what_changed(folder, identity)
     try:
@@ -218,7 +218,7 @@ def _what_changed(folder: Path, identity: Identity) -> str:
     if not finished:
         return "first run"
     newest = Artifact.open(max(finished, key=lambda path: path.stat().st_mtime).parent).record.identity
-    old, new = _flat(newest.config), _flat(identity.config)
+    old, new = dict(leaves(newest.config)), dict(leaves(identity.config))
     changes = [f"{key} {old.get(key)} -> {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)]
     if newest.code != identity.code:
         changes.append("its code changed")
@@ -234,16 +234,13 @@ def _what_changed(folder: Path, identity: Identity) -> str:
     return "; ".join(changes) or "no finished artifact with this key"
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
+def _has_checkpoint(folder: Path) -> bool:
+    return any(folder.glob("checkpoints/*"))
 
 
-def _clear_unless_resumable(folder: Path, identity: Identity) -> None:
+def _clear_unless_resumable(folder: Path) -> None:
     """Empty the folder, but keep the checkpoints of an interrupted run: same key, so same config, code and data."""
-    if folder.exists() and ((folder / RECORD).exists() or not any(folder.glob("checkpoints/*"))):
+    if folder.exists() and ((folder / RECORD).exists() or not _has_checkpoint(folder)):
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -265,7 +262,7 @@ def _events_of_worker(
     events = _EventFile(folder / EVENTS)
     command = [sys.executable, "-m", "components.core.worker", str(folder), FOLLOW_PARENT]
     # A session of its own: Ctrl-C reaches the flow only, which then asks the stage to save and stop.
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=os.environ.copy())
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     try:
         while process.poll() is None:
             yield from events.new()

@@ -24,6 +24,7 @@ from components.core.atomic import write_text
 from components.core.errors import ServiceError
 from components.core.identity import Identity, digest_json
 from components.core.run import EVENTS
+from conf.compose import leaves
 from conf.services import TrackingConfig
 from flows import console, versioning
 from flows.connection import Connection
@@ -372,7 +373,8 @@ def send_parameters(connection: Connection, run_id: str, config: Mapping[str, An
     from mlflow.entities import Param
 
     # Values beyond MLflow's limit would be cut with a warning each; the whole config is in artifact.json.
-    parameters = [Param(name, value[:MAX_PARAMETER_CHARACTERS]) for name, value in flat(config)]
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in leaves(config)}
+    parameters = [Param(name, text[:MAX_PARAMETER_CHARACTERS]) for name, text in texts.items()]
     for start in range(0, len(parameters), MAX_PARAMETERS):
         connection.client.log_batch(run_id, params=parameters[start : start + MAX_PARAMETERS], synchronous=True)
 
@@ -382,15 +384,6 @@ def send_tags(connection: Connection, run_id: str, tags: Mapping[str, str]) -> N
     from mlflow.entities import RunTag
 
     connection.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()], synchronous=True)
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Leaves of a nested mapping as dotted names and text; lists as JSON."""
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value)
 
 
 def _data_sets(artifact: Artifact, context: str) -> list["DatasetInput"]:

@@ -88,14 +88,6 @@ def use_running_server() -> None:
         os.environ["PREFECT_API_URL"] = api
 
 
-def running_addresses() -> Mapping[str, str] | None:
-    """Addresses of the running Prefect and MLflow servers of this workspace, if `lacewing up` runs."""
-    if not _address_file().exists():
-        return None
-    addresses: Mapping[str, str] = json.loads(_address_file().read_text())
-    return addresses if answers(f"{addresses['mlflow']}/health") else None
-
-
 def _addresses(config: UpConfig) -> tuple[str, str]:
     return f"http://{config.host}:{config.prefect_port}", f"http://{config.host}:{config.mlflow_port}"
 

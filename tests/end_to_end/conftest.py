@@ -1,6 +1,7 @@
 """A place to run the command as a user would, with every socket of every process written down."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -57,6 +58,14 @@ class Place:
     def watched_commands(self) -> str:
         """Command lines of all processes that the log covers."""
         return "\n".join(line.split("\t")[3] for line in self.sockets.read_text().splitlines() if "\tstart\t" in line)
+
+
+def free_port() -> int:
+    """A loopback port on which nothing listens at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @pytest.fixture(scope="session")

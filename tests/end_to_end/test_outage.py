@@ -1,11 +1,10 @@
 """Services that are away do not cost work: the run finishes, says what was not sent, and sends it later."""
 
-import socket
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import Place
+from tests.end_to_end.conftest import Place, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end-to-end")]
 
@@ -15,9 +14,7 @@ SMALL = ["data.world.entities=200", "data.vocab_size=1024"]
 @pytest.fixture
 def nobody() -> str:
     """An address on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 def test_mlflow_and_the_dvc_remote_are_away_and_come_back(tmp_path: Path, nobody: str) -> None:

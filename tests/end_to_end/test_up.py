@@ -1,7 +1,6 @@
 """`lacewing up`: three services, one form, the same code and configuration as on the command line."""
 
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,18 +10,11 @@ import httpx
 import psutil
 import pytest
 
-from tests.end_to_end.conftest import COMMAND, Place
+from tests.end_to_end.conftest import COMMAND, Place, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end-to-end")]
 
 OVERRIDES = ["data.world.entities=200", "data.vocab_size=1024"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ One workspace for the whole module; the tests run in the order in which they are
 """
 
 import json
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.end_to_end.conftest import COMMAND, Place
+from tests.end_to_end.conftest import COMMAND, Place, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end-to-end")]
 
@@ -118,9 +117,7 @@ def test_a_version_of_the_data_comes_back_into_an_empty_workspace(
 
 @pytest.fixture(scope="module")
 def server(place: Place, first_run: subprocess.CompletedProcess[str]) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen([COMMAND, "serve", "model=champion", f"port={port}"], env=place.environment)
     address = f"http://127.0.0.1:{port}"
     try:
