@@ -47,10 +47,10 @@ lint: $(VENV)/dev  ## style, types, import boundaries
 	$(BIN)/lint-imports --no-logo
 
 quick-test: lint  ## lint and the quick tests
-	$(BIN)/pytest -m "not slow and not gpu and not browser" -n 2 --dist loadgroup
+	$(BIN)/pytest --timeout=600 -m "not slow and not gpu and not browser" -n 2 --dist loadgroup
 
 test: quick-test  ## everything CI runs: quick tests, then the end-to-end runs
-	$(BIN)/pytest -m "slow and not gpu and not browser"
+	$(BIN)/pytest --timeout=600 -m "slow and not gpu and not browser"
 
 bench: $(VENV)/dev  ## the measured claims, as ratios
 	$(BIN)/python -m benchmarks.prepare
