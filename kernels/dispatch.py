@@ -70,7 +70,7 @@ def resolved(
 
 
 def interpreted() -> bool:
-    """Does Triton's interpreter run the kernels (on the CPU, for tests)? Decided before the first kernel is imported."""
+    """Does Triton's interpreter run the kernels, on the CPU? Decided before the first kernel is imported."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
