@@ -1,0 +1,1 @@
+"""Those who answer a call, behind one interface (``base.Helper``)."""
