@@ -165,6 +165,6 @@ class CascadeConfig(BaseModel):
             raise ValueError("helper.kind=model needs helper.model, the folder of the larger model")
         if self.helper.kind == "endpoint" and not self.helper.url.startswith(("http://", "https://")):
             raise ValueError(
-                f"helper.kind=endpoint needs helper.url, for example http://127.0.0.1:8001/v1; given {self.helper.url!r}"
+                f"helper.kind=endpoint needs helper.url, such as http://127.0.0.1:8001/v1; given {self.helper.url!r}"
             )
         return self
