@@ -4,11 +4,28 @@ One root for all flows: a flow brings everything upstream of it up to date first
 an override means the same wherever it is typed. What a stage's key depends on is only its own section.
 """
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
 from components.data.config import DataConfig
+from components.delegation.config import (
+    CalibrateConfig,
+    CascadeConfig,
+    DelegateConfig,
+    DelegationConfig,
+    HelperConfig,
+    LabelConfig,
+    SelectionName,
+)
 from components.deployment.config import BundleConfig, ServeConfig, SmokeConfig
-from components.evaluation.config import AssessConfig, GateConfig
+from components.evaluation.config import (
+    AssessConfig,
+    BootstrapConfig,
+    CascadeAssessConfig,
+    FactsConfig,
+    GateConfig,
+)
 from components.model.config import ModelConfig
 from components.training.config import PretrainConfig, TrainerConfig
 from conf.services import TrackingConfig, VersioningConfig
@@ -29,6 +46,26 @@ class ReleaseConfig(BaseModel):
     """Promote a model again although someone rolled it back before."""
 
 
+class CompareConfig(BaseModel):
+    """`lacewing compare`: which ways of choosing the delegated tokens are trained side by side."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    selections: list[SelectionName] = ["ntp", "loss", "random", "fact", "lacy", "helper_gain", "defer"]
+    """Selections to train, all on the same data."""
+    match: list[Literal["steps", "gradient_tokens"]] = ["steps"]
+    """Under equal optimizer steps, under equal tokens with a ground-truth gradient, or both."""
+    seeds: list[NonNegativeInt] = [0, 1, 2]
+    """Seeds of the trainer; intervals are over them."""
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "CompareConfig":
+        for name, values in (("selections", self.selections), ("match", self.match), ("seeds", self.seeds)):
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"compare.{name} needs at least one value, each once; given {values}")
+        return self
+
+
 class ProjectConfig(BaseModel):
     """Everything a flow can be told."""
 
@@ -40,8 +77,20 @@ class ProjectConfig(BaseModel):
     """Shape of the network; presets: `model=quick`, `10m`, `30m`, `124m`, `334m`, `1b`."""
     trainer: TrainerConfig = TrainerConfig()
     """The training loop."""
+    label: LabelConfig = LabelConfig()
+    """Which tokens state facts."""
+    delegation: DelegationConfig = DelegationConfig()
+    """Which of them the model learns to ask for."""
+    calibrate: CalibrateConfig = CalibrateConfig()
+    """From call budget to threshold."""
+    cascade: CascadeConfig = CascadeConfig()
+    """How small model and helper answer together."""
     assess: AssessConfig = AssessConfig()
     """How the trained model is measured."""
+    facts: FactsConfig = FactsConfig()
+    """How right its facts are, alone and with the helper."""
+    compare: CompareConfig = CompareConfig()
+    """What `lacewing compare` trains side by side."""
     release: ReleaseConfig = ReleaseConfig()
     """Gate, registration, smoke test and promotion."""
     tracking: TrackingConfig = TrackingConfig()
@@ -53,6 +102,30 @@ class ProjectConfig(BaseModel):
     def pretrain(self) -> PretrainConfig:
         """The slice that the pretraining stage sees."""
         return PretrainConfig(model=self.model, trainer=self.trainer)
+
+    @property
+    def delegate(self) -> DelegateConfig:
+        """The slice that the delegation stage sees."""
+        asked = self.delegation.selection in ("helper_gain", "defer")  # the others train alike whoever will answer
+        helper = (
+            HelperConfig(kind=self.cascade.helper.kind, model=self.cascade.helper.model) if asked else HelperConfig()
+        )
+        return DelegateConfig(model=self.model, trainer=self.trainer, delegation=self.delegation, helper=helper)
+
+    @property
+    def bundle(self) -> BundleConfig:
+        """The slice that the bundle sees: what is registered knows whom to ask, and how often."""
+        return self.release.bundle.model_copy(update={"cascade": self.cascade})
+
+    @property
+    def comparison(self) -> BootstrapConfig:
+        """The slice that the table of `compare` sees."""
+        return BootstrapConfig(confidence=self.facts.confidence, resamples=self.facts.resamples, seed=self.facts.seed)
+
+    @property
+    def cascade_assess(self) -> CascadeAssessConfig:
+        """The slice that the assessment of the cascade sees."""
+        return CascadeAssessConfig(facts=self.facts, cascade=self.cascade)
 
 
 class ServeCommandConfig(ServeConfig):

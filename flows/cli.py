@@ -17,6 +17,9 @@ FLOWS = {
     "pipeline": "raw text to a served, registered model: all of the below",
     "prepare": "sources to documents, tokenizer and packed shards",
     "pretrain": "train a decoder from scratch on the shards",
+    "label": "mark the tokens that state facts",
+    "delegate": "teach the model when to ask; threshold and worth of asking by call budget",
+    "compare": "all ways of choosing what to ask, side by side over several seeds, in one table",
     "assess": "measure the model on held-out text, on one page",
     "release": "gate it against the champion, register it, try its server, promote it",
 }

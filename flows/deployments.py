@@ -12,6 +12,9 @@ from prefect.types.entrypoint import EntrypointType
 
 from conf.compose import DEFAULT_PRESET, Preset
 from flows.assess import assess
+from flows.compare import compare
+from flows.delegate import delegate
+from flows.label import label
 from flows.pipeline import pipeline
 from flows.prepare import prepare
 from flows.pretrain import pretrain
@@ -23,7 +26,7 @@ CONCURRENT_RUNS = 1
 
 def deployments() -> list[RunnerDeployment]:
     """Every deployment of this project."""
-    single: list[Flow[..., Any]] = [prepare, pretrain, assess, release]
+    single: list[Flow[..., Any]] = [prepare, pretrain, label, delegate, compare, assess, release]
     return [
         *(_deployment(pipeline, preset.value, preset.value) for preset in Preset),
         *(_deployment(flow, "any-preset", DEFAULT_PRESET) for flow in single),

@@ -53,6 +53,15 @@ def _rows(run: FlowRun) -> list[console.Row]:
         rows.append(("parameters", f"{figures['parameters']:,.0f}"))
         rows.append(("tokens trained on", f"{figures['tokens']:,.0f} at {figures['tokens_per_second']:,.0f} tokens/s"))
         rows.append(("loss", f"{figures['loss']:.3f} training, {figures['validation_loss']:.3f} validation"))
+    if label := run.outcomes.get("label"):
+        figures = label.artifact.metrics
+        rows.append(
+            ("factual tokens", f"{figures['factual_share']:.1%}, found by {label.artifact.details['annotator']}")
+        )
+    if delegate := run.outcomes.get("delegate"):
+        figures = delegate.artifact.metrics
+        share = figures["tokens_call_grad"] / figures["tokens_forward"]
+        rows.append(("learnt to ask for", f"{share:.1%} of {figures['tokens_forward']:,.0f} tokens"))
     if assess := run.outcomes.get("assess"):
         figures = assess.artifact.metrics
         rows.append(("bits per byte", f"{figures['bits_per_byte']:.4f} on held-out text"))

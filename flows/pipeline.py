@@ -10,7 +10,7 @@ from flows.stage import opened
 
 @flow(name="pipeline", validate_parameters=True)
 def pipeline(preset: Preset = Preset.world, overrides: list[str] = []) -> Summary:  # noqa: B006 (the form needs a list)
-    """Prepare, pretrain, assess and release: raw text to a served, registered model.
+    """Prepare, label, pretrain, delegate, calibrate, assess and release: raw text to a served, registered model.
 
     Args:
         preset: Experiment to start from.

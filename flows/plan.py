@@ -8,6 +8,9 @@ from flows.stage import FlowRun, opened
 def plan(flow: str, preset: str, overrides: list[str]) -> FlowRun:
     """Say for each stage of ``flow`` whether it would run; nothing is run and nothing is written."""
     from flows.assess import assess_model
+    from flows.compare import compare_selections
+    from flows.delegate import delegate_model
+    from flows.label import label_facts
     from flows.prepare import prepare_data
     from flows.pretrain import pretrain_model
     from flows.release import whole_line
@@ -19,6 +22,9 @@ def plan(flow: str, preset: str, overrides: list[str]) -> FlowRun:
     lines: dict[str, Callable[[FlowRun], object]] = {
         "prepare": prepare_data,
         "pretrain": lambda run: pretrain_model(run, prepare_data(run)),
+        "label": lambda run: label_facts(run, prepare_data(run)),
+        "delegate": lambda run: delegate_model(run, prepare_data(run)),
+        "compare": lambda run: compare_selections(run, prepare_data(run)),
         "assess": up_to_assess,
         "release": whole_line,
         "pipeline": whole_line,

@@ -9,9 +9,9 @@ from components.core.artifact import Artifact
 from conf.compose import Preset
 from flows import console, seen
 from flows.assess import assess_model
+from flows.delegate import Delegated, delegate_model
 from flows.outcome import Summary, finished
 from flows.prepare import prepare_data
-from flows.pretrain import pretrain_model
 from flows.registry import Registry
 from flows.stage import FlowRun, Stage, opened
 
@@ -36,10 +36,10 @@ class Release:
         return asdict(self)
 
 
-def release_model(run: FlowRun, model: Artifact, data: Artifact, scores: Artifact) -> None:
+def release_model(run: FlowRun, model: Delegated, data: Artifact, scores: Artifact) -> None:
     """Register the model as challenger; if it is no worse than the champion and really answers, make it champion."""
     config = run.config.release
-    bundle = run.stage(BUNDLE, config.bundle, model, data, scores)
+    bundle = run.stage(BUNDLE, run.config.bundle, model.model, data, scores, model.calibration, model.cascade)
     if run.dry:
         console.say("release    would compare it with the champion of that moment")
         return
@@ -79,8 +79,8 @@ def _verdict(run: FlowRun, registry: Registry, bundle: Artifact, data: Artifact)
 def whole_line(run: FlowRun) -> None:
     """The stages in order; each is skipped when its result is there already."""
     data = prepare_data(run)
-    model = pretrain_model(run, data)
-    scores = assess_model(run, model, data)
+    model = delegate_model(run, data)
+    scores = assess_model(run, model.model, data)
     release_model(run, model, data, scores)
 
 

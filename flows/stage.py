@@ -83,6 +83,9 @@ class FlowRun:
     config: ProjectConfig
     dry: bool = False
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    """By stage; where a flow runs a stage several times, by stage and variant."""
+    variant: str = ""
+    """What sets the stages that run now apart from others of the same name; see ``varied``."""
     release: "Release | None" = None
 
     @property
@@ -107,13 +110,28 @@ class FlowRun:
             return self._plan(identity, folder)
         return self._as_task(stage, identity, config, inputs, folder)
 
+    @contextmanager
+    def varied(self, variant: str, config: ProjectConfig) -> Iterator[None]:
+        """Within the block, stages take their settings from ``config``, and their outcomes carry ``variant``."""
+        before = self.config, self.variant
+        self.config, self.variant = config, variant
+        try:
+            yield
+        finally:
+            self.config, self.variant = before
+
+    def named(self, stage: str) -> str:
+        """The stage as people see it: with its variant, if there is one."""
+        return f"{stage} {self.variant}".rstrip()
+
     def _plan(self, identity: Identity, folder: Path) -> Artifact:
         reason = why_it_must_run(folder, identity)
         record = ArtifactRecord(identity=identity, created=datetime.now(UTC), files={}, metrics={}, details={})
         artifact = Artifact(folder, record) if reason else Artifact.open(folder)
         status: Literal["planned", "skipped"] = "planned" if reason else "skipped"
-        self.outcomes[identity.stage] = Outcome(artifact, status, reason or UP_TO_DATE, 0)
-        console.say(f"{identity.stage:<10} {'would run' if reason else 'up to date'} ({reason or folder.name})")
+        name = self.named(identity.stage)
+        self.outcomes[name] = Outcome(artifact, status, reason or UP_TO_DATE, 0)
+        console.say(f"{name:<10} {'would run' if reason else 'up to date'} ({reason or folder.name})")
         return artifact
 
     def _as_task(
@@ -151,11 +169,11 @@ class FlowRun:
             reason = why_it_must_run(folder, identity)
             if reason is None:
                 artifact, status = Artifact.open(folder), "skipped"
-                seen.tell(f"{stage.name:<10} skipped: {UP_TO_DATE} ({folder.name})")
+                seen.tell(f"{self.named(stage.name):<10} skipped: {UP_TO_DATE} ({folder.name})")
                 tracking.ensure_tracked(self, artifact)
             else:
                 status = "ran"
-                seen.tell(f"{stage.name:<10} runs: {reason}")
+                seen.tell(f"{self.named(stage.name):<10} runs: {reason}")
                 _clear_unless_resumable(folder)
                 with tracking.following(self, identity, folder) as follower, seen.progress(stage.name) as bar:
                     for event in _events_of_worker(stage, identity, config, inputs, folder):
@@ -163,9 +181,9 @@ class FlowRun:
                         bar.take(event)
                     artifact = Artifact.open(folder)
                     follower.finish(artifact)
-                seen.tell(f"{stage.name:<10} done in {console.duration(time.monotonic() - started)}")
+                seen.tell(f"{self.named(stage.name):<10} done in {console.duration(time.monotonic() - started)}")
         outcome = Outcome(artifact, status, reason or UP_TO_DATE, time.monotonic() - started)
-        self.outcomes[stage.name] = outcome
+        self.outcomes[self.named(stage.name)] = outcome
         seen.stage_table(stage.name, outcome)
         return artifact
 

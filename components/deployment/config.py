@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from components.delegation.config import CascadeConfig
+
 # Environment variable; if it is set, the server asks for this key on ``/v1/``.
 API_KEY = "LACEWING_API_KEY"
 
@@ -18,6 +20,8 @@ class BundleConfig(BaseModel):
 
     name: str = Field("lacewing", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name in the manifest: letters, digits, dot, dash and underscore."""
+    cascade: CascadeConfig = CascadeConfig()
+    """Whom the served model asks, and how often. A flow puts its section `cascade` here."""
 
 
 class ServeConfig(BaseModel):

@@ -5,7 +5,9 @@ Imports neither torch nor numpy: the flow's process reads these classes and must
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
+
+from components.delegation.config import CascadeConfig
 
 
 class ScoringConfig(BaseModel):
@@ -85,3 +87,40 @@ class GateConfig(ScoringConfig, BootstrapConfig):
     also accepts a model proven to be at most 0.01 bits per byte worse, -0.01 asks for an improvement of 0.01."""
     min_documents: PositiveInt = 10
     """With fewer held-out documents an interval cannot be trusted, and the challenger is refused."""
+
+
+class FactsConfig(BootstrapConfig):
+    """Are the facts right, alone and as a cascade? On held-out text, and in biographies that the model writes."""
+
+    budgets: list[float] = [0.0, 0.05, 0.1, 0.15, 0.22, 0.4, 0.6, 0.8, 1.0]
+    """Call budgets of the curve: shares of the tokens that become calls."""
+    max_tokens: PositiveInt = 60_000
+    """Held-out tokens on which every call is tried against the gold text."""
+    batch_tokens: PositiveInt = 8_192
+    """Tokens in one forward pass."""
+    biographies: NonNegativeInt = 24
+    """Documents to write from their first words and to check fact by fact, where the data is the closed world."""
+    biography_tokens: PositiveInt = 96
+    """Longest of them, in tokens."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute: `auto` takes the GPU if there is one."""
+    precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"
+    """Arithmetic of the forward pass on held-out text."""
+
+    @field_validator("budgets")
+    @classmethod
+    def _shares_in_order(cls, budgets: list[float]) -> list[float]:
+        if not budgets or budgets != sorted(set(budgets)) or not 0.0 <= budgets[0] <= budgets[-1] <= 1.0:
+            raise ValueError(f"call budgets are shares between 0 and 1, each once and in order; given {budgets}")
+        return budgets
+
+
+class CascadeAssessConfig(BaseModel):
+    """What the stage `cascade` reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    facts: FactsConfig = FactsConfig()
+    """What is measured."""
+    cascade: CascadeConfig = CascadeConfig()
+    """Who answers with the model, and how."""

@@ -1,0 +1,55 @@
+"""Flow ``compare``: every way of choosing the delegated tokens, on the same data, side by side in one table."""
+
+from collections.abc import Iterator
+from itertools import product
+
+from prefect import flow
+
+from components.core.artifact import Artifact
+from components.evaluation.facts.report import embedded_report
+from conf.compose import Preset
+from conf.schema import ProjectConfig
+from flows import seen
+from flows.delegate import delegate_model
+from flows.outcome import Summary, finished
+from flows.prepare import prepare_data
+from flows.stage import FlowRun, Stage, opened
+
+COMPARE = Stage(
+    "compare", "components.evaluation.facts.comparison:stage", "components.evaluation.config:BootstrapConfig"
+)
+
+
+def compare_selections(run: FlowRun, data: Artifact) -> Artifact:
+    """Train and measure every combination; what is there already is not trained again."""
+    cascades = []
+    for name, config in combinations(run.config):
+        with run.varied(name, config):
+            cascades.append(delegate_model(run, data).cascade)
+    comparison = run.stage(COMPARE, run.config.comparison, *cascades)
+    if not run.dry:
+        seen.page("comparison", embedded_report(comparison.folder), "Ways of choosing what to ask, side by side")
+    return comparison
+
+
+def combinations(config: ProjectConfig) -> Iterator[tuple[str, ProjectConfig]]:
+    """The configuration of every run, and what it is called; the seeds of one method come last."""
+    several = len(config.compare.match) > 1
+    for match, selection, seed in product(config.compare.match, config.compare.selections, config.compare.seeds):
+        delegation = config.delegation.model_copy(update={"selection": selection, "match": match})
+        trainer = config.trainer.model_copy(update={"seed": seed})
+        name = f"{selection}-{match}-{seed}" if several else f"{selection}-{seed}"
+        yield name, config.model_copy(update={"delegation": delegation, "trainer": trainer})
+
+
+@flow(name="compare", validate_parameters=True)
+def compare(preset: Preset = Preset.world, overrides: list[str] = []) -> Summary:  # noqa: B006 (the form needs a list)
+    """Train every selection on the same data with several seeds, and write one table.
+
+    Args:
+        preset: Experiment to start from.
+        overrides: Changes to it, each `key=value`, for example `compare.selections=[lacy,ntp]`.
+    """
+    with opened("compare", preset, overrides) as run:
+        compare_selections(run, prepare_data(run))
+        return finished(run)

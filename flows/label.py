@@ -1,0 +1,29 @@
+"""Flow ``label``: which tokens of the prepared text state facts."""
+
+from prefect import flow
+
+from components.core.artifact import Artifact
+from conf.compose import Preset
+from flows.outcome import Summary, finished
+from flows.prepare import prepare_data
+from flows.stage import FlowRun, Stage, opened
+
+LABEL = Stage("label", "components.delegation.label:stage", "components.delegation.config:LabelConfig")
+
+
+def label_facts(run: FlowRun, data: Artifact) -> Artifact:
+    """One bit for each token of the shards."""
+    return run.stage(LABEL, run.config.label, data)
+
+
+@flow(name="label", validate_parameters=True)
+def label(preset: Preset = Preset.world, overrides: list[str] = []) -> Summary:  # noqa: B006 (the form needs a list)
+    """Prepare what is missing, then mark the tokens that state facts.
+
+    Args:
+        preset: Experiment to start from.
+        overrides: Changes to it, each `key=value`, for example `label.pipeline=en_core_web_sm`.
+    """
+    with opened("label", preset, overrides) as run:
+        label_facts(run, prepare_data(run))
+        return finished(run)
