@@ -18,7 +18,7 @@ from components.delegation.config import (
     LabelConfig,
     SelectionName,
 )
-from components.deployment.config import BundleConfig, ServeConfig, SmokeConfig
+from components.deployment.config import BundleConfig, BundleStageConfig, ServeConfig, SmokeConfig
 from components.evaluation.config import (
     AssessConfig,
     BootstrapConfig,
@@ -113,9 +113,9 @@ class ProjectConfig(BaseModel):
         return DelegateConfig(model=self.model, trainer=self.trainer, delegation=self.delegation, helper=helper)
 
     @property
-    def bundle(self) -> BundleConfig:
+    def bundle(self) -> BundleStageConfig:
         """The slice that the bundle sees: what is registered knows whom to ask, and how often."""
-        return self.release.bundle.model_copy(update={"cascade": self.cascade})
+        return BundleStageConfig(name=self.release.bundle.name, cascade=self.cascade)
 
     @property
     def comparison(self) -> BootstrapConfig:

@@ -15,7 +15,7 @@ from flows.prepare import prepare_data
 from flows.registry import Registry
 from flows.stage import FlowRun, Stage, opened
 
-BUNDLE = Stage("bundle", "components.deployment.bundle:stage", "components.deployment.config:BundleConfig")
+BUNDLE = Stage("bundle", "components.deployment.bundle:stage", "components.deployment.config:BundleStageConfig")
 GATE = Stage("gate", "components.evaluation.gate:stage", "components.evaluation.config:GateConfig")
 SMOKE = Stage("smoke", "components.deployment.smoke:stage", "components.deployment.config:SmokeConfig")
 

@@ -20,8 +20,13 @@ class BundleConfig(BaseModel):
 
     name: str = Field("lacewing", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name in the manifest: letters, digits, dot, dash and underscore."""
+
+
+class BundleStageConfig(BundleConfig):
+    """What the stage `bundle` reads: the bundle's own settings, and the project's section `cascade`."""
+
     cascade: CascadeConfig = CascadeConfig()
-    """Whom the served model asks, and how often. A flow puts its section `cascade` here."""
+    """Whom the served model asks, and how often."""
 
 
 class ServeConfig(BaseModel):
