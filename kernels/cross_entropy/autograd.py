@@ -1,0 +1,177 @@
+"""Where autograd meets the operators.
+
+Equals autograd of ``reference.linear_token_stats``: the three statistics send back one number a row each,
+
+    dz = p_x * g_lse (not in column c) + onehot(y) * g_y + onehot(c) * g_c,    p_x = exp(z - lse_x)
+
+which is all that dX = dz @ W and dW = dz.T @ X need.
+"""
+
+# mypy: disable-error-code="no-untyped-call,override,attr-defined,no-any-return"
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kernels.cross_entropy import linear, op
+from kernels.cross_entropy.statistics import Statistics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.autograd.function import FunctionCtx
+
+    from kernels.cross_entropy.rules import Rules
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of the products: autocast's if it is on, else that of ``x``. fp64 stays, as in torch's own autocast."""
+    kind = x.device.type
+    narrowed = torch.is_autocast_enabled(kind) and x.dtype != torch.float64
+    return torch.get_autocast_dtype(kind) if narrowed else x.dtype
+
+
+class LinearTokenStats(torch.autograd.Function):
+    """``(lse_x, z_y, z_c, argmax, entropy)``, ``[rows]`` each (``[0]`` if not asked for)."""
+
+    @staticmethod
+    def forward(
+        context: FunctionCtx,
+        x: Tensor,
+        weight: Tensor,
+        target: Tensor,
+        rules: Rules,
+        keep: bool,
+        argmax: bool,
+        entropy: bool,
+        triton: bool,
+    ) -> tuple[Tensor, ...]:
+        dtype = compute_dtype(x)
+        narrow_x, narrow_weight = x.to(dtype), weight.to(dtype)
+        *stats, kept = op.forward(narrow_x, narrow_weight, target, *rules, keep, argmax, entropy, triton)
+        context.save_for_backward(narrow_x, narrow_weight, target, *stats[:3], kept)
+        context.mark_non_differentiable(*stats[3:])
+        context.rules, context.triton, context.keep = rules, triton, keep
+        context.dtypes = x.dtype, weight.dtype
+        return tuple(stats)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(
+        context: FunctionCtx, g_lse: Tensor, g_y: Tensor, g_c: Tensor, *_: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        _refuse_the_second_time(context)
+        x, weight, target, lse_x, z_y, z_c, kept = context.saved_tensors
+        need_x, need_weight = context.needs_input_grad[:2]
+        run = op.backward_ if context.triton else op.backward
+        g_x, g_weight = run(
+            kept, x, weight, target, *context.rules, lse_x, z_y, z_c, g_lse, g_y, g_c, need_x, need_weight
+        )
+        x_dtype, weight_dtype = context.dtypes
+        return (
+            g_x.to(x_dtype) if need_x else None,
+            g_weight.to(weight_dtype) if need_weight else None,
+            *(None,) * 6,
+        )
+
+
+def _refuse_the_second_time(context: Any) -> None:
+    if not context.triton or not context.keep or torch.compiler.is_compiling():
+        return
+    if getattr(context, "spent", False):
+        raise RuntimeError(
+            "the logits of this call were overwritten by its first backward, so there is no second one; "
+            'to go back twice (retain_graph), call with mode="recompute"'
+        )
+    context.spent = True
+
+
+class LinearTokenLoss(torch.autograd.Function):
+    """``(loss, lse_x, z_y, z_c, argmax, entropy)``: the gradients are made in forward, and backward scales them."""
+
+    @staticmethod
+    def forward(
+        context: FunctionCtx,
+        x: Tensor,
+        weight: Tensor,
+        target: Tensor,
+        rules: Rules,
+        objective: RowObjective,
+        needed: tuple[bool, bool],
+        argmax: bool,
+        entropy: bool,
+        triton: bool,
+    ) -> tuple[Tensor, ...]:
+        dtype = compute_dtype(x)
+        stats, g_x, g_weight = linear.forward_and_backward(
+            x.to(dtype),
+            weight.to(dtype),
+            target,
+            rules,
+            objective,
+            need_x=needed[0],
+            need_weight=needed[1],
+            argmax=argmax,
+            entropy=entropy,
+            triton=triton,
+        )
+        context.save_for_backward(g_x.to(x.dtype), g_weight.to(weight.dtype))
+        context.needed = needed
+        context.mark_non_differentiable(*stats)
+        return objective.total, *stats
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context: FunctionCtx, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        g_x, g_weight = (
+            (grad * upstream).to(grad.dtype) if needed else None
+            for grad, needed in zip(context.saved_tensors, context.needed, strict=True)
+        )
+        return g_x, g_weight, *(None,) * 7
+
+
+class RowObjective:
+    """Turns the statistics of a chunk into its part of the loss and the gradients of its rows.
+
+    Arguments:
+        loss: of a chunk: ``[rows]`` from its statistics and its place among the rows.
+        ignored: rows that count for nothing, ``[rows]`` of all chunks.
+        scale: what the sum of all losses is multiplied by; a 0-d tensor.
+    """
+
+    def __init__(self, loss: Callable[[slice, Statistics], Tensor], ignored: Tensor, scale: Tensor) -> None:
+        self._loss, self._ignored, self._scale = loss, ignored, scale
+        self.total = torch.zeros_like(scale)
+
+    def __call__(self, chunk: slice, stats: Statistics) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.enable_grad():
+            leaves = [field.detach().requires_grad_() for field in stats[:3]]
+            losses = self._loss(chunk, stats._replace(lse_x=leaves[0], z_y=leaves[1], z_c=leaves[2]))
+            part = losses.masked_fill(self._ignored[chunk], 0.0).sum() * self._scale
+        self.total += part.detach()
+        if not part.requires_grad:  # a constant objective
+            return torch.zeros_like(leaves[0]), torch.zeros_like(leaves[1]), torch.zeros_like(leaves[2])
+        g_lse, g_y, g_c = torch.autograd.grad(part, leaves, allow_unused=True, materialize_grads=True)
+        return g_lse, g_y, g_c
+
+
+class LogitNll(torch.autograd.Function):
+    """The negative log-likelihood of every row of given logits, ``[rows]``."""
+
+    @staticmethod
+    def forward(
+        context: FunctionCtx, logits: Tensor, target: Tensor, rules: Rules, inplace: bool, triton: bool
+    ) -> Tensor:
+        lse, z_y = op.logit_lse(logits, target, *rules, triton)
+        context.save_for_backward(logits, target, lse, z_y)
+        context.rules, context.triton, context.inplace = rules, triton, inplace
+        return (lse - z_y).masked_fill_(target == rules.ignored, 0.0)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context: FunctionCtx, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        logits, target, lse, z_y = context.saved_tensors
+        grad = logits if context.inplace else logits.clone(memory_format=torch.contiguous_format)
+        op.logit_nll_backward_(grad, target, *context.rules, lse, z_y, upstream, context.triton)
+        return grad, *(None,) * 4

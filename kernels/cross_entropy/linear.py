@@ -1,0 +1,182 @@
+"""A linear layer into cross-entropy statistics and back, chunk of rows by chunk of rows.
+
+Equals ``reference.linear_token_stats(x, weight, target)`` and its gradients. The matrix products are torch's (on CUDA
+cuBLAS: a hand-written Triton product reaches two thirds of it); only what happens to a row of logits is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from kernels.cross_entropy import rows_torch
+from kernels.cross_entropy.products import add_product_
+from kernels.cross_entropy.statistics import Statistics, accumulator, empty_statistics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kernels.cross_entropy.rules import Rules
+
+# Too few rows leave the products too small: 256 on a CPU take twice the time, 64 chunks on a GPU half as long again.
+CHUNK_ROWS = {"cpu": 1024, "cuda": 8192}
+
+
+def chunks(rows: int, device: torch.device) -> Iterator[slice]:
+    step = CHUNK_ROWS.get(device.type, CHUNK_ROWS["cuda"])
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def forward(
+    x: Tensor, weight: Tensor, target: Tensor, rules: Rules, *, keep: bool, argmax: bool, entropy: bool, triton: bool
+) -> tuple[Statistics, Tensor]:
+    """Statistics, and if ``keep`` what ``backward`` would else compute again: logits (Triton) or slopes (PyTorch)."""
+    with torch.autocast(x.device.type, enabled=False):
+        stats = empty_statistics(len(x), x, rules, argmax, entropy)
+        if keep:
+            kept = torch.mm(x, _used(weight, rules, triton).T)
+            measure(kept, target, rules, stats, triton, slopes=True)
+            return stats, kept
+        for chunk in chunks(len(x), x.device):
+            logits = torch.mm(x[chunk], _used(weight, rules, triton).T)
+            measure(logits, target[chunk], rules, stats.of(chunk), triton, slopes=False)
+        return stats, x.new_empty(0)
+
+
+def backward(
+    kept: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    rules: Rules,
+    stats: Statistics,
+    gradients: tuple[Tensor, Tensor, Tensor],
+    *,
+    need_x: bool,
+    need_weight: bool,
+    triton: bool,
+) -> tuple[Tensor, Tensor]:
+    """dX and dW in the accumulator's dtype (Triton: dX in that of ``x``); empty where not needed.
+
+    Arguments:
+        kept: from ``forward``. The Triton path overwrites it with the gradient of the logits. Empty: computed again.
+        gradients: of ``lse_x``, ``z_y`` and ``z_c``, ``[rows]`` each.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        collected = Gradients(x, weight, rules, need_x, need_weight, triton)
+        if kept.numel():
+            collected.add(slice(0, len(x)), kept, target, stats, gradients)
+            return collected.x, collected.weight
+        for chunk in chunks(len(x), x.device):
+            logits = torch.mm(x[chunk], _used(weight, rules, triton).T)
+            if not triton:
+                measure(
+                    logits,
+                    target[chunk],
+                    rules,
+                    empty_statistics(len(logits), logits, rules, False, False),
+                    triton,
+                    slopes=True,
+                )
+            some = (gradients[0][chunk], gradients[1][chunk], gradients[2][chunk])
+            collected.add(chunk, logits, target[chunk], stats.of(chunk), some)
+        return collected.x, collected.weight
+
+
+def forward_and_backward(
+    x: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    rules: Rules,
+    gradients: Callable[[slice, Statistics], tuple[Tensor, Tensor, Tensor]],
+    *,
+    need_x: bool,
+    need_weight: bool,
+    argmax: bool,
+    entropy: bool,
+    triton: bool,
+) -> tuple[Statistics, Tensor, Tensor]:
+    """Both at once, for ``gradients`` that a chunk's own statistics decide: no logits outlive their chunk."""
+    with torch.autocast(x.device.type, enabled=False):
+        stats = empty_statistics(len(x), x, rules, argmax, entropy)
+        collected = Gradients(x, weight, rules, need_x, need_weight, triton)
+        for chunk in chunks(len(x), x.device):
+            logits = torch.mm(x[chunk], _used(weight, rules, triton).T)
+            some = stats.of(chunk)
+            measure(logits, target[chunk], rules, some, triton, slopes=need_x or need_weight)
+            row_gradients = gradients(chunk, some)
+            if need_x or need_weight:
+                collected.add(chunk, logits, target[chunk], some, row_gradients)
+        return stats, collected.x, collected.weight
+
+
+class Gradients:
+    """dX and dW as chunk after chunk adds to them; dW in the accumulator's dtype, for chunks must not round it."""
+
+    def __init__(self, x: Tensor, weight: Tensor, rules: Rules, need_x: bool, need_weight: bool, triton: bool) -> None:
+        self._operands, self._rules, self._triton = (x, weight), rules, triton
+        self._need_x, self._need_weight = need_x, need_weight
+        dtype = accumulator(x.dtype)
+        self.x = x.new_empty(x.shape if need_x else 0, dtype=x.dtype)
+        # Columns that no chunk ever touches are padding (or there is no row at all).
+        self.weight = weight.new_zeros(weight.shape if need_weight else 0, dtype=dtype)
+
+    def add(
+        self,
+        chunk: slice,
+        wide: Tensor,
+        target: Tensor,
+        stats: Statistics,
+        gradients: tuple[Tensor, Tensor, Tensor],
+    ) -> None:
+        """``wide``: logits (Triton; overwritten) or slopes (PyTorch) of the rows of ``chunk``."""
+        x, weight = self._operands
+        x, rules = x[chunk], self._rules
+        if self._triton:
+            differentiate_(wide, target, rules, stats, gradients, triton=True)
+            if self._need_x:
+                torch.mm(wide, weight, out=self.x[chunk])
+            if self._need_weight:
+                add_product_(self.weight, wide.T, x)
+            return
+        factors = rows_torch.factors(target, rules, stats, *gradients)
+        if self._need_x:
+            self.x[chunk] = rows_torch.gradient_x(wide, weight[: rules.columns], target, rules, factors)
+        if self._need_weight:
+            rows_torch.add_gradient_weight_(self.weight[: rules.columns], wide, x, target, rules, factors)
+
+
+def _used(weight: Tensor, rules: Rules, triton: bool) -> Tensor:
+    """Triton masks the padding, which keeps cuBLAS's operands aligned; PyTorch had better never see it."""
+    return weight if triton else weight[: rules.columns]
+
+
+def measure(
+    logits: Tensor, target: Tensor, rules: Rules, out: Statistics, triton: bool, *, slopes: bool | None = None
+) -> None:
+    """Write the statistics of given logits to ``out``; see ``rows_torch.measure_`` for ``slopes``."""
+    if triton:
+        from kernels.cross_entropy import rows
+
+        rows.measure(logits, target, rules, out)
+    else:
+        rows_torch.measure(logits, target, rules, out, slopes=slopes)
+
+
+def differentiate_(
+    logits: Tensor,
+    target: Tensor,
+    rules: Rules,
+    stats: Statistics,
+    gradients: tuple[Tensor, Tensor, Tensor],
+    triton: bool,
+) -> None:
+    """Write the gradient of given logits over them."""
+    if triton:
+        from kernels.cross_entropy import rows
+
+        rows.differentiate_(logits, target, rules, stats, *gradients)
+    else:
+        rows_torch.differentiate_(logits, target, rules, stats, *gradients)

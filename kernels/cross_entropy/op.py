@@ -1,0 +1,184 @@
+"""The whole chunk loop as one operator each way, so that torch.compile sees one node and never breaks the graph.
+
+Equals ``linear.forward`` and ``linear.backward``. Registered by define, impl and fake, with the autograd.Function
+outside (``autograd.py``): a quarter of the overhead a call that ``custom_op`` with ``register_autograd`` has.
+"""
+
+# mypy: disable-error-code="untyped-decorator"
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels.cross_entropy import linear
+from kernels.cross_entropy.rules import Rules
+from kernels.cross_entropy.statistics import Statistics, accumulator, empty_statistics
+
+_RULES = "int columns, int call, int ignored, float softcap"
+
+torch.library.define(
+    "lacewing::linear_token_stats",
+    f"(Tensor x, Tensor weight, Tensor target, {_RULES}, bool keep, bool argmax, bool entropy, bool triton)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+for _name, _kept in ("linear_token_stats_backward", "Tensor"), ("linear_token_stats_backward_", "Tensor(a!)"):
+    torch.library.define(
+        f"lacewing::{_name}",
+        f"({_kept} kept, Tensor x, Tensor weight, Tensor target, {_RULES}, Tensor lse_x, Tensor z_y, Tensor z_c,"
+        " Tensor g_lse, Tensor g_y, Tensor g_c, bool need_x, bool need_weight) -> (Tensor, Tensor)",
+    )
+
+
+@torch.library.impl("lacewing::linear_token_stats", ("cpu", "cuda"))
+def _forward(
+    x: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    columns: int,
+    call: int,
+    ignored: int,
+    softcap: float,
+    keep: bool,
+    argmax: bool,
+    entropy: bool,
+    triton: bool,
+) -> tuple[Tensor, ...]:
+    rules = Rules(columns, call, ignored, softcap)
+    stats, kept = linear.forward(x, weight, target, rules, keep=keep, argmax=argmax, entropy=entropy, triton=triton)
+    return *stats, kept
+
+
+@torch.library.register_fake("lacewing::linear_token_stats")
+def _forward_fake(
+    x: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    columns: int,
+    call: int,
+    ignored: int,
+    softcap: float,
+    keep: bool,
+    argmax: bool,
+    entropy: bool,
+    triton: bool,
+) -> tuple[Tensor, ...]:
+    rules = Rules(columns, call, ignored, softcap)
+    stats = empty_statistics(x.shape[0], x, rules, argmax, entropy)
+    wide = weight.shape[0] if triton else columns
+    return *stats, x.new_empty((x.shape[0], wide) if keep else 0)
+
+
+def _backward(
+    kept: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    columns: int,
+    call: int,
+    ignored: int,
+    softcap: float,
+    lse_x: Tensor,
+    z_y: Tensor,
+    z_c: Tensor,
+    g_lse: Tensor,
+    g_y: Tensor,
+    g_c: Tensor,
+    need_x: bool,
+    need_weight: bool,
+    *,
+    triton: bool,
+) -> tuple[Tensor, Tensor]:
+    nothing = x.new_empty(0)
+    return linear.backward(
+        kept,
+        x,
+        weight,
+        target,
+        Rules(columns, call, ignored, softcap),
+        Statistics(lse_x, z_y, z_c, nothing, nothing),
+        (g_lse, g_y, g_c),
+        need_x=need_x,
+        need_weight=need_weight,
+        triton=triton,
+    )
+
+
+def _backward_fake(
+    kept: Tensor, x: Tensor, weight: Tensor, *rest: Tensor | int | float | bool
+) -> tuple[Tensor, Tensor]:
+    need_x, need_weight = rest[-2:]
+    dtype = accumulator(x.dtype)
+    return (
+        x.new_empty(x.shape if need_x else (0,)),
+        weight.new_empty(weight.shape if need_weight else (0,), dtype=dtype),
+    )
+
+
+@torch.library.impl("lacewing::linear_token_stats_backward", ("cpu", "cuda"))
+def _backward_torch(*arguments) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
+    return _backward(*arguments, triton=False)
+
+
+@torch.library.impl("lacewing::linear_token_stats_backward_", ("cpu", "cuda"))
+def _backward_triton(*arguments) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
+    return _backward(*arguments, triton=True)
+
+
+torch.library.register_fake("lacewing::linear_token_stats_backward")(_backward_fake)
+torch.library.register_fake("lacewing::linear_token_stats_backward_")(_backward_fake)
+
+torch.library.define(
+    "lacewing::logit_lse", f"(Tensor logits, Tensor target, {_RULES}, bool triton) -> (Tensor, Tensor)"
+)
+torch.library.define(
+    "lacewing::logit_nll_backward_",
+    f"(Tensor(a!) logits, Tensor target, {_RULES}, Tensor lse, Tensor z_y, Tensor g_nll, bool triton) -> ()",
+)
+
+
+@torch.library.impl("lacewing::logit_lse", ("cpu", "cuda"))
+def _logit_lse(
+    logits: Tensor, target: Tensor, columns: int, call: int, ignored: int, softcap: float, triton: bool
+) -> tuple[Tensor, Tensor]:
+    rules = Rules(columns, call, ignored, softcap)
+    stats = empty_statistics(len(logits), logits, rules, argmax=False, entropy=False)
+    linear.measure(logits, target, rules, stats, triton)
+    return stats.lse_x, stats.z_y
+
+
+@torch.library.register_fake("lacewing::logit_lse")
+def _logit_lse_fake(
+    logits: Tensor, target: Tensor, columns: int, call: int, ignored: int, softcap: float, triton: bool
+) -> tuple[Tensor, Tensor]:
+    lse = logits.new_empty(logits.shape[0], dtype=accumulator(logits.dtype))
+    return lse, torch.empty_like(lse)
+
+
+@torch.library.impl("lacewing::logit_nll_backward_", ("cpu", "cuda"))
+def _logit_nll_backward(
+    logits: Tensor,
+    target: Tensor,
+    columns: int,
+    call: int,
+    ignored: int,
+    softcap: float,
+    lse: Tensor,
+    z_y: Tensor,
+    g_nll: Tensor,
+    triton: bool,
+) -> None:
+    rules = Rules(columns, call, ignored, softcap)
+    stats = Statistics(lse, z_y, *(logits.new_empty(0) for _ in range(3)))
+    linear.differentiate_(logits, target, rules, stats, (g_nll, -g_nll, g_nll), triton)
+
+
+@torch.library.register_fake("lacewing::logit_nll_backward_")
+def _logit_nll_backward_fake(*_: Tensor | int | float | bool) -> None:
+    return None
+
+
+forward = torch.ops.lacewing.linear_token_stats
+backward = torch.ops.lacewing.linear_token_stats_backward
+backward_ = torch.ops.lacewing.linear_token_stats_backward_  # writes to kept: the Triton path
+logit_lse = torch.ops.lacewing.logit_lse
+logit_nll_backward_ = torch.ops.lacewing.logit_nll_backward_
