@@ -1,0 +1,226 @@
+"""Fact bits: one bit per token of the shards, read through memory maps.
+
+    index.json       who annotated, how, and which shards and tokenizer the bits belong to
+    train.bits ...   bit i belongs to token i of the split's row (least significant bit first); boundaries are 0
+
+A bit belongs to its token, not to the position that predicts it: for the logits at position t ask for bit t + 1.
+``index.json`` is written last: bits without it are leftovers of an interrupted run.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from components.core.atomic import full_disk_explained, write_text
+from components.core.errors import ArtifactError
+from components.core.identity import digest_file
+from components.data.shards import ShardSet, Split
+
+INDEX = "index.json"
+_DIGEST_BLOCK_ROWS = 1 << 16
+
+Bits = Bool[np.ndarray, " tokens"]
+
+
+class SplitBits(BaseModel):
+    """Size of one split in ``index.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tokens: int
+    factual: int
+
+
+class LabelIndex(BaseModel):
+    """Contents of ``index.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    annotator: str
+    """``world``, ``spacy``, ``capitals``, or ``control`` for rule sets that need no annotator."""
+    rules: str
+    """The rule set: that of a parse, ``exact`` for the closed world, or the documented rule of ``capitals``."""
+    subwords: str
+    """Which subwords of a factual word carry the bit."""
+    skip_copied: bool
+    """Whether words that the document had stated before were left out."""
+    spacy: str
+    """Version of spaCy; empty where it was not used."""
+    pipeline: str
+    """Name and version of the pipeline; empty where none was used."""
+    pipeline_digest: str
+    """SHA-256 over the pipeline's files; empty where none was used."""
+    documents_by_annotator: dict[str, int]
+    """Who annotated how many documents: in a mixed corpus, only part of them tell of the closed world."""
+    tokenizer: str
+    """Digest of the tokenizer whose tokens the bits mark."""
+    shards: str
+    """Digest of the sizes of all documents of the shards."""
+    splits: dict[str, SplitBits]
+    """Tokens, boundaries included, and how many of them are factual."""
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """Identity of the tokenizer saved in ``folder``; raises ``ArtifactError`` if there is none."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ArtifactError(f"{folder} holds no tokenizer.json; give the tokenizer folder of a prepare artifact")
+    return digest_file(path)
+
+
+def shards_digest(shards: ShardSet) -> str:
+    """Identity of the shards: vocabulary, boundary, and where each document of each split lies.
+
+    Reads the tables of documents, not the tokens: opening labels must stay quick at any size of the corpus.
+    """
+    digest = hashlib.sha256(f"{shards.vocab_size} {shards.boundary_id}".encode())
+    for name, split in sorted(shards.splits.items()):
+        digest.update(f"\n{name} {split.n_tokens} {split.n_documents}\n".encode())
+        for first in range(0, split.n_documents, _DIGEST_BLOCK_ROWS):
+            digest.update(split.documents[first : first + _DIGEST_BLOCK_ROWS].tobytes())
+    return digest.hexdigest()
+
+
+class BitsWriter:
+    """Appends bits of one split to a file; memory stays at what is given."""
+
+    def __init__(self, folder: Path, split: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tokens = self.factual = 0
+        self._path = _bits_path(folder, split)
+        self._file: IO[bytes] = self._path.open("wb")
+        self._rest: Bits = np.empty(0, dtype=bool)  # up to seven bits that do not fill a byte yet
+
+    def append(self, bits: Bits) -> None:
+        """Add the bits of the next tokens; raises ``DiskFullError`` if they cannot be written."""
+        self.tokens += len(bits)
+        self.factual += int(np.count_nonzero(bits))
+        bits = np.concatenate([self._rest, bits])
+        whole = len(bits) - len(bits) % 8
+        self._rest = bits[whole:]
+        with full_disk_explained(self._path):
+            self._file.write(np.packbits(bits[:whole], bitorder="little").tobytes())
+
+    def __enter__(self) -> "BitsWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with full_disk_explained(self._path):
+            if kind is None:
+                self._file.write(np.packbits(self._rest, bitorder="little").tobytes())
+            self._file.close()
+
+    @property
+    def record(self) -> SplitBits:
+        return SplitBits(tokens=self.tokens, factual=self.factual)
+
+
+def write_index(folder: Path, index: LabelIndex) -> None:
+    """Finish a folder of bits."""
+    write_text(folder / INDEX, index.model_dump_json(indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class FactBits:
+    """The bits of one corpus, aligned with its shards.
+
+    Open with ``FactBits.open(artifact.path("facts"), shards, tokenizer_digest(tokenizer_folder))``; the closed world
+    has a second set under ``judged``: values only, without the names of subjects.
+    """
+
+    folder: Path
+    index: LabelIndex
+
+    @classmethod
+    def open(cls, folder: Path, shards: ShardSet, tokenizer_digest: str) -> "FactBits":
+        """Read the index and check that the bits are whole and belong to ``shards`` and to the tokenizer.
+
+        Raises ``ArtifactError`` if a split has no bits, bits are damaged, or they are of other tokens.
+        """
+        path = folder / INDEX
+        if not path.is_file():
+            raise ArtifactError(f"{folder} holds no finished labels: it has no {INDEX}. Run `lacewing label`.")
+        try:
+            index = LabelIndex.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise ArtifactError(f"{path} cannot be read as an index of labels: {error}") from error
+        if index.tokenizer != tokenizer_digest:
+            raise ArtifactError(
+                f"the labels in {folder} were made for another tokenizer ({index.tokenizer[:12]}, this one is "
+                f"{tokenizer_digest[:12]}): bit i belongs to token i of that one. Run `lacewing label` on this data."
+            )
+        for name, split in shards.splits.items():
+            if fault := _fault(folder, index, name, split):
+                raise ArtifactError(f"the labels in {folder} do not fit the shards: {fault}. Run `lacewing label`.")
+        if index.shards != (found := shards_digest(shards)):
+            raise ArtifactError(
+                f"the labels in {folder} were made for other shards ({index.shards[:12]}, these are {found[:12]}): "
+                "their documents have other sizes. Run `lacewing label` on this data."
+            )
+        return cls(folder, index)
+
+    def slice(self, split: str, start: int, stop: int) -> Bits:
+        """Bits of tokens ``[start, stop)`` of the split's row."""
+        tokens = self._tokens(split)
+        if not 0 <= start <= stop <= tokens:
+            raise IndexError(f"tokens [{start}, {stop}) are outside split {split!r} of {tokens} tokens")
+        first = start // 8
+        packed = self._packed[split][first : -(-stop // 8)]
+        bits = np.unpackbits(packed, count=stop - 8 * first if stop > start else 0, bitorder="little")
+        return bits[start - 8 * first :].view(bool)
+
+    def share(self, split: str) -> float:
+        """Part of the split's tokens, boundaries included, that are factual; 0 for a split without tokens."""
+        return self.index.splits[split].factual / max(1, self._tokens(split))
+
+    def _tokens(self, split: str) -> int:
+        if split not in self.index.splits:
+            raise ArtifactError(
+                f"the labels in {self.folder} have no split {split!r}, only {_named(self.index.splits)}"
+            )
+        return self.index.splits[split].tokens
+
+    @cached_property
+    def _packed(self) -> dict[str, UInt8[np.ndarray, " bytes"]]:
+        return {
+            # An empty file cannot be mapped.
+            name: np.memmap(_bits_path(self.folder, name), dtype=np.uint8, mode="r")
+            if record.tokens
+            else np.empty(0, dtype=np.uint8)
+            for name, record in self.index.splits.items()
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A memory map pickles as a copy of the file: loader processes map it again instead.
+        return {name: value for name, value in self.__dict__.items() if name != "_packed"}
+
+
+def _fault(folder: Path, index: LabelIndex, name: str, split: Split) -> str | None:
+    if name not in index.splits:
+        return f"split {name!r} has none, only {_named(index.splits)} have"
+    if (tokens := index.splits[name].tokens) != split.n_tokens:
+        return f"split {name!r} has {split.n_tokens} tokens and {tokens} bits"
+    path = _bits_path(folder, name)
+    if not path.is_file():
+        return f"{path.name} is missing"
+    if (size := path.stat().st_size) != (expected := -(-tokens // 8)):
+        return f"{path.name} has {size} bytes, its index says {expected}"
+    return None
+
+
+def _bits_path(folder: Path, split: str) -> Path:
+    return folder / f"{split}.bits"
+
+
+def _named(splits: Iterable[str]) -> str:
+    return ", ".join(map(repr, splits)) or "none"
