@@ -262,7 +262,7 @@ def test_a_run_that_ended_before_it_was_sealed_is_sealed_without_training_again(
         raise DiskFullError("no room for the weights")
 
     with monkeypatch.context() as patch:
-        patch.setattr("components.pretrain.save_model", fail)
+        patch.setattr("components.training.session.save_model", fail)
         with pytest.raises(DiskFullError):
             stage(Run.local(tmp_path / "run"), cfg, prepared)
     before = read_history(tmp_path / "run" / "history.jsonl")

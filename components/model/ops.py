@@ -5,10 +5,15 @@ Callers pass what any implementation needs (document starts, not a dense mask), 
 without a change elsewhere. ``chosen()`` goes into the record of every training run.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from kernels import cross_entropy as cross_entropy_kernel
+from kernels.cross_entropy import TokenStats
 
 # Fewer rows a chunk leave the matrix products too small (256 rows: twice the time); more only cost memory.
 CHUNK_ROWS = 1024
@@ -113,6 +118,24 @@ def linear_cross_entropy(
     dtype = compute_dtype(hidden)
     result: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, ignore_index, dtype)  # type: ignore[no-untyped-call]
     return result
+
+
+def linear_token_stats(
+    hidden: Float[Tensor, "*tokens width"],
+    weight: Float[Tensor, "vocab width"],
+    targets: Int[Tensor, "*tokens"],
+    *,
+    call_id: int | None = None,
+    ignore_index: int = -100,
+    **options: Any,
+) -> TokenStats:
+    """``kernels.cross_entropy.linear_token_stats``: see there.
+
+    What a loss that knows about ``<CALL>`` is made of: ``lse_x``, ``z_y`` and ``z_c`` of every token, differentiable.
+    """
+    return cross_entropy_kernel.linear_token_stats(
+        hidden, weight, targets, call_id=call_id, ignore_index=ignore_index, **options
+    )
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

@@ -31,12 +31,20 @@ class History(lightning.Callback):  # type: ignore[misc]
     validation, checkpoints and the very first step (compilation, memory) are left out.
     """
 
-    def __init__(self, run: Run, config: TrainerConfig, tokens_per_step: int, progress_bar: bool = True) -> None:
+    def __init__(
+        self,
+        run: Run,
+        config: TrainerConfig,
+        tokens_per_step: int,
+        progress_bar: bool = True,
+        name: str = "pretrain",
+    ) -> None:
         self.path = run.folder / HISTORY
         self.run = run
         self.config = config
         self.tokens_per_step = tokens_per_step
         self.progress_bar = progress_bar
+        self.name = name
         self.validated_step = 0
         """The step after which the validation split was last looked at in this process."""
         self._step = 0
@@ -60,7 +68,7 @@ class History(lightning.Callback):  # type: ignore[misc]
         self._bar = tqdm(
             total=self.config.max_steps,
             initial=self._step,
-            desc="pretrain",
+            desc=self.name,
             unit="step",
             file=sys.stderr,
             mininterval=interval,
@@ -148,6 +156,7 @@ class History(lightning.Callback):  # type: ignore[misc]
             "loss": sum(losses) / len(losses),
             "learning_rate": learning_rate(trainer),
             "gradient_norm": module.gradient_norm.item(),
+            **module.figures(),
         }
         if self._timed_steps and self._mark is not None:
             row["seconds"] = now - self._mark

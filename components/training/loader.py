@@ -10,11 +10,11 @@ in memory.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
@@ -33,6 +33,26 @@ class Batch(NamedTuple):
     """The token after each; ``IGNORED`` where there is none."""
     document_start: Int[Tensor, "batch seq"]
     """Index in the row of the boundary token that opens each token's document (0 for one cut by the window)."""
+    factual: Bool[Tensor, "batch seq"] | None = None
+    """Whether each target states a fact, where the loader was given labels."""
+    judged: Bool[Tensor, "batch seq"] | None = None
+    """Whether each target belongs to a value that a judge marked, where there are such labels."""
+
+
+class TokenBits(Protocol):
+    """One bit for every token of every split."""
+
+    def slice(self, split: str, start: int, stop: int) -> Bool[np.ndarray, " tokens"]:
+        """The bits of tokens ``[start, stop)``."""
+
+
+class TokenLabels(NamedTuple):
+    """What is known about the tokens of a corpus beside themselves."""
+
+    factual: TokenBits
+    """They state a fact."""
+    judged: TokenBits | None = None
+    """They belong to a value that a judge marked."""
 
 
 def shuffled(index: int, size: int, seed: int, epoch: int) -> int:
@@ -49,13 +69,14 @@ def shuffled(index: int, size: int, seed: int, epoch: int) -> int:
     while True:
         left, right = value >> half_bits, value & mask
         for round_number in range(_ROUNDS):
-            left, right = right, left ^ (_mixed(seed, epoch, round_number, right) & mask)
+            left, right = right, left ^ (mixed(seed, epoch, round_number, right) & mask)
         value = left << half_bits | right
         if value < size:
             return value
 
 
-def _mixed(*numbers: int) -> int:
+def mixed(*numbers: int) -> int:
+    """64 bits that depend on every one of ``numbers`` and look like chance."""
     content = ",".join(map(str, numbers)).encode()
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
@@ -118,6 +139,7 @@ class TrainingBatches(IterableDataset[Batch]):
         rank: int,
         start_step: int,
         stop_step: int,
+        labels: TokenLabels | None = None,
     ) -> None:
         self.split = split
         self.order = order
@@ -125,11 +147,12 @@ class TrainingBatches(IterableDataset[Batch]):
         self.boundary_id = boundary_id
         self.rank = rank
         self.steps = range(start_step, stop_step)
+        self.labels = labels
 
     def __iter__(self) -> Iterator[Batch]:
         for step in self.steps:
             for windows in self.order.micro_batches(step, self.rank):
-                yield packed(self.split, windows, self.context_length, self.boundary_id)
+                yield packed(self.split, windows, self.context_length, self.boundary_id, self.labels)
 
 
 class ValidationBatches(IterableDataset[Batch]):
@@ -147,6 +170,7 @@ class ValidationBatches(IterableDataset[Batch]):
         batches: int,
         rank: int = 0,
         ranks: int = 1,
+        labels: TokenLabels | None = None,
     ) -> None:
         if split.n_tokens < 2:
             raise InputError(
@@ -157,18 +181,21 @@ class ValidationBatches(IterableDataset[Batch]):
         self.split = split
         self.context_length = context_length
         self.boundary_id = boundary_id
+        self.labels = labels
         starts = range(0, windows, batch_size)[:batches]
         self.batches = [list(range(start, min(start + batch_size, windows))) for start in starts][rank::ranks]
 
     def __iter__(self) -> Iterator[Batch]:
         for windows in self.batches:
-            yield packed(self.split, windows, self.context_length, self.boundary_id)
+            yield packed(self.split, windows, self.context_length, self.boundary_id, self.labels)
 
 
-def packed(split: Split, windows: list[int], context_length: int, boundary_id: int) -> Batch:
+def packed(
+    split: Split, windows: list[int], context_length: int, boundary_id: int, labels: TokenLabels | None = None
+) -> Batch:
     """Read windows: window ``w`` holds tokens ``[w * T, w * T + T]``, the last one only as a target.
 
-    Beyond the end of the split, inputs are boundary tokens and targets ``IGNORED``.
+    Beyond the end of the split, inputs are boundary tokens and targets ``IGNORED``, which no label concerns.
     """
     rows = np.full((len(windows), context_length + 1), IGNORED, dtype=np.int64)
     for row, window in zip(rows, windows, strict=True):
@@ -180,7 +207,22 @@ def packed(split: Split, windows: list[int], context_length: int, boundary_id: i
         torch.from_numpy(np.ascontiguousarray(inputs)),
         torch.from_numpy(np.ascontiguousarray(rows[:, 1:])),
         torch.from_numpy(document_starts(inputs, boundary_id)),
+        *(_target_bits(bits, split, windows, context_length) for bits in labels or ()),
     )
+
+
+def _target_bits(
+    bits: TokenBits | None, split: Split, windows: list[int], context_length: int
+) -> Bool[Tensor, "batch seq"] | None:
+    """The bits of the targets of these windows; bits belong to tokens, and a target is the token after."""
+    if bits is None:
+        return None
+    rows = np.zeros((len(windows), context_length), dtype=np.bool_)
+    for row, window in zip(rows, windows, strict=True):
+        start = window * context_length + 1
+        stop = min(start + context_length, split.n_tokens)
+        row[: stop - start] = bits.slice(split.name, start, stop)
+    return torch.from_numpy(rows)
 
 
 def document_starts(tokens: Int[np.ndarray, "batch seq"], boundary_id: int) -> Int[np.ndarray, "batch seq"]:

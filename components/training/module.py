@@ -35,6 +35,14 @@ class LanguageModel(lightning.LightningModule):  # type: ignore[misc]
             hidden.flatten(0, 1), self.model.output_weight, batch.targets.flatten(), ignore_index=IGNORED
         )
 
+    def figures(self) -> dict[str, float]:
+        """What a row of the history says beside loss, learning rate and gradient norm; may wait for the device."""
+        return {}
+
+    def totals(self) -> dict[str, float]:
+        """Figures of the whole run for the record of the artifact, beside those that every run has."""
+        return {}
+
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         return self.losses(batch).mean()
 

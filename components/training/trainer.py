@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from components.data.shards import ShardSet
 from components.training.checkpoints import AtomicCheckpointIO
 from components.training.config import PretrainConfig, TrainerConfig
-from components.training.loader import Batch, TrainingBatches, ValidationBatches, training_order
+from components.training.loader import Batch, TokenLabels, TrainingBatches, ValidationBatches, training_order
 
 
 def lightning_trainer(
@@ -48,12 +48,15 @@ class ShardData(lightning.LightningDataModule):  # type: ignore[misc]
     the training process: at a few microseconds a sequence, worker processes would cost more than they save.
     """
 
-    def __init__(self, shards: ShardSet, config: PretrainConfig, ranks: int = 1) -> None:
+    def __init__(
+        self, shards: ShardSet, config: PretrainConfig, ranks: int = 1, labels: TokenLabels | None = None
+    ) -> None:
         super().__init__()
         trainer = config.trainer
         self.config = config
         self.shards = shards
         self.ranks = ranks
+        self.labels = labels
         self.order = training_order(
             shards.splits["train"],
             config.model.context_length,
@@ -74,6 +77,7 @@ class ShardData(lightning.LightningDataModule):  # type: ignore[misc]
                 rank=self.trainer.global_rank,
                 start_step=self.trainer.global_step,
                 stop_step=self.config.trainer.max_steps,
+                labels=self.labels,
             ),
             batch_size=None,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
@@ -90,6 +94,7 @@ class ShardData(lightning.LightningDataModule):  # type: ignore[misc]
                 self.config.trainer.validation_batches,
                 rank=self.trainer.global_rank,
                 ranks=self.ranks,
+                labels=self.labels,
             ),
             batch_size=None,
         )

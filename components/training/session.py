@@ -1,0 +1,126 @@
+"""One training run from a module to a sealed artifact: what the stages ``pretrain`` and ``delegate`` share."""
+
+import math
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from components.core.artifact import Artifact
+from components.core.run import Run
+from components.data.shards import ShardSet
+from components.model import ops
+from components.model.checkpoint import save_model
+from components.training.checkpoints import Checkpoints
+from components.training.config import PretrainConfig, TrainerConfig
+from components.training.history import HISTORY, History, last_figure, mean_tokens_per_second, read_history
+from components.training.loader import TokenLabels
+from components.training.module import LanguageModel
+from components.training.precision import chosen_device, chosen_precision, compute_dtype
+from components.training.threads import set_threads
+from components.training.throughput import Peak, peak
+from components.training.trainer import ShardData, lightning_trainer
+
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Session:
+    """Where, how precisely and since when a run trains. ``Session.opened`` also sets the threads of this process."""
+
+    device: torch.device
+    precision: str
+    peak: Peak
+    """The denominator of MFU."""
+    began: float = field(default_factory=time.perf_counter)
+
+    @classmethod
+    def opened(cls, config: TrainerConfig) -> "Session":
+        """Raises ``InputError`` if a GPU is asked for and there is none."""
+        began = time.perf_counter()
+        device = chosen_device(config.device)
+        precision = chosen_precision(config.precision, device)
+        set_threads(config)
+        return cls(device, precision, peak(device, compute_dtype(precision), config.devices), began)
+
+    def train(
+        self,
+        run: Run,
+        cfg: PretrainConfig,
+        prepared: Artifact,
+        shards: ShardSet,
+        module: LanguageModel,
+        name: str,
+        labels: TokenLabels | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> Artifact:
+        """Train ``module`` on ``shards`` and seal the model, its history and its figures; resumes from a checkpoint.
+
+        ``name`` stands before the progress bar; ``labels`` come with every batch.
+
+        Raises ``InputError`` for a corpus smaller than one batch and for a diverging loss, ``DiskFullError`` if a file
+        cannot be written, ``ArtifactError`` for damaged inputs, ``StoppedError`` after a signal (a checkpoint is
+        saved).
+        """
+        model = module.model
+        if cfg.trainer.compile:
+            model.compile()
+        tokens_per_step = cfg.trainer.batch_size * cfg.model.context_length
+        history = History(run, cfg.trainer, tokens_per_step, name=name)
+        checkpoints = Checkpoints(run.folder / CHECKPOINTS, cfg.trainer.checkpoint_every_steps, history)
+        trainer = lightning_trainer(cfg.trainer, self.device, self.precision, run.folder, [history, checkpoints])
+        data = ShardData(shards, cfg, ranks=trainer.world_size, labels=labels)
+        if trainer.is_global_zero:
+            print(
+                f"{cfg.model.name}: {cfg.model.parameters(shards.vocab_size):,} parameters, {self.precision} on "
+                f"{self.device.type}; MFU is against {self.peak.flops_per_second / 1e12:.3f} TFLOP/s "
+                f"({self.peak.source})",
+                file=sys.stderr,
+            )
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoints.path if checkpoints.path.exists() else None)
+        if history.validated_step < cfg.trainer.max_steps:
+            trainer.validate(module, datamodule=data, verbose=False)
+        if not trainer.is_global_zero:  # the other ranks were started for the loop only; the first one seals
+            sys.exit(0)
+
+        save_model(model, run.folder / "model")
+        for file in sorted(prepared.path("tokenizer").iterdir()):
+            shutil.copyfile(file, run.folder / "model" / file.name)
+        rows = read_history(run.folder / HISTORY)
+        tokens_per_second = mean_tokens_per_second(rows)
+        flops_per_token = cfg.model.training_flops_per_token(shards.vocab_size, cfg.model.context_length)
+        sealed = run.seal(
+            metrics={
+                "parameters": float(cfg.model.parameters(shards.vocab_size)),
+                "steps": float(cfg.trainer.max_steps),
+                "tokens": float(cfg.trainer.max_steps * tokens_per_step),
+                "loss": last_figure(rows, "loss"),
+                **{figure: last_figure(rows, figure) for figure in module.validation},
+                "tokens_per_second": tokens_per_second,
+                "mfu": tokens_per_second * flops_per_token / self.peak.flops_per_second,
+                "flops_per_second_peak": self.peak.flops_per_second,
+                "seconds": time.perf_counter() - self.began,
+                **module.totals(),
+            },
+            details={
+                "precision": self.precision,
+                "device": self.device.type,
+                "peak": self.peak.source,
+                "ops": ops.chosen(),
+                "preset": cfg.model.name,
+                "vocab_size": shards.vocab_size,
+                **(details or {}),
+            },
+        )
+        shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
+        return sealed
+
+
+def nats_to_bits_per_byte(shards: ShardSet) -> float:
+    """Factor from nats per token to bits per byte, on the validation split."""
+    validation = shards.splits["validation"]
+    return validation.n_tokens / max(1, validation.n_bytes) / math.log(2)
