@@ -1,6 +1,6 @@
 """Generation: prefill the prompt, then one cached step a token, sampling by temperature, top-k and top-p."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -8,7 +8,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from components.core.errors import InputError
+from components.model.ragged import RaggedCache
 from components.model.transformer import KeyValueCache, Transformer
+
+# Longest piece of a prompt in one forward pass of several documents, and most tokens of such a pass.
+PIECE_TOKENS = 256
+PASS_TOKENS = 1024
+# A forward pass costs as much as some tokens more in another one (on a CPU about so many), so rows of unlike counts are
+# read together as long as the padding stays below it.
+PADDING_TOKENS = 24
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,45 @@ def generate(
         if token in sampling.stop_ids:
             return
         pending = [token]
+
+
+@torch.inference_mode()
+def read_rows(
+    model: Transformer, cache: RaggedCache, unread: Mapping[int, Sequence[int]]
+) -> dict[int, Float[Tensor, "width"]]:
+    """Read new tokens into rows of ``cache``, together where that is cheaper; hidden state after each row's last token.
+
+    Arguments:
+        unread: new ids of each row, at least one.
+    """
+    left = {row: list(ids) for row, ids in unread.items()}
+    last: dict[int, Tensor] = {}
+    while left:
+        rows = _pass(left)
+        pieces = [left[row][:PIECE_TOKENS] for row in rows]
+        counts = [len(piece) for piece in pieces]
+        seq = max(counts)
+        padded = [piece + [0] * (seq - len(piece)) for piece in pieces]
+        hidden = model(torch.tensor(padded, device=model.output_weight.device), cache=cache.extending(rows, counts))
+        for at, row in enumerate(rows):
+            left[row] = left[row][PIECE_TOKENS:]
+            if not left[row]:
+                del left[row]
+                last[row] = hidden[at, counts[at] - 1]
+    return last
+
+
+def _pass(unread: Mapping[int, Sequence[int]]) -> list[int]:
+    """Rows of the next forward pass, ascending: the one with most to read, and those that cost little beside it."""
+    first, *others = sorted(unread, key=lambda row: (-len(unread[row]), row))
+    longest = min(len(unread[first]), PIECE_TOKENS)
+    rows, padding = [first], 0
+    for row in others:
+        padding += longest - min(len(unread[row]), PIECE_TOKENS)
+        if padding > PADDING_TOKENS or (len(rows) + 1) * longest > PASS_TOKENS:
+            break
+        rows.append(row)
+    return sorted(rows)
 
 
 def choose(log_probabilities: Float[Tensor, "vocab"], sampling: Sampling, generator: torch.Generator) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from components.model import ops
 from components.model.config import ModelConfig
+from components.model.ragged import RaggedCache, RowsToExtend
 
 
 class KeyValueCache:
@@ -85,7 +86,7 @@ class Attention(nn.Module):
         rotation: tuple[Tensor, Tensor],
         document_start: Int[Tensor, "batch seq"] | None,
         mask: Float[Tensor, "batch 1 seq seq"] | None,
-        cache: KeyValueCache | None,
+        cache: KeyValueCache | RowsToExtend | None,
     ) -> Float[Tensor, "batch seq width"]:
         query = rotate(self.query(hidden).unflatten(-1, (-1, self.head_dim)), *rotation)
         key = rotate(self.key(hidden).unflatten(-1, (-1, self.head_dim)), *rotation)
@@ -127,7 +128,7 @@ class Block(nn.Module):
         rotation: tuple[Tensor, Tensor],
         document_start: Int[Tensor, "batch seq"] | None,
         mask: Float[Tensor, "batch 1 seq seq"] | None,
-        cache: KeyValueCache | None,
+        cache: KeyValueCache | RowsToExtend | None,
     ) -> Float[Tensor, "batch seq width"]:
         hidden = hidden + self.attention(self.attention_norm(hidden), rotation, document_start, mask, cache)
         output: Tensor = hidden + self.feed_forward(self.feed_forward_norm(hidden))
@@ -171,7 +172,7 @@ class Transformer(nn.Module):
         self,
         tokens: Int[Tensor, "batch seq"],
         document_start: Int[Tensor, "batch seq"] | None = None,
-        cache: KeyValueCache | None = None,
+        cache: KeyValueCache | RowsToExtend | None = None,
     ) -> Float[Tensor, "batch seq width"]:
         """Hidden states after the final norm.
 
@@ -179,10 +180,12 @@ class Transformer(nn.Module):
             tokens: ids. With a cache, only those that it does not hold yet.
             document_start: index of the first token of each token's document, no attention goes before it;
                 ``None``: every row is one document.
-            cache: grows by ``seq`` tokens.
+            cache: grows by ``seq`` tokens; or rows of a ``RaggedCache``, each of which grows by a count of its own.
 
         Raises ``ValueError`` if the tokens (and the cache) exceed the context or the cache's capacity.
         """
+        if isinstance(cache, RowsToExtend):
+            return self._extend_rows(tokens, cache)
         offset = cache.length if cache is not None else 0
         end = offset + tokens.shape[1]
         if end > self.config.context_length:
@@ -203,6 +206,22 @@ class Transformer(nn.Module):
         output: Tensor = self.norm(hidden)
         return output
 
+    def _extend_rows(self, tokens: Int[Tensor, "batch seq"], rows: RowsToExtend) -> Float[Tensor, "batch seq width"]:
+        """``forward`` for rows of different lengths: every row has rotary positions of its own."""
+        hidden = self.embedding(tokens)
+        dtype = ops.compute_dtype(hidden)
+        rotation = self.cosine[rows.positions, None].to(dtype), self.sine[rows.positions, None].to(dtype)
+        mask = rows.mask(dtype)
+        for block in self.blocks:
+            hidden = block(hidden, rotation, None, mask, rows)
+        rows.advance()
+        output: Tensor = self.norm(hidden)
+        return output
+
+    def ragged_cache(self) -> RaggedCache:
+        """An empty cache for many documents on the device and in the dtype of this model."""
+        return RaggedCache(self.config, self.output_weight.device, self.output_weight.dtype)
+
     def logits(self, hidden: Float[Tensor, "batch seq width"]) -> Float[Tensor, "batch seq vocab"]:
         """Scores over the vocabulary."""
         return F.linear(hidden, self.output_weight)
@@ -219,7 +238,9 @@ def rotary_tables(config: ModelConfig) -> tuple[Float[Tensor, "context head"], F
 
 
 def rotate(
-    heads: Float[Tensor, "batch seq heads head"], cosine: Float[Tensor, "seq 1 head"], sine: Float[Tensor, "seq 1 head"]
+    heads: Float[Tensor, "batch seq heads head"],
+    cosine: Float[Tensor, "*seq 1 head"],
+    sine: Float[Tensor, "*seq 1 head"],
 ) -> Float[Tensor, "batch seq heads head"]:
     """Turn the pairs (i, i + head / 2) of every head by the angle of their position."""
     first, second = heads.chunk(2, dim=-1)
