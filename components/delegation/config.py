@@ -28,6 +28,7 @@ SelectionName = Literal[
 ]
 SELECTIONS: tuple[SelectionName, ...] = get_args(SelectionName)
 ReturnUnit = Literal["token", "word", "entity"]
+CallScore = Literal["call", "entropy", "margin"]
 HelperKind = Literal["auto", "none", "world", "model", "endpoint", "retrieval"]
 
 _SETTINGS = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -154,6 +155,9 @@ class CascadeConfig(BaseModel):
     """Share of the small model's decisions that become calls; also the hard limit of a request."""
     rule: Literal["running_quantile", "fixed"] = "running_quantile"
     """Call at the running quantile of P(CALL), or at the threshold that calibration found."""
+    call_score: CallScore = "call"
+    """What is compared with the threshold: P(CALL); or, for a model that never learned to call, the entropy of its
+    prediction or one minus its largest probability (`margin`)."""
     unit: ReturnUnit = "word"
     """How much one call returns: one token of the helper, up to the end of a word, or of an entity."""
     max_unit_tokens: PositiveInt = 16
