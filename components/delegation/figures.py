@@ -1,0 +1,54 @@
+"""What a mask and a ``<CALL>`` look like: how high P(CALL) stands where, and whether it finds what is delegated."""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def auroc(scores: Float[Tensor, "rows"], positive: Bool[Tensor, "rows"]) -> float:
+    """Chance that a positive row scores above another one, ties counting half; nan if either kind is missing.
+
+    Score log-odds rather than probabilities: those near one are equal in fp32, which would make ties of them.
+    """
+    others, ours = scores[~positive].sort().values, scores[positive]
+    if not len(others) or not len(ours):
+        return math.nan
+    below = torch.searchsorted(others, ours) + torch.searchsorted(others, ours, right=True)
+    return (below.double().mean() / (2 * len(others))).item()
+
+
+def mean_where(values: Float[Tensor, "rows"], mask: Bool[Tensor, "rows"]) -> float:
+    """Mean over the rows of ``mask``; nan if there are none."""
+    return (values.double() * mask).sum().div(mask.sum()).item()
+
+
+def call_figures(
+    odds: Float[Tensor, "rows"],
+    loss: Float[Tensor, "rows"],
+    delegated: Bool[Tensor, "rows"],
+    factual: Bool[Tensor, "rows"],
+    valid: Bool[Tensor, "rows"],
+) -> dict[str, float]:
+    """Mean P(CALL) by class, how well it finds what is delegated, and what that costs; without figures of no rows.
+
+    Arguments:
+        odds: log P(CALL) / (1 - P(CALL)).
+        loss: nats of the target, ``<CALL>`` left out.
+    """
+    odds, loss, delegated, factual = odds[valid], loss[valid], delegated[valid], factual[valid]
+    probability = odds.sigmoid()
+    figures = {
+        "call_delegated": mean_where(probability, delegated),
+        "call_factual_kept": mean_where(probability, factual & ~delegated),
+        "call_non_factual": mean_where(probability, ~factual & ~delegated),
+        "delegated_loss": mean_where(loss, delegated),
+        "auroc_delegated": auroc(odds, delegated),
+    }
+    return {name: value for name, value in figures.items() if not math.isnan(value)}
+
+
+def overlap(now: Bool[Tensor, "rows"], before: Bool[Tensor, "rows"]) -> float:
+    """Share of the tokens delegated now or before that are delegated both times; nan if there are none."""
+    return ((now & before).sum() / (now | before).sum()).item()

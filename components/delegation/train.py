@@ -1,0 +1,144 @@
+"""The stage ``delegate``: prepared shards and their labels in, a model that knows when to ask out.
+
+The artifact is laid out as that of ``pretrain``, so whatever reads one reads the other. Training starts from the
+pretrained model or from scratch, and goes on from a checkpoint in its folder as pretraining does.
+"""
+
+import sys
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from components.core.artifact import Artifact
+from components.core.errors import ArtifactError, InputError
+from components.core.run import Run
+from components.data.shards import ShardSet
+from components.delegation.config import DelegateConfig
+from components.delegation.knowledge import FrozenModel, helper_knowledge
+from components.delegation.labels import FactBits, tokenizer_digest
+from components.delegation.length import learned_share, matched_steps
+from components.delegation.module import DelegatingModel
+from components.delegation.selection import LOOKS_AT_FACTS, LOOKS_AT_HELPER, LOOKS_AT_REFERENCE
+from components.model.checkpoint import load_model
+from components.model.transformer import Transformer
+from components.training.config import PretrainConfig, TrainerConfig
+from components.training.loader import Batch, TokenLabels, TrainingBatches, training_order
+from components.training.session import Session, nats_to_bits_per_byte
+
+FACTS, JUDGED = "facts", "judged"
+SAMPLED_STEPS = 64
+"""Steps of the run on which the share of learned tokens is counted beforehand."""
+
+
+def stage(run: Run, cfg: DelegateConfig, prepared: Artifact, labels: Artifact, *pretrained: Artifact) -> Artifact:
+    """Train a model that delegates, on ``prepared`` with its ``labels``, from ``pretrained`` or from scratch.
+
+    Raises ``InputError`` for settings that do not fit the data, the labels or the helper, ``ArtifactError`` for labels
+    that are missing or of other tokens, and what ``Session.train`` raises.
+    """
+    session = Session.opened(cfg.trainer)
+    shards = ShardSet.open(prepared.path("shards"))
+    bits = opened_labels(cfg, prepared, labels, shards)
+    settings = _trainer(cfg, shards, bits)
+    model = _model(cfg, settings, prepared, shards, pretrained)
+    module = DelegatingModel(
+        model,
+        settings,
+        cfg.delegation,
+        shards.boundary_id,
+        nats_to_bits_per_byte(shards),
+        reference=_reference(cfg, prepared, pretrained),
+        helper=helper_knowledge(cfg.helper, cfg.delegation.selection, prepared, cfg.model.context_length)
+        if cfg.delegation.selection in LOOKS_AT_HELPER
+        else None,
+    )
+    plan = PretrainConfig(model=cfg.model, trainer=settings)
+    details = {"delegation": cfg.delegation.model_dump(mode="json")}
+    return session.train(run, plan, prepared, shards, module, "delegate", bits, details)
+
+
+def opened_labels(cfg: DelegateConfig, prepared: Artifact, labels: Artifact, shards: ShardSet) -> TokenLabels:
+    """The bits that go with ``shards``; says so on stderr if the selection needs facts and there are none."""
+    digest = tokenizer_digest(prepared.path("tokenizer"))
+    facts = FactBits.open(labels.path(FACTS), shards, digest)
+    judged = FactBits.open(labels.path(JUDGED), shards, digest) if (labels.folder / JUDGED).is_dir() else None
+    selection = cfg.delegation.selection
+    if selection == "judge" and judged is None:
+        raise InputError(
+            "delegation.selection=judge needs the values that a judge marked, and the labels have none (only the "
+            "closed world comes with them): choose another selection, such as lacy"
+        )
+    if (selection in LOOKS_AT_FACTS or cfg.delegation.budget_of == "facts") and facts.share("train") == 0:
+        print(
+            f"warning: no token of the training split is labelled as a fact: training goes on, but {selection} has "
+            "nothing to choose from, and the model will not learn to call",
+            file=sys.stderr,
+        )
+    return TokenLabels(facts, judged)
+
+
+def _trainer(cfg: DelegateConfig, shards: ShardSet, bits: TokenLabels) -> TrainerConfig:
+    """The loop's settings, with the steps and the learning rate of this training."""
+    wanted = cfg.delegation
+    settings = cfg.trainer
+    if wanted.start == "checkpoint":
+        settings = settings.model_copy(update={"max_steps": wanted.max_steps, "learning_rate": wanted.learning_rate})
+    if wanted.match == "gradient_tokens":
+        share = learned_share(_first_batches(cfg, shards, bits), wanted, shards.boundary_id)
+        settings = settings.model_copy(update={"max_steps": matched_steps(settings.max_steps, wanted, share)})
+    return settings
+
+
+def _first_batches(cfg: DelegateConfig, shards: ShardSet, bits: TokenLabels) -> Iterable[Batch]:
+    trainer, length = cfg.trainer, cfg.model.context_length
+    split = shards.splits["train"]
+    order = training_order(split, length, trainer.batch_size, trainer.micro_batch_size, trainer.seed, ranks=1)
+    batches = TrainingBatches(split, order, length, shards.boundary_id, 0, 0, SAMPLED_STEPS, bits)
+    return islice(batches, SAMPLED_STEPS)
+
+
+def _model(
+    cfg: DelegateConfig,
+    settings: TrainerConfig,
+    prepared: Artifact,
+    shards: ShardSet,
+    pretrained: tuple[Artifact, ...],
+) -> Transformer:
+    torch.manual_seed(settings.seed)
+    if cfg.delegation.start == "scratch":
+        return Transformer(cfg.model, shards.vocab_size)
+    folder = _started_from(pretrained)
+    if tokenizer_digest(folder) != tokenizer_digest(prepared.path("tokenizer")):
+        raise ArtifactError(
+            f"the model in {folder} has another tokenizer than the training data: pretrain on this data first"
+        )
+    model = load_model(folder)
+    if (given := model.config.model_copy(update={"name": cfg.model.name})) != cfg.model:
+        raise InputError(
+            f"the pretrained model is {given!r}, but model asks for {cfg.model!r}: use the same shape for both, or "
+            "delegation.start=scratch"
+        )
+    return model
+
+
+def _reference(cfg: DelegateConfig, prepared: Artifact, pretrained: tuple[Artifact, ...]) -> FrozenModel | None:
+    if cfg.delegation.selection not in LOOKS_AT_REFERENCE:
+        return None
+    if not cfg.delegation.reference and not pretrained:
+        raise InputError(
+            f"delegation.selection={cfg.delegation.selection} compares with a reference model, and training from "
+            "scratch has none: set delegation.reference to a model folder, or delegation.start=checkpoint"
+        )
+    folder = Path(cfg.delegation.reference) if cfg.delegation.reference else _started_from(pretrained)
+    return FrozenModel.loaded(folder, "delegation.reference", prepared.path("tokenizer"), cfg.model.context_length)
+
+
+def _started_from(pretrained: tuple[Artifact, ...]) -> Path:
+    if not pretrained:
+        raise InputError(
+            "delegation.start=checkpoint goes on from a pretrained model, and none was given: run `lacewing pretrain` "
+            "first, or set delegation.start=scratch"
+        )
+    return pretrained[0].path("model")
