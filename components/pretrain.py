@@ -32,12 +32,14 @@ CHECKPOINTS = "checkpoints"
 def stage(run: Run, cfg: PretrainConfig, prepared: Artifact) -> Artifact:
     """Train a decoder on the shards of ``prepared``.
 
-    Raises ``InputError`` for a corpus smaller than one batch and for a diverging loss, ``DiskFullError`` if a file
-    cannot be written, ``ArtifactError`` for damaged inputs, ``StoppedError`` after a signal (a checkpoint is saved).
+    Raises ``InputError`` for a corpus smaller than one batch, a diverging loss, and kernels that were asked for and
+    cannot run here; ``DiskFullError`` if a file cannot be written, ``ArtifactError`` for damaged inputs,
+    ``StoppedError`` after a signal (a checkpoint is saved).
     """
     began = time.perf_counter()
     device = chosen_device(cfg.trainer.device)
     precision = chosen_precision(cfg.trainer.precision, device)
+    kernels = ops.chosen(device, compute_dtype(precision), cfg.model.head_dim, cfg.model.context_length)
     set_threads(cfg.trainer)
     denominator = peak(device, compute_dtype(precision), cfg.trainer.devices)
     shards = ShardSet.open(prepared.path("shards"))
@@ -50,19 +52,22 @@ def stage(run: Run, cfg: PretrainConfig, prepared: Artifact) -> Artifact:
         model.compile()
 
     tokens_per_step = cfg.trainer.batch_size * cfg.model.context_length
-    history = History(run, cfg.trainer, tokens_per_step)
+    flops_per_token = cfg.model.training_flops_per_token(shards.vocab_size, cfg.model.context_length)
+    history = History(run, cfg.trainer, tokens_per_step, flops_per_token / denominator.flops_per_second)
     checkpoints = Checkpoints(run.folder / CHECKPOINTS, cfg.trainer.checkpoint_every_steps, history)
     trainer = lightning_trainer(cfg.trainer, device, precision, run.folder, [history, checkpoints])
     data = ShardData(shards, cfg, ranks=trainer.world_size)
     if trainer.is_global_zero:
         print(
             f"{cfg.model.name}: {cfg.model.parameters(shards.vocab_size):,} parameters, {precision} on {device.type}; "
-            f"MFU is against {denominator.flops_per_second / 1e12:.3f} TFLOP/s ({denominator.source})",
+            f"MFU is against {denominator.flops_per_second / 1e12:.3f} TFLOP/s ({denominator.source})\n"
+            f"{cfg.model.name}: {', '.join(f'{operation} by {path}' for operation, path in kernels.items())}",
             file=sys.stderr,
         )
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoints.path if checkpoints.path.exists() else None)
-    if history.validated_step < cfg.trainer.max_steps:
-        trainer.validate(module, datamodule=data, verbose=False)
+    with ops.recorded() as taken:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoints.path if checkpoints.path.exists() else None)
+        if history.validated_step < cfg.trainer.max_steps:
+            trainer.validate(module, datamodule=data, verbose=False)
     if not trainer.is_global_zero:  # the other ranks were started for the loop only; the first one seals
         sys.exit(0)
 
@@ -71,7 +76,6 @@ def stage(run: Run, cfg: PretrainConfig, prepared: Artifact) -> Artifact:
         shutil.copyfile(file, run.folder / "model" / file.name)
     rows = read_history(run.folder / HISTORY)
     tokens_per_second = mean_tokens_per_second(rows)
-    flops_per_token = cfg.model.training_flops_per_token(shards.vocab_size, cfg.model.context_length)
     sealed = run.seal(
         metrics={
             "parameters": float(cfg.model.parameters(shards.vocab_size)),
@@ -89,7 +93,7 @@ def stage(run: Run, cfg: PretrainConfig, prepared: Artifact) -> Artifact:
             "precision": precision,
             "device": device.type,
             "peak": denominator.source,
-            "ops": ops.chosen(),
+            "ops": kernels | ops.described(taken),
             "preset": cfg.model.name,
             "vocab_size": shards.vocab_size,
         },

@@ -31,11 +31,21 @@ class History(lightning.Callback):  # type: ignore[misc]
     validation, checkpoints and the very first step (compilation, memory) are left out.
     """
 
-    def __init__(self, run: Run, config: TrainerConfig, tokens_per_step: int, progress_bar: bool = True) -> None:
+    def __init__(
+        self,
+        run: Run,
+        config: TrainerConfig,
+        tokens_per_step: int,
+        peak_seconds_per_token: float,
+        progress_bar: bool = True,
+    ) -> None:
         self.path = run.folder / HISTORY
         self.run = run
         self.config = config
         self.tokens_per_step = tokens_per_step
+        """Tokens that are predicted in one step, over all ranks. Training rows are whole: none is ignored or padded."""
+        self.peak_seconds_per_token = peak_seconds_per_token
+        """What a token would take at the hardware's peak: MFU is this over what it took."""
         self.progress_bar = progress_bar
         self.validated_step = 0
         """The step after which the validation split was last looked at in this process."""
@@ -152,6 +162,7 @@ class History(lightning.Callback):  # type: ignore[misc]
         if self._timed_steps and self._mark is not None:
             row["seconds"] = now - self._mark
             row["tokens_per_second"] = self._timed_steps * self.tokens_per_step / row["seconds"]
+            row["mfu"] = row["tokens_per_second"] * self.peak_seconds_per_token
         self._mark, self._timed_steps, self._losses = now, 0, []
         if trainer.is_global_zero:
             self._append(row)
