@@ -81,7 +81,7 @@ def _record(rehearse: bool, quick: bool) -> Record:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if rehearse:
         torch.set_num_threads(1)  # threads that wait for each other cost more than tiny shapes do
-        stopwatch = Stopwatch(device, budget_ms=1, rounds=(2, 2))
+        stopwatch = Stopwatch(device, budget_ms=1, rounds=(1, 1))
     else:
         stopwatch = Stopwatch(device, budget_ms=100 if quick else 300)
     return Record(stopwatch, _implementation(device.type), rehearse, quick)

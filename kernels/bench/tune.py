@@ -26,7 +26,7 @@ from kernels.bench.record import Record
 from kernels.bench.timing import Failed, Program, Spread, reason_of
 
 Winners = list[dict[str, Any]]
-TOLERANCE = 3.0  # of the error that the table's own configuration makes
+ROUNDINGS = 3.0  # in bf16, of the largest entry: so far a candidate may be from the configuration of today
 
 
 def winners(record: Record, kernel: str, folder: Path) -> str:
@@ -47,7 +47,8 @@ def _attention(record: Record) -> Winners:
         documents = shape.mean_document is not None
         best = attention_configurations.chosen(sets[0].query, documents=documents)
         for part, mode in (("forward", "forward"), ("grad_query", "backward"), ("grad_key_value", "backward")):
-            candidates = [replace(best, **{part: tiles}) for tiles in (getattr(best, part), *_tiles(record))]
+            tried = (getattr(best, part), *_tiles(record))
+            candidates = {f"{part} {tiles}": replace(best, **{part: tiles}) for tiles in tried}
             best, spread, before = _sweep_attention(record, shape, sets, mode, candidates)
             winner = asdict(getattr(best, part))
             times = {"ms": spread.median, "now_ms": before.median}
@@ -56,7 +57,7 @@ def _attention(record: Record) -> Winners:
 
 
 def _sweep_attention(
-    record: Record, shape: Shape, sets: list[Inputs], mode: str, candidates: list[Configuration]
+    record: Record, shape: Shape, sets: list[Inputs], mode: str, candidates: dict[str, Configuration]
 ) -> tuple[Configuration, Spread, Spread]:
     provider = ours(record.ours, shape.mean_document is not None)
     right = _attention_results(provider, sets[0])
@@ -67,7 +68,7 @@ def _sweep_attention(
             largest_error(one, two) for one, two in zip(_attention_results(provider, sets[0]), exact, strict=True)
         ]
         return all(
-            error <= TOLERANCE * 2**-8 * float(two.abs().max()) for error, two in zip(errors, exact, strict=True)
+            error <= ROUNDINGS * 2**-8 * float(two.abs().max()) for error, two in zip(errors, exact, strict=True)
         )
 
     timed = program("candidate", provider, sets, mode)
@@ -83,34 +84,34 @@ def _sweep(
     record: Record,
     shape: Shape | cross_entropy_bench.Shape,
     mode: str,
-    candidates: list[Any],
+    candidates: dict[str, Any],
     timed: Program,
     trying: Callable[[Any], AbstractContextManager[None]],
     correct: Callable[[object], bool],
 ) -> tuple[Any, Spread, Spread]:
     """The fastest correct candidate, its time, and the time of the first one: what the table says today."""
-    times: dict[int, Spread] = {}
-    for number, candidate in enumerate(candidates):
+    times: dict[str, Spread] = {}
+    for number, (label, candidate) in enumerate(candidates.items()):
         with trying(candidate):
             try:
                 if not correct(candidate):
-                    record.say(f"    {shape} {mode} {candidate}: WRONG numbers, dropped")
+                    record.say(f"    {shape} {label}: WRONG numbers, dropped")
                     continue
             except Exception as error:
-                record.say(f"    {shape} {mode} {candidate}: {reason_of(error)}")
+                record.say(f"    {shape} {label}: {reason_of(error)}")
                 continue
             time = record.stopwatch.measure([timed])[timed.name]
         if isinstance(time, Failed):
-            record.say(f"    {shape} {mode} {candidate}: {time.reason}")
+            record.say(f"    {shape} {label}: {time.reason}")
             continue
-        times[number] = time
-        record.say(f"    {shape} {mode} {candidate}: {time.median:.3f} ms")
-        config = {**shape.config, "candidate": str(candidate)}
-        record.keep("tune", type(candidate).__name__, mode, "milliseconds", number, time, config)
+        times[label] = time
+        record.say(f"    {shape} {label}: {time.median:.3f} ms")
+        config = {**shape.config, "candidate": label}
+        record.keep("tune", label, mode, "milliseconds", number, time, config)
     if not times:
         raise RuntimeError(f"no candidate runs for {shape} {mode}")
-    fastest = min(times, key=lambda number: times[number].median)
-    return candidates[fastest], times[fastest], times.get(0, times[fastest])
+    fastest = min(times, key=lambda label: times[label].median)
+    return candidates[fastest], times[fastest], times.get(next(iter(candidates)), times[fastest])
 
 
 def _tiles(record: Record) -> Iterator[Tiles]:
