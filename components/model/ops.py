@@ -8,6 +8,7 @@ documents start, not a dense mask). The choice, for calls that leave it to us:
 - CUDA: what ``kernel_choice.json`` has measured as fastest for the GPU, dtype, head dimension and length; without a
   measurement Triton for packed documents, which it skips where SDPA masks them, and SDPA for plain rows.
 - fp32, GPUs before compute capability 8.0, other head dimensions than 64 and 128, fewer than 128 tokens: SDPA.
+- Decoding with a cache: SDPA, whatever is asked for; no kernel of ours takes fewer queries than keys.
 
 ``LACEWING_KERNELS=torch`` or ``triton`` (or ``kernels.dispatch.using``) decides instead; what cannot be had then is an
 ``InputError``, never another path in silence. ``chosen(...)`` says beforehand what a run will take and ``recorded()``
