@@ -3,7 +3,8 @@
 Names: ``precision`` (automatic precision, and with torch.compile, against fp32 eager), ``trainer`` (Lightning's Trainer
 with our callbacks against a plain loop), ``resume`` (SIGKILL at a random step: are the final weights bit-equal?),
 ``attention`` and ``cross_entropy`` (the implementations that ``components.model.ops`` chooses, against the obvious
-ones). All by default. Both sides of a ratio run in one process, in turns; figures are medians, so that other load on
+ones), ``call_statistics`` (what a loss that ranks tokens and knows ``<CALL>`` costs beside the plain one). All by
+default. Both sides of a ratio run in one process, in turns; figures are medians, so that other load on
 the machine touches both alike. ``--preset`` takes a model of ``conf/model``, ``--threads`` their number.
 """
 
@@ -83,6 +84,7 @@ def main() -> None:
         "resume": resume,
         "attention": attention,
         "cross_entropy": cross_entropy,
+        "call_statistics": call_statistics,
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", choices=[[], *names], metavar="NAME", help=", ".join(names))
@@ -206,7 +208,7 @@ def trainer(config: ModelConfig, threads: int) -> Iterator[Figure]:
         chosen = chosen_precision(settings.precision, torch.device("cpu"))
         for _ in range(turns):
             run = Run.recorded(folder / "run", local_identity())
-            history = History(run, settings, settings.batch_size * config.context_length, progress_bar=False)
+            history = History(run, settings, settings.batch_size * config.context_length, 0.0, progress_bar=False)
             callbacks = [history, Checkpoints(folder / "checkpoints", 10**9, history), in_trainer]
             module = LanguageModel(Transformer(config, shards.vocab_size), settings, 1.0)
             data = ShardData(shards, cfg)
@@ -287,37 +289,58 @@ def local_identity() -> Identity:
 
 
 def attention(config: ModelConfig, threads: int) -> Iterator[Figure]:
-    """Forward and backward with documents, against torch's math path and its flash kernel."""
-    for seq, dtype in ((512, torch.float32), (256, torch.bfloat16), (512, torch.bfloat16), (1024, torch.bfloat16)):
-        rows = 16 * 256 // seq
-        query, key, value = (
-            torch.randn(rows, seq, heads, config.head_dim, dtype=dtype, requires_grad=True)
-            for heads in (config.heads, config.kv_heads, config.kv_heads)
-        )
+    """Forward and backward against torch's math path and its flash kernel, both as they come.
+
+    First the shape that the goals are set for (4 x 512 tokens, 8 heads of 64), then the preset's heads.
+    """
+    fp32, bf16 = torch.float32, torch.bfloat16
+    goal, own = (8, 8, 64), (config.heads, config.kv_heads, config.head_dim)
+    yield attention_figure(4, 512, goal, fp32, packed=False, goal=">= 1.8 x math")
+    yield attention_figure(4, 512, (8, 2, 64), fp32, packed=False, goal=">= 2 x math")
+    yield attention_figure(4, 512, goal, fp32, packed=True, goal=">= 2 x math")
+    yield attention_figure(4, 512, (8, 2, 64), bf16, packed=True, goal=">= 2 x math")
+    for seq, dtype in ((512, fp32), (256, bf16), (512, bf16), (1024, bf16)):
+        goal_text = ">= 1.8 x math" if dtype == fp32 else ">= 1 x flash"
+        yield attention_figure(16 * 256 // seq, seq, own, dtype, packed=True, goal=goal_text)
+
+
+def attention_figure(
+    rows: int, seq: int, heads: tuple[int, int, int], dtype: torch.dtype, packed: bool, goal: str
+) -> Figure:
+    """``heads``: of queries, of keys, and their size. ``packed``: two documents a row."""
+    query_heads, kv_heads, head_dim = heads
+    query, key, value = (
+        torch.randn(rows, seq, count, head_dim, dtype=dtype, requires_grad=True)
+        for count in (query_heads, kv_heads, kv_heads)
+    )
+    documents = mask = None
+    if packed:
         starts = torch.zeros(rows, seq, dtype=torch.long)
         starts[:, seq // 2 :] = seq // 2
-        mask = ops.attention_mask(starts, dtype)
-        upstream = torch.randn_like(query)
+        documents, mask = ops.packed(starts, dtype, head_dim), ops.attention_mask(starts, dtype)
+    calls = {
+        "ours": partial(ops.attention, query, key, value, documents),
+        "math": partial(torch_attention, SDPBackend.MATH, query, key, value, mask),
+        "flash": partial(torch_attention, SDPBackend.FLASH_ATTENTION, query, key, value, mask),
+    }
+    upstream = torch.randn_like(query)
+    times = interleaved({name: partial(both_ways, call, upstream) for name, call in calls.items()})
+    kind = str(dtype).removeprefix("torch.")
+    return Figure(
+        f"attention {kind}, {rows} x {seq} tokens, {query_heads}:{kv_heads} heads of {head_dim}, "
+        f"{'two documents a row' if packed else 'plain causal'}",
+        f"{times['math'] / times['ours']:.2f} x math, {times['flash'] / times['ours']:.2f} x flash",
+        goal,
+        f"{times['ours'] * 1e3:.1f} ms; torch's flash itself {times['math'] / times['flash']:.2f} x math",
+    )
 
-        calls = {
-            "ours": partial(ops.attention, query, key, value, starts, mask),
-            "math": partial(torch_attention, SDPBackend.MATH, query, key, value, mask),
-            "flash": partial(torch_attention, SDPBackend.FLASH_ATTENTION, query, key, value, mask),
-        }
-        times = interleaved({name: partial(both_ways, call, upstream) for name, call in calls.items()})
-        kind = str(dtype).removeprefix("torch.")
-        yield Figure(
-            f"attention {kind}, {rows} x {seq} tokens, {config.heads}:{config.kv_heads} heads of {config.head_dim}",
-            f"{times['math'] / times['ours']:.2f} x math, {times['flash'] / times['ours']:.2f} x flash",
-            ">= 1.8 x math" if dtype == torch.float32 else ">= 1 x flash",
-            f"{times['ours'] * 1e3:.1f} ms",
-        )
 
-
-def torch_attention(backend: SDPBackend, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+def torch_attention(backend: SDPBackend, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
     with sdpa_kernel(backend):
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True).transpose(1, 2)
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=query.shape[1] != key.shape[1]
+        ).transpose(1, 2)
 
 
 def both_ways(forward: Callable[[], Tensor], upstream: Tensor) -> None:
@@ -326,10 +349,10 @@ def both_ways(forward: Callable[[], Tensor], upstream: Tensor) -> None:
 
 def cross_entropy(config: ModelConfig, threads: int) -> Iterator[Figure]:
     """Forward and backward of the output layer and its loss, against F.cross_entropy on all logits at once."""
-    for vocab_size in (2048, 8192):
-        hidden = torch.randn(4096, config.width, requires_grad=True)
+    for rows, vocab_size in ((2048, 8192), (4096, 2048), (4096, 8192)):  # the first is what the goal is set for
+        hidden = torch.randn(rows, config.width, requires_grad=True)
         weight = torch.randn(vocab_size, config.width, requires_grad=True)
-        targets = torch.randint(0, vocab_size, (4096,))
+        targets = torch.randint(0, vocab_size, (rows,))
 
         for precision in ("32-true", "bf16-mixed"):
             steps = {
@@ -339,11 +362,45 @@ def cross_entropy(config: ModelConfig, threads: int) -> Iterator[Figure]:
             times = interleaved(steps)
             memory = {name: peak_bytes(run) for name, run in steps.items()}
             yield Figure(
-                f"output layer and loss, {precision}, 4096 rows, vocabulary {vocab_size}",
+                f"output layer and loss, {precision}, {rows} rows, vocabulary {vocab_size}",
                 f"{times['ours'] / times['plain']:.2f} x time, {memory['ours'] / memory['plain']:.2f} x memory",
                 "<= 1.1 x time, <= 0.6 x memory",
                 f"{times['ours'] * 1e3:.0f} ms, {memory['ours'] / 1e6:.0f} MB",
             )
+
+
+def call_statistics(config: ModelConfig, threads: int) -> Iterator[Figure]:
+    """The loss of delegation (design/lacy.md: 15 % of a batch, its hardest facts, learn to call) against the plain one.
+
+    Only the losses are timed against each other; the difference is set in relation to the whole step it is part of.
+    """
+    auto = chosen_precision("auto", torch.device("cpu"))
+    for vocab_size in (2048, 8192):
+        batch = random_batch(config, vocab_size, rows=8)
+        targets = batch.targets.flatten()
+        hidden = torch.randn(len(targets), config.width, requires_grad=True)
+        weight = torch.randn(vocab_size, config.width, requires_grad=True)
+        factual = torch.rand(len(targets)) < 0.25
+        losses = {"plain": ops.linear_cross_entropy, "delegating": partial(delegation_loss, factual)}
+        steps: dict[str, Step] = {
+            name: partial(loss_both_ways, loss, hidden, weight, targets, auto) for name, loss in losses.items()
+        }
+        times = interleaved({**steps, "step": training_step(config, vocab_size, batch, auto)}, rounds=5 * ROUNDS)
+        extra = times["delegating"] - times["plain"]
+        yield Figure(
+            f"delegation's loss over the plain one, {auto}, {len(targets)} rows, vocabulary {vocab_size}",
+            f"{extra / times['step']:+.1%} of a step",
+            "<= 3 %",
+            f"{extra * 1e3:+.1f} ms on {times['plain'] * 1e3:.1f} ms of a step of {times['step'] * 1e3:.0f} ms",
+        )
+
+
+def delegation_loss(factual: Tensor, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    stats = ops.linear_token_stats(hidden, weight, targets, call_id=1)
+    hardness = torch.where(factual, stats.nll_excl.detach(), -1.0)
+    called = torch.zeros_like(factual)
+    called[hardness.topk(len(targets) * 15 // 100).indices] = True
+    return torch.where(called, -stats.logp_call, stats.nll_excl)
 
 
 def plain_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:

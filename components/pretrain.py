@@ -17,7 +17,7 @@ from components.training.session import Session, nats_to_bits_per_byte
 
 def stage(run: Run, cfg: PretrainConfig, prepared: Artifact) -> Artifact:
     """Train a decoder on the shards of ``prepared``. Raises what ``Session.train`` does."""
-    session = Session.opened(cfg.trainer)
+    session = Session.opened(cfg)
     shards = ShardSet.open(prepared.path("shards"))
     torch.manual_seed(cfg.trainer.seed)
     model = Transformer(cfg.model, shards.vocab_size)

@@ -329,6 +329,12 @@ class StageTracker:
             client.log_artifact(self.run_id, str(report))
             if report.name == "report.md":
                 client.set_tag(self.run_id, "mlflow.note.content", report.read_text()[:MAX_TAG_CHARACTERS])
+        facts = {name: value for name, value in leaves(artifact.details) if isinstance(value, str)}
+        send_tags(
+            self.connection,
+            self.run_id,
+            {f"lacewing.details.{name}": text[:MAX_TAG_CHARACTERS] for name, text in facts.items()},
+        )
         client.set_terminated(self.run_id, "FINISHED", end_time=int(created * 1000))
         self._mark(self.run_id, complete=True)
 

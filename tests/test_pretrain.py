@@ -149,12 +149,17 @@ def test_a_run_leaves_a_model_a_history_and_figures(prepared: Artifact, tmp_path
         "parameters", "steps", "tokens", "loss", "validation_loss", "validation_bits_per_byte",
         "tokens_per_second", "mfu", "flops_per_second_peak", "seconds",
     }  # fmt: skip
+    timed = [row for row in rows if "seconds" in row]
+    assert len(timed) == 6
+    assert [figures["mfu"] for _, figures in logged if "mfu" in figures] == [row["mfu"] for row in timed]
+    assert min(row["mfu"] for row in timed) <= metrics["mfu"] <= max(row["mfu"] for row in timed)
     assert metrics["tokens"] == 24 * 8 * 32
     assert metrics["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     assert metrics["validation_loss"] < rows[0]["loss"] - 1  # it learns
     assert 0 < metrics["mfu"] < 1
     assert artifact.details["precision"] == "32-true"
     assert "measured here" in artifact.details["peak"]
+    assert artifact.details["ops"] == {"attention": "torch SDPA", "linear_cross_entropy": "torch, in chunks"}
     assert not (artifact.folder / "checkpoints").exists()
 
 
@@ -300,6 +305,61 @@ def test_a_corpus_smaller_than_one_batch_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match=r"the training split has .* tokens, but one batch needs"):
         stage(Run.local(tmp_path / "run"), config(batch_size=4096, micro_batch_size=4096), prepared)
     assert list((tmp_path / "run").iterdir()) == []
+
+
+# Both compute in fp32 and differ in the order of their sums: 1e-7 a step at first, which learning then amplifies.
+CURVE_TOLERANCE = 2e-4
+
+
+def test_triton_and_torch_kernels_learn_the_same_curve(
+    prepared: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("triton")
+    shape = ModelConfig(name="small", layers=1, width=32, hidden_width=48, heads=2, kv_heads=1, context_length=32)
+    steps = {"max_steps": 5, "batch_size": 4, "log_every_steps": 1, "validation_batches": 1, "warmup_fraction": 0.0}
+    cfg = config(**steps).model_copy(update={"model": shape})
+    curves, records = {}, {}
+    for kernels in ("torch", "triton"):
+        monkeypatch.setenv("LACEWING_KERNELS", kernels)
+        artifact = stage(Run.local(tmp_path / kernels), cfg, prepared)
+        rows = read_history(artifact.path("history.jsonl"))
+        curves[kernels] = [row.get("loss", row.get("validation_loss")) for row in rows]
+        records[kernels] = artifact.details["ops"]
+        words = ", ".join(f"{operation} by {path}" for operation, path in records[kernels].items())
+        assert f"small: {words}" in capsys.readouterr().err
+    assert records["torch"] == {"attention": "torch SDPA", "linear_cross_entropy": "torch, in chunks"}
+    assert records["triton"] == {"attention": "Triton kernel", "linear_cross_entropy": "torch products, Triton rows"}
+    assert len(curves["torch"]) == 6
+    assert curves["torch"][0] - curves["torch"][-1] > 0.3  # it learns
+    assert curves["triton"] == pytest.approx(curves["torch"], abs=CURVE_TOLERANCE)
+    assert curves["triton"] != curves["torch"]  # other arithmetic: nobody has taken torch's path in disguise
+
+
+@pytest.mark.parametrize(
+    ("kernels", "message"),
+    [("triton", "LACEWING_KERNELS=triton: .*TRITON_INTERPRET=1"), ("nonsense", "LACEWING_KERNELS is 'nonsense'")],
+)
+def test_kernels_that_cannot_run_here_are_refused_before_anything_is_read(
+    tmp_path: Path, prepared: Artifact, monkeypatch: pytest.MonkeyPatch, kernels: str, message: str
+) -> None:
+    monkeypatch.setenv("LACEWING_KERNELS", kernels)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(ShardSet, "open", None)
+    with pytest.raises(InputError, match=message):
+        stage(Run.local(tmp_path / "run"), config(device="cpu"), prepared)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_the_choice_of_kernels_reaches_a_stage_in_its_own_process(prepared: Artifact, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    write_request(folder, request(folder, config(max_steps=6), prepared))
+    environment = {**os.environ, "LACEWING_KERNELS": "nonsense"}
+    done = subprocess.run([sys.executable, "-m", "components.core.worker", str(folder)], env=environment)
+    assert done.returncode == InputError.exit_code
+    error = json.loads((folder / "error.json").read_text())
+    assert error["type"] == "InputError"
+    assert "allowed are auto, torch, triton" in error["message"]
 
 
 def test_damaged_shards_are_refused(prepared: Artifact, tmp_path: Path) -> None:

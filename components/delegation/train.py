@@ -38,7 +38,7 @@ def stage(run: Run, cfg: DelegateConfig, prepared: Artifact, labels: Artifact, *
     Raises ``InputError`` for settings that do not fit the data, the labels or the helper, ``ArtifactError`` for labels
     that are missing or of other tokens, and what ``Session.train`` raises.
     """
-    session = Session.opened(cfg.trainer)
+    session = Session.opened(PretrainConfig(model=cfg.model, trainer=cfg.trainer))
     shards = ShardSet.open(prepared.path("shards"))
     bits = opened_labels(cfg, prepared, labels, shards)
     settings = _trainer(cfg, shards, bits)

@@ -1,36 +1,119 @@
 """The one place that chooses an implementation for the hot operations.
 
-Today: PyTorch's scaled-dot-product attention, and a linear layer fused with cross-entropy that works in chunks of rows.
-Callers pass what any implementation needs (document starts, not a dense mask), so that a kernel can come in here
-without a change elsewhere. ``chosen()`` goes into the record of every training run.
+Attention goes to our Triton kernel, to PyTorch's scaled-dot-product attention (SDPA) or to plain matrix products, the
+output layer with its loss to our Triton rows or the same on PyTorch. Callers pass what any of them needs (where
+documents start, not a dense mask). The choice, for calls that leave it to us:
+
+- CPU: SDPA's flash kernel, or matrix products in bf16; never Triton, whose interpreter is for tests.
+- CUDA: what ``kernel_choice.json`` has measured as fastest for the GPU, dtype, head dimension and length; without a
+  measurement Triton for packed documents, which it skips where SDPA masks them, and SDPA for plain rows.
+- fp32, GPUs before compute capability 8.0, other head dimensions than 64 and 128, fewer than 128 tokens: SDPA.
+- Decoding with a cache: SDPA, whatever is asked for; no kernel of ours takes fewer queries than keys.
+
+``LACEWING_KERNELS=torch`` or ``triton`` (or ``kernels.dispatch.using``) decides instead; what cannot be had then is an
+``InputError``, never another path in silence. ``chosen(...)`` says beforehand what a run will take and ``recorded()``
+what it took; both go by the very function that the operations call. Nothing here imports triton before a kernel runs.
 """
 
-from typing import Any
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from components.core.errors import InputError
+from kernels import attention as attention_kernel
 from kernels import cross_entropy as cross_entropy_kernel
 from kernels.cross_entropy import TokenStats
+from kernels.dispatch import VARIABLE, requested, resolved, unavailable
+from kernels.documents import doc_end_of
 
-# Fewer rows a chunk leave the matrix products too small (256 rows: twice the time); more only cost memory.
-CHUNK_ROWS = 1024
-# In bf16 on a CPU, attention as plain matrix products beats the flash kernel, which computes in fp32: 2.2x at 256 keys,
-# even at 512. In fp32, and beyond, flash wins. `python -m benchmarks.training attention` measures it.
-PRODUCTS_ATTENTION_KEYS = 384
-# Above this the probabilities are not kept for backward but computed again, which costs a fourth matrix product.
-KEPT_PROBABILITIES_BYTES = 2 * 2**30
+AttentionPath = Literal["triton", "sdpa", "sdpa_flash", "sdpa_cudnn", "products"]
+"""``sdpa`` leaves the backend to PyTorch, ``sdpa_...`` asks for one; ``products`` are plain matrix products."""
+LossPath = Literal["torch", "triton"]
+Taken = dict[str, set[str]]
+
+TABLE = Path(__file__).with_name("kernel_choice.json")
+# Rows of up to so many tokens are told apart; the table has no other lengths.
+BUCKETS = (1, 127, 1024, 2048, 4096, 8192)
+# Where the kernel is worth its launch; shorter rows and other heads go to SDPA, unless Triton is asked for by name.
+WORTHWHILE_TOKENS = 128
+WORTHWHILE_HEAD_DIMS = (64, 128)
+# torch's flash kernel for CPUs gains nothing from causality up to 512 keys (measured: the same time without), nor do
+# plain products. Queries in blocks, each with the keys up to its own end, leave out most of what is masked anyway.
+CPU_BLOCK_QUERIES = 256
+# In bf16 on a CPU, matrix products in such blocks take half the time of the flash kernel, which computes in fp32. They
+# keep what flash does not, the probabilities of every block: beyond this many keys that is too much memory.
+PRODUCTS_ATTENTION_KEYS = 1024
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_Path = TypeVar("_Path", bound=str)
+_taken: ContextVar[Taken | None] = ContextVar("lacewing_taken", default=None)
 
 
-def chosen() -> dict[str, str]:
-    """Which implementation each operation uses, for the record of a run."""
+class Documents(NamedTuple):
+    """Packed documents as attention needs them, made once per forward pass and shared by all layers."""
+
+    start: Int[Tensor, "batch seq"]
+    """Index of the first token of each token's document, int32."""
+    end: Int[Tensor, "batch seq"]
+    """Index after its last token, int32."""
+    mask: Float[Tensor, "batch 1 seq seq"] | None
+    """The same as an additive mask, where the chosen path needs one."""
+
+
+def chosen(device: torch.device, dtype: torch.dtype, head_dim: int, seq: int, documents: bool = True) -> dict[str, str]:
+    """Which implementation each operation will use for such tensors, in words for people and records.
+
+    Arguments: those of the queries that will come, and whether documents are packed.
+
+    Raises ``InputError`` if ``LACEWING_KERNELS`` holds another word than auto, torch or triton, or names one that
+    cannot run here.
+    """
+    attention_path = _attention_path(device, dtype, head_dim, _bucket(seq), documents)
+    return described({"attention": {attention_path}, "linear_cross_entropy": {_loss_path(device)}})
+
+
+def described(taken: Taken) -> dict[str, str]:
+    """Paths in words, by operation."""
     return {
-        "attention": "torch scaled_dot_product_attention with a mask for documents; "
-        f"bf16 on CPU up to {PRODUCTS_ATTENTION_KEYS} keys: plain matrix products",
-        "linear_cross_entropy": f"torch, chunks of {CHUNK_ROWS} rows",
+        operation: "; ".join(_WORDS[operation][path] for path in sorted(paths)) for operation, paths in taken.items()
     }
+
+
+@contextmanager
+def recorded() -> Iterator[Taken]:
+    """Collects, by operation, the paths that calls within the block really take.
+
+    A compiled model chooses while it is traced: a block that never traces, because another has, records nothing.
+    """
+    taken: Taken = {}
+    token = _taken.set(taken)
+    try:
+        yield taken
+    finally:
+        _taken.reset(token)
+
+
+_WORDS: dict[str, dict[str, str]] = {
+    "attention": {
+        "triton": "Triton kernel",
+        "sdpa": "torch SDPA",
+        "sdpa_flash": "torch SDPA, flash",
+        "sdpa_cudnn": "torch SDPA, cuDNN",
+        "products": "torch matrix products",
+    },
+    "linear_cross_entropy": {"torch": "torch, in chunks", "triton": "torch products, Triton rows"},
+}
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:
@@ -39,11 +122,23 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
 
 
-def attention_mask(document_start: Int[Tensor, "batch seq"], dtype: torch.dtype) -> Float[Tensor, "batch 1 seq seq"]:
-    """The additive mask that ``attention`` needs for these documents; build it once and share it between layers.
+# ---- Attention
 
-    A boolean mask would be turned into this one again in every layer.
+
+def packed(document_start: Int[Tensor, "batch seq"], dtype: torch.dtype, head_dim: int) -> Documents:
+    """What ``attention`` needs to keep packed documents apart.
+
+    Arguments:
+        document_start: index of the first token of each token's document; nothing before it is seen.
+        dtype, head_dim: of the queries that will come.
     """
+    path = _attention_path(document_start.device, dtype, head_dim, _bucket(document_start.shape[1]), True)
+    start = document_start.to(torch.int32)
+    return Documents(start, doc_end_of(start), None if path == "triton" else attention_mask(start, dtype))
+
+
+def attention_mask(document_start: Int[Tensor, "batch seq"], dtype: torch.dtype) -> Float[Tensor, "batch 1 seq seq"]:
+    """The additive mask for these documents. (A boolean one would be turned into this again in every layer.)"""
     position = torch.arange(document_start.shape[1], device=document_start.device)
     causal = position[None, :] <= position[:, None]
     visible: Bool[Tensor, "batch 1 seq seq"] = (causal & (position >= document_start[:, :, None]))[:, None]
@@ -54,8 +149,8 @@ def attention(
     query: Float[Tensor, "batch seq heads head"],
     key: Float[Tensor, "batch keys kv_heads head"],
     value: Float[Tensor, "batch keys kv_heads head"],
-    document_start: Int[Tensor, "batch seq"] | None = None,
-    mask: Float[Tensor, "batch 1 seq seq"] | None = None,
+    documents: Documents | None = None,
+    mask: Float[Tensor, "batch 1 seq keys"] | None = None,
 ) -> Float[Tensor, "batch seq heads head"]:
     """Causal grouped-query attention; the queries are the last ``seq`` of the ``keys`` positions.
 
@@ -63,34 +158,85 @@ def attention(
 
     Arguments:
         query, key, value: after rotary positions.
-        document_start: index of the first token of each token's document; nothing before it is seen.
-            Needs ``keys == seq``. ``None``: the whole row is one document.
-        mask: ``attention_mask(document_start, ...)`` if the caller has it; built here otherwise.
+        documents: ``packed(...)`` for these rows, which needs ``keys == seq``. ``None``: every row is one document.
+        mask: what each query sees, added to its scores, where rows of a cache have different lengths.
 
     Returns: for every query head the mixed values, in the dtype of ``query``.
     """
     seq, keys = query.shape[1], key.shape[1]
-    products = query.device.type == "cpu" and query.dtype == torch.bfloat16 and keys <= PRODUCTS_ATTENTION_KEYS
-    if mask is None and document_start is not None:
-        mask = attention_mask(document_start, query.dtype)
-    if mask is None and seq > 1 and (products or seq < keys):
-        # With a cache the corner of the triangle is bottom right; torch's is_causal puts it top left.
-        one_document = torch.zeros(1, keys, dtype=torch.long, device=query.device)
+    if seq < keys or mask is not None:  # a cache: few queries, and no kernel of ours for them
+        return _with_cache(query, key, value, mask)
+    path = _attention_path(query.device, query.dtype, query.shape[3], _bucket(seq), documents is not None)
+    if path == "triton":
+        start, end = (documents.start, documents.end) if documents is not None else (None, None)
+        return attention_kernel.attention(query, key, value, start, end, impl="triton")
+    mask = documents.mask if documents is not None else None
+    if documents is not None and mask is None:  # ``using`` has changed the path since they were packed
+        mask = attention_mask(documents.start, query.dtype)
+    if query.device.type == "cpu":
+        return _in_blocks(query, key, value, mask, _by_products if path == "products" else _sdpa)
+    if mask is None:
+        with _backend(path):
+            return _sdpa(query, key, value)
+    if query.shape[2] != key.shape[2]:
+        # No fused kernel of CUDA's takes both a mask and grouped queries; the unfused one holds all scores at once.
+        group = query.shape[2] // key.shape[2]
+        key, value = key.repeat_interleave(group, dim=2), value.repeat_interleave(group, dim=2)
+    return _sdpa(query, key, value, mask)
+
+
+def _in_blocks(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, implementation: Callable[..., Tensor]
+) -> Tensor:
+    seq = query.shape[1]
+    if seq == 1:
+        return _sdpa(query, key, value)
+    blocks = -(-seq // CPU_BLOCK_QUERIES)
+    if mask is None:
+        if blocks == 1 and implementation is _sdpa:
+            return _sdpa(query, key, value)
+        mask = attention_mask(torch.zeros(1, seq, dtype=torch.int32), query.dtype)
+    size = -(-seq // blocks)
+    mixed = []
+    for begin in range(0, seq, size):
+        end = min(begin + size, seq)
+        mixed.append(implementation(query[:, begin:end], key[:, :end], value[:, :end], mask[:, :, begin:end, :end]))
+    return torch.cat(mixed, dim=1)
+
+
+def _with_cache(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    seq, keys = query.shape[1], key.shape[1]
+    if mask is None:
+        if seq == 1:
+            return _sdpa(query, key, value)
+        # The corner of the triangle is bottom right; torch's is_causal puts it top left.
+        one_document = torch.zeros(1, keys, dtype=torch.int32, device=query.device)
         mask = attention_mask(one_document, query.dtype)[:, :, keys - seq :]
-    if products and mask is not None:
-        return _attention_by_products(query, key, value, mask)
+    products = query.device.type == "cpu" and query.dtype == torch.bfloat16 and keys <= PRODUCTS_ATTENTION_KEYS
+    return (_by_products if products else _sdpa)(query, key, value, mask)
+
+
+def _sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
     mixed = F.scaled_dot_product_attention(
         query.transpose(1, 2),
         key.transpose(1, 2),
         value.transpose(1, 2),
         attn_mask=mask,
-        is_causal=mask is None and seq > 1,
+        is_causal=mask is None and query.shape[1] > 1,
         enable_gqa=query.shape[2] != key.shape[2],
     )
     return mixed.transpose(1, 2)
 
 
-def _attention_by_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+def _backend(path: AttentionPath) -> AbstractContextManager[Any]:
+    if path == "sdpa_flash":
+        return sdpa_kernel(SDPBackend.FLASH_ATTENTION)  # where it cannot run, torch says so: no slower one in silence
+    if path == "sdpa_cudnn":
+        return sdpa_kernel(SDPBackend.CUDNN_ATTENTION)
+    return nullcontext()
+
+
+def _by_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
     batch, seq, heads, head = query.shape
     keys, kv_heads = key.shape[1:3]
     group = heads // kv_heads
@@ -101,6 +247,9 @@ def _attention_by_products(query: Tensor, key: Tensor, value: Tensor, mask: Tens
     scores = torch.bmm(query * head**-0.5, key).view(batch, heads, seq, keys).add_(mask)
     mixed = torch.bmm(scores.softmax(dim=-1).view(-1, group * seq, keys), value)
     return mixed.view(batch, kv_heads, group, seq, head).permute(0, 3, 1, 2, 4).reshape(batch, seq, heads, head)
+
+
+# ---- Output layer and loss
 
 
 def linear_cross_entropy(
@@ -115,9 +264,7 @@ def linear_cross_entropy(
     Products are made in the autocast dtype if autocast is on, else in the dtype of ``hidden``; sums are fp32.
     Rows with ``ignore_index`` give exactly 0 and no gradient.
     """
-    dtype = compute_dtype(hidden)
-    result: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, ignore_index, dtype)  # type: ignore[no-untyped-call]
-    return result
+    return linear_token_stats(hidden, weight, targets, ignore_index=ignore_index).nll_full
 
 
 def linear_token_stats(
@@ -129,75 +276,94 @@ def linear_token_stats(
     ignore_index: int = -100,
     **options: Any,
 ) -> TokenStats:
-    """``kernels.cross_entropy.linear_token_stats``: see there.
+    """``kernels.cross_entropy.linear_token_stats`` by the implementation chosen here: see there.
 
     What a loss that knows about ``<CALL>`` is made of: ``lse_x``, ``z_y`` and ``z_c`` of every token, differentiable.
     """
+    path = _loss_path(hidden.device)
     return cross_entropy_kernel.linear_token_stats(
-        hidden, weight, targets, call_id=call_id, ignore_index=ignore_index, **options
+        hidden, weight, targets, call_id=call_id, ignore_index=ignore_index, impl=path, **options
     )
 
 
-class _LinearCrossEntropy(torch.autograd.Function):
-    """Forward keeps the probabilities in the compute dtype; backward turns them into logit gradients chunk by chunk.
+# ---- Choice
 
-    d nll / d logits = probabilities - onehot(target). The target's own entry is taken from the fp32 loss
-    (exp(-nll) - 1), because a bf16 probability close to one leaves nothing after subtracting one.
+
+def _constant(choice: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Lets torch.compile call ``choice`` while it traces and take the result for a constant.
+
+    ``torch.compiler.assume_constant_result`` does the same, but imports the compiler for it: over a second.
     """
-
-    @staticmethod
-    def forward(  # type: ignore[override]
-        context: torch.autograd.function.FunctionCtx,
-        hidden: Tensor,
-        weight: Tensor,
-        targets: Tensor,
-        ignore_index: int,
-        dtype: torch.dtype,
-    ) -> Tensor:
-        rows, vocab = hidden.shape[0], weight.shape[0]
-        needed = any(context.needs_input_grad[:2])  # type: ignore[attr-defined]
-        keep = needed and rows * vocab * dtype.itemsize <= KEPT_PROBABILITIES_BYTES
-        narrow_hidden, narrow_weight = hidden.to(dtype), weight.to(dtype)
-        kept = torch.empty(rows, vocab, dtype=dtype, device=hidden.device) if keep else None
-        nll = torch.empty(rows, dtype=torch.float32, device=hidden.device)
-        ignored = targets == ignore_index
-        targets = targets.masked_fill(ignored, 0)
-        with torch.autocast(hidden.device.type, enabled=False):
-            for chunk in _chunks(rows):
-                log_probabilities = _log_probabilities(narrow_hidden[chunk], narrow_weight)
-                nll[chunk] = -log_probabilities.gather(1, targets[chunk, None])[:, 0]
-                if kept is not None:
-                    kept[chunk] = log_probabilities.exp_()
-        nll.masked_fill_(ignored, 0.0)
-        if needed:
-            saved = (narrow_hidden, narrow_weight, targets, ignored, nll, *([kept] if kept is not None else []))
-            context.save_for_backward(*saved)
-            context.dtypes = hidden.dtype, weight.dtype  # type: ignore[attr-defined]
-        return nll
-
-    @staticmethod
-    def backward(  # type: ignore[override]
-        context: torch.autograd.function.FunctionCtx, upstream: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        hidden, weight, targets, ignored, nll, *kept = context.saved_tensors  # type: ignore[attr-defined]
-        hidden_dtype, weight_dtype = context.dtypes  # type: ignore[attr-defined]
-        scale = upstream.float().masked_fill(ignored, 0.0)[:, None]
-        at_target = scale * torch.expm1(-nll)[:, None]
-        grad_hidden = torch.empty(hidden.shape, dtype=hidden_dtype, device=hidden.device)
-        grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
-        with torch.autocast(hidden.device.type, enabled=False):
-            for chunk in _chunks(hidden.shape[0]):
-                probabilities = kept[0][chunk] if kept else _log_probabilities(hidden[chunk], weight).exp_()
-                grad = (probabilities * scale[chunk]).to(hidden.dtype)
-                grad.scatter_(1, targets[chunk, None], at_target[chunk].to(hidden.dtype))
-                grad_hidden[chunk] = grad @ weight
-                grad_weight += grad.T @ hidden[chunk]
-        return grad_hidden, grad_weight.to(weight_dtype), None, None, None
+    choice._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return choice
 
 
-def _chunks(rows: int) -> list[slice]:
-    return [slice(start, min(start + CHUNK_ROWS, rows)) for start in range(0, rows, CHUNK_ROWS)]
+@_constant
+def _attention_path(
+    device: torch.device, dtype: torch.dtype, head_dim: int, bucket: int, documents: bool
+) -> AttentionPath:
+    obstacle = unavailable(device)
+    if obstacle is None and head_dim not in attention_kernel.HEAD_DIMS:
+        allowed = ", ".join(map(str, attention_kernel.HEAD_DIMS))
+        obstacle = f"attention has no kernel for head dimension {head_dim} (there are kernels for {allowed})"
+    path = _torch_path(device, dtype, head_dim, bucket, documents)
+    if _implementation(device, obstacle) == "triton":
+        fit = dtype != torch.float32 and head_dim in WORTHWHILE_HEAD_DIMS and bucket >= WORTHWHILE_TOKENS
+        if requested() == "triton":
+            path = "triton"
+        elif fit:
+            path = _measured(device, dtype, head_dim, bucket, documents) or ("triton" if documents else "sdpa")
+    return _noted("attention", path)
 
 
-def _log_probabilities(hidden: Tensor, weight: Tensor) -> Tensor:
-    return torch.log_softmax(hidden @ weight.T, dim=-1, dtype=torch.float32)
+def _torch_path(device: torch.device, dtype: torch.dtype, head_dim: int, bucket: int, documents: bool) -> AttentionPath:
+    if device.type == "cpu":
+        return "products" if dtype == torch.bfloat16 and bucket <= PRODUCTS_ATTENTION_KEYS else "sdpa"
+    path = _measured(device, dtype, head_dim, bucket, documents) if device.type == "cuda" else None
+    return "sdpa" if path is None or path == "triton" else path
+
+
+def _measured(
+    device: torch.device, dtype: torch.dtype, head_dim: int, bucket: int, documents: bool
+) -> AttentionPath | None:
+    """The table's row for such a call, if it has one."""
+    generation = "sm{}{}".format(*torch.cuda.get_device_capability(device))
+    kinds = _table().get(generation, {}).get(str(dtype).removeprefix("torch."), {}).get(str(head_dim), {})
+    rows = kinds.get("documents" if documents else "plain", {})
+    lengths = sorted(map(int, rows))
+    length = next((tokens for tokens in lengths if bucket <= tokens), lengths[-1] if lengths else None)
+    return None if length is None else rows[str(length)]
+
+
+@cache
+def _table() -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(TABLE.read_text())
+    return table
+
+
+def _bucket(seq: int) -> int:
+    """The smallest of ``BUCKETS`` that is not below ``seq``. Comparisons only: a compiler may not know ``seq`` yet."""
+    for tokens in BUCKETS:
+        if seq <= tokens:
+            return tokens
+    return 2 * BUCKETS[-1]
+
+
+@_constant
+def _loss_path(device: torch.device) -> LossPath:
+    return _noted("linear_cross_entropy", _implementation(device))
+
+
+def _implementation(device: torch.device, obstacle: str | None = None) -> Literal["torch", "triton"]:
+    try:
+        return resolved(None, device, obstacle)
+    except ValueError as error:
+        message = str(error)
+        raise InputError(message if VARIABLE in message else f"{VARIABLE}={requested()}: {message}") from error
+
+
+def _noted(operation: str, path: _Path) -> _Path:
+    taken = _taken.get()
+    if taken is not None:
+        taken.setdefault(operation, set()).add(path)
+    return path

@@ -84,8 +84,8 @@ class Attention(nn.Module):
         self,
         hidden: Float[Tensor, "batch seq width"],
         rotation: tuple[Tensor, Tensor],
-        document_start: Int[Tensor, "batch seq"] | None,
-        mask: Float[Tensor, "batch 1 seq seq"] | None,
+        documents: ops.Documents | None,
+        mask: Float[Tensor, "batch 1 seq keys"] | None,
         cache: KeyValueCache | RowsToExtend | None,
     ) -> Float[Tensor, "batch seq width"]:
         query = rotate(self.query(hidden).unflatten(-1, (-1, self.head_dim)), *rotation)
@@ -93,7 +93,7 @@ class Attention(nn.Module):
         value = self.value(hidden).unflatten(-1, (-1, self.head_dim))
         if cache is not None:
             key, value = cache.extend(self.layer, key, value)
-        mixed = ops.attention(query, key, value, document_start, mask)
+        mixed = ops.attention(query, key, value, documents, mask)
         output: Tensor = self.output(mixed.flatten(-2))
         return output
 
@@ -126,11 +126,11 @@ class Block(nn.Module):
         self,
         hidden: Float[Tensor, "batch seq width"],
         rotation: tuple[Tensor, Tensor],
-        document_start: Int[Tensor, "batch seq"] | None,
-        mask: Float[Tensor, "batch 1 seq seq"] | None,
+        documents: ops.Documents | None,
+        mask: Float[Tensor, "batch 1 seq keys"] | None,
         cache: KeyValueCache | RowsToExtend | None,
     ) -> Float[Tensor, "batch seq width"]:
-        hidden = hidden + self.attention(self.attention_norm(hidden), rotation, document_start, mask, cache)
+        hidden = hidden + self.attention(self.attention_norm(hidden), rotation, documents, mask, cache)
         output: Tensor = hidden + self.feed_forward(self.feed_forward_norm(hidden))
         return output
 
@@ -198,9 +198,9 @@ class Transformer(nn.Module):
         hidden = self.embedding(tokens)
         dtype = ops.compute_dtype(hidden)
         rotation = self.cosine[offset:end, None].to(dtype), self.sine[offset:end, None].to(dtype)
-        mask = ops.attention_mask(document_start, dtype) if document_start is not None else None
+        documents = ops.packed(document_start, dtype, self.config.head_dim) if document_start is not None else None
         for block in self.blocks:
-            hidden = block(hidden, rotation, document_start, mask, cache)
+            hidden = block(hidden, rotation, documents, None, cache)
         if cache is not None:
             cache.length = end
         output: Tensor = self.norm(hidden)

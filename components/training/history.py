@@ -36,6 +36,7 @@ class History(lightning.Callback):  # type: ignore[misc]
         run: Run,
         config: TrainerConfig,
         tokens_per_step: int,
+        peak_seconds_per_token: float,
         progress_bar: bool = True,
         name: str = "pretrain",
     ) -> None:
@@ -43,6 +44,9 @@ class History(lightning.Callback):  # type: ignore[misc]
         self.run = run
         self.config = config
         self.tokens_per_step = tokens_per_step
+        """Tokens that are predicted in one step, over all ranks. Training rows are whole: none is ignored or padded."""
+        self.peak_seconds_per_token = peak_seconds_per_token
+        """What a token would take at the hardware's peak: MFU is this over what it took."""
         self.progress_bar = progress_bar
         self.name = name
         self.validated_step = 0
@@ -161,6 +165,7 @@ class History(lightning.Callback):  # type: ignore[misc]
         if self._timed_steps and self._mark is not None:
             row["seconds"] = now - self._mark
             row["tokens_per_second"] = self._timed_steps * self.tokens_per_step / row["seconds"]
+            row["mfu"] = row["tokens_per_second"] * self.peak_seconds_per_token
         self._mark, self._timed_steps, self._losses = now, 0, []
         if trainer.is_global_zero:
             self._append(row)

@@ -16,7 +16,7 @@ from components.data.shards import ShardSet
 from components.model import ops
 from components.model.checkpoint import save_model
 from components.training.checkpoints import Checkpoints
-from components.training.config import PretrainConfig, TrainerConfig
+from components.training.config import PretrainConfig
 from components.training.history import HISTORY, History, last_figure, mean_tokens_per_second, read_history
 from components.training.loader import TokenLabels
 from components.training.module import LanguageModel
@@ -30,22 +30,29 @@ CHECKPOINTS = "checkpoints"
 
 @dataclass(frozen=True)
 class Session:
-    """Where, how precisely and since when a run trains. ``Session.opened`` also sets the threads of this process."""
+    """Where, how precisely, with which kernels and since when a run trains."""
 
     device: torch.device
     precision: str
     peak: Peak
     """The denominator of MFU."""
+    kernels: dict[str, str]
+    """What each hot operation is going to use, in words."""
     began: float = field(default_factory=time.perf_counter)
 
     @classmethod
-    def opened(cls, config: TrainerConfig) -> "Session":
-        """Raises ``InputError`` if a GPU is asked for and there is none."""
+    def opened(cls, cfg: PretrainConfig) -> "Session":
+        """Choose them, and set the threads of this process.
+
+        Raises ``InputError`` if a GPU or kernels are asked for that are not to be had here.
+        """
         began = time.perf_counter()
-        device = chosen_device(config.device)
-        precision = chosen_precision(config.precision, device)
-        set_threads(config)
-        return cls(device, precision, peak(device, compute_dtype(precision), config.devices), began)
+        device = chosen_device(cfg.trainer.device)
+        precision = chosen_precision(cfg.trainer.precision, device)
+        dtype = compute_dtype(precision)
+        kernels = ops.chosen(device, dtype, cfg.model.head_dim, cfg.model.context_length)
+        set_threads(cfg.trainer)
+        return cls(device, precision, peak(device, dtype, cfg.trainer.devices), kernels, began)
 
     def train(
         self,
@@ -70,7 +77,9 @@ class Session:
         if cfg.trainer.compile:
             model.compile()
         tokens_per_step = cfg.trainer.batch_size * cfg.model.context_length
-        history = History(run, cfg.trainer, tokens_per_step, name=name)
+        flops_per_token = cfg.model.training_flops_per_token(shards.vocab_size, cfg.model.context_length)
+        peak_seconds_per_token = flops_per_token / self.peak.flops_per_second
+        history = History(run, cfg.trainer, tokens_per_step, peak_seconds_per_token, name=name)
         checkpoints = Checkpoints(run.folder / CHECKPOINTS, cfg.trainer.checkpoint_every_steps, history)
         trainer = lightning_trainer(cfg.trainer, self.device, self.precision, run.folder, [history, checkpoints])
         data = ShardData(shards, cfg, ranks=trainer.world_size, labels=labels)
@@ -78,12 +87,14 @@ class Session:
             print(
                 f"{cfg.model.name}: {cfg.model.parameters(shards.vocab_size):,} parameters, {self.precision} on "
                 f"{self.device.type}; MFU is against {self.peak.flops_per_second / 1e12:.3f} TFLOP/s "
-                f"({self.peak.source})",
+                f"({self.peak.source})\n"
+                f"{cfg.model.name}: {', '.join(f'{operation} by {path}' for operation, path in self.kernels.items())}",
                 file=sys.stderr,
             )
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoints.path if checkpoints.path.exists() else None)
-        if history.validated_step < cfg.trainer.max_steps:
-            trainer.validate(module, datamodule=data, verbose=False)
+        with ops.recorded() as taken:
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoints.path if checkpoints.path.exists() else None)
+            if history.validated_step < cfg.trainer.max_steps:
+                trainer.validate(module, datamodule=data, verbose=False)
         if not trainer.is_global_zero:  # the other ranks were started for the loop only; the first one seals
             sys.exit(0)
 
@@ -92,7 +103,6 @@ class Session:
             shutil.copyfile(file, run.folder / "model" / file.name)
         rows = read_history(run.folder / HISTORY)
         tokens_per_second = mean_tokens_per_second(rows)
-        flops_per_token = cfg.model.training_flops_per_token(shards.vocab_size, cfg.model.context_length)
         sealed = run.seal(
             metrics={
                 "parameters": float(cfg.model.parameters(shards.vocab_size)),
@@ -101,7 +111,7 @@ class Session:
                 "loss": last_figure(rows, "loss"),
                 **{figure: last_figure(rows, figure) for figure in module.validation},
                 "tokens_per_second": tokens_per_second,
-                "mfu": tokens_per_second * flops_per_token / self.peak.flops_per_second,
+                "mfu": tokens_per_second * peak_seconds_per_token,
                 "flops_per_second_peak": self.peak.flops_per_second,
                 "seconds": time.perf_counter() - self.began,
                 **module.totals(),
@@ -110,7 +120,7 @@ class Session:
                 "precision": self.precision,
                 "device": self.device.type,
                 "peak": self.peak.source,
-                "ops": ops.chosen(),
+                "ops": self.kernels | ops.described(taken),
                 "preset": cfg.model.name,
                 "vocab_size": shards.vocab_size,
                 **(details or {}),

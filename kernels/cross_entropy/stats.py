@@ -11,7 +11,6 @@ log(exp(lse) - exp(z_c)), leaves nothing where CALL is almost certain.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,29 +37,29 @@ class TokenStats:
     argmax: Int[Tensor, "*tokens"] | None = None  # i32; the most likely column, CALL left out
     entropy: Float[Tensor, "*tokens"] | None = None  # of the distribution without CALL; carries no gradient
 
-    @cached_property
+    @property
     def nll_excl(self) -> Float[Tensor, "*tokens"]:
         """-log P(target | not CALL). Means nothing where the target is CALL itself: use ``nll_full`` there."""
         return (self.lse_x - self.z_y).masked_fill(self.ignored, 0.0)
 
-    @cached_property
+    @property
     def lse_full(self) -> Float[Tensor, "*tokens"]:
         """logsumexp of all real columns; its square is the z-loss."""
         return self.lse_x if self.z_c is None else torch.logaddexp(self.lse_x, self.z_c)
 
-    @cached_property
+    @property
     def nll_full(self) -> Float[Tensor, "*tokens"]:
         """-log P(target), CALL being one of the possible tokens."""
         if self.z_c is None:
             return self.nll_excl
         return (self.lse_full - self.z_y).masked_fill(self.ignored, 0.0)
 
-    @cached_property
+    @property
     def logp_call(self) -> Float[Tensor, "*tokens"]:
         """log P(CALL). Raises ``ValueError`` if the call named no CALL."""
         return F.logsigmoid(self._call_odds())
 
-    @cached_property
+    @property
     def p_call(self) -> Float[Tensor, "*tokens"]:
         """P(CALL). Raises ``ValueError`` if the call named no CALL."""
         return torch.sigmoid(self._call_odds())

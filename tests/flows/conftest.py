@@ -44,6 +44,7 @@ def make_artifact(workspace: Path) -> MakeArtifact:
         inputs: Mapping[str, str] | None = None,
         config: Mapping[str, Any] | None = None,
         events: int = 0,
+        details: Mapping[str, Any] | None = None,
     ) -> Artifact:
         parts = {
             "stage": stage,
@@ -61,7 +62,7 @@ def make_artifact(workspace: Path) -> MakeArtifact:
         for step in range(events):
             run.log({"loss": 5 - step / 100}, step)
             run.report(step / events, "training")
-        return run.seal(dict(metrics or {}))
+        return run.seal(dict(metrics or {}), dict(details or {}))
 
     return make
 

@@ -97,6 +97,17 @@ def test_flow_has_one_parent_and_a_nested_run_per_stage_with_figures_parameters_
     assert (workspace / "mlartifacts").is_dir()
 
 
+def test_words_in_an_artifacts_details_become_tags_of_its_run(workspace, make_artifact):
+    details = {"precision": "32-true", "vocab_size": 320, "ops": {"attention": "Triton kernel"}, "list": ["a"]}
+    model = make_artifact("pretrain", {"model/model.safetensors": b"w"}, details=details)
+    assert FlowTracker(TrackingConfig(), "pipeline").upload(model)
+    tags = run_of(model, TrackingConfig()).data.tags
+    assert {name: text for name, text in tags.items() if name.startswith("lacewing.details.")} == {
+        "lacewing.details.precision": "32-true",
+        "lacewing.details.ops.attention": "Triton kernel",
+    }
+
+
 def test_events_are_sent_in_batches_while_the_stage_runs(workspace, make_artifact, monkeypatch):
     artifact = make_artifact("pretrain", {"a": "b"}, events=2500)
     sizes: list[int] = []

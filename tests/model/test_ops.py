@@ -1,3 +1,8 @@
+import json
+import subprocess
+import sys
+from typing import get_args
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -5,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from components.core.errors import InputError
 from components.model import ops
+from components.model.config import ModelConfig
+from components.model.transformer import Transformer
+from kernels.dispatch import Implementation, using
+
+CPU = torch.device("cpu")
+BF16, FP32 = torch.bfloat16, torch.float32
 
 
 def plain_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -28,13 +40,8 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor, document_start: T
     return (scores.softmax(-1) @ value).transpose(1, 2)
 
 
-@pytest.mark.parametrize("kept_bytes", [2**31, 0], ids=["kept", "recomputed"])
 @pytest.mark.parametrize(("rows", "width", "vocab"), [(307, 33, 123), (1, 8, 5), (100, 16, 64), (201, 7, 252)])
-def test_cross_entropy_equals_the_plain_one_in_value_and_gradients(
-    monkeypatch: pytest.MonkeyPatch, kept_bytes: int, rows: int, width: int, vocab: int
-) -> None:
-    monkeypatch.setattr(ops, "CHUNK_ROWS", 100)
-    monkeypatch.setattr(ops, "KEPT_PROBABILITIES_BYTES", kept_bytes)
+def test_cross_entropy_equals_the_plain_one_in_value_and_gradients(rows: int, width: int, vocab: int) -> None:
     torch.manual_seed(0)
     hidden, weight = torch.randn(rows, width), torch.randn(vocab, width)
     targets = torch.randint(0, vocab, (rows,))
@@ -81,24 +88,16 @@ def test_cross_entropy_in_bf16_errs_no_more_than_plain_torch_in_bf16() -> None:
         assert (o - e).norm() <= 1.5 * (t - e).norm(), name
 
 
-def test_cross_entropy_never_holds_more_than_a_chunk_of_logits_without_gradients(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    largest = 0
-
-    class Spy(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            nonlocal largest
-            result = func(*args, **(kwargs or {}))
-            if isinstance(result, Tensor):
-                largest = max(largest, result.numel())
-            return result
-
-    monkeypatch.setattr(ops, "CHUNK_ROWS", 128)
-    hidden, weight, targets = torch.randn(1024, 8), torch.randn(300, 8), torch.randint(0, 300, (1024,))
-    with torch.no_grad(), Spy():
-        ops.linear_cross_entropy(hidden, weight, targets)
-    assert largest == 128 * 300
+def test_the_statistics_of_every_token_come_through_the_same_place() -> None:
+    torch.manual_seed(0)
+    hidden, weight, targets = torch.randn(2, 9, 8), torch.randn(40, 8), torch.randint(0, 39, (2, 9))
+    stats = ops.linear_token_stats(hidden, weight, targets, call_id=39, return_argmax=True)
+    logits = hidden @ weight.T
+    without_call = F.cross_entropy(logits[..., :39].flatten(0, 1), targets.flatten(), reduction="none").view(2, 9)
+    torch.testing.assert_close(stats.nll_excl, without_call)
+    torch.testing.assert_close(stats.logp_call, logits.log_softmax(-1)[..., 39])
+    assert stats.argmax is not None
+    assert torch.equal(stats.argmax.long(), logits[..., :39].argmax(-1))
 
 
 @settings(max_examples=40, deadline=None)
@@ -123,37 +122,186 @@ def test_attention_equals_the_plain_formula(
     query = torch.randn(2, seq, heads[0], 8)
     key, value = (torch.randn(2, earlier + seq, heads[1], 8) for _ in range(2))
     narrow = [tensor.to(dtype) for tensor in (query, key, value)]
-    ours = ops.attention(*narrow, document_start=document_start)
+    documents = ops.packed(document_start, dtype, 8) if document_start is not None else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ops, "CPU_BLOCK_QUERIES", 16)
+        ours = ops.attention(*narrow, documents)
     plain = plain_attention(*(tensor.float() for tensor in narrow), document_start)
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     assert ours.dtype == dtype
     torch.testing.assert_close(ours.float(), plain, atol=tolerance, rtol=tolerance)
 
 
-def test_attention_by_products_has_the_gradients_of_the_flash_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_attention_by_products_and_in_blocks_has_the_gradients_of_the_flash_kernel(
+    monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
     torch.manual_seed(0)
-    leaves = [torch.randn(2, 32, heads, 16) for heads in (4, 2, 2)]
-    starts = torch.zeros(2, 32, dtype=torch.long)
+    leaves = [torch.randn(2, 100, heads, 16) for heads in (4, 2, 2)]
+    starts = torch.zeros(2, 100, dtype=torch.long)
     starts[:, 10:] = 10
-    upstream = torch.randn(2, 32, 4, 16)
+    upstream = torch.randn(2, 100, 4, 16)
     gradients = []
-    for dtype, keys in ((torch.float32, 0), (torch.bfloat16, 0), (torch.bfloat16, 384)):
-        monkeypatch.setattr(ops, "PRODUCTS_ATTENTION_KEYS", keys)
+    for dtype, products, block in (
+        (torch.float32, 0, 200),
+        (torch.float32, 0, 32),
+        (torch.bfloat16, 0, 200),
+        (torch.bfloat16, 1024, 32),
+    ):
+        monkeypatch.setattr(ops, "PRODUCTS_ATTENTION_KEYS", products)
+        monkeypatch.setattr(ops, "CPU_BLOCK_QUERIES", block)
         narrow = [leaf.to(dtype, copy=True).requires_grad_() for leaf in leaves]
-        ops.attention(*narrow, document_start=starts).backward(upstream.to(dtype))
+        ops.attention(*narrow, ops.packed(starts, dtype, 16) if packed else None).backward(upstream.to(dtype))
         gradients.append([leaf.grad.float() for leaf in narrow if leaf.grad is not None])
-    for exact, flash, products in zip(*gradients, strict=True):
+    for exact, blocks, flash, products in zip(*gradients, strict=True):
+        torch.testing.assert_close(blocks, exact, atol=1e-5, rtol=1e-5)
         assert (products - exact).norm() <= 2 * (flash - exact).norm()
 
 
 def test_fp32_attention_uses_the_flash_kernel_with_documents_and_grouped_queries() -> None:
     query, key, value = (torch.randn(2, 64, heads, 16) for heads in (4, 2, 2))
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        ops.attention(query, key, value, document_start=torch.zeros(2, 64, dtype=torch.long))
-    names = {event.key for event in profile.key_averages()}
-    assert "aten::_scaled_dot_product_flash_attention_for_cpu" in names
-    assert "aten::repeat_interleave" not in names
+    for documents in (ops.packed(torch.zeros(2, 64, dtype=torch.long), torch.float32, 16), None):
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            ops.attention(query, key, value, documents)
+        names = {event.key for event in profile.key_averages()}
+        assert "aten::_scaled_dot_product_flash_attention_for_cpu" in names
+        assert "aten::repeat_interleave" not in names
 
 
-def test_the_record_names_an_implementation_for_every_operation() -> None:
-    assert set(ops.chosen()) == {"attention", "linear_cross_entropy"}
+def test_left_alone_a_cpu_never_takes_triton() -> None:
+    assert ops.chosen(CPU, FP32, 64, 512) == {
+        "attention": "torch SDPA", "linear_cross_entropy": "torch, in chunks",
+    }  # fmt: skip
+    assert ops.chosen(CPU, BF16, 64, 1024)["attention"] == "torch matrix products"
+    assert ops.chosen(CPU, BF16, 64, 1025)["attention"] == "torch SDPA"
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """An H200, as far as the choice can tell."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "NVIDIA H200")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    return torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "head_dim", "seq", "documents", "path"),
+    [
+        (BF16, 64, 1024, True, "Triton kernel"),
+        (torch.float16, 128, 4096, True, "Triton kernel"),
+        (BF16, 64, 1024, False, "torch SDPA"),
+        (BF16, 64, 127, True, "torch SDPA"),
+        (FP32, 64, 1024, True, "torch SDPA"),
+        (BF16, 32, 1024, True, "torch SDPA"),
+        (BF16, 80, 1024, True, "torch SDPA"),
+    ],
+)
+def test_a_gpu_takes_triton_for_documents_where_the_kernel_is_worth_it(
+    gpu: torch.device, dtype: torch.dtype, head_dim: int, seq: int, documents: bool, path: str
+) -> None:
+    assert ops.chosen(gpu, dtype, head_dim, seq, documents)["attention"] == path
+    assert ops.chosen(gpu, dtype, head_dim, seq, documents)["linear_cross_entropy"] == "torch products, Triton rows"
+
+
+def test_an_old_gpu_and_a_wish_for_torch_take_no_kernel(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    torchs = {"attention": "torch SDPA", "linear_cross_entropy": "torch, in chunks"}
+    with using("torch"):
+        assert ops.chosen(gpu, BF16, 64, 1024) == torchs
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
+    assert ops.chosen(gpu, BF16, 64, 1024) == torchs
+
+
+def test_a_measured_row_decides_up_to_its_length_and_the_longest_beyond(
+    gpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {"1024": "sdpa_flash", "4096": "triton", "8192": "sdpa_cudnn"}
+    table = {"sm90": {"bfloat16": {"128": {"plain": rows, "documents": {"8192": "sdpa"}}}}}
+    monkeypatch.setattr(ops, "_table", lambda: table)
+    paths = [ops.chosen(gpu, BF16, 128, seq, documents=False)["attention"] for seq in (512, 1024, 1025, 8192, 99999)]
+    assert paths == ["torch SDPA, flash"] * 2 + ["Triton kernel"] + ["torch SDPA, cuDNN"] * 2
+    assert ops.chosen(gpu, BF16, 128, 2048)["attention"] == "torch SDPA"
+    with using("torch"):  # the fastest of torch's own: the table's row where it is one of them
+        assert ops.chosen(gpu, BF16, 128, 2048, documents=False)["attention"] == "torch SDPA"
+        assert ops.chosen(gpu, BF16, 128, 8192, documents=False)["attention"] == "torch SDPA, cuDNN"
+
+
+def test_the_table_holds_known_paths_for_lengths_that_are_told_apart_and_says_what_was_measured() -> None:
+    table = json.loads(ops.TABLE.read_text())
+    assert "measured" in table
+    generations = {name: dtypes for name, dtypes in table.items() if name.startswith("sm")}
+    assert generations
+    for dtypes in generations.values():
+        for heads in dtypes.values():
+            for kinds in heads.values():
+                assert set(kinds) <= {"plain", "documents"}
+                for rows in kinds.values():
+                    assert set(map(int, rows)) <= set(ops.BUCKETS)
+                    assert set(rows.values()) <= set(get_args(ops.AttentionPath)) - {"products"}
+
+
+def test_kernels_that_cannot_be_had_are_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LACEWING_KERNELS", "triton")
+    with pytest.raises(InputError, match=r"LACEWING_KERNELS=triton: .* head dimension 48 .*64"):
+        ops.chosen(CPU, FP32, 48, 64)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(InputError, match=r"LACEWING_KERNELS=triton: .*CUDA device.*TRITON_INTERPRET"):
+        ops.chosen(CPU, FP32, 64, 64)
+    monkeypatch.setenv("LACEWING_KERNELS", "cuda")
+    with pytest.raises(InputError, match="LACEWING_KERNELS is 'cuda'; allowed are auto, torch, triton"):
+        ops.attention(*(torch.randn(1, 4, 2, 8) for _ in range(3)))
+
+
+@pytest.mark.parametrize("implementation", ["torch", "triton"])
+def test_a_model_trains_in_one_graph_whatever_computes(implementation: Implementation) -> None:
+    if implementation == "triton":
+        pytest.importorskip("triton")
+    shape = ModelConfig(name="t", layers=2, width=32, hidden_width=48, heads=2, kv_heads=1, context_length=48)
+    torch.manual_seed(0)
+    model = Transformer(shape, 50)
+
+    def loss(tokens: Tensor, starts: Tensor) -> Tensor:
+        hidden = model(tokens, starts)
+        return ops.linear_cross_entropy(hidden.flatten(0, 1), model.output_weight, tokens.flatten()).mean()
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    with using(implementation), ops.recorded() as taken:
+        for seq in (32, 40, 48):  # after the second length the compiler no longer takes it for a constant
+            tokens, starts = torch.randint(0, 50, (1, seq)), torch.full((1, seq), 0)
+            starts[:, 20:] = 20
+            results = []
+            for call in (loss, compiled):
+                value = call(tokens, starts)
+                value.backward()
+                results.append([value.detach(), *(weight.grad for weight in model.parameters())])
+                model.zero_grad()
+            for plain, ours in zip(*results, strict=True):
+                torch.testing.assert_close(ours, plain)
+    triton = implementation == "triton"
+    assert taken == {
+        "attention": {"triton" if triton else "sdpa"},
+        "linear_cross_entropy": {"triton" if triton else "torch"},
+    }
+
+
+def test_what_was_taken_is_recorded_fallbacks_included() -> None:
+    with using("torch"), ops.recorded() as taken:
+        for dtype in (BF16, FP32):
+            ops.attention(*(torch.randn(1, 4, 2, 8, dtype=dtype) for _ in range(3)))
+    assert ops.described(taken) == {"attention": "torch matrix products; torch SDPA"}
+
+
+def test_triton_is_not_imported_before_a_kernel_runs() -> None:
+    script = """
+import sys, torch
+from components.core.errors import InputError
+from components.model import ops
+from components.model.config import ModelConfig
+from components.model.transformer import Transformer
+from kernels.dispatch import Implementation, using
+ops.attention(*(torch.randn(1, 4, 2, 8) for _ in range(3)))
+ops.linear_cross_entropy(torch.randn(4, 8), torch.randn(9, 8), torch.tensor([0, 1, 2, 3]))
+print(sorted(name for name in ("triton", "torch._dynamo") if name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

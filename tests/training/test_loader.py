@@ -103,6 +103,15 @@ def test_document_starts_point_at_the_nearest_boundary_before(tokens: list[int])
         assert start == (before[-1] if before else 0)
 
 
+def test_training_rows_are_whole_so_every_token_counts_as_one_that_is_learned_from(shards: ShardSet) -> None:
+    split, length = shards.splits["train"], 32
+    windows = (split.n_tokens - 1) // length
+    order = training_order(split, length, batch_size=windows, micro_batch_size=windows, seed=0, ranks=1)
+    (epoch,) = TrainingBatches(split, order, length, shards.boundary_id, rank=0, start_step=0, stop_step=1)
+    assert epoch.targets.numel() == windows * length
+    assert (epoch.targets >= 0).all()
+
+
 def test_validation_reads_the_whole_split_once_and_pads_what_is_missing(shards: ShardSet) -> None:
     split = shards.splits["validation"]
     batches = list(ValidationBatches(split, 32, shards.boundary_id, batch_size=4, batches=10**6))

@@ -35,6 +35,11 @@ def values(stock: str) -> tuple[str, ...]:
     return _stocks()[f"value {stock}"]
 
 
+def free_words(stock: str) -> tuple[str, ...]:
+    """Words that state no fact, in the order of the file."""
+    return _stocks()[f"free {stock}"]
+
+
 class FreeWords:
     """Words that colour the prose and state no fact.
 

@@ -1,0 +1,389 @@
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
+"""Backward pass of attention in Triton. Equals
+
+    p = exp2(scale * log2(e) * query @ key^T - lse), 0 where not visible    # [B, H, T, T], never made
+    delta = (grad_out * out).sum(-1)
+    ds = p * (grad_out @ value^T - delta)
+    grad_query = scale * ds @ key
+    grad_key = scale * ds^T @ query        # summed over the query heads that share the key
+    grad_value = p^T @ grad_out            # likewise
+
+(FlashAttention-2, Dao 2023, section 3.1). Two kernels, each of which owns what it writes: one program per tile of
+queries for grad_query, which leaves delta behind for the other, one program per tile of keys for grad_key and
+grad_value. The scores are computed twice (7 products instead of 5); in return nothing is added atomically: two runs
+agree to the last bit, and the heads of a group are summed in registers.
+"""
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kernels.attention.configurations import Configuration
+from kernels.attention.forward import accumulator
+from kernels.attention.spans import key_span, of_head, row_span, tile
+from kernels.interpreter import dot, tile_offset
+
+LOG2_E = tl.constexpr(math.log2(math.e))
+
+
+@triton.jit
+def _meet_keys(
+    dq,
+    q,
+    do,
+    lse,
+    delta,
+    key,
+    value,
+    key_stride_t,
+    value_stride_t,
+    rows,
+    starts,
+    low,
+    high,
+    length,
+    SCALE: tl.constexpr,  # noqa: N803
+    HEAD_DIM: tl.constexpr,  # noqa: N803
+    KEYS: tl.constexpr,  # noqa: N803
+    CAUSAL: tl.constexpr,  # noqa: N803
+    DOCUMENTS: tl.constexpr,  # noqa: N803
+):
+    """Add to grad_query what the keys ``low .. high`` contribute. Only the CAUSAL tiles may pass the row's end."""
+    for first in tl.range(low, high, KEYS):
+        first = tl.multiple_of(first, KEYS)
+        keys = first + tl.arange(0, KEYS)
+        k = tile(key, first, key_stride_t, KEYS, HEAD_DIM)
+        v = tile(value, first, value_stride_t, KEYS, HEAD_DIM)
+        if CAUSAL:
+            k = tl.load(k, mask=(keys < length)[:, None], other=0.0)
+            v = tl.load(v, mask=(keys < length)[:, None], other=0.0)
+        else:
+            k = tl.load(k)
+            v = tl.load(v)
+        scores = dot(q, tl.trans(k), tl.zeros([q.shape[0], KEYS], dq.dtype))
+        p = tl.exp2(scores * SCALE - lse[:, None])
+        if CAUSAL:
+            p = tl.where(keys[None, :] <= rows[:, None], p, 0.0)
+        if DOCUMENTS:
+            p = tl.where(keys[None, :] >= starts[:, None], p, 0.0)
+        dp = dot(do, tl.trans(v), tl.zeros([q.shape[0], KEYS], dq.dtype))
+        ds = p * (dp - delta[:, None])
+        dq = dot(ds.to(k.dtype), k, dq)
+    return dq
+
+
+@triton.jit
+def _grad_query(
+    grad_out,
+    query,
+    key,
+    value,
+    out,
+    lse,
+    delta,
+    grad_query,
+    doc_start,
+    grad_out_stride_b,
+    grad_out_stride_t,
+    grad_out_stride_h,
+    query_stride_b,
+    query_stride_t,
+    query_stride_h,
+    key_stride_b,
+    key_stride_t,
+    key_stride_h,
+    value_stride_b,
+    value_stride_t,
+    value_stride_h,
+    heads,
+    length,
+    SCALE: tl.constexpr,  # noqa: N803
+    GROUP: tl.constexpr,  # noqa: N803
+    HEAD_DIM: tl.constexpr,  # noqa: N803
+    ROWS: tl.constexpr,  # noqa: N803
+    KEYS: tl.constexpr,  # noqa: N803
+    DOCUMENTS: tl.constexpr,  # noqa: N803
+    ACC: tl.constexpr,  # noqa: N803
+):
+    tiles = tl.cdiv(length, ROWS)
+    first = (tiles - 1 - tl.program_id(0) % tiles) * ROWS  # the same order as forward, for the same reasons
+    batch = tl.program_id(0) // tiles // heads
+    head = tl.program_id(0) // tiles % heads
+    rows = first + tl.arange(0, ROWS)
+    inside = rows < length
+
+    query = of_head(query, batch, head, query_stride_b, query_stride_h)
+    grad_out = of_head(grad_out, batch, head, grad_out_stride_b, grad_out_stride_h)
+    out = of_head(out, batch, head, length * heads * HEAD_DIM, HEAD_DIM)
+    key = of_head(key, batch, head // GROUP, key_stride_b, key_stride_h)
+    value = of_head(value, batch, head // GROUP, value_stride_b, value_stride_h)
+    of_rows = tile_offset(tl.program_id(0) // tiles, length) + rows
+
+    q = tl.load(tile(query, first, query_stride_t, ROWS, HEAD_DIM), mask=inside[:, None], other=0.0)
+    do = tl.load(tile(grad_out, first, grad_out_stride_t, ROWS, HEAD_DIM), mask=inside[:, None], other=0.0)
+    o = tl.load(tile(out, first, heads * HEAD_DIM, ROWS, HEAD_DIM), mask=inside[:, None], other=0.0)
+    row_delta = tl.sum(o.to(ACC) * do.to(ACC), 1)
+    tl.store(delta + of_rows, row_delta, mask=inside)
+    row_lse = tl.load(lse + of_rows, mask=inside, other=float("inf"))  # p is 0 in rows that are not there
+
+    starts = rows
+    if DOCUMENTS:
+        doc_start += tile_offset(batch, length)
+        starts = tl.minimum(tl.load(doc_start + rows, mask=inside, other=0), rows)
+    low, middle, diagonal, high = key_span(doc_start, first, length, ROWS, KEYS, DOCUMENTS)
+
+    dq = tl.zeros([ROWS, HEAD_DIM], ACC)
+    for stage in tl.static_range(3):
+        if stage == 0:
+            begin, end = low, middle
+        elif stage == 1:
+            begin, end = middle, diagonal
+        else:
+            begin, end = diagonal, high
+        if DOCUMENTS or stage > 0:
+            dq = _meet_keys(
+                dq,
+                q,
+                do,
+                row_lse,
+                row_delta,
+                key,
+                value,
+                key_stride_t,
+                value_stride_t,
+                rows,
+                starts,
+                begin,
+                end,
+                length,
+                SCALE * LOG2_E,
+                HEAD_DIM,
+                KEYS,
+                CAUSAL=stage == 2,
+                DOCUMENTS=DOCUMENTS and stage != 1,
+            )
+    grad_query = of_head(grad_query, batch, head, length * heads * HEAD_DIM, HEAD_DIM)
+    grad_query = tile(grad_query, first, heads * HEAD_DIM, ROWS, HEAD_DIM)
+    tl.store(grad_query, (dq * SCALE).to(q.dtype), mask=inside[:, None])
+
+
+@triton.jit
+def _meet_rows(
+    dk,
+    dv,
+    k,
+    v,
+    query,
+    grad_out,
+    lse,
+    delta,
+    query_stride_t,
+    grad_out_stride_t,
+    keys,
+    ends,
+    low,
+    high,
+    length,
+    SCALE: tl.constexpr,  # noqa: N803
+    HEAD_DIM: tl.constexpr,  # noqa: N803
+    ROWS: tl.constexpr,  # noqa: N803
+    CAUSAL: tl.constexpr,  # noqa: N803
+    DOCUMENTS: tl.constexpr,  # noqa: N803
+    INSIDE: tl.constexpr,  # noqa: N803
+):
+    """Add to grad_key and grad_value what the queries ``low .. high`` of one head contribute; all tiles transposed."""
+    for first in tl.range(low, high, ROWS):
+        first = tl.multiple_of(first, ROWS)
+        rows = first + tl.arange(0, ROWS)
+        q = tile(query, first, query_stride_t, ROWS, HEAD_DIM)
+        do = tile(grad_out, first, grad_out_stride_t, ROWS, HEAD_DIM)
+        if INSIDE:
+            q = tl.load(q)
+            do = tl.load(do)
+            row_lse = tl.load(lse + rows)
+            row_delta = tl.load(delta + rows)
+        else:
+            q = tl.load(q, mask=(rows < length)[:, None], other=0.0)
+            do = tl.load(do, mask=(rows < length)[:, None], other=0.0)
+            row_lse = tl.load(lse + rows, mask=rows < length, other=float("inf"))  # p is 0 in rows that are not there
+            row_delta = tl.load(delta + rows, mask=rows < length, other=0.0)
+        scores = dot(k, tl.trans(q), tl.zeros([k.shape[0], ROWS], dk.dtype))
+        p = tl.exp2(scores * SCALE - row_lse[None, :])
+        if CAUSAL:
+            p = tl.where(rows[None, :] >= keys[:, None], p, 0.0)
+        if DOCUMENTS:
+            p = tl.where(rows[None, :] < ends[:, None], p, 0.0)
+        dv = dot(p.to(do.dtype), do, dv)
+        dp = dot(v, tl.trans(do), tl.zeros([k.shape[0], ROWS], dk.dtype))
+        ds = p * (dp - row_delta[None, :])
+        dk = dot(ds.to(q.dtype), q, dk)
+    return dk, dv
+
+
+@triton.jit
+def _grad_key_value(
+    grad_out,
+    query,
+    key,
+    value,
+    lse,
+    delta,
+    grad_key,
+    grad_value,
+    doc_end,
+    grad_out_stride_b,
+    grad_out_stride_t,
+    grad_out_stride_h,
+    query_stride_b,
+    query_stride_t,
+    query_stride_h,
+    key_stride_b,
+    key_stride_t,
+    key_stride_h,
+    value_stride_b,
+    value_stride_t,
+    value_stride_h,
+    kv_heads,
+    length,
+    SCALE: tl.constexpr,  # noqa: N803
+    GROUP: tl.constexpr,  # noqa: N803
+    HEAD_DIM: tl.constexpr,  # noqa: N803
+    ROWS: tl.constexpr,  # noqa: N803
+    KEYS: tl.constexpr,  # noqa: N803
+    DOCUMENTS: tl.constexpr,  # noqa: N803
+    ACC: tl.constexpr,  # noqa: N803
+):
+    tiles = tl.cdiv(length, KEYS)
+    first = tl.program_id(0) % tiles * KEYS  # the first keys are met by the most queries: they start first
+    batch = tl.program_id(0) // tiles // kv_heads
+    kv_head = tl.program_id(0) // tiles % kv_heads
+    keys = first + tl.arange(0, KEYS)
+    inside = keys < length
+
+    key = of_head(key, batch, kv_head, key_stride_b, key_stride_h)
+    value = of_head(value, batch, kv_head, value_stride_b, value_stride_h)
+    k = tl.load(tile(key, first, key_stride_t, KEYS, HEAD_DIM), mask=inside[:, None], other=0.0)
+    v = tl.load(tile(value, first, value_stride_t, KEYS, HEAD_DIM), mask=inside[:, None], other=0.0)
+
+    ends = keys
+    if DOCUMENTS:
+        doc_end += tile_offset(batch, length)
+        ends = tl.load(doc_end + keys, mask=inside, other=0)
+    low, free, trailing, high = row_span(doc_end, first, length, ROWS, KEYS, DOCUMENTS)
+
+    dk = tl.zeros([KEYS, HEAD_DIM], ACC)
+    dv = tl.zeros([KEYS, HEAD_DIM], ACC)
+    for member in tl.range(0, GROUP):
+        head = kv_head * GROUP + member
+        of_rows = tile_offset(batch * kv_heads * GROUP + head, length)
+        for stage in tl.static_range(3):
+            if stage == 0:
+                begin, end = low, free
+            elif stage == 1:
+                begin, end = free, trailing
+            else:
+                begin, end = trailing, high
+            dk, dv = _meet_rows(
+                dk,
+                dv,
+                k,
+                v,
+                of_head(query, batch, head, query_stride_b, query_stride_h),
+                of_head(grad_out, batch, head, grad_out_stride_b, grad_out_stride_h),
+                lse + of_rows,
+                delta + of_rows,
+                query_stride_t,
+                grad_out_stride_t,
+                keys,
+                ends,
+                begin,
+                end,
+                length,
+                SCALE * LOG2_E,
+                HEAD_DIM,
+                ROWS,
+                CAUSAL=stage == 0,
+                DOCUMENTS=DOCUMENTS and stage != 1,
+                INSIDE=stage == 1,
+            )
+
+    to = tile_offset(batch, length * kv_heads * HEAD_DIM) + tile_offset(kv_head, HEAD_DIM)
+    tl.store(
+        tile(grad_key + to, first, kv_heads * HEAD_DIM, KEYS, HEAD_DIM), (dk * SCALE).to(k.dtype), mask=inside[:, None]
+    )
+    tl.store(tile(grad_value + to, first, kv_heads * HEAD_DIM, KEYS, HEAD_DIM), dv.to(v.dtype), mask=inside[:, None])
+
+
+def backward(
+    grad_out: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    doc_start: Tensor | None,
+    doc_end: Tensor | None,
+    scale: float,
+    configuration: Configuration,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``(grad_query, grad_key, grad_value)``, contiguous, of what ``forward`` gave; ``out`` and ``lse`` are its own."""
+    batch, length, heads, head_dim = query.shape
+    kv_heads = key.shape[2]
+    if grad_out.stride(3) != 1:  # the gradient of a sum is one number, expanded
+        grad_out = grad_out.contiguous()
+    grads = tuple(tensor.new_empty(tensor.shape) for tensor in (query, key, value))
+    delta = query.new_empty((batch, heads, length), dtype=accumulator(query))
+    if query.numel() == 0:
+        return grads  # type: ignore[return-value]
+    strides = [stride for tensor in (grad_out, query, key, value) for stride in tensor.stride()[:3]]
+    constants = {
+        "SCALE": scale,
+        "GROUP": heads // kv_heads,
+        "HEAD_DIM": head_dim,
+        "DOCUMENTS": doc_start is not None,
+        "ACC": tl.float64 if query.dtype == torch.float64 else tl.float32,
+    }
+    tiles = configuration.grad_query
+    _grad_query[(batch * heads * triton.cdiv(length, tiles.rows),)](
+        grad_out,
+        query,
+        key,
+        value,
+        out,
+        lse,
+        delta,
+        grads[0],
+        doc_start,
+        *strides,
+        heads,
+        length,
+        **constants,
+        ROWS=tiles.rows,
+        KEYS=tiles.keys,
+        num_warps=tiles.warps,
+        num_stages=tiles.stages,
+    )
+    tiles = configuration.grad_key_value
+    _grad_key_value[(batch * kv_heads * triton.cdiv(length, tiles.keys),)](
+        grad_out,
+        query,
+        key,
+        value,
+        lse,
+        delta,
+        grads[1],
+        grads[2],
+        doc_end,
+        *strides,
+        kv_heads,
+        length,
+        **constants,
+        ROWS=tiles.rows,
+        KEYS=tiles.keys,
+        num_warps=tiles.warps,
+        num_stages=tiles.stages,
+    )
+    return grads  # type: ignore[return-value]

@@ -1,0 +1,86 @@
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
+"""Which tiles a tile meets, and which of them need a mask; the part of attention that both directions share.
+
+In plain PyTorch, over ``visible`` of reference.py for the tile of queries [m0, m1): the first and last + 1 tile of
+keys that have any visible pair, and between them the tiles whose pairs are all visible:
+
+    doc_start[m0] ...            skipped before: other documents
+    low .. middle                documents are tested: the tile's later queries may be of later documents
+    middle .. diagonal           every pair is visible, no mask
+    diagonal .. high             causality and documents are tested, and the row may end
+
+and for the tile of keys [n0, n1) the same, mirrored: causality first, documents last.
+Bounds come from memory, so they are clamped to the row: whatever they hold, nothing outside is read.
+"""
+
+import triton
+import triton.language as tl
+
+from kernels.interpreter import tile_offset
+
+
+@triton.jit
+def key_span(
+    doc_start,
+    first_row,
+    length,
+    ROWS: tl.constexpr,  # noqa: N803
+    KEYS: tl.constexpr,  # noqa: N803
+    DOCUMENTS: tl.constexpr,  # noqa: N803
+):
+    """``(low, middle, diagonal, high)`` of the keys that the queries from ``first_row`` on meet.
+
+    ``doc_start`` points to the bounds of this batch row.
+    """
+    diagonal = first_row // KEYS * KEYS
+    high = tl.minimum(first_row + ROWS, length)
+    if DOCUMENTS:
+        earliest = tl.maximum(tl.minimum(tl.load(doc_start + first_row), first_row), 0)
+        latest = tl.maximum(tl.load(doc_start + high - 1), earliest)
+        low = earliest // KEYS * KEYS
+        middle = tl.minimum(tl.cdiv(latest, KEYS) * KEYS, diagonal)
+    else:
+        low = first_row * 0
+        middle = low
+    return low, middle, diagonal, high
+
+
+@triton.jit
+def row_span(
+    doc_end,
+    first_key,
+    length,
+    ROWS: tl.constexpr,  # noqa: N803
+    KEYS: tl.constexpr,  # noqa: N803
+    DOCUMENTS: tl.constexpr,  # noqa: N803
+):
+    """``(low, free, trailing, high)`` of the queries that meet the keys from ``first_key`` on.
+
+    low .. free: causality, documents and the row's end are tested; free .. trailing: no mask; trailing .. high:
+    documents and the row's end. ``doc_end`` points to the bounds of this batch row.
+    """
+    low = first_key // ROWS * ROWS
+    if DOCUMENTS:
+        last_key = tl.minimum(first_key + KEYS, length) - 1
+        earliest = tl.maximum(tl.minimum(tl.load(doc_end + first_key), length), first_key)
+        high = tl.maximum(tl.minimum(tl.load(doc_end + last_key), length), first_key)
+    else:
+        earliest = first_key * 0 + length
+        high = earliest
+    free = tl.minimum(tl.cdiv(first_key + KEYS - 1, ROWS) * ROWS, tl.cdiv(high, ROWS) * ROWS)
+    trailing = tl.maximum(earliest // ROWS * ROWS, free)
+    return low, free, trailing, high
+
+
+@triton.jit
+def of_head(base, batch, head, stride_b, stride_h):
+    """Pointer to the first token of one head of a strided [B, T, H, D]."""
+    return base + tile_offset(batch, stride_b) + tile_offset(head, stride_h)
+
+
+@triton.jit
+def tile(base, first, stride_t, SIZE: tl.constexpr, HEAD_DIM: tl.constexpr):  # noqa: N803
+    """Pointers [SIZE, HEAD_DIM] to the tokens from ``first`` on of the head at ``base``."""
+    return (
+        base + tile_offset(first, stride_t) + tl.arange(0, SIZE)[:, None] * stride_t + tl.arange(0, HEAD_DIM)[None, :]
+    )
