@@ -1,0 +1,96 @@
+"""How fast text becomes fact bits, per core: ``python -m benchmarks.labels [PIPELINE]``.
+
+Runs the real label stage in one process on biographies of ``../shared/data`` and, in a second table, the share of
+factual tokens under each rule set. Processor time, because on a shared machine wall time also holds what others took.
+Without a pipeline: the one in ``../shared/data``. Tokens are those of the BPE that is labelled, as in the published
+figure (its vocabulary has 32K entries; a smaller one cuts the same text into more tokens and looks faster).
+"""
+
+import argparse
+import json
+import resource
+import tempfile
+from pathlib import Path
+
+from components.core.artifact import Artifact
+from components.core.run import Run
+from components.data.config import DataConfig
+from components.data.prepare import stage as prepare
+from components.delegation.config import LabelConfig, RuleSet
+from components.delegation.label import stage
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared/data"
+BIOGRAPHIES = SHARED_DATA / "pretrain/enwiki_bios"
+PIPELINE = SHARED_DATA / "spacy/en_gum_sm"
+PUBLISHED_TOKENS_PER_SECOND = 1830  # 152 core-hours for a billion tokens (arXiv:2602.12005, table 2)
+VOCABULARIES = (2_048, 32_000)
+RULES: tuple[RuleSet, ...] = ("ner+pos", "ner+pos+attr")
+
+
+def main() -> None:
+    """Measure each vocabulary and rule set and print two tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pipeline", nargs="?", default=str(PIPELINE), help="installed spaCy package or path")
+    parser.add_argument("--source", default=str(BIOGRAPHIES / "train.jsonl.gz"), help="as in data.sources")
+    parser.add_argument("--yardstick-documents", type=int, default=200)
+    arguments = parser.parse_args()
+
+    print(f"BPE tokens per second of one core; published: {PUBLISHED_TOKENS_PER_SECOND:,}")
+    print(
+        f"{'annotator':24} {'vocabulary':>10} {'bytes/token':>11} {'tokens/s':>9} {'of published':>12} {'peak MB':>8}"
+    )
+    labelled: dict[int, Artifact] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for vocab_size in VOCABULARIES:
+            place = Path(folder) / str(vocab_size)
+            # The validation file alone would not support 32,000 entries; a small share of the large one is labelled.
+            prepared = prepare(Run.local(place / "data"), DataConfig(sources=[arguments.source], vocab_size=vocab_size))
+            few = held_out_only(prepared, place / "few")
+            for rules in RULES:
+                cfg = LabelConfig(pipeline=arguments.pipeline, rules=rules, processes=1, yardstick_documents=0)
+                print(row(stage(Run.local(place / rules), cfg, few), rules, prepared, vocab_size), flush=True)
+            cfg = LabelConfig(annotator="capitals", processes=1, yardstick_documents=0)
+            print(row(stage(Run.local(place / "capitals"), cfg, few), "", prepared, vocab_size), flush=True)
+            # The comparison is over training documents, the same ones for either vocabulary.
+            cfg = LabelConfig(
+                annotator="capitals",
+                pipeline=arguments.pipeline,
+                processes=1,
+                yardstick_documents=arguments.yardstick_documents,
+            )
+            labelled[vocab_size] = stage(Run.local(place / "yardstick"), cfg, prepared)
+        print()
+        for vocab_size, artifact in labelled.items():
+            print(f"vocabulary {vocab_size:,}\n{artifact.path('yardstick.md').read_text()}")
+
+
+def held_out_only(prepared: Artifact, folder: Path) -> Artifact:
+    """The same artifact without its training split: enough text to time."""
+    shards = folder / "shards"
+    shards.mkdir(parents=True)
+    for path in prepared.path("shards").iterdir():
+        (shards / path.name).symlink_to(path)
+    index = json.loads((shards / "index.json").read_text())
+    index["splits"] = {"train": index["splits"]["validation"]}
+    (shards / "index.json").unlink()
+    (shards / "index.json").write_text(json.dumps(index))
+    for path in shards.glob("train-*"):
+        path.unlink()
+    for path in sorted(shards.glob("validation-*")):
+        path.rename(shards / path.name.replace("validation", "train"))
+    (folder / "tokenizer").symlink_to(prepared.path("tokenizer"))
+    return Artifact(folder, prepared.record)
+
+
+def row(labels: Artifact, rules: str, prepared: Artifact, vocab_size: int) -> str:
+    """One line of the first table."""
+    speed = labels.metrics["tokens_per_second_per_core"]
+    name = f"{labels.details['annotator']} {rules}".strip()
+    return (
+        f"{name:24} {vocab_size:10,} {prepared.metrics['bytes_per_token']:11.2f} {speed:9,.0f} "
+        f"{speed / PUBLISHED_TOKENS_PER_SECOND:11.1f}x {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000:8.0f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
