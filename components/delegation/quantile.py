@@ -2,7 +2,7 @@
 
 A threshold from calibration is right on average over text like the calibration's. What a model writes is not such text
 (it follows its own tokens and the helper's), and a subject full of facts is not the average either. So the threshold is
-the quantile of the last scores, begun with the calibration's, and moved by how far the calls so far are from the budget.
+the quantile of the last scores, begun with the calibration's, and moved by how far the calls are from the budget.
 """
 
 import math
@@ -14,7 +14,7 @@ from typing import Protocol
 from components.delegation.calibration import Calibration, check_budget
 from components.delegation.config import CascadeConfig
 
-WINDOW = 256
+WINDOW = 512
 # Calls ahead of or behind the budget at most, at any time and on any input: after 512 decisions, 0.8 points.
 BAND = 4.0
 _GOLDEN = 0.6180339887498949
@@ -35,9 +35,8 @@ class RunningQuantile:
 
     With e calls ahead of the budget the quantile is that of budget * 2 ** (-e / BAND). Two stops make it a promise: no
     call that would lead more than BAND ahead, and a call, whatever the score, rather than fall more than BAND behind.
-    As long as every wish is followed, \\|calls - budget * decisions\\| <= BAND. Proof: within the band, not calling moves
-    e by -budget and calling by 1 - budget; whichever of them would leave the band is the one not taken, and both
-    together are 1 < 2 * BAND apart.
+    As long as every wish is followed, e stays within BAND either way: not calling moves it by -budget, calling by
+    1 - budget, and as these lie less than twice BAND apart, one of them at least does not leave the band.
     """
 
     def __init__(self, budget: float, quantiles: Sequence[float], window: int = WINDOW) -> None:

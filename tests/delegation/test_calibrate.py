@@ -1,0 +1,221 @@
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from components.core.artifact import Artifact
+from components.core.errors import ArtifactError, InputError
+from components.core.run import Run
+from components.data.shards import ShardSet, ShardWriter
+from components.data.tokenizer import save_tokenizer
+from components.delegation import calibrate
+from components.delegation.calibration import CALIBRATION, LEVELS, Calibration
+from components.delegation.config import CalibrateConfig
+from components.delegation.labels import BitsWriter, LabelIndex, shards_digest, tokenizer_digest, write_index
+from components.delegation.positions import BUDGETS, calibrated, look_at
+from components.delegation.scores import call_probability, call_score
+from components.model.checkpoint import save_model
+from tests.delegation import speakers
+
+CFG = CalibrateConfig(precision="32-true", device="cpu", batch_tokens=500)
+TOKENS = speakers.tokenizer()
+
+
+def labelled(folder: Path, prepared: Artifact, share: float) -> Artifact:
+    """Bits as the stage `label` leaves them, set by chance."""
+    shards = ShardSet.open(prepared.path("shards"))
+    chance, splits = np.random.default_rng(1), {}
+    for name, split in shards.splits.items():
+        with BitsWriter(folder / "facts", name) as writer:
+            writer.append(chance.random(split.n_tokens) < share)
+        splits[name] = writer.record
+    index = LabelIndex(
+        annotator="control",
+        rules="all",
+        subwords="all",
+        skip_copied=False,
+        spacy="",
+        pipeline="",
+        pipeline_digest="",
+        documents_by_annotator={},
+        tokenizer=tokenizer_digest(prepared.path("tokenizer")),
+        shards=shards_digest(shards),
+        splits=splits,
+    )
+    write_index(folder / "facts", index)
+    return Run.local(folder, "label").seal({})
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    run = Run.local(tmp_path_factory.mktemp("prepared"), "prepare")
+    save_tokenizer(TOKENS._tokenizer, run.folder / "tokenizer")
+    chance = np.random.default_rng(0)
+    with ShardWriter(run.folder / "shards", TOKENS.vocab_size, TOKENS.end_of_text_id) as writer:
+        for split, documents in (("train", 2), ("validation", 120)):
+            for _ in range(documents):
+                text = " ".join(chance.choice(" ".join(speakers.SENTENCES).split(), size=chance.integers(5, 40)))
+                writer.add(split, TOKENS.encode(text), len(text.encode()))
+    return run.seal({})
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory: pytest.TempPathFactory, prepared: Artifact) -> Artifact:
+    return labelled(tmp_path_factory.mktemp("labels"), prepared, 0.25)
+
+
+@pytest.fixture(scope="module")
+def delegated(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    run = Run.local(tmp_path_factory.mktemp("delegated"), "delegate")
+    save_model(speakers.speaker(TOKENS), run.folder / "model")
+    return run.seal({}, {"delegation": {"normalisation": "full"}})
+
+
+@pytest.fixture(scope="module")
+def result(
+    tmp_path_factory: pytest.TempPathFactory, delegated: Artifact, prepared: Artifact, labels: Artifact
+) -> Artifact:
+    return calibrate.stage(Run.local(tmp_path_factory.mktemp("out"), "calibrate"), CFG, delegated, prepared, labels)
+
+
+def test_every_position_is_scored_as_one_forward_pass_over_its_document_scores_it(
+    prepared: Artifact, labels: Artifact
+) -> None:
+    shards, model = ShardSet.open(prepared.path("shards")), speakers.speaker(TOKENS)
+    split = shards.splits["validation"]
+    facts = calibrate.FactBits.open(labels.path("facts"), shards, tokenizer_digest(prepared.path("tokenizer")))
+    # One document a batch, then many: padding changes nothing.
+    for batch_tokens in (1, 800):
+        positions = look_at(model, split, facts, TOKENS.end_of_text_id, TOKENS.call_id, 2000, batch_tokens)
+        at = 0
+        for document in np.random.default_rng(0).permutation(split.n_documents):
+            if at == len(positions):
+                break
+            start = split.documents[document, 0]
+            row = [TOKENS.end_of_text_id, *split.document(int(document)).tolist(), TOKENS.end_of_text_id]
+            row = row[: speakers.SHAPE.context_length + 1]
+            with torch.no_grad():
+                logits = model.logits(model(torch.tensor([row[:-1]])))[0]
+            here = slice(at, at + len(row) - 1)
+            for score in ("call", "entropy", "margin"):
+                wanted = (call_score(logits, TOKENS.call_id, score)).numpy()
+                np.testing.assert_allclose(getattr(positions, score)[here], wanted, rtol=1e-3, atol=1e-6)
+            logits[:, TOKENS.call_id] = -torch.inf
+            assert positions.wrong[here].tolist() == (logits.argmax(-1) != torch.tensor(row[1:])).tolist()
+            assert (positions.factual[here] == facts.slice("validation", start, start + len(row) - 1)).all()
+            at += len(row) - 1
+        assert 1000 < at == len(positions) <= 2000
+
+
+def test_the_record_follows_from_the_positions(result: Artifact, prepared: Artifact, labels: Artifact) -> None:
+    shards, model = ShardSet.open(prepared.path("shards")), speakers.speaker(TOKENS)
+    facts = calibrate.FactBits.open(labels.path("facts"), shards, tokenizer_digest(prepared.path("tokenizer")))
+    positions = look_at(model, shards.splits["validation"], facts, TOKENS.end_of_text_id, TOKENS.call_id)
+    record = Calibration.load(result.path(CALIBRATION))
+    again = calibrated(positions, CFG.bins, "full")
+    assert record.quantiles == pytest.approx(again.quantiles, rel=1e-3)
+    assert record.factual
+    assert record.normalisation == "full"
+    for budget in (0.01, 0.15, 0.5, 0.99):
+        for score in ("call", "entropy", "margin"):
+            # Between the two lie equal scores: the first token of all documents is predicted from the same context.
+            scores, threshold = getattr(positions, score), record.threshold(budget, score)
+            assert (scores > threshold).mean() <= budget + 0.002
+            assert (scores >= threshold).mean() >= budget - 0.002
+    assert sum(part.count for part in record.reliability) == record.tokens == result.metrics["tokens"]
+    wrong = sum(part.wrong * part.count for part in record.reliability) / record.tokens
+    assert wrong == pytest.approx(positions.wrong.mean())
+    mean = positions.call[positions.factual & positions.wrong].mean()
+    assert record.mean_call_probability["factual_wrong"] == pytest.approx(mean, rel=1e-3)
+
+
+def test_expected_and_realised_budgets_agree_on_the_other_half(result: Artifact) -> None:
+    record = Calibration.load(result.path(CALIBRATION))
+    for pairs in (record.expected_vs_realised, record.running_realised):
+        assert [budget for budget, _ in pairs] == list(BUDGETS)
+        assert all(abs(realised - budget) < 0.05 for budget, realised in pairs)
+    assert all(abs(realised - budget) <= 0.01 for budget, realised in record.running_realised)
+    assert result.metrics["running_budget_error"] <= 0.01
+    assert 0.2 < result.metrics["factual_share"] < 0.3
+
+
+def test_the_ends_of_the_budget_are_never_and_always() -> None:
+    record = speakers.calibration()
+    assert record.threshold(0.0) == float("inf")
+    assert record.threshold(1.0) == float("-inf")
+    assert record.threshold(0.1505) == pytest.approx(0.8495)
+    thresholds = [record.threshold(budget / 997) for budget in range(998)]
+    assert thresholds == sorted(thresholds, reverse=True)
+    for budget in (-0.01, 1.01, float("nan")):
+        with pytest.raises(InputError, match="is no share"):
+            record.threshold(budget)
+
+
+def test_a_text_without_facts_calibrates_to_no_calls_and_says_so(
+    tmp_path: Path, delegated: Artifact, prepared: Artifact, caplog: pytest.LogCaptureFixture
+) -> None:
+    empty = labelled(tmp_path / "labels", prepared, 0.0)
+    with caplog.at_level(logging.WARNING):
+        result = calibrate.stage(Run.local(tmp_path / "out", "calibrate"), CFG, delegated, prepared, empty)
+    record = Calibration.load(result.path(CALIBRATION))
+    assert not record.factual
+    assert {record.threshold(budget) for budget in (0.0, 0.15, 1.0)} == {float("inf")}
+    assert "calibrated to zero calls" in caplog.text
+    assert "calibrated to zero calls" in result.details["warnings"][0]
+
+
+def test_the_limit_on_tokens_is_kept_and_one_document_is_enough(
+    tmp_path: Path, delegated: Artifact, prepared: Artifact, labels: Artifact
+) -> None:
+    for limit in (1, 300):
+        cfg = CFG.model_copy(update={"max_tokens": limit})
+        result = calibrate.stage(Run.local(tmp_path / str(limit), "calibrate"), cfg, delegated, prepared, labels)
+        assert result.metrics["tokens"] <= max(limit, speakers.SHAPE.context_length)
+    assert Calibration.load(tmp_path / "1" / CALIBRATION).expected_vs_realised == []
+
+
+def test_labels_of_other_tokens_and_a_diverged_model_are_refused(
+    tmp_path: Path, delegated: Artifact, prepared: Artifact, labels: Artifact
+) -> None:
+    index = json.loads((labels.folder / "facts" / "index.json").read_text())
+    folder = tmp_path / "labels"
+    (folder / "facts").mkdir(parents=True)
+    for bits in (labels.folder / "facts").glob("*.bits"):
+        (folder / "facts" / bits.name).write_bytes(bits.read_bytes())
+    (folder / "facts" / "index.json").write_text(json.dumps({**index, "tokenizer": "0" * 64}))
+    other = Run.local(folder, "label").seal({})
+    with pytest.raises(ArtifactError, match="made for another tokenizer"):
+        calibrate.stage(Run.local(tmp_path / "a", "calibrate"), CFG, delegated, prepared, other)
+    model = speakers.speaker(TOKENS)
+    with torch.no_grad():
+        model.embedding.weight.fill_(float("nan"))
+    run = Run.local(tmp_path / "model", "delegate")
+    save_model(model, run.folder / "model")
+    with pytest.raises(ArtifactError, match="no finite prediction"):
+        calibrate.stage(Run.local(tmp_path / "b", "calibrate"), CFG, run.seal({}), prepared, labels)
+
+
+def test_a_record_that_is_missing_or_damaged_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="never calibrated"):
+        Calibration.load(tmp_path / CALIBRATION)
+    path = tmp_path / CALIBRATION
+    record = speakers.calibration()
+    record.save(path)
+    assert Calibration.load(path) == record
+    for quantiles in ([0.0] * 5, [float(LEVELS - i) for i in range(LEVELS)]):
+        path.write_text(json.dumps({**json.loads(record.model_dump_json()), "quantiles": quantiles}))
+        with pytest.raises(ArtifactError, match="cannot be read as a calibration"):
+            Calibration.load(path)
+    with pytest.raises(ArtifactError, match="has no quantiles of 'margin'"):
+        record.model_copy(update={"post_hoc": {}}).threshold(0.5, "margin")
+
+
+def test_saturated_probabilities_stay_in_order() -> None:
+    """CALL left out of the kept softmax: nearly all facts at one. Doubles keep them apart, quantiles in order."""
+    logits = torch.zeros(1000, 9)
+    logits[:, 4] = torch.linspace(10, 30, 1000)
+    scores = call_probability(logits, 4).numpy()
+    assert len(np.unique(scores)) == 1000
