@@ -7,7 +7,9 @@ from components.delegation.config import ReturnUnit
 _JOINERS = "-'’"  # inside a word, between letters or digits: Rolls-Royce, O'Neill
 _NUMBER_JOINERS = ".,"  # inside a number: 1,234.5
 # Between the capitalised words of one name: University of Oxford, Vasco da Gama.
-_PARTICLES = frozenset("of the de del della da di do dos du la le les von van der den zu und y e al bin ibn".split())
+_PARTICLES = frozenset(
+    {"of", "the", "de", "del", "della", "da", "di", "do", "dos", "du", "la", "le", "les", "van", "von", "der", "den"}
+)
 
 
 def first_unit(text: str, unit: ReturnUnit) -> tuple[str, bool]:
@@ -32,10 +34,10 @@ def first_unit(text: str, unit: ReturnUnit) -> tuple[str, bool]:
             end = at
             if not ended:
                 return text[:end], False
+        elif not (word in _PARTICLES if ended else any(particle.startswith(word) for particle in _PARTICLES)):
+            return text[:end], True
         elif not ended:
             return text[:end], False
-        elif word not in _PARTICLES:
-            return text[:end], True
 
 
 def _word(text: str, at: int) -> tuple[int, bool]:

@@ -36,6 +36,7 @@ class RaggedCache:
         self._make_room(len(self.lengths), self.keys.shape[2])
         return len(self.lengths) - 1
 
+    @torch.inference_mode()  # its tensors may have been made in it, and may then be changed nowhere else
     def remove(self, row: int) -> None:
         """Forget a row. The last row takes its number."""
         last = len(self.lengths) - 1

@@ -68,8 +68,8 @@ class ModelHelper:
         """
         if model.vocab_size != tokenizer.vocab_size:
             raise ArtifactError(
-                f"the helper has {model.vocab_size} tokens and its tokenizer {tokenizer.vocab_size}: they do not belong "
-                "together; give the folder of a bundle, or a model beside its own tokenizer"
+                f"the helper has {model.vocab_size} tokens and its tokenizer {tokenizer.vocab_size}: they do not "
+                "belong together; give the folder of a bundle, or a model beside its own tokenizer"
             )
         self._model, self._tokenizer, self._same = model, tokenizer, same_tokenizer
         self._max_sessions = max_sessions
