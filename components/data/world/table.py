@@ -64,8 +64,8 @@ class FactTable:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ArtifactError(
-                f"{path} cannot be read ({error}); give the facts.jsonl of a closed world, which a prepare artifact "
-                "keeps in raw/world"
+                f"{path} cannot be read as a fact table ({error}); give the facts.jsonl of a closed world, which a "
+                "prepare artifact keeps in raw/world"
             ) from error
         entities: dict[str, Entity] = {}
         for number, line in enumerate(lines, 1):
