@@ -68,8 +68,7 @@ def stage(run: Run, cfg: LabelConfig, prepared: Artifact) -> Artifact:
     shards_folder, tokenizer_folder = prepared.path("shards"), prepared.path("tokenizer")
     marker = Marker(shards_folder, tokenizer_folder, choice, cfg.subwords, cfg.skip_copied)
     marker.open()
-    _, pipeline = choice.open()
-    shards = marker.shards
+    shards, pipeline = marker.shards, marker.pipeline
 
     work = list(jobs(shards, choice.name))
     processes = cfg.processes or useful_processes(work, choice.name)

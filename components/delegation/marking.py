@@ -31,6 +31,7 @@ from components.delegation.alignment import Subwords, factual_tokens
 from components.delegation.annotators.base import Annotator
 from components.delegation.annotators.choose import Choice
 from components.delegation.annotators.copied import without_copied
+from components.delegation.annotators.pipeline import PipelineRecord
 from components.delegation.annotators.world import WorldAnnotator
 from components.delegation.labels import Bits
 
@@ -126,7 +127,7 @@ class Marker:
                 f"the shards in {self.shards_folder} have a vocabulary of {self.shards.vocab_size}, the tokenizer in "
                 f"{self.tokenizer_folder} has {vocab_size}: give the tokenizer of the same prepare artifact"
             )
-        assert self._annotator is not None
+        assert self._opened
 
     @cached_property
     def shards(self) -> ShardSet:
@@ -141,9 +142,18 @@ class Marker:
     def _tokenizer(self) -> TextTokenizer:
         return TextTokenizer.load(self.tokenizer_folder)
 
-    @cached_property
+    @property
+    def pipeline(self) -> PipelineRecord | None:
+        """The spaCy pipeline that annotates, if one does."""
+        return self._opened[1]
+
+    @property
     def _annotator(self) -> Annotator:
-        return self.choice.open()[0]
+        return self._opened[0]
+
+    @cached_property
+    def _opened(self) -> tuple[Annotator, PipelineRecord | None]:
+        return self.choice.open()
 
     @cached_property
     def _world(self) -> WorldAnnotator | None:

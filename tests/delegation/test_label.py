@@ -242,7 +242,9 @@ def test_shards_of_another_tokenizer_are_refused(world: Corpus, mixed: Corpus, t
 
 
 @pytest.mark.skipif(not TRAINED.exists(), reason="../shared/data/spacy is not here")
-def test_a_trained_pipeline_on_the_closed_world(world: Corpus, tmp_path: Path) -> None:
+def test_a_trained_pipeline_on_the_closed_world(tmp_path: Path) -> None:
+    cfg = DataConfig(vocab_size=512, world=WorldConfig(entities=20))
+    world = Corpus.of(prepare(Run.local(tmp_path / "prepared"), cfg))
     artifact = label(tmp_path / "run", world, annotator="spacy", pipeline=str(TRAINED), yardstick_documents=15)
     assert artifact.details["pipeline"] == "en_gum_sm 0.1.0"
     assert artifact.metrics["precision_spacy_ner_pos"] > 0.9
@@ -254,15 +256,15 @@ def test_a_trained_pipeline_on_the_closed_world(world: Corpus, tmp_path: Path) -
     assert len(index["pipeline_digest"]) == 64
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (TRAINED.exists() and BIOGRAPHIES.exists()), reason="../shared/data is not here")
 def test_a_fifth_to_three_tenths_of_biographies_are_factual() -> None:
     with gzip.open(BIOGRAPHIES, "rt", encoding="utf-8") as file:
         texts = [json.loads(line)["text"] for line in file]
-    tokenizer = TextTokenizer(train_tokenizer(texts, 4096))
-    sample = texts[::12]
+    tokenizer = TextTokenizer(train_tokenizer(texts, 8192))
     bits = []
     for text, annotation in zip(
-        sample, SpacyAnnotator(Pipeline(str(TRAINED), ["ner+pos"]), "ner+pos").annotate(sample), strict=True
+        texts, SpacyAnnotator(Pipeline(str(TRAINED), ["ner+pos"]), "ner+pos").annotate(texts), strict=True
     ):
         lengths = np.array([len(tokenizer.token_bytes(id)) for id in tokenizer.encode(text)])
         bits.append(factual_tokens(text, lengths, annotation.words))

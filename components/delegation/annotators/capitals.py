@@ -39,7 +39,7 @@ def _spans(text: str) -> list[tuple[int, int]]:
         if any(character.isdecimal() for character in word):
             marked.append(match.span())
         elif word[0].isupper() and not _I.fullmatch(word):
-            if _OPENS_SENTENCE.search(text[max(0, match.start() - _OPENING_CHARACTERS) : match.start()] or ""):
+            if _OPENS_SENTENCE.search(text[max(0, match.start() - _OPENING_CHARACTERS) : match.start()]):
                 opening.append(match.span())
             else:
                 marked.append(match.span())
