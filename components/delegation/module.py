@@ -92,12 +92,15 @@ class DelegatingModel(LanguageModel):
         return self.token_stats(batch).nll_excl
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
+        return self.objective(batch, self.global_step, batch_idx % self.config.accumulation)
+
+    def objective(self, batch: Batch, step: int, part: int) -> Float[Tensor, ""]:
+        """Loss of one forward pass, part ``part`` of optimizer step ``step``; counts its tokens."""
         stats = self.token_stats(batch)
         evidence = self._evidence(batch, stats)
         everyone = self._of_all_ranks(evidence)
-        config = self.plain if self.global_step < self.warmup_steps else self.delegation
-        draw = self._draw(self.global_step, batch_idx % self.config.accumulation)
-        whole = select(everyone, config, draw)
+        config = self.plain if step < self.warmup_steps else self.delegation
+        whole = select(everyone, config, self._draw(step, part))
         self.counters += counted(everyone.valid, whole)
         rows = len(evidence.valid)
         first = self.global_rank * rows if len(everyone.valid) > rows else 0
@@ -182,7 +185,8 @@ class DelegatingModel(LanguageModel):
         looks = torch.cat(self._looks, dim=1) if self._looks else torch.zeros(5, 0, device=self.device)
         if self._ranks == 1:
             return looks
-        rows = self.config.validation_batches * self.config.micro_batch_size * self.model.config.context_length
+        batches = -(-self.config.validation_batches // self._ranks)  # the most that one rank reads
+        rows = batches * self.config.micro_batch_size * self.model.config.context_length
         padded = torch.zeros(len(looks), rows, device=looks.device)
         padded[:, : looks.shape[1]] = looks
         gathered: Tensor = self.trainer.strategy.all_gather(padded)

@@ -3,6 +3,8 @@
 import json
 import math
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,9 @@ from safetensors.torch import load_file
 
 from components.core.artifact import Artifact
 from components.core.errors import ArtifactError, InputError
+from components.core.identity import Identity
 from components.core.run import Run
+from components.core.worker import Request, write_request
 from components.data.shards import ShardSet
 from components.delegation.config import DelegateConfig, DelegationConfig, HelperConfig
 from components.delegation.figures import auroc, overlap
@@ -360,3 +364,35 @@ def test_auroc_counts_pairs_and_ties_half() -> None:
 def test_overlap_is_the_share_that_both_hold() -> None:
     assert overlap(torch.tensor([True, True, False]), torch.tensor([True, False, False])) == 0.5
     assert math.isnan(overlap(torch.tensor([False]), torch.tensor([False])))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("selection", ["lacy", "random"])
+def test_two_processes_delegate_what_one_delegates(
+    prepared: Artifact, labels: Artifact, tmp_path: Path, selection: str
+) -> None:
+    """They rank together: one forward pass of two processes holds the tokens of one pass of a single process."""
+    artifacts = {}
+    for devices in (1, 2):
+        loop = {"devices": devices, "micro_batch_size": 8 // devices, "max_steps": 8, "validation_batches": 99}
+        folder = tmp_path / str(devices)
+        folder.mkdir()
+        request = Request(
+            function="components.delegation.train:stage",
+            config_type="components.delegation.config:DelegateConfig",
+            config=config(loop, selection=selection).model_dump(mode="json"),
+            inputs=[prepared.folder, labels.folder],
+            identity=Identity(stage="delegate", key="0" * 32, config={}, inputs={}, code="", lock=""),
+        )
+        write_request(folder, request)
+        command = [sys.executable, "-m", "components.core.worker", str(folder)]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180)
+        assert done.returncode == 0, done.stderr
+        artifacts[devices] = Artifact.open(folder).verify()
+    one, two = (artifact.metrics for artifact in artifacts.values())
+    for counter in ("tokens_forward", "tokens_gt_grad", "tokens_call_grad"):
+        assert one[counter] == two[counter]
+    for figure in ("loss", "validation_loss", "validation_loss_factual"):
+        assert two[figure] == pytest.approx(one[figure], rel=1e-4), figure
+    # Validation batches are half as large with two processes, and each has a budget of its own.
+    assert two["call_delegated"] == pytest.approx(one["call_delegated"], rel=0.02)

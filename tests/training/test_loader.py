@@ -10,6 +10,7 @@ from components.core.errors import InputError
 from components.data.shards import ShardSet, Split
 from components.training.loader import (
     IGNORED,
+    TokenLabels,
     TrainingBatches,
     TrainingOrder,
     ValidationBatches,
@@ -141,3 +142,40 @@ def test_an_empty_validation_split_is_refused(shards: ShardSet) -> None:
     empty = Split(split.folder, "validation", 1, 0, 0, split.shard_tokens, split.dtype)
     with pytest.raises(InputError, match="validation split has 1 tokens"):
         ValidationBatches(empty, 32, 0, batch_size=4, batches=1)
+
+
+class FewBits:
+    """A bit for every token whose position or id is odd, of one split."""
+
+    def __init__(self, split: Split, by_id: bool) -> None:
+        tokens = split.slice(0, split.n_tokens)
+        self.bits = (tokens if by_id else np.arange(split.n_tokens)) % 2 == 1
+
+    def slice(self, split: str, start: int, stop: int) -> np.ndarray:
+        return self.bits[start:stop]
+
+
+def test_labels_come_with_the_targets_they_belong_to_and_padding_has_none(shards: ShardSet) -> None:
+    split = shards.splits["validation"]
+    labels = TokenLabels(factual=FewBits(split, by_id=True), judged=FewBits(split, by_id=False))
+    batches = ValidationBatches(split, 32, shards.boundary_id, batch_size=4, batches=10**6, labels=labels)
+    factual, judged, targets = [], [], []
+    for batch in batches:
+        assert batch.factual is not None
+        assert batch.judged is not None
+        assert batch.factual.shape == batch.judged.shape == batch.targets.shape
+        factual.append(batch.factual.flatten())
+        judged.append(batch.judged.flatten())
+        targets.append(batch.targets.flatten())
+    rows, known = torch.cat(targets), torch.cat(targets) != IGNORED
+    assert not known.all()
+    assert torch.equal(torch.cat(factual), known & (rows % 2 == 1))
+    # Position p of the split is target p - 1: the first token is never predicted.
+    assert torch.equal(torch.cat(judged)[known], torch.arange(1, split.n_tokens) % 2 == 1)
+    assert not torch.cat(judged)[~known].any()
+
+
+def test_without_labels_batches_have_none(shards: ShardSet) -> None:
+    batch = next(iter(ValidationBatches(shards.splits["validation"], 32, shards.boundary_id, 4, 1)))
+    assert batch.factual is None
+    assert batch.judged is None
