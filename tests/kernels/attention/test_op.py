@@ -46,28 +46,23 @@ def test_compiled_whole_it_gives_the_same_bits(impl: str | None, bounds: Bounds)
 
 
 def test_two_runs_agree_to_the_last_bit() -> None:
-    call = tensors(2, 63, 4, 1, 16, torch.float16)
-    bounds = packed(63, [0, 20, 40], [0])
+    call = tensors(1, 63, 2, 1, 16, torch.float16)
+    bounds = packed(63, [0, 20, 40])
     with trying(SMALL):
         first, second = results(*call, bounds), results(*call, bounds)
     for name, one, other in zip(NAMES, first, second, strict=True):
         assert torch.equal(one, other), name
 
 
-@pytest.mark.parametrize("bounds", [(None, None), packed(37, [0, 7, 16])], ids=["one document", "documents"])
+@pytest.mark.parametrize("bounds", [(None, None), packed(37, [0, 7, 16], [0, 32])], ids=["one document", "documents"])
 def test_every_number_is_written(bounds: Bounds) -> None:
     """PyTorch fills new memory with NaN here; one that is left, or read where it should not be, shows."""
-    assert torch.utils.deterministic.fill_uninitialized_memory
+    call = tensors(2, 37, 2, 1, 16, torch.float32)
     torch.use_deterministic_algorithms(True)
     try:
         assert torch.empty(3).isnan().all()
         with trying(SMALL):
-            ours = results(
-                *tensors(2, 37, 2, 1, 16, torch.float32),
-                (None, None)
-                if bounds[0] is None
-                else tuple(bound.expand(2, -1) for bound in bounds if bound is not None),
-            )  # type: ignore[arg-type]
+            ours = results(*call, bounds)
     finally:
         torch.use_deterministic_algorithms(False)
     for name, tensor in zip(NAMES, ours, strict=True):
