@@ -20,7 +20,7 @@ from torch import Tensor
 from kernels.attention.arguments import HEAD_DIMS, check_tensors, checked_bounds, checked_scale, missing_kernel
 from kernels.attention.op import TritonAttention
 from kernels.attention.reference import attention_reference, visible
-from kernels.dispatch import Implementation, requested, resolved
+from kernels.dispatch import Implementation, constant_when_compiled, requested, resolved
 from kernels.documents import doc_end_of
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _no_gain(dtype: torch.dtype, *, short: bool, documents: bool) -> str | None:
     return None
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_when_compiled
 def _computes(
     impl: Implementation | None, device: torch.device, dtype: torch.dtype, head_dim: int, short: bool, documents: bool
 ) -> str:
