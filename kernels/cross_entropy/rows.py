@@ -150,7 +150,7 @@ def _differentiate(
     # In the same vector as the rest: a store of its own would need a barrier.
     grad += tl.where(column == y, tl.load(g_y + row), 0.0)
     if SOFTCAP > 0:
-        bent = z * (1.0 / SOFTCAP)
+        bent = tl.where(real, z * (1.0 / SOFTCAP), 0.0)
         grad *= 1.0 - bent * bent
     # Written, not left out: padding and skipped rows hold logits until now.
     trained = (y != ignored) & (y >= 0) & (y < COLUMNS)
