@@ -9,7 +9,7 @@ import torch
 from kernels.cross_entropy.autograd import compute_dtype
 from kernels.cross_entropy.rules import Rules
 from kernels.cross_entropy.statistics import accumulator
-from kernels.dispatch import Implementation, resolved
+from kernels.dispatch import Implementation, constant_when_compiled, resolved
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,12 +35,12 @@ class Call(NamedTuple):
 
 
 # torch.compile cannot trace a context variable or a driver's answer; neither changes while a model is compiled.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_when_compiled
 def _takes_triton(impl: Implementation | None, device: torch.device) -> bool:
     return resolved(impl, device) == "triton"
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_when_compiled
 def kept_bytes(device: torch.device) -> int:
     """How many bytes of logits "auto" keeps: a tenth of a GPU's memory (all of it, for what is free would be a
     question to the driver), 2 GiB on a CPU."""
