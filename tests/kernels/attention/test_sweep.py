@@ -20,7 +20,7 @@ def partitions(draw: st.DrawFn) -> tuple[int, list[int]]:
     return length, sorted({0} | {start for start in starts if start < length})
 
 
-@hypothesis.settings(max_examples=20, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=15, deadline=None, derandomize=True)
 @hypothesis.given(
     partition=partitions(),
     group=st.sampled_from([1, 3, 4]),
