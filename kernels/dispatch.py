@@ -6,17 +6,19 @@ Whoever names an implementation gets it or an error; only ``auto`` may choose, a
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from typing import Literal, get_args
+from typing import Literal, ParamSpec, TypeVar, get_args
 
 import torch
 
 Implementation = Literal["auto", "torch", "triton"]
 VARIABLE = "LACEWING_KERNELS"
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 _log = logging.getLogger(__name__)
 _used: ContextVar[Implementation | None] = ContextVar("lacewing_kernels", default=None)
 
@@ -67,6 +69,16 @@ def resolved(
         _say_once(f"PyTorch instead of the Triton kernel: {obstacle}")
         return "torch"
     return "triton"
+
+
+def constant_when_compiled(choice: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Lets torch.compile call ``choice`` once, while it traces, and take what it returns for a constant.
+
+    ``torch.compiler.assume_constant_result`` does the same, but imports the whole compiler, and Triton with it, where
+    it decorates: over a second that a process which compiles nothing would wait for.
+    """
+    choice._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return choice
 
 
 def interpreted() -> bool:

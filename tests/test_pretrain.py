@@ -307,32 +307,35 @@ def test_a_corpus_smaller_than_one_batch_is_refused_before_anything_is_written(
     assert list((tmp_path / "run").iterdir()) == []
 
 
-# Both compute in fp32 and differ in the order of their sums: 1e-7 a step at first, which learning then amplifies.
-CURVE_TOLERANCE = 2e-4
+# Both compute in fp32 and differ in the order of their sums: 5e-7 in the measured curve.
+CURVE_TOLERANCE = 1e-5
+# Of the least head dimension that there is a kernel for.
+SMALL = ModelConfig(name="small", layers=1, width=32, hidden_width=48, heads=2, kv_heads=1, context_length=32)
 
 
 def test_triton_and_torch_kernels_learn_the_same_curve(
     prepared: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("triton")
-    shape = ModelConfig(name="small", layers=1, width=32, hidden_width=48, heads=2, kv_heads=1, context_length=32)
-    steps = {"max_steps": 5, "batch_size": 4, "log_every_steps": 1, "validation_batches": 1, "warmup_fraction": 0.0}
-    cfg = config(**steps).model_copy(update={"model": shape})
-    curves, records = {}, {}
+    few = {"max_steps": 4, "batch_size": 2, "micro_batch_size": 2, "warmup_fraction": 0.0}
+    cfg = PretrainConfig(model=SMALL, trainer=config(**few, log_every_steps=1, validation_batches=1).trainer)
+    curves, records, learned = {}, {}, []
     for kernels in ("torch", "triton"):
         monkeypatch.setenv("LACEWING_KERNELS", kernels)
         artifact = stage(Run.local(tmp_path / kernels), cfg, prepared)
         rows = read_history(artifact.path("history.jsonl"))
         curves[kernels] = [row.get("loss", row.get("validation_loss")) for row in rows]
         records[kernels] = artifact.details["ops"]
+        learned.append(weights(artifact.folder))
         words = ", ".join(f"{operation} by {path}" for operation, path in records[kernels].items())
         assert f"small: {words}" in capsys.readouterr().err
     assert records["torch"] == {"attention": "torch SDPA", "linear_cross_entropy": "torch, in chunks"}
     assert records["triton"] == {"attention": "Triton kernel", "linear_cross_entropy": "torch products, Triton rows"}
-    assert len(curves["torch"]) == 6
-    assert curves["torch"][0] - curves["torch"][-1] > 0.3  # it learns
+    assert len(curves["torch"]) == 5
+    assert curves["torch"][0] - curves["torch"][-1] > 0.2  # it learns
     assert curves["triton"] == pytest.approx(curves["torch"], abs=CURVE_TOLERANCE)
-    assert curves["triton"] != curves["torch"]  # other arithmetic: nobody has taken torch's path in disguise
+    # Other arithmetic, so nobody has taken torch's path in disguise.
+    assert any(not torch.equal(tensor, learned[1][name]) for name, tensor in learned[0].items())
 
 
 @pytest.mark.parametrize(
@@ -346,7 +349,7 @@ def test_kernels_that_cannot_run_here_are_refused_before_anything_is_read(
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(ShardSet, "open", None)
     with pytest.raises(InputError, match=message):
-        stage(Run.local(tmp_path / "run"), config(device="cpu"), prepared)
+        stage(Run.local(tmp_path / "run"), PretrainConfig(model=SMALL, trainer=config(device="cpu").trainer), prepared)
     assert list((tmp_path / "run").iterdir()) == []
 
 

@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -32,8 +32,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from components.core.errors import InputError
 from kernels import attention as attention_kernel
 from kernels import cross_entropy as cross_entropy_kernel
+from kernels.attention.arguments import missing_kernel
 from kernels.cross_entropy import TokenStats
-from kernels.dispatch import VARIABLE, requested, resolved, unavailable
+from kernels.dispatch import VARIABLE, constant_when_compiled, requested, resolved
 from kernels.documents import doc_end_of
 
 AttentionPath = Literal["triton", "sdpa", "sdpa_flash", "sdpa_cudnn", "products"]
@@ -54,8 +55,6 @@ CPU_BLOCK_QUERIES = 256
 # keep what flash does not, the probabilities of every block: beyond this many keys that is too much memory.
 PRODUCTS_ATTENTION_KEYS = 1024
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 _Path = TypeVar("_Path", bound=str)
 _taken: ContextVar[Taken | None] = ContextVar("lacewing_taken", default=None)
 
@@ -289,25 +288,12 @@ def linear_token_stats(
 # ---- Choice
 
 
-def _constant(choice: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Lets torch.compile call ``choice`` while it traces and take the result for a constant.
-
-    ``torch.compiler.assume_constant_result`` does the same, but imports the compiler for it: over a second.
-    """
-    choice._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return choice
-
-
-@_constant
+@constant_when_compiled
 def _attention_path(
     device: torch.device, dtype: torch.dtype, head_dim: int, bucket: int, documents: bool
 ) -> AttentionPath:
-    obstacle = unavailable(device)
-    if obstacle is None and head_dim not in attention_kernel.HEAD_DIMS:
-        allowed = ", ".join(map(str, attention_kernel.HEAD_DIMS))
-        obstacle = f"attention has no kernel for head dimension {head_dim} (there are kernels for {allowed})"
     path = _torch_path(device, dtype, head_dim, bucket, documents)
-    if _implementation(device, obstacle) == "triton":
+    if _implementation(device, missing_kernel(device, dtype, head_dim)) == "triton":
         fit = dtype != torch.float32 and head_dim in WORTHWHILE_HEAD_DIMS and bucket >= WORTHWHILE_TOKENS
         if requested() == "triton":
             path = "triton"
@@ -349,7 +335,7 @@ def _bucket(seq: int) -> int:
     return 2 * BUCKETS[-1]
 
 
-@_constant
+@constant_when_compiled
 def _loss_path(device: torch.device) -> LossPath:
     return _noted("linear_cross_entropy", _implementation(device))
 

@@ -17,15 +17,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.attention.arguments import HEAD_DIMS, check_tensors, checked_bounds, checked_scale, obstacle
+from kernels.attention.arguments import HEAD_DIMS, check_tensors, checked_bounds, checked_scale, missing_kernel
 from kernels.attention.op import TritonAttention
 from kernels.attention.reference import attention_reference, visible
-from kernels.dispatch import Implementation, requested, resolved
+from kernels.dispatch import Implementation, constant_when_compiled, requested, resolved
+from kernels.documents import doc_end_of
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 __all__ = ["HEAD_DIMS", "attention", "attention_reference", "obstacle"]
+
+WORTHWHILE = 128
+"""Tokens in a row below which ``auto`` leaves attention to PyTorch."""
+
+
+def obstacle(query: Float[Tensor, "B T H D"], *_: Tensor) -> str | None:
+    """Why the Triton kernels cannot compute such a call to ``attention``, whose first arguments it takes; None if
+    they can.
+
+    Only dtype, device and head dimension decide, and the three tensors share them.
+    """
+    return missing_kernel(query.device, query.dtype, query.shape[-1])
 
 
 def attention(
@@ -63,7 +76,10 @@ def attention(
     check_tensors(query, key, value)
     scale = checked_scale(scale, query.shape[3])
     doc_start, doc_end = checked_bounds(doc_start, doc_end, query)
-    if _computes(impl, query, documents=doc_start is not None) == "triton":
+    _, length, _, head_dim = query.shape
+    if _computes(impl, query.device, query.dtype, head_dim, length < WORTHWHILE, doc_start is not None) == "triton":
+        if doc_start is not None and doc_end is None:
+            doc_end = doc_end_of(doc_start)
         return TritonAttention.apply(query, key, value, doc_start, doc_end, scale)  # type: ignore[no-any-return, no-untyped-call]
     return _attention_torch(query, key, value, doc_start, scale)
 
@@ -88,19 +104,23 @@ def _autocast(tensor: Tensor) -> Tensor:
     return tensor.to(torch.get_autocast_dtype(tensor.device.type))
 
 
-def _computes(impl: Implementation | None, query: Tensor, *, documents: bool) -> str:
-    why_not = obstacle(query)
-    if requested(impl) == "auto":
-        why_not = why_not or _no_gain(query, documents=documents)
-    return resolved(impl, query.device, why_not)
-
-
-def _no_gain(query: Tensor, *, documents: bool) -> str | None:
+def _no_gain(dtype: torch.dtype, *, short: bool, documents: bool) -> str | None:
     """Why the Triton kernels, though they can, are not expected to be faster than PyTorch's; None if they are."""
-    if query.dtype == torch.float32:
+    if dtype == torch.float32:
         return "attention in float32 does without tensor cores"
-    if query.shape[1] < 128:
-        return "attention over fewer than 128 tokens is too little to gain on"
+    if short:
+        return f"attention over fewer than {WORTHWHILE} tokens is too little to gain on"
     if not documents:
         return "attention without documents has nothing to skip, and nothing measured says it is faster"
     return None
+
+
+@constant_when_compiled
+def _computes(
+    impl: Implementation | None, device: torch.device, dtype: torch.dtype, head_dim: int, short: bool, documents: bool
+) -> str:
+    """Decided once per compiled graph: what ``using`` and the environment say when it is traced stays with it."""
+    why_not = missing_kernel(device, dtype, head_dim)
+    if requested(impl) == "auto":
+        why_not = why_not or _no_gain(dtype, short=short, documents=documents)
+    return resolved(impl, device, why_not)

@@ -70,7 +70,7 @@ def checked_scale(scale: float | None, head_dim: int) -> float:
 def checked_bounds(
     doc_start: Int[Tensor, "B T"] | None, doc_end: Int[Tensor, "B T"] | None, query: Float[Tensor, "B T H D"]
 ) -> tuple[Int[Tensor, "B T"] | None, Int[Tensor, "B T"] | None]:
-    """Both bounds as contiguous int32, ``doc_end`` derived where only ``doc_start`` is given; or ``ValueError``."""
+    """The bounds as contiguous int32; or ``ValueError``."""
     if doc_start is None:
         if doc_end is not None:
             raise ValueError("doc_end is given without doc_start; allowed are both, doc_start alone, or neither")
@@ -85,33 +85,33 @@ def checked_bounds(
         if bound.device != query.device:
             raise ValueError(f"{name} is on {bound.device} and query on {query.device}; allowed is one device for all")
     doc_start = doc_start.to(torch.int32).contiguous()
-    derived = doc_end_of(doc_start) if doc_end is None else doc_end.to(torch.int32).contiguous()
+    doc_end = None if doc_end is None else doc_end.to(torch.int32).contiguous()
     if doc_start.device.type == "cpu" and not torch.compiler.is_compiling():
-        _check_values(doc_start, derived)
-    return doc_start, derived
+        _check_values(doc_start, doc_end)
+    return doc_start, doc_end
 
 
-def _check_values(doc_start: Tensor, doc_end: Tensor) -> None:
+def _check_values(doc_start: Tensor, doc_end: Tensor | None) -> None:
     """Are these the bounds of contiguous documents? Each token's start is its predecessor's, or itself."""
     position = torch.arange(doc_start.shape[1], dtype=torch.int32)
-    before = doc_start.roll(1, dims=1)
-    if not ((doc_start == position) | ((doc_start == before) & (position > 0))).all():
+    continues = (doc_start == doc_start.roll(1, dims=1)) & (position > 0)
+    if not ((doc_start == position) | continues).all():
         raise ValueError(
             "doc_start does not hold the starts of contiguous documents; allowed is, for each token, its own index "
             "or what its predecessor has (kernels.documents.doc_bounds makes it from flags)"
         )
-    if not torch.equal(doc_end, doc_end_of(doc_start)):
+    if doc_end is not None and not torch.equal(doc_end, doc_end_of(doc_start)):
         raise ValueError(
             "doc_end does not fit doc_start; allowed is the index after the last token of each token's document "
             "(kernels.documents.doc_end_of makes it from doc_start)"
         )
 
 
-def obstacle(query: Float[Tensor, "B T H D"]) -> str | None:
-    """Why the Triton kernels cannot take such a query (its key and value being alike); None if they can."""
-    if query.shape[-1] not in HEAD_DIMS:
+def missing_kernel(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+    """Why there is no Triton kernel for this; None if there is one."""
+    if head_dim not in HEAD_DIMS:
         allowed = ", ".join(map(str, HEAD_DIMS))
-        return f"attention has no kernel for head dimension {query.shape[-1]} (there are kernels for {allowed})"
-    if query.dtype not in DTYPES or (query.dtype == torch.float64 and query.device.type == "cuda"):
-        return f"attention has no kernel for {query.dtype} on {query.device.type}"
-    return unavailable(query.device)
+        return f"attention has no kernel for head dimension {head_dim} (there are kernels for {allowed})"
+    if dtype not in DTYPES or (dtype == torch.float64 and device.type == "cuda"):
+        return f"attention has no kernel for {dtype} on {device.type}"
+    return unavailable(device)

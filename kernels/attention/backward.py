@@ -64,11 +64,11 @@ def _meet_keys(
             k = tl.load(k)
             v = tl.load(v)
         scores = dot(q, tl.trans(k), tl.zeros([q.shape[0], KEYS], dq.dtype))
-        p = tl.exp2(scores * SCALE - lse[:, None])
         if CAUSAL:
-            p = tl.where(keys[None, :] <= rows[:, None], p, 0.0)
+            scores = tl.where(keys[None, :] <= rows[:, None], scores, float("-inf"))
         if DOCUMENTS:
-            p = tl.where(keys[None, :] >= starts[:, None], p, 0.0)
+            scores = tl.where(keys[None, :] >= starts[:, None], scores, float("-inf"))
+        p = tl.exp2(scores * SCALE - lse[:, None])
         dp = dot(do, tl.trans(v), tl.zeros([q.shape[0], KEYS], dq.dtype))
         ds = p * (dp - delta[:, None])
         dq = dot(ds.to(k.dtype), k, dq)
@@ -211,11 +211,11 @@ def _meet_rows(
             row_lse = tl.load(lse + rows, mask=rows < length, other=float("inf"))  # p is 0 in rows that are not there
             row_delta = tl.load(delta + rows, mask=rows < length, other=0.0)
         scores = dot(k, tl.trans(q), tl.zeros([k.shape[0], ROWS], dk.dtype))
-        p = tl.exp2(scores * SCALE - row_lse[None, :])
         if CAUSAL:
-            p = tl.where(rows[None, :] >= keys[:, None], p, 0.0)
+            scores = tl.where(rows[None, :] >= keys[:, None], scores, float("-inf"))
         if DOCUMENTS:
-            p = tl.where(rows[None, :] < ends[:, None], p, 0.0)
+            scores = tl.where(rows[None, :] < ends[:, None], scores, float("-inf"))
+        p = tl.exp2(scores * SCALE - row_lse[None, :])
         dv = dot(p.to(do.dtype), do, dv)
         dp = dot(v, tl.trans(do), tl.zeros([k.shape[0], ROWS], dk.dtype))
         ds = p * (dp - row_delta[None, :])

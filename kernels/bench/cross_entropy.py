@@ -318,7 +318,7 @@ def _kind(shape: Shape) -> str:
 
 def _shapes(record: Record) -> list[Shape]:
     if record.rehearsal:
-        return [Shape(48, 32, 123, 128, torch.float32)]
+        return [Shape(12, 32, 123, 128, torch.float32)]
     head = [Shape(32768, 768, 50304, 50304), Shape(32768, 2048, 50304, 50304)]
     more = [Shape(65536, 768, 50304, 50304), Shape(65536, 1024, 32769, 32896)]
     return head if record.quick else [*head, *more]
@@ -326,7 +326,7 @@ def _shapes(record: Record) -> list[Shape]:
 
 def _logits_shapes(record: Record) -> list[tuple[int, int]]:
     if record.rehearsal:
-        return [(32, 96)]
+        return [(8, 96)]
     return [(16384, vocab) for vocab in ([32768, 131072] if record.quick else [32768, 65536, 131072])]
 
 

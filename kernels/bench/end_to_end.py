@@ -44,7 +44,7 @@ def measure(record: Record) -> None:
     """All end-to-end goals."""
     sizes = Sizes(gpt.GPT_124M, 64, gpt.GPT_1B, 16, MEAN_DOCUMENT, 20)
     if record.rehearsal:
-        sizes = Sizes(gpt.TINY, 1, gpt.TINY, 1, 16, 2)
+        sizes = Sizes(gpt.TINY, 1, gpt.TINY, 1, 8, 1)
     with record.section("E1", "E3 speed", "E3 memory", what="end to end, one document a row"):
         _plain(record, sizes)
     with record.section("E4", what="end to end, packed documents"):

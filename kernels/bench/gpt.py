@@ -39,7 +39,8 @@ class Shape:
         return 6.0 * self.parameters + 12.0 * self.layers * self.width * self.context
 
 
-TINY = Shape(layers=2, width=32, heads=2, vocab=128, context=64)
+WORDS = 512  # that synthetic text has
+TINY = Shape(layers=1, width=16, heads=1, vocab=64, context=32)
 GPT_124M = Shape(layers=12, width=768, heads=12, vocab=50304, context=1024)
 GPT_1B = Shape(layers=20, width=2048, heads=16, vocab=50304, context=2048)
 
@@ -144,18 +145,21 @@ def synthetic_batch(
 ) -> Batch:
     """Deterministic text of a kind: each token follows from the one before by a fixed rule, three times in four.
 
-    A model learns it within a few hundred steps, so two loss curves have something to differ in.
+    Few of the vocabulary's tokens occur, so a model learns within two hundred steps and two loss curves have something
+    to differ in.
     """
     from kernels.bench.attention import Shape as AttentionShape
     from kernels.bench.attention import boundaries
     from kernels.documents import doc_bounds
 
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(shape.vocab, (rows, shape.context + 1), generator=generator)
+    words = min(shape.vocab, WORDS)
+    drawn = torch.randint(words, (rows, shape.context + 1), generator=generator)
     follows = torch.rand(rows, shape.context + 1, generator=generator) < 0.75
     text = drawn.clone()
     for place in range(1, shape.context + 1):
-        text[:, place] = torch.where(follows[:, place], (text[:, place - 1] * 5 + 3) % shape.vocab, drawn[:, place])
+        text[:, place] = torch.where(follows[:, place], (text[:, place - 1] * 5 + 3) % words, drawn[:, place])
+    text *= shape.vocab // words
     tokens, targets = text[:, :-1].to(device), text[:, 1:].to(device)
     if mean_document is None:
         return Batch(tokens, targets)

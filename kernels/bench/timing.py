@@ -119,7 +119,7 @@ class Stopwatch:
     def _warm_up(self, program: Program) -> float:
         program.run(program.prepare(0))  # compiles
         self._wait()
-        marks = [self._once(program, number) for number in (1, 2)]
+        marks = [self._once(program, number) for number in range(1, 1 + min(2, self.rounds[0]))]
         self._wait()
         return max(_milliseconds(mark) for mark in marks)
 

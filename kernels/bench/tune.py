@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kernels.attention import configurations as attention_configurations
 from kernels.attention.configurations import Configuration, Tiles
@@ -24,6 +25,9 @@ from kernels.bench.attention import Inputs, Shape, make_inputs, ours, program
 from kernels.bench.correctness import largest_error
 from kernels.bench.record import Record
 from kernels.bench.timing import Failed, Program, Spread, reason_of
+from kernels.cross_entropy import configs as row_configurations
+from kernels.cross_entropy import cross_entropy
+from kernels.cross_entropy.configs import RowConfig
 
 Winners = list[dict[str, Any]]
 ROUNDINGS = 3.0  # in bf16, of the largest entry: so far a candidate may be from the configuration of today
@@ -36,7 +40,8 @@ def winners(record: Record, kernel: str, folder: Path) -> str:
     path.write_text(json.dumps(found, indent=2) + "\n")
     record.append_csv(folder / "results.csv")
     lines = [f"{one['case']}: {one['winner']}  {one['ms']:.3f} ms (now {one['now_ms']:.3f} ms)" for one in found]
-    return "\n".join([*lines, f"written to {path}; enter what is faster in kernels/{kernel}/configurations.py"])
+    table = {"attention": attention_configurations, "cross_entropy": row_configurations}[kernel].__name__
+    return "\n".join([*lines, f"written to {path}; enter what is faster in {table}"])
 
 
 def _attention(record: Record) -> Winners:
@@ -131,4 +136,54 @@ def _attention_shapes(record: Record) -> list[Shape]:
 
 
 def _cross_entropy(record: Record) -> Winners:
-    raise NotImplementedError
+    """Both row kernels share a configuration, so they are timed together: given logits, forward and backward."""
+    found: Winners = []
+    for rows, vocab, dtype in _logits_shapes(record):
+        shape = cross_entropy_bench.Shape(rows, 0, vocab, vocab, dtype)
+        sets = [torch.randn(rows, vocab, device=record.device).to(dtype).requires_grad_() for _ in range(2)]
+        target = torch.randint(vocab, (rows,), device=record.device)
+        timed = _given_logits(record, sets, target)
+        today = row_configurations.row_config(sets[0])
+        candidates = {str(config): config for config in (today, *_row_configs(record))}
+        right = timed.run(sets[0])
+
+        def correct(_: object, timed: Program = timed, first: Tensor = sets[0], right: Any = right) -> bool:
+            found: Any = timed.run(first)
+            nll, grad = found
+            near = torch.allclose(nll, right[0], rtol=1e-5, atol=1e-5)
+            return near and largest_error(grad, right[1].double()) <= 2**-8 * float(right[1].abs().max())
+
+        best, spread, before = _sweep(record, shape, "full", candidates, timed, trying_rows, correct)
+        times = {"ms": spread.median, "now_ms": before.median}
+        found.append({"case": f"N{rows} V{vocab} {dtype}", "winner": best._asdict(), **times})
+    return found
+
+
+def _given_logits(record: Record, sets: list[Tensor], target: Tensor) -> Program:
+    def run(logits: Tensor) -> object:
+        nll = cross_entropy(logits, target, impl=record.ours)  # type: ignore[arg-type]
+        return nll.detach(), *torch.autograd.grad(nll.mean(), logits)
+
+    return Program("candidate", run, lambda number: sets[number % len(sets)])
+
+
+@contextmanager
+def trying_rows(config: RowConfig) -> Iterator[None]:
+    """Within the block, the row kernels use ``config`` whatever their table says."""
+    table = row_configurations.row_config
+    row_configurations.row_config = lambda logits: config
+    try:
+        yield
+    finally:
+        row_configurations.row_config = table
+
+
+def _row_configs(record: Record) -> Iterator[RowConfig]:
+    for block, warps in [(64, 4)] if record.rehearsal else product((1024, 2048, 4096, 8192, 16384), (4, 8, 16)):
+        yield RowConfig(block, warps)
+
+
+def _logits_shapes(record: Record) -> list[tuple[int, int, torch.dtype]]:
+    if record.rehearsal:
+        return [(8, 96, torch.float32)]
+    return [(16384, vocab, torch.bfloat16) for vocab in (32896, 50304, 131072)] + [(8192, 50304, torch.float32)]

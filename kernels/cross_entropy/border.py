@@ -9,7 +9,7 @@ import torch
 from kernels.cross_entropy.autograd import compute_dtype
 from kernels.cross_entropy.rules import Rules
 from kernels.cross_entropy.statistics import accumulator
-from kernels.dispatch import Implementation, resolved
+from kernels.dispatch import Implementation, constant_when_compiled, resolved
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +34,13 @@ class Call(NamedTuple):
         return mode == "save" or (mode == "auto" and self.wide_bytes <= kept_bytes(self.x.device))
 
 
+# torch.compile cannot trace a context variable or a driver's answer; neither changes while a model is compiled.
+@constant_when_compiled
+def _takes_triton(impl: Implementation | None, device: torch.device) -> bool:
+    return resolved(impl, device) == "triton"
+
+
+@constant_when_compiled
 def kept_bytes(device: torch.device) -> int:
     """How many bytes of logits "auto" keeps: a tenth of a GPU's memory (all of it, for what is free would be a
     question to the driver), 2 GiB on a CPU."""
@@ -71,7 +78,7 @@ def checked_linear(
         target=rows,
         rules=rules,
         needed=(graded and x.requires_grad, graded and weight.requires_grad),
-        triton=resolved(impl, x.device) == "triton",
+        triton=_takes_triton(impl, x.device),
         accumulator=accumulator(dtype),
         wide_bytes=len(rows) * weight.shape[0] * dtype.itemsize,
     )
@@ -92,7 +99,7 @@ def checked_logits(
         target=rows,
         rules=rules,
         needed=(torch.is_grad_enabled() and logits.requires_grad, False),
-        triton=resolved(impl, logits.device) == "triton",
+        triton=_takes_triton(impl, logits.device),
         accumulator=accumulator(logits.dtype),
         wide_bytes=logits.numel() * logits.element_size(),
     )

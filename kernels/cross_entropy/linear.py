@@ -158,7 +158,7 @@ def measure(
 ) -> None:
     """Write the statistics of given logits to ``out``; see ``rows_torch.measure_`` for ``slopes``."""
     if triton:
-        from kernels.cross_entropy import rows
+        import kernels.cross_entropy.rows as rows
 
         rows.measure(logits, target, rules, out)
     else:
@@ -175,7 +175,7 @@ def differentiate_(
 ) -> None:
     """Write the gradient of given logits over them."""
     if triton:
-        from kernels.cross_entropy import rows
+        import kernels.cross_entropy.rows as rows
 
         rows.differentiate_(logits, target, rules, stats, *gradients)
     else:

@@ -104,11 +104,12 @@ def _measure_block(z: Tensor, column: Tensor, rules: Rules, out: Statistics, slo
     logits = z.clone() if out.entropy.numel() else None
     torch.softmax(z, 1, out=z)
     # The largest probability is 1 / sum(exp(z - largest)): cheaper than a pass of its own for the sum.
-    torch.sub(largest, z.amax(1).log_(), out=out.lse_x)
+    log_total = z.amax(1).log_().neg_()
+    torch.add(largest, log_total, out=out.lse_x)
     if logits is not None:
-        # lse_x - sum(p * z), with z measured from the largest so that large logits do not cancel.
+        # log(total) - sum(p * (z - largest)): lse_x minus large logits would cancel.
         below = logits.sub_(largest[:, None]).masked_fill_(z == 0, 0.0)
-        torch.sub(out.lse_x - largest, below.mul_(z).sum(1), out=out.entropy)
+        torch.sub(log_total, below.mul_(z).sum(1), out=out.entropy)
     if slopes:
         z.scatter_(1, column, 0.0)
         if bend is not None:

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from kernels.bench.correctness import relative_error
-from kernels.cross_entropy import TokenStats, cross_entropy, linear_token_loss, linear_token_stats, reference
+from kernels.bench.tune import trying_rows
+from kernels.cross_entropy import TokenStats, configs, cross_entropy, linear_token_loss, linear_token_stats, reference
+from kernels.cross_entropy.configs import RowConfig
 from tests.kernels.gpu import NEEDS_GPU
 from tests.kernels.gpu.test_attention import without_waiting
 
@@ -71,6 +73,20 @@ def test_errors_are_those_of_the_dtype(shape: tuple[int, int, int, int], dtype: 
     ):
         error, theirs_error = relative_error(mine, right), relative_error(theirs, right)
         assert error <= 1.5 * theirs_error + torch.finfo(dtype).eps, f"{name}: {error:.2e}, torch {theirs_error:.2e}"
+
+
+CONFIGS = {RowConfig(1024, 4), RowConfig(4096, 8), RowConfig(8192, 16), configs._DEFAULT, *configs._TABLE.values()}
+
+
+@pytest.mark.parametrize("config", sorted(CONFIGS), ids=str)
+def test_every_configuration_is_right(config: RowConfig) -> None:
+    shape = (300, 64, 5003, 5120)  # ends within a block
+    x, weight, target = inputs(shape, torch.bfloat16)
+    expected = gradients(by_torch(shape[2]), x, weight, target)
+    with trying_rows(config):
+        found = gradients(ours("save", shape[2]), x, weight, target)
+    for name, one, other in zip(("loss", "dX", "dW"), found, expected, strict=True):
+        assert relative_error(one, other.double()) < 1e-2, name
 
 
 def test_a_soft_cap_is_differentiated_too() -> None:

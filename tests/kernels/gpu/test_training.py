@@ -34,7 +34,7 @@ def test_the_loss_curve_is_that_of_pytorch(mean_document: int | None) -> None:
     ours = losses(gpt.our_parts("triton"), mean_document, STEPS)
     theirs = losses(gpt.torch_parts(), mean_document, STEPS)
     assert theirs[-1] < theirs[0] - 1, "nothing was learned, so nothing is compared"
-    assert (ours[:3] - theirs[:3]).abs().max() < 1e-3, "the first steps differ: not rounding, a mistake"
+    assert (ours[0] - theirs[0]).abs() < 1e-3, "the same weights give another loss: not rounding, a mistake"
     means = [curve.unfold(0, WINDOW, WINDOW).mean(1) for curve in (ours, theirs)]
     assert ((means[0] - means[1]).abs() / means[1]).max() < TOLERANCE
 

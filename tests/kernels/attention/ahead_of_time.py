@@ -1,0 +1,67 @@
+# mypy: ignore-errors
+"""Compile the attention kernels for a GPU that need not be there; print the shared memory that each program takes.
+
+Run by test_ahead_of_time.py in a process of its own, as Triton decides at import whether it interprets:
+
+    python -m tests.kernels.attention.ahead_of_time 9 0 bfloat16 64 1
+"""
+
+import sys
+
+import torch
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from kernels.attention import backward, forward
+from kernels.attention.configurations import TABLE, Case, Configuration, Tiles
+
+POINTERS = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32"}
+AS_FP32, AS_INT32 = ("lse", "delta"), ("doc_start", "doc_end")
+
+
+def compiled(kernel, tiles: Tiles, case: Case):
+    """The kernel as a launch with 16-byte aligned tensors and grouped heads would compile it."""
+    constants = {
+        "SCALE": case.head_dim**-0.5,
+        "GROUP": 4,
+        "HEAD_DIM": case.head_dim,
+        "ROWS": tiles.rows,
+        "KEYS": tiles.keys,
+        "DOCUMENTS": case.documents,
+        "ACC": tl.float32,
+    }
+    if not case.documents:
+        constants |= dict.fromkeys(AS_INT32)
+    signature, aligned = {}, {}
+    for number, name in enumerate(kernel.arg_names):
+        if name in constants:
+            signature[name] = "constexpr"
+        elif "_stride_" in name or name in ("heads", "kv_heads", "length"):
+            signature[name] = "i32"
+        else:
+            signature[name] = "*fp32" if name in AS_FP32 else "*i32" if name in AS_INT32 else POINTERS[case.dtype]
+        if name not in (*constants, "heads", "kv_heads"):
+            aligned[(number,)] = [["tt.divisibility", 16]]
+    values = {(kernel.arg_names.index(name),): value for name, value in constants.items() if name in kernel.arg_names}
+    target = GPUTarget("cuda", case.capability[0] * 10 + case.capability[1], 32)
+    options = {"num_warps": tiles.warps, "num_stages": tiles.stages}
+    return triton.compile(ASTSource(kernel, signature, values, aligned), target=target, options=options)
+
+
+def main() -> None:
+    major, minor, dtype, head_dim, documents = sys.argv[1:]
+    case = Case((int(major), int(minor)), getattr(torch, dtype), int(head_dim), documents == "1")
+    entry: Configuration = TABLE[case]
+    for kernel, tiles in (
+        (forward._forward, entry.forward),
+        (backward._grad_query, entry.grad_query),
+        (backward._grad_key_value, entry.grad_key_value),
+    ):
+        program = compiled(kernel, tiles, case)
+        print(kernel.__name__, program.metadata.shared, "wgmma" if "wgmma" in program.asm["ptx"] else "-")
+
+
+if __name__ == "__main__":
+    main()

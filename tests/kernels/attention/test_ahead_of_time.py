@@ -1,0 +1,47 @@
+"""The real compiler takes the kernels, GPU or not: the interpreter accepts much that it does not."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from kernels.attention.configurations import AMPERE, HOPPER, TABLE, Case
+from kernels.dispatch import interpreted
+
+SHARED_MEMORY = {HOPPER: 227 * 1024, AMPERE: 99 * 1024}
+"""Bytes that a program may take: on H100 and H200, and on the smallest GPU that the careful entries are for."""
+
+TENSOR_CORES = [case for case in TABLE if case.capability in SHARED_MEMORY and case.dtype == torch.bfloat16]
+"""Fp16 compiles to the same, and fp32 is not for speed."""
+
+pytestmark = [
+    pytest.mark.skipif(not interpreted(), reason="where there is a GPU, every test compiles"),
+    pytest.mark.skipif(sys.platform != "linux", reason="Triton compiles on Linux"),
+]
+
+
+def compile_and_check(case: Case, cache: Path) -> None:
+    arguments = [*map(str, case.capability), str(case.dtype).removeprefix("torch."), str(case.head_dim)]
+    command = [sys.executable, "-m", "tests.kernels.attention.ahead_of_time", *arguments, str(int(case.documents))]
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(cache)}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    assert run.returncode == 0, run.stderr[-2000:]
+    lines = [line.split() for line in run.stdout.splitlines()]
+    assert [line[0] for line in lines] == ["_forward", "_grad_query", "_grad_key_value"]
+    for name, shared, units in lines:
+        assert int(shared) <= SHARED_MEMORY[case.capability], name
+        if case.capability == HOPPER:
+            assert units == "wgmma", f"{name} does not use Hopper's tensor cores"
+
+
+def test_what_pretraining_runs_compiles_for_hopper(tmp_path: Path) -> None:
+    compile_and_check(Case(HOPPER, torch.bfloat16, 64, documents=True), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", TENSOR_CORES, ids=str)
+def test_the_table_compiles(case: Case, tmp_path: Path) -> None:
+    compile_and_check(case, tmp_path)

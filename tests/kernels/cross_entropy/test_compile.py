@@ -1,0 +1,74 @@
+"""The operators as torch sees them: honest fakes, one node in a compiled graph, the same numbers."""
+
+import pytest
+import torch
+
+from kernels.cross_entropy import cross_entropy, linear_token_stats, op
+from tests.kernels.cross_entropy.cases import case, gradients
+
+BOTH = pytest.mark.parametrize("triton", [False, True], ids=["torch", "triton"])
+RULES = (20, 4, -100, 0.0)
+CHECKS = ("test_schema", "test_faketensor")  # autograd is outside the operators
+
+
+@BOTH
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_operators_are_what_they_say(triton: bool, keep: bool) -> None:
+    given = case(5, 20, torch.float32, padding=4)
+    x, weight, target = given.x.detach(), given.weight.detach(), given.target
+    torch.library.opcheck(op.forward, (x, weight, target, *RULES, keep, True, True, triton), test_utils=CHECKS)
+    *stats, kept = op.forward(x, weight, target, *RULES, keep, False, False, triton)
+    backward = op.backward_ if triton else op.backward
+    arguments = (kept, x, weight, target, *RULES, *stats[:3], *torch.randn(3, 5), True, True)
+    torch.library.opcheck(backward, arguments, test_utils=CHECKS)
+
+
+@BOTH
+def test_the_operators_on_logits_are_what_they_say(triton: bool) -> None:
+    logits, target = torch.randn(5, 20), torch.tensor([0, 19, -100, 4, 4])
+    torch.library.opcheck(op.logit_lse, (logits, target, *RULES[:1], -1, *RULES[2:], triton), test_utils=CHECKS)
+    stats = op.logit_lse(logits, target, 20, -1, -100, 0.0, triton)
+    arguments = (logits, target, 20, -1, -100, 0.0, *stats, torch.randn(5), triton)
+    torch.library.opcheck(op.logit_nll_backward_, arguments, test_utils=CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("impl", "mode"), [("torch", "save"), ("triton", "save"), ("triton", "recompute"), (None, "auto")]
+)
+def test_a_compiled_graph_is_whole_and_bitwise_the_same(impl: str | None, mode: str) -> None:
+    given = case(5, 20, torch.float32)
+
+    def loss(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        stats = linear_token_stats(x, weight, given.target, call_id=4, mode=mode, impl=impl)
+        return stats.nll_full - 0.1 * stats.logp_call
+
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    results = []
+    for function in (loss, compiled):
+        value = function(given.x, given.weight)
+        results.append((value.detach(), *torch.autograd.grad(value.sum(), (given.x, given.weight))))
+    for eager, other in zip(*results, strict=True):
+        assert torch.equal(eager, other)
+
+
+def test_cross_entropy_compiles_whole() -> None:
+    logits, target = torch.randn(5, 20, requires_grad=True), torch.tensor([0, 19, -100, 4, 4])
+    compiled = torch.compile(lambda z: cross_entropy(z, target).sum(), backend="aot_eager", fullgraph=True)
+    (mine,) = torch.autograd.grad(compiled(logits), logits)
+    (right,) = torch.autograd.grad(cross_entropy(logits, target).sum(), logits)
+    assert torch.equal(mine, right)
+
+
+def test_gradients_of_gradients_are_refused() -> None:
+    given = case(4, 20)
+    stats = linear_token_stats(*given)
+    (g_x,) = torch.autograd.grad(stats.nll_full.sum(), given.x, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"once_differentiable|does not require grad|twice"):
+        g_x.sum().backward()
+
+
+def test_gradients_survive_other_backwards() -> None:
+    given = case(4, 20)
+    one, two = linear_token_stats(*given), linear_token_stats(*given)
+    first = gradients(given, one)
+    assert all(torch.equal(mine, other) for mine, other in zip(first, gradients(given, two), strict=True))
