@@ -27,6 +27,8 @@ SelectionName = Literal[
     "defer",
 ]
 SELECTIONS: tuple[SelectionName, ...] = get_args(SelectionName)
+SELECTIONS_THAT_CALL: frozenset[SelectionName] = frozenset(SELECTIONS) - {"ntp", "rho_ignore", "ignore", "ignore_facts"}
+"""The others leave tokens out, or learn all of them: nobody teaches them to call."""
 ReturnUnit = Literal["token", "word", "entity"]
 CallScore = Literal["call", "entropy", "margin"]
 HelperKind = Literal["auto", "none", "world", "model", "endpoint", "retrieval"]

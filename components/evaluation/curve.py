@@ -11,15 +11,15 @@ from matplotlib.figure import Figure
 
 from components.core.atomic import replacing
 
-_BLUE, _ORANGE, _GREY, _INK = "#2563a8", "#d9622b", "#8a8f98", "#2b2f36"
+_BLUE, _ORANGE, _GREY, INK = "#2563a8", "#d9622b", "#8a8f98", "#2b2f36"
 # Share of the run over which the training loss is averaged.
 _SMOOTHED_OVER = 0.03
-_STYLE = {
+FIGURE_STYLE = {
     "font.size": 10,
     "axes.edgecolor": _GREY,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -35,7 +35,7 @@ def draw_loss_curve(history: Sequence[Mapping[str, float]], title: str, paths: S
     Training rows have ``step``, ``loss``, ``learning_rate``; validation rows ``step``, ``validation_loss``. At least
     one training row is needed.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(FIGURE_STYLE):
         figure = Figure(figsize=(8, 4.8), layout="constrained")
         loss, rate = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         _draw_loss(loss, history)
@@ -46,12 +46,17 @@ def draw_loss_curve(history: Sequence[Mapping[str, float]], title: str, paths: S
         rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
         rate.set_ylabel("learning\nrate")
         rate.set_xlabel("optimizer steps")
-        loss.set_title(title, loc="left", fontsize=11, color=_INK)
+        loss.set_title(title, loc="left", fontsize=11, color=INK)
         figure.align_ylabels([loss, rate])
-        for path in paths:
-            with replacing(path) as temporary:
-                suffix = path.suffix.removeprefix(".")
-                figure.savefig(temporary, format=suffix, dpi=110, metadata={"Date": None} if suffix == "svg" else None)
+        save_figure(figure, paths)
+
+
+def save_figure(figure: Figure, paths: Sequence[Path]) -> None:
+    """Write ``figure`` to every path, in the format of its suffix; the same figure gives the same bytes."""
+    for path in paths:
+        with replacing(path) as temporary:
+            suffix = path.suffix.removeprefix(".")
+            figure.savefig(temporary, format=suffix, dpi=110, metadata={"Date": None} if suffix == "svg" else None)
 
 
 def _draw_loss(axes: Axes, history: Sequence[Mapping[str, float]]) -> None:

@@ -77,6 +77,8 @@ class Window:
     """A stretch of one document that fits the context; predictions before ``scored_from`` only give context."""
 
     document: int
+    start: int
+    """Index in the document of the first token that is predicted."""
     inputs: Integer[np.ndarray, " window"]
     targets: Integer[np.ndarray, " window"]
     scored_from: int
@@ -101,13 +103,13 @@ def score_documents(
         report: called with the fraction done after every batch.
     """
     nats, call_mass = np.zeros(len(documents)), np.zeros(len(documents))
-    windows = [
+    parts = [
         window
         for document, ids in enumerate(documents)
-        for window in _windows(document, ids, boundary_id, model.config.context_length)
+        for window in windows(document, ids, boundary_id, model.config.context_length)
     ]
-    total, done = sum(len(window.inputs) for window in windows), 0
-    for batch in _batches(windows, batch_tokens):
+    total, done = sum(len(window.inputs) for window in parts), 0
+    for batch in batches(parts, batch_tokens):
         document, batch_nats, batch_call = _score_batch(model, batch, call_id)
         np.add.at(nats, document, batch_nats)
         np.add.at(call_mass, document, batch_call)
@@ -117,16 +119,17 @@ def score_documents(
     return DocumentScores(nats, np.asarray(n_bytes, dtype=np.int64), tokens, call_mass)
 
 
-def _windows(document: int, ids: Ids, boundary_id: int, context: int) -> Iterator[Window]:
+def windows(document: int, ids: Ids, boundary_id: int, context: int) -> Iterator[Window]:
+    """Cut a document, a boundary before and after it, into windows that score each prediction once."""
     row = np.concatenate(([boundary_id], np.asarray(ids, dtype=np.int64), [boundary_id]))
     inputs, targets = row[:-1], row[1:]
     overlap = context // 2
     for start in range(0, max(len(inputs) - overlap, 1), context - overlap):
         cut = slice(start, start + context)
-        yield Window(document, inputs[cut], targets[cut], scored_from=overlap if start else 0)
+        yield Window(document, start, inputs[cut], targets[cut], scored_from=overlap if start else 0)
 
 
-def _batches(windows: Sequence[Window], batch_tokens: int) -> Iterator[list[Window]]:
+def batches(windows: Sequence[Window], batch_tokens: int) -> Iterator[list[Window]]:
     """Longest first: padding stays small, and the batch that needs most memory comes at once, not at the end."""
     batch: list[Window] = []
     for window in sorted(windows, key=lambda window: -len(window.inputs)):

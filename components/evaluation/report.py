@@ -44,7 +44,7 @@ def embedded_image(folder: Path) -> str:
 def _verdict(findings: Findings, pretrained: Artifact) -> str:
     figures = pretrained.metrics
     sentence = (
-        f"A model of **{_short(figures['parameters'])} parameters**, trained on **{_short(figures['tokens'])} tokens**,"
+        f"A model of **{short(figures['parameters'])} parameters**, trained on **{short(figures['tokens'])} tokens**,"
         f" needs **{findings.bits_per_byte.estimate:.3f} bits per byte** for text it has not seen"
     )
     if all_questions := findings.exact_match.get("all"):
@@ -61,7 +61,7 @@ def _scores(findings: Findings) -> Iterable[Row]:
     yield "Perplexity", f"{findings.perplexity:,.2f} per token"
     yield (
         "Scored on",
-        f"{findings.documents:,} documents, {_short(findings.bytes)} bytes, {findings.predictions:,} predictions",
+        f"{findings.documents:,} documents, {short(findings.bytes)} bytes, {findings.predictions:,} predictions",
     )
     yield "Probability of `<CALL>`", f"{findings.call_probability:.2e} on average, taken out of the softmax"
     names = {"all": "Questions answered exactly", "head": "– facts stated often", "tail": "– facts stated rarely"}
@@ -79,12 +79,12 @@ def _origin(pretrained: Artifact, prepared: Artifact) -> Iterable[Row]:
     figures, details = pretrained.metrics, pretrained.details
     train = prepared.details["splits"]["train"]
     yield "Sources", _sources([source["source"] for source in prepared.details["sources"]])
-    yield "Text", f"{train['documents']:,} documents, {_short(train['bytes'])} bytes, {_short(train['tokens'])} tokens"
+    yield "Text", f"{train['documents']:,} documents, {short(train['bytes'])} bytes, {short(train['tokens'])} tokens"
     yield "Vocabulary", f"{prepared.details['vocab_size']:,} tokens"
     yield (
         "Training",
         (
-            f"{figures['steps']:,.0f} steps over {_short(figures['tokens'])} tokens in {_duration(figures['seconds'])};"
+            f"{figures['steps']:,.0f} steps over {short(figures['tokens'])} tokens in {duration(figures['seconds'])};"
             f" loss {figures['loss']:.3f}, validation {figures['validation_loss']:.3f} nats per token"
         ),
     )
@@ -95,7 +95,7 @@ def _origin(pretrained: Artifact, prepared: Artifact) -> Iterable[Row]:
 
 
 def _sources(names: Sequence[str]) -> str:
-    shown = ", ".join(_plain(name) for name in names[:_SOURCES_SHOWN])
+    shown = ", ".join(plain_text(name) for name in names[:_SOURCES_SHOWN])
     return f"{shown} and {len(names) - _SOURCES_SHOWN:,} more" if len(names) > _SOURCES_SHOWN else shown
 
 
@@ -106,7 +106,7 @@ def _answers(answers: Sequence[Answer]) -> str:
     wrong = _spread([answer for answer in answers if not answer.correct], _ANSWERS_SHOWN)
     lines = ["| Prompt | Expected | The model wrote | Stated | |", "|---|---|---|---:|---|"]
     for answer in [*right, *wrong]:
-        cells = _plain(answer.prompt), _plain(answer.expected), _plain(answer.written), f"{answer.stated:,}"
+        cells = plain_text(answer.prompt), plain_text(answer.expected), plain_text(answer.written), f"{answer.stated:,}"
         lines.append(f"| {' | '.join(cells)} | {'right' if answer.correct else 'wrong'} |")
     return "\n".join(["## Some answers", "", *lines])
 
@@ -123,7 +123,9 @@ def _samples(findings: Findings) -> str:
         return ""
     lines = ["| Held-out text begins | the model goes on | the text went on |", "|---|---|---|"]
     for sample in findings.samples:
-        lines.append(f"| {_plain(sample.prompt)} | {_plain(sample.continuation)} | {_plain(sample.original)} |")
+        lines.append(
+            f"| {plain_text(sample.prompt)} | {plain_text(sample.continuation)} | {plain_text(sample.original)} |"
+        )
     return "\n".join(["## Samples", "", *lines])
 
 
@@ -131,19 +133,21 @@ def _table(title: str, rows: Iterable[Row]) -> str:
     return "\n".join([f"## {title}", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
 
 
-def _plain(text: Any) -> str:
+def plain_text(text: Any) -> str:
     """``text`` as one line that means nothing to markdown or HTML: the corpus and the model may write anything."""
     return _MARKDOWN_SIGNS.sub(r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
 
 
-def _short(number: float) -> str:
+def short(number: float) -> str:
+    """A number as a person says it: 1.97 M."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g} {letter}"
     return f"{number:.0f}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 90 s, 12 min, 3.1 h."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 7200:

@@ -127,3 +127,29 @@ def test_yaml_holds_values_only() -> None:
     folder = Path(__file__).resolve().parents[2] / "conf"
     assert not [path for path in folder.rglob("*.yaml") if "_target_" in path.read_text()]
     assert "trainer.max_steps" in set(keys(ProjectConfig))
+
+
+def test_only_selections_that_look_at_the_helper_train_anew_when_it_changes() -> None:
+    """A time-out of the helper must not make a finished model stale; who it is does, where training asks it."""
+    patient = ["cascade.helper.timeout_seconds=9"]
+    assert compose_project("world", patient).delegate == compose_project("world").delegate
+    asked = ["delegation.selection=helper_gain", "cascade.helper.kind=model", "cascade.helper.model=larger"]
+    assert compose_project("world", asked).delegate.helper.model == "larger"
+    assert compose_project("world", [*asked, *patient]).delegate == compose_project("world", asked).delegate
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("delegation.budget=1.2", "less than or equal to 1"),
+        ("cascade.budget=-0.1", "greater than or equal to 0"),
+        ("compare.seeds=[1,1]", "each once"),
+        ("compare.selections=[lacy,oracle]", "'ntp', 'loss'"),
+        ("cascade.helper.kind=endpoint", "helper.url"),
+        ("cascade.helper.kind=model", "helper.model"),
+        ("facts.budgets=[0.5,0.1]", "in order"),
+    ],
+)
+def test_settings_of_delegation_are_refused_with_what_is_allowed(override: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        compose_project("world", [override])

@@ -13,6 +13,7 @@ from prefect import flow
 
 from components.core.artifact import Artifact
 from components.core.errors import InputError
+from components.training.config import TrainerConfig
 from conf.schema import ProjectConfig
 from flows.stage import FlowRun, Stage, StageFailedError
 from flows.workspace import make_workspace
@@ -132,3 +133,20 @@ def test_a_stopped_flow_stops_its_stage(workspace: Path) -> None:
 def children(pid: int, words: str) -> list[int]:
     """Processes below ``pid`` whose command line holds ``words``."""
     return [child.pid for child in psutil.Process(pid).children(recursive=True) if words in " ".join(child.cmdline())]
+
+
+def test_variants_of_one_stage_keep_apart_in_a_flow(workspace: Path) -> None:
+    run = FlowRun("test", "world", [], ProjectConfig())
+    other = ProjectConfig().model_copy(update={"trainer": TrainerConfig(seed=1)})
+    make_workspace()
+
+    @flow(name="probes")
+    def probes() -> None:
+        for name, config in (("seed-0", run.config), ("seed-1", other)):
+            with run.varied(name, config):
+                run.stage(PROBE, ProbeConfig(text=f"seed {run.config.trainer.seed}"))
+
+    probes()
+    assert run.config.trainer.seed == 0
+    texts = {name: outcome.artifact.path("text.txt").read_text() for name, outcome in run.outcomes.items()}
+    assert texts == {"probe seed-0": "seed 0", "probe seed-1": "seed 1"}

@@ -1,0 +1,220 @@
+"""The page about a cascade, in markdown. Light: the flow's process embeds its figure to show it in Prefect."""
+
+import base64
+import html
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from components.evaluation.facts.findings import CascadeFindings, CurvePoint, ModelFindings, Written
+from components.evaluation.findings import Interval
+from components.evaluation.report import duration, plain_text, short
+
+FINDINGS = "facts.json"
+REPORT = "report.md"
+CURVE_PNG = "curve.png"
+CURVE_SVG = "curve.svg"
+
+_TEXTS_SHOWN = 3
+# Colours for who wrote what: readable on white and on the dark page of Prefect.
+_MARKS = {"given": "color:#8a8f98", "small": "", "helper": "background:#f6c24455;border-bottom:2px solid #d9822b"}
+
+
+class Text(Protocol):
+    """What is shown of a written document."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def authors(self) -> list[tuple[int, int, str]]: ...
+    @property
+    def claims(self) -> list[tuple[int, int, str, str, bool]]: ...
+
+
+def embedded_report(folder: Path) -> str:
+    """The report in ``folder`` with its figure inside, readable where relative paths lead nowhere."""
+    encoded = base64.b64encode((folder / CURVE_PNG).read_bytes()).decode()
+    return (folder / REPORT).read_text(encoding="utf-8").replace(f"({CURVE_PNG})", f"(data:image/png;base64,{encoded})")
+
+
+def cascade_report(findings: CascadeFindings, texts: Sequence[Text], image: str) -> str:
+    """The report; ``image`` is where the curve is found: a relative path or a data URI."""
+    sections = [
+        "# What asking is worth",
+        _verdict(findings),
+        f"![Facts right over the call budget, and calls wasted on non-facts]({image})",
+        _budgets(findings),
+        _written(findings),
+        _language(findings),
+        _texts(texts),
+        _cost(findings),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _verdict(findings: CascadeFindings) -> str:
+    model, point = findings.model, findings.model.at_budget
+    alone = model.curve[0].accuracy
+    sentence = (
+        f"Asking at **{point.budget:.0%}** of the tokens, **{point.accuracy:.1%}** of the factual tokens of held-out "
+        f"text come out right, {alone:.1%} without asking. Calls placed exactly where a fact would be wrong would give "
+        f"{point.bound:.1%}: **{model.gain_of_bound:.0%} of the possible gain** was had, and {point.wasted:.1%} of the "
+        "calls went to tokens that state no fact."
+    )
+    if model.alone and model.cascade and model.alone.precision and model.cascade.precision:
+        sentence += (
+            f" Of what the model writes itself, **{_share(model.cascade.precision)}** of the stated facts are true "
+            f"with the helper ({findings.helper}), {_share(model.alone.precision)} alone."
+        )
+    return sentence
+
+
+def _budgets(findings: CascadeFindings) -> str:
+    plain = {point.budget: point for point in findings.plain.curve} if findings.plain else {}
+    header = ["calls", "facts right", "bound", "calls on non-facts", "calls where the model was wrong"]
+    if plain:
+        header.append("plain model, calling where it doubts")
+    rows = [
+        [*_point(point), *([f"{plain[point.budget].accuracy:.1%}"] if plain else [])] for point in findings.model.curve
+    ]
+    looked = f"{findings.positions:,} held-out tokens, {findings.factual_share:.1%} of them factual."
+    title = f"## By call budget\n\n{looked}\n\n"
+    return title + table(header, rows)
+
+
+def _point(point: CurvePoint) -> list[str]:
+    spent = point.budget > 0
+    return [
+        f"{point.budget:.0%}",
+        f"**{point.accuracy:.1%}**",
+        f"{point.bound:.1%}",
+        f"{point.wasted:.1%}" if spent else "–",
+        f"{point.precision:.1%}" if spent else "–",
+    ]
+
+
+def _written(findings: CascadeFindings) -> str:
+    rows = []
+    for name, model in _models(findings):
+        for way, written in (("alone", model.alone), ("with calls", model.cascade)):
+            if written is not None:
+                rows.append([f"{name}, {way}", *_figures(written)])
+    if not rows:
+        return ""
+    header = [
+        "written by",
+        "facts true",
+        "facts of the subject told",
+        "claims per text",
+        "calls",
+        "tokens by the helper",
+        "read by the judge",
+    ]
+    sure = (
+        f"Exact: every claim is looked up in the fact table. Intervals of {findings.confidence:.0%} over the subjects."
+    )
+    return f"## Biographies, fact by fact\n\n{sure}\n\n{table(header, rows)}"
+
+
+def _figures(written: Written) -> list[str]:
+    return [
+        _interval(written.precision) if written.precision else "–",
+        _interval(written.recall),
+        f"{written.claims:.1f}",
+        f"{written.calls:.1%}",
+        f"{written.helper_tokens:.1%}",
+        f"{written.understood:.0%} of sentences",
+    ]
+
+
+def _language(findings: CascadeFindings) -> str:
+    header = [
+        "",
+        "bits per byte: all",
+        "factual tokens",
+        "other tokens",
+        "finds wrong facts (AUROC)",
+        "answers alone (leakage)",
+    ]
+    rows = [
+        [
+            name,
+            *(
+                f"{model.bits_per_byte[subset]:.4f}" if subset in model.bits_per_byte else "–"
+                for subset in ("all", "factual", "other")
+            ),
+            f"{model.auroc_wrong_fact:.3f}",
+            "–" if model.leakage is None else f"{model.leakage:.1%}",
+        ]
+        for name, model in _models(findings)
+    ]
+    return f"## What it kept, and what it gave away\n\n{table(header, rows)}"
+
+
+def _texts(texts: Sequence[Text]) -> str:
+    if not texts:
+        return ""
+    shown = [f"> {_coloured(text)}" for text in texts[:_TEXTS_SHOWN]]
+    key = (
+        f'<span style="{_MARKS["given"]}">given</span>, written by the small model, '
+        f'<span style="{_MARKS["helper"]}">by the helper</span>; a false statement is <s>struck through</s>.'
+    )
+    return "\n\n".join(["## Who wrote what", key, *shown])
+
+
+def _coloured(text: Text) -> str:
+    """The text with its authors as colours and its false claims struck through; paragraphs on one line."""
+    false = [claim[:2] for claim in text.claims if not claim[4]]
+    borders = sorted(
+        {0, len(text.text), *(at for span in text.authors for at in span[:2]), *(at for span in false for at in span)}
+    )
+    pieces = []
+    for start, end in zip(borders, borders[1:], strict=False):
+        author = next((author for first, last, author in text.authors if first <= start < last), "small")
+        piece = html.escape(" ".join(text.text[start:end].split("\n")), quote=False)
+        if any(first <= start and end <= last for first, last in false):
+            piece = f"<s>{piece}</s>"
+        pieces.append(f'<span style="{_MARKS[author]}">{piece}</span>' if _MARKS[author] else piece)
+    return "".join(pieces)
+
+
+def _cost(findings: CascadeFindings) -> str:
+    cost, handover = findings.cost, findings.handover
+    rows = [
+        ["Annotation", f"{duration(cost.annotation_seconds)} of one core, once"],
+        [
+            "Training",
+            f"{duration(cost.training_seconds)} over {short(cost.tokens_forward)} tokens: {short(cost.tokens_gt_grad)} "
+            f"learnt from the text, {short(cost.tokens_call_grad)} learnt to ask for",
+        ],
+        [
+            "A call",
+            f"{1000 * handover.seconds:.1f} ms (median of {handover.calls} at gold text): {handover.right:.0%} are "
+            f"what the text goes on with, {handover.empty:.0%} get no answer, {handover.failed:.0%} fail",
+        ],
+        [
+            "Chosen by",
+            plain_text(f"{findings.selection}, softmax {findings.normalisation}, equal {findings.match}"),
+        ],
+    ]
+    return f"## What it cost\n\n{table(['', ''], rows)}"
+
+
+def _models(findings: CascadeFindings) -> Iterable[tuple[str, ModelFindings]]:
+    yield "taught to ask", findings.model
+    if findings.plain:
+        yield "plain", findings.plain
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _share(interval: Interval) -> str:
+    return f"{interval.estimate:.1%}"
+
+
+def _interval(interval: Interval) -> str:
+    return f"**{interval.estimate:.1%}** ({interval.low:.1%} to {interval.high:.1%})"

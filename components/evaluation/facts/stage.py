@@ -1,0 +1,294 @@
+"""Stage ``cascade``: what asking is worth, over all call budgets, on held-out text and in what the model writes itself.
+
+The delegated model stands beside the plain one that it came from, which calls where it doubts (by entropy) at the same
+budgets; and every figure beside the bound, where all calls fall on facts that the model would get wrong.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from components.core.artifact import Artifact
+from components.core.atomic import write_text
+from components.core.errors import ArtifactError
+from components.core.run import Run
+from components.data.shards import ShardSet, Split
+from components.data.tokenizer import TextTokenizer
+from components.data.world.comprehension import World
+from components.delegation.calibration import CALIBRATION, Calibration
+from components.delegation.cascade import Cascade
+from components.delegation.config import SELECTIONS_THAT_CALL, CallScore
+from components.delegation.helpers import Helper, open_helper
+from components.delegation.labels import FactBits, tokenizer_digest
+from components.delegation.positions import calibrated, look_at
+from components.evaluation.arithmetic import autocast, scoring_device
+from components.evaluation.config import CascadeAssessConfig
+from components.evaluation.facts.calls import auroc, call_points
+from components.evaluation.facts.curve import draw_budget_curve
+from components.evaluation.facts.findings import (
+    CascadeFindings,
+    Cost,
+    CurvePoint,
+    Handover,
+    ModelFindings,
+    Written,
+)
+from components.evaluation.facts.generated import Biography, fact_scores, subjects, write_biographies
+from components.evaluation.facts.handover import ask_helper
+from components.evaluation.facts.predictions import Predictions, predict
+from components.evaluation.facts.report import CURVE_PNG, CURVE_SVG, FINDINGS, REPORT, cascade_report
+from components.evaluation.facts.subsets import bits_per_byte
+from components.evaluation.heldout import chosen, held_out
+from components.evaluation.progress import progress
+from components.evaluation.questions import answer_questions, read_questions
+from components.model.checkpoint import load_model
+from components.model.transformer import Transformer
+
+FACT_TABLE = "raw/world/facts.jsonl"
+QUESTIONS = "raw/world/questions.jsonl"
+BIOGRAPHIES = "biographies.jsonl"
+LEAKAGE_QUESTIONS = 300
+HANDOVERS = 200
+# Calibration of the plain model, for calls by its doubt; the delegated one brings its own.
+_CALIBRATION_TOKENS = 30_000
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What both models are measured on."""
+
+    folder: Path
+    tokenizer: TextTokenizer
+    shards: ShardSet
+    split: Split
+    documents: list[int]
+    labels: FactBits
+    helper: Helper
+    world: World | None
+
+
+def stage(
+    run: Run,
+    cfg: CascadeAssessConfig,
+    delegated: Artifact,
+    calibrated_model: Artifact,
+    prepared: Artifact,
+    labels: Artifact,
+    *plain: Artifact,
+) -> Artifact:
+    """Measure the model in ``delegated`` with the helper of ``cfg.cascade``, beside the ``plain`` model if given.
+
+    Writes ``facts.json``, ``report.md``, ``curve.png``, ``curve.svg`` and, on the closed world, ``biographies.jsonl``.
+    Raises ``ServiceError`` if the helper cannot be reached at the start.
+    """
+    data = _opened(run, cfg, prepared, labels)
+    try:
+        settings = delegated.details["delegation"]
+        score: CallScore = "call" if settings["selection"] in SELECTIONS_THAT_CALL else "entropy"
+        calibration = Calibration.load(calibrated_model.path(CALIBRATION))
+        model, texts, predictions = _measured(run, cfg, data, delegated, score, calibration, 0.0, 0.5)
+        baseline = _measured(run, cfg, data, plain[0], "entropy", None, 0.5, 0.9)[0] if plain else None
+        asking = predictions.call if score == "call" else predictions.entropy
+        with progress(run, "asking the helper at gold text", 0.9, 0.98):
+            handover = ask_helper(
+                data.helper, data.tokenizer, data.split, data.documents, predictions, asking, cfg.cascade, HANDOVERS
+            )
+        findings = CascadeFindings(
+            selection=settings["selection"],
+            match=settings["match"],
+            normalisation=settings["normalisation"],
+            seed=int(delegated.record.identity.config["trainer"]["seed"]),
+            helper=data.helper.name,
+            budget=cfg.cascade.budget,
+            positions=len(predictions),
+            factual_share=float(predictions.factual.mean()),
+            confidence=cfg.facts.confidence,
+            model=model,
+            plain=baseline,
+            handover=Handover(**asdict(handover)),
+            cost=_cost(delegated, labels),
+        )
+    finally:
+        data.helper.close()
+    write_text(run.folder / FINDINGS, findings.model_dump_json(indent=2) + "\n")
+    if texts:
+        lines = (json.dumps(text.model_dump(), ensure_ascii=False) + "\n" for text in texts)
+        write_text(run.folder / BIOGRAPHIES, "".join(lines))
+    draw_budget_curve(_lines(findings), findings.budget, [run.folder / CURVE_PNG, run.folder / CURVE_SVG])
+    write_text(run.folder / REPORT, cascade_report(findings, texts, CURVE_PNG))
+    metrics = _metrics(findings)
+    run.log(metrics, None)
+    run.report(1.0, f"facts right: {model.curve[0].accuracy:.1%} alone, {model.at_budget.accuracy:.1%} with calls")
+    return run.seal(
+        metrics, {"selection": findings.selection, "helper": findings.helper, "score": score, "seed": findings.seed}
+    )
+
+
+def _opened(run: Run, cfg: CascadeAssessConfig, prepared: Artifact, labels: Artifact) -> _Data:
+    folder = prepared.path("tokenizer")
+    shards = ShardSet.open(prepared.path("shards"))
+    split = held_out(shards)
+    facts = prepared.folder / FACT_TABLE
+    helper = open_helper(
+        cfg.cascade.helper,
+        tokenizer=folder,
+        facts=facts if facts.exists() else None,
+        corpus=prepared.folder,
+        index=run.folder / "retrieval",
+        device=str(scoring_device(cfg.facts.device)),
+    )
+    return _Data(
+        prepared.folder,
+        TextTokenizer.load(folder),
+        shards,
+        split,
+        chosen(split.documents[:, 1], split.n_documents, cfg.facts.max_tokens).tolist(),
+        FactBits.open(labels.path("facts"), shards, tokenizer_digest(folder)),
+        helper,
+        World.load(facts) if facts.exists() else None,
+    )
+
+
+def _measured(
+    run: Run,
+    cfg: CascadeAssessConfig,
+    data: _Data,
+    artifact: Artifact,
+    score: CallScore,
+    calibration: Calibration | None,
+    begin: float,
+    end: float,
+) -> tuple[ModelFindings, list[Biography], Predictions]:
+    """One model: on gold text, alone, and as a cascade."""
+    device = scoring_device(cfg.facts.device)
+    model = load_model(artifact.verify().path("model"), device)
+    third = (end - begin) / 3
+    with (
+        autocast(device, cfg.facts.precision),
+        progress(run, f"{artifact.stage}: trying every call", begin, begin + third) as report,
+    ):
+        predictions = predict(
+            model, data.tokenizer, data.split, data.documents, data.labels, cfg.facts.batch_tokens, report
+        )
+        if calibration is None:
+            calibration = _calibration(model, data)
+    if not np.isfinite(predictions.nats).all():
+        raise ArtifactError(f"the model in {artifact.folder} gives no finite likelihood to text: its training diverged")
+    asking = predictions.call if score == "call" else predictions.entropy
+    alone, cascade, texts = _written(run, cfg, data, model, score, calibration, begin + third, begin + 2 * third)
+    with progress(run, f"{artifact.stage}: asking for facts with calls forbidden", begin + 2 * third, end):
+        leakage = _leakage(model, data)
+    findings = _findings(cfg, predictions, asking, score, leakage, alone, cascade)
+    return findings, texts, predictions
+
+
+def _calibration(model: Transformer, data: _Data) -> Calibration:
+    ids = data.tokenizer
+    split = data.shards.splits["validation"]
+    return calibrated(look_at(model, split, data.labels, ids.end_of_text_id, ids.call_id, _CALIBRATION_TOKENS))
+
+
+def _written(
+    run: Run,
+    cfg: CascadeAssessConfig,
+    data: _Data,
+    model: Transformer,
+    score: CallScore,
+    calibration: Calibration,
+    begin: float,
+    end: float,
+) -> tuple[Written | None, Written | None, list[Biography]]:
+    if data.world is None or not cfg.facts.biographies:
+        return None, None, []
+    names = subjects(data.folder / FACT_TABLE, cfg.facts.biographies)
+    settings = cfg.cascade.model_copy(update={"call_score": score})
+    cascade = Cascade(model, data.tokenizer, data.helper, calibration, settings)
+    length = cfg.facts.biography_tokens
+    half = (begin + end) / 2
+    with progress(run, "writing biographies alone", begin, half) as report:
+        alone = write_biographies(cascade, data.world, data.tokenizer, names, 0.0, length, report)
+    with progress(run, "writing biographies as a cascade", half, end) as report:
+        asked = write_biographies(cascade, data.world, data.tokenizer, names, settings.budget, length, report)
+    return *(Written(**asdict(fact_scores(texts, cfg.facts))) for texts in (alone, asked)), asked  # type: ignore[return-value]
+
+
+def _leakage(model: Transformer, data: _Data) -> float | None:
+    if not (data.folder / QUESTIONS).exists():
+        return None
+    answers = answer_questions(model, data.tokenizer, read_questions(data.folder / QUESTIONS, LEAKAGE_QUESTIONS))
+    return sum(answer.expected.casefold() in answer.written.casefold() for answer in answers) / max(1, len(answers))
+
+
+def _findings(
+    cfg: CascadeAssessConfig,
+    predictions: Predictions,
+    asking: Float[np.ndarray, " positions"],
+    score: CallScore,
+    leakage: float | None,
+    alone: Written | None,
+    cascade: Written | None,
+) -> ModelFindings:
+    budgets = sorted({0.0, *cfg.facts.budgets, cfg.cascade.budget})
+    points = call_points(predictions, asking, budgets)
+    at_budget = next(point for point in points if point.budget == cfg.cascade.budget)
+    return ModelFindings(
+        score=score,
+        bits_per_byte=bits_per_byte(predictions),
+        curve=[CurvePoint(**asdict(point)) for point in points],
+        at_budget=CurvePoint(**asdict(at_budget)),
+        gain_of_bound=at_budget.gain_of_bound(points[0].accuracy),
+        auroc_wrong_fact=auroc(asking, predictions.wrong_facts),
+        auroc_wrong=auroc(asking, ~predictions.right),
+        auroc_wrong_among_facts=auroc(asking[predictions.factual], predictions.wrong_facts[predictions.factual]),
+        leakage=leakage,
+        alone=alone,
+        cascade=cascade,
+    )
+
+
+def _cost(delegated: Artifact, labels: Artifact) -> Cost:
+    figures = delegated.metrics
+    return Cost(
+        annotation_seconds=labels.metrics.get("core_seconds", 0.0),
+        training_seconds=figures["seconds"],
+        tokens_forward=int(figures["tokens_forward"]),
+        tokens_gt_grad=int(figures["tokens_gt_grad"]),
+        tokens_call_grad=int(figures["tokens_call_grad"]),
+    )
+
+
+def _lines(findings: CascadeFindings) -> dict[str, list[CurvePoint]]:
+    lines = {f"{findings.selection}": findings.model.curve}
+    if findings.plain is not None:
+        lines["plain model, calling where it doubts"] = findings.plain.curve
+    return lines
+
+
+def _metrics(findings: CascadeFindings) -> dict[str, float]:
+    """Flat figures for MLflow and for gates."""
+    metrics = {"factual_share": findings.factual_share, "helper_right": findings.handover.right}
+    for prefix, model in (("", findings.model), ("plain_", findings.plain)):
+        if model is None:
+            continue
+        metrics |= {
+            f"{prefix}fact_accuracy_alone": model.curve[0].accuracy,
+            f"{prefix}fact_accuracy": model.at_budget.accuracy,
+            f"{prefix}fact_accuracy_bound": model.at_budget.bound,
+            f"{prefix}gain_of_bound": model.gain_of_bound,
+            f"{prefix}wasted_calls": model.at_budget.wasted,
+            f"{prefix}auroc_wrong_fact": model.auroc_wrong_fact,
+            f"{prefix}auroc_wrong": model.auroc_wrong,
+        }
+        metrics |= {f"{prefix}bits_per_byte_{subset}": value for subset, value in model.bits_per_byte.items()}
+        if model.leakage is not None:
+            metrics[f"{prefix}leakage"] = model.leakage
+        for name, written in (("alone", model.alone), ("cascade", model.cascade)):
+            if written is not None:
+                metrics[f"{prefix}recall_{name}"] = written.recall.estimate
+                metrics[f"{prefix}calls_{name}"] = written.calls
+                if written.precision is not None:
+                    metrics[f"{prefix}precision_{name}"] = written.precision.estimate
+    return {name: value for name, value in metrics.items() if value == value}  # NaN is no metric
