@@ -112,7 +112,7 @@ class RowsToExtend:
 
     def mask(self, dtype: torch.dtype) -> Float[Tensor, "batch 1 seq keys"] | None:
         """Additive mask over the longest row's keys; ``None`` where plain causal attention sees the same."""
-        if self._alone or self._level:
+        if self._level or (self._alone and self._start == 0):
             return None
         visible = torch.arange(self.end, device=self.positions.device) <= self.positions[:, :, None]
         return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, float("-inf"))[
