@@ -33,7 +33,7 @@ from components.core.run import Run
 from components.data.tokenizer import save_tokenizer, train_tokenizer
 from components.deployment import bundle as bundle_stage
 from components.deployment.bundle import load_bundle
-from components.deployment.config import BundleConfig
+from components.deployment.config import BundleStageConfig
 from components.deployment.smoke import server
 from components.model.checkpoint import save_model
 from components.model.config import ModelConfig
@@ -134,7 +134,7 @@ def _bundle(shape: ModelConfig, folder: Path) -> Artifact:
     save_model(model, runs[0].folder / "model")
     save_tokenizer(tokenizer, runs[0].folder / "model")
     inputs = [run.seal({"tokens": 0.0}) for run in runs]
-    return bundle_stage.stage(Run.local(folder / "bundle", "bundle"), BundleConfig(), *inputs)
+    return bundle_stage.stage(Run.local(folder / "bundle", "bundle"), BundleStageConfig(), *inputs)
 
 
 def _plain(model: Transformer, prompt: list[int], tokens: int) -> Cost:

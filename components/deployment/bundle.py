@@ -1,7 +1,9 @@
-"""The bundle: one flat folder that holds everything needed to run the model, here or in any Llama runtime.
+"""The bundle: one folder that holds everything needed to run the model, here or in any Llama runtime.
 
 Weights, config, tokenizer and chat template are Hugging Face's layout; ``manifest.json`` says where the model comes
-from, how good it is, and the digest of every file, so that a bundle can be checked wherever it has been copied to.
+from, how good it is, and the digest of every file, so that a bundle can be checked wherever it has been copied to. What
+a cascade needs beyond the model lies beside it (``delegation.py``); other runtimes suppress ``<CALL>`` and need none of
+it.
 """
 
 import shutil
@@ -18,8 +20,10 @@ from components.core.atomic import full_disk_explained, write_text
 from components.core.errors import ArtifactError
 from components.core.identity import digest_file, digest_json
 from components.core.run import Run
-from components.data.tokenizer import SPECIAL_TOKENS, TextTokenizer
-from components.deployment.config import BundleConfig
+from components.data.tokenizer import CALL, SPECIAL_TOKENS, TextTokenizer
+from components.delegation.config import CallScore, HelperKind, SelectionName
+from components.deployment.config import BundleStageConfig
+from components.deployment.delegation import DELEGATION, FACTS, RETRIEVAL, DelegationRecord, gather_delegation
 from components.model.checkpoint import load_model
 from components.model.transformer import Transformer
 
@@ -49,6 +53,28 @@ class TokenPolicy(BaseModel):
     """Tokens that a model standing alone must never emit: mask them before the softmax."""
     separates_documents: str
     """Token that follows every document of the training data."""
+
+
+class DelegationPolicy(BaseModel):
+    """That this model may ask for help: what a runtime must know that has nobody to ask, and one that has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    call_token: str = CALL
+    """Says by its probability how much the model would rather ask. Never to be emitted nor read: a runtime with nobody
+    to ask masks it before the softmax; one with a helper reads its probability first, and then masks it."""
+    call_id: int = SPECIAL_TOKENS.index(CALL)
+    """Its id."""
+    selection: SelectionName
+    """What the model learned to delegate."""
+    call_score: CallScore
+    """What is compared with the threshold: the probability of ``call_token``, or the doubt in the prediction."""
+    budget: float
+    """Share of the decisions that become calls."""
+    helper: HelperKind
+    """Who answers calls."""
+    record: str = DELEGATION
+    """File with thresholds and helper."""
 
 
 class DataRecord(BaseModel):
@@ -84,13 +110,15 @@ class Manifest(BaseModel):
     training_tokens: int
     """Tokens seen in training, repetitions included."""
     model_key: str
-    """Key of the pretrain artifact."""
+    """Key of the artifact of training."""
     data: DataRecord
     """What the model was trained on."""
     metrics: dict[str, float]
-    """Figures of training (``training.*``) and of assessment (``assessment.*``)."""
+    """Figures of training (``training.*``), of assessment (``assessment.*``) and of the cascade (``cascade.*``)."""
     special_tokens: TokenPolicy
     """Which special tokens there are and what a runtime must do with them."""
+    delegation: DelegationPolicy | None = None
+    """How the model asks for help; ``None``: it was bundled as a plain model."""
     files: dict[str, FileRecord]
     """Size and digest of every other file of the bundle."""
 
@@ -102,20 +130,49 @@ class Bundle:
     manifest: Manifest
     model: Transformer
     tokenizer: TextTokenizer
+    delegation: DelegationRecord | None
+    """When to ask whom; ``None``: a plain model."""
 
 
-def stage(run: Run, cfg: BundleConfig, pretrained: Artifact, prepared: Artifact, assessed: Artifact) -> Artifact:
-    """Gather the trained model and what is known about it in one flat folder; load it once to be sure."""
-    pretrained.verify()
+def stage(
+    run: Run,
+    cfg: BundleStageConfig,
+    delegated: Artifact,
+    prepared: Artifact,
+    assessed: Artifact,
+    calibrated: Artifact | None = None,
+    cascade: Artifact | None = None,
+) -> Artifact:
+    """Gather the trained model and what is known about it in one folder; load it once to be sure.
+
+    Arguments:
+        delegated: the model that learned to ask, or a plain pretrained one.
+        prepared: what it was trained on.
+        assessed: how good it is alone.
+        calibrated: when it asks; without it the bundle is a plain model.
+        cascade: how good it is with its helper.
+    """
+    delegated.verify()
     for position, name in enumerate(FILES):
         run.report(position / (len(FILES) + 1), f"copying {name}")
         with full_disk_explained(run.folder / name):
-            shutil.copyfile(pretrained.path(f"model/{name}"), run.folder / name)
+            shutil.copyfile(delegated.path(f"model/{name}"), run.folder / name)
     model, tokenizer = _load(run.folder)
-    manifest = _manifest(cfg, model, pretrained, prepared, assessed, _file_records(run.folder))
+    record = None
+    if calibrated is not None:
+        run.report(len(FILES) / (len(FILES) + 1), "gathering what the helper needs")
+        record = gather_delegation(run.folder, cfg.cascade, delegated, prepared, calibrated, cascade)
+    metrics = {
+        f"{origin}.{name}": value
+        for origin, artifact in (("training", delegated), ("assessment", assessed), ("cascade", cascade))
+        if artifact is not None
+        for name, value in artifact.metrics.items()
+    }
+    manifest = _manifest(cfg.name, model, delegated, prepared, metrics, record, _file_records(run.folder))
     write_text(run.folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
-    run.report(1.0, f"{manifest.parameters:,} parameters, vocabulary {tokenizer.vocab_size:,}")
-    size = float(sum(record.bytes for record in manifest.files.values()))
+    asks = f", asks {record.cascade.helper.kind} at {record.cascade.budget:.0%}" if record else ""
+    run.report(1.0, f"{manifest.parameters:,} parameters, vocabulary {tokenizer.vocab_size:,}{asks}")
+    size = float(sum(file.bytes for file in manifest.files.values()))
     return run.seal(
         {**manifest.metrics, "parameters": float(manifest.parameters), "bytes": size},
         manifest.model_dump(mode="json", exclude={"metrics", "files"}),
@@ -141,7 +198,7 @@ def load_bundle(folder: Path, device: torch.device | str = "cpu") -> Bundle:
         raise ArtifactError(f"{folder / MANIFEST} cannot be read as a manifest: {error}") from error
     if not sealed and (found := _differences(folder, manifest.files)):
         raise ArtifactError(f"bundle {folder} is damaged: {found}. Download it again, or run the flow again.")
-    return Bundle(manifest, *_load(folder, device))
+    return Bundle(manifest, *_load(folder, device), DelegationRecord.load(folder))
 
 
 def _load(folder: Path, device: torch.device | str = "cpu") -> tuple[Transformer, TextTokenizer]:
@@ -155,35 +212,43 @@ def _load(folder: Path, device: torch.device | str = "cpu") -> tuple[Transformer
 
 
 def _manifest(
-    cfg: BundleConfig,
+    name: str,
     model: Transformer,
-    pretrained: Artifact,
+    delegated: Artifact,
     prepared: Artifact,
-    assessed: Artifact,
+    metrics: dict[str, float],
+    delegation: DelegationRecord | None,
     files: dict[str, FileRecord],
 ) -> Manifest:
     return Manifest(
-        name=cfg.name,
+        name=name,
         shape=model.config.name,
         architecture="LlamaForCausalLM",
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         vocab_size=model.vocab_size,
         context_length=model.config.context_length,
-        training_tokens=int(pretrained.metrics["tokens"]),
-        model_key=pretrained.key,
+        training_tokens=int(delegated.metrics["tokens"]),
+        model_key=delegated.key,
         data=DataRecord(key=prepared.key, digests=_digests(prepared), details=prepared.details),
-        metrics={
-            **{f"training.{name}": value for name, value in pretrained.metrics.items()},
-            **{f"assessment.{name}": value for name, value in assessed.metrics.items()},
-        },
+        metrics=metrics,
         special_tokens=TokenPolicy(
             ids={token: id for id, token in enumerate(SPECIAL_TOKENS)},
             begin_of_text=False,
             stop=["<|im_end|>", "<|endoftext|>"],
-            suppress=["<CALL>"],
+            suppress=[CALL],
             separates_documents="<|endoftext|>",
         ),
+        delegation=_policy(delegation) if delegation else None,
         files=files,
+    )
+
+
+def _policy(record: DelegationRecord) -> DelegationPolicy:
+    return DelegationPolicy(
+        selection=record.selection,
+        call_score=record.cascade.call_score,
+        budget=record.cascade.budget,
+        helper=record.cascade.helper.kind,
     )
 
 
@@ -195,7 +260,10 @@ def _digests(prepared: Artifact) -> dict[str, str]:
 
 
 def _file_records(folder: Path) -> dict[str, FileRecord]:
-    return {name: FileRecord(bytes=(folder / name).stat().st_size, sha256=digest_file(folder / name)) for name in FILES}
+    """Of the model's files, and of what the cascade needs beside them."""
+    index = (path.relative_to(folder).as_posix() for path in (folder / RETRIEVAL).rglob("*") if path.is_file())
+    names = [*FILES, *(name for name in (DELEGATION, FACTS) if (folder / name).is_file()), *sorted(index)]
+    return {name: FileRecord(bytes=(folder / name).stat().st_size, sha256=digest_file(folder / name)) for name in names}
 
 
 def _differences(folder: Path, expected: dict[str, FileRecord]) -> str:

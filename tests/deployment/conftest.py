@@ -1,6 +1,8 @@
-"""A tiny model, bundled by the real stage, and the real server process for it."""
+"""A tiny model, bundled by the real stage, and the real server process for it: alone, and as a cascade."""
 
+import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -10,9 +12,14 @@ import torch
 from components.core.artifact import Artifact
 from components.core.atomic import write_text
 from components.core.run import Run
-from components.data.tokenizer import save_tokenizer, train_tokenizer
+from components.data import prepare
+from components.data.config import DataConfig
+from components.data.tokenizer import TextTokenizer, save_tokenizer, train_tokenizer
+from components.data.world.config import WorldConfig
+from components.delegation.calibration import CALIBRATION, LEVELS, Calibration
+from components.delegation.config import CascadeConfig
 from components.deployment import bundle as bundle_stage
-from components.deployment.config import BundleConfig
+from components.deployment.config import BundleStageConfig
 from components.deployment.engine import Engine
 from components.deployment.smoke import server as server_process
 from components.model.checkpoint import save_model
@@ -40,7 +47,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Artifact
     for folder in (prepare.folder / "tokenizer", pretrain.folder / "model"):
         save_tokenizer(tokenizer, folder)
     write_text(prepare.folder / "raw" / "sentences.txt", "\n".join(SENTENCES))
-    save_model(_model(), pretrain.folder / "model")
+    save_model(_model(VOCAB_SIZE), pretrain.folder / "model")
     write_text(assess.folder / "report.md", "# Report\n")
     return (
         pretrain.seal({"tokens": 1000.0, "loss": 5.5}),
@@ -49,13 +56,13 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Artifact
     )
 
 
-def _model() -> Transformer:
+def _model(vocab_size: int) -> Transformer:
     """Random weights, large enough to have opinions; special tokens get logit 0, so greedy text goes on and on."""
     torch.manual_seed(3)
     shape = ModelConfig(
         name="tiny", layers=2, width=32, hidden_width=64, heads=4, kv_heads=2, context_length=CONTEXT_LENGTH
     )
-    model = Transformer(shape, VOCAB_SIZE)
+    model = Transformer(shape, vocab_size)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:
@@ -68,7 +75,7 @@ def _model() -> Transformer:
 def bundle(stages: tuple[Artifact, Artifact, Artifact], tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """The sealed bundle of the tiny model."""
     run = Run.local(tmp_path_factory.mktemp("bundle"), "bundle")
-    return bundle_stage.stage(run, BundleConfig(name="tiny"), *stages)
+    return bundle_stage.stage(run, BundleStageConfig(name="tiny"), *stages)
 
 
 @pytest.fixture(scope="session")
@@ -88,3 +95,67 @@ def client(bundle: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         httpx.Client(base_url=url, timeout=60.0, trust_env=False) as client,
     ):
         yield client
+
+
+@dataclass(frozen=True)
+class Delegated:
+    """Inputs of a cascade's bundle: a tiny model of a small closed world, calibrated so that it calls where it may."""
+
+    model: Artifact
+    prepared: Artifact
+    assessed: Artifact
+    calibrated: Artifact
+    cascade: Artifact
+
+    @property
+    def inputs(self) -> tuple[Artifact, Artifact, Artifact, Artifact, Artifact]:
+        return self.model, self.prepared, self.assessed, self.calibrated, self.cascade
+
+    def bundle(self, folder: Path, **cascade: object) -> Artifact:
+        """Bundled with these settings of the cascade."""
+        cfg = BundleStageConfig(name="asking", cascade=CascadeConfig.model_validate(cascade))
+        return bundle_stage.stage(Run.local(folder, "bundle"), cfg, *self.inputs)
+
+
+@pytest.fixture(scope="session")
+def delegated(tmp_path_factory: pytest.TempPathFactory) -> Delegated:
+    root = tmp_path_factory.mktemp("delegated")
+    data = DataConfig(sources=["world"], vocab_size=512, world=WorldConfig(entities=60))
+    prepared = prepare.stage(Run.local(root / "prepare", "prepare"), data)
+    model = Run.local(root / "delegate", "delegate")
+    tokenizer = TextTokenizer.load(prepared.path("tokenizer"))
+    save_tokenizer(tokenizer._tokenizer, model.folder / "model")
+    save_model(_model(tokenizer.vocab_size), model.folder / "model")
+    calibrated = Run.local(root / "calibrate", "calibrate")
+    never = [0.0] * LEVELS  # any score is above all that calibration saw
+    Calibration(quantiles=never, tokens=100, factual=True, post_hoc={"entropy": never}).save(
+        calibrated.folder / CALIBRATION
+    )
+    return Delegated(
+        model.seal({"tokens": 10.0, "loss": 5.0}, {"delegation": {"selection": "lacy", "normalisation": "full"}}),
+        prepared,
+        Run.local(root / "assess", "assess").seal({"bits_per_byte": 3.0}),
+        calibrated.seal({}),
+        Run.local(root / "cascade", "cascade").seal({"precision_cascade": 0.75}),
+    )
+
+
+@pytest.fixture(scope="session")
+def asking(delegated: Delegated, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """The sealed bundle of the tiny model that asks the fact table."""
+    return delegated.bundle(tmp_path_factory.mktemp("asking"), budget=0.5)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """The beginning of a true sentence, and the word that makes it true."""
+
+    prompt: str
+    value: str
+
+
+@pytest.fixture(scope="session")
+def fact(delegated: Delegated) -> Fact:
+    facts = map(json.loads, delegated.prepared.path("raw/world/facts.jsonl").read_text().splitlines())
+    river = next(fact for fact in facts if fact["relation"] == "river")
+    return Fact(f"{river['subject']} stands on the river", f" {river['value']}")

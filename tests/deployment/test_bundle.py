@@ -11,12 +11,15 @@ from components.core.artifact import RECORD, Artifact
 from components.core.errors import ArtifactError
 from components.core.run import Run
 from components.data.tokenizer import TextTokenizer
+from components.delegation.config import CascadeConfig
+from components.delegation.helpers.base import Call, Reply
 from components.deployment.bundle import FILES, MANIFEST, load_bundle, stage
-from components.deployment.config import BundleConfig
+from components.deployment.config import BundleStageConfig
+from components.deployment.delegation import DELEGATION, FACTS, DelegationRecord, open_bundled_helper
 from components.model.checkpoint import load_model, save_model
 from components.model.config import ModelConfig
 from components.model.transformer import Transformer
-from tests.deployment.conftest import CONTEXT_LENGTH, SENTENCES, VOCAB_SIZE
+from tests.deployment.conftest import CONTEXT_LENGTH, SENTENCES, VOCAB_SIZE, Delegated, Fact
 
 Stages = tuple[Artifact, Artifact, Artifact]
 
@@ -122,7 +125,7 @@ def test_a_training_result_that_was_altered_is_not_bundled(stages: Stages, tmp_p
         file.write(b"x")
     altered = Artifact.open(tmp_path / "pretrain")
     with pytest.raises(ArtifactError, match="damaged"):
-        stage(Run.local(tmp_path / "bundle"), BundleConfig(), altered, prepared, assessed)
+        stage(Run.local(tmp_path / "bundle"), BundleStageConfig(), altered, prepared, assessed)
 
 
 def test_a_model_is_not_bundled_with_a_tokenizer_of_another_size(stages: Stages, tmp_path: Path) -> None:
@@ -133,10 +136,150 @@ def test_a_model_is_not_bundled_with_a_tokenizer_of_another_size(stages: Stages,
     save_model(Transformer(shape, VOCAB_SIZE + 64), run.folder / "model")
     other = run.seal({"tokens": 1.0})
     with pytest.raises(ArtifactError, match="do not belong together"):
-        stage(Run.local(tmp_path / "bundle"), BundleConfig(), other, prepared, assessed)
+        stage(Run.local(tmp_path / "bundle"), BundleStageConfig(), other, prepared, assessed)
 
 
 def test_the_loaded_model_is_the_trained_one(bundle: Artifact, stages: Stages) -> None:
     trained = load_model(stages[0].path("model"))
     for mine, theirs in zip(load_bundle(bundle.folder).model.parameters(), trained.parameters(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+# --- what the cascade needs
+
+
+def _copied(bundle: Artifact, folder: Path) -> Path:
+    """As the registry gives it: without the artifact's record."""
+    copy = Path(shutil.copytree(bundle.folder, folder))
+    (copy / RECORD).unlink()
+    return copy
+
+
+def _helps(folder: Path, fact: Fact) -> bool:
+    record = DelegationRecord.load(folder)
+    assert record is not None
+    helper = open_bundled_helper(record, folder, "cpu")
+    (reply,) = helper.answer([Call("request", fact.prompt, (), "word", 16)])
+    helper.close()
+    return isinstance(reply, Reply) and reply.text == fact.value
+
+
+def test_a_cascade_brings_its_thresholds_and_its_fact_table(asking: Artifact, fact: Fact, tmp_path: Path) -> None:
+    assert sorted(asking.record.files) == sorted([*FILES, MANIFEST, DELEGATION, FACTS])
+    bundle = load_bundle(_copied(asking, tmp_path / "copy"))
+    assert set(bundle.manifest.files) == {*FILES, DELEGATION, FACTS}
+    assert bundle.delegation is not None
+    assert bundle.delegation.selection == "lacy"
+    assert bundle.delegation.cascade.helper.kind == "world", "auto is resolved where the data is at hand"
+    assert (bundle.delegation.cascade.budget, bundle.delegation.cascade.call_score) == (0.5, "call")
+    assert bundle.delegation.calibration.factual
+    assert bundle.manifest.metrics["cascade.precision_cascade"] == asking.metrics["cascade.precision_cascade"] == 0.75
+    assert _helps(tmp_path / "copy", fact)
+
+
+def test_the_manifest_tells_other_runtimes_what_call_is(asking: Artifact, bundle: Artifact) -> None:
+    manifest = json.loads(asking.path(MANIFEST).read_text())
+    policy = manifest["delegation"]
+    assert (policy["call_token"], policy["call_id"]) == ("<CALL>", manifest["special_tokens"]["ids"]["<CALL>"])
+    assert policy["call_token"] in manifest["special_tokens"]["suppress"]
+    assert (policy["helper"], policy["budget"], policy["record"]) == ("world", 0.5, DELEGATION)
+    assert json.loads(bundle.path(MANIFEST).read_text())["delegation"] is None
+
+
+def test_transformers_reads_a_cascades_bundle_and_never_writes_call(asking: Artifact) -> None:
+    from transformers import LlamaForCausalLM
+
+    theirs = LlamaForCausalLM.from_pretrained(asking.folder)
+    call_id = load_bundle(asking.folder).tokenizer.call_id
+    with torch.no_grad():
+        ids = torch.tensor([[7, 8, 9]])
+        likeliest = theirs(ids).logits[0, -1].argmax()
+        theirs.model.embed_tokens.weight[call_id] = 100.0 * theirs.model.embed_tokens.weight[likeliest]
+        assert theirs(ids).logits[0, -1].argmax() == call_id, "the model must want to call"
+        written = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
+    assert call_id not in written
+
+
+def test_the_retrieval_index_lies_in_a_folder_of_its_own_and_needs_no_corpus(
+    delegated: Delegated, fact: Fact, tmp_path: Path
+) -> None:
+    made = delegated.bundle(tmp_path / "bundle", helper={"kind": "retrieval"})
+    copy = _copied(made, tmp_path / "copy")
+    manifest = load_bundle(copy).manifest
+    assert {"retrieval/index.json", "retrieval/passages.bin"} < set(manifest.files)
+    assert not (copy / FACTS).exists()
+    record = DelegationRecord.load(copy)
+    assert record is not None
+    helper = open_bundled_helper(record, copy, "cpu")
+    assert helper.name == "retrieval"
+    helper.close()
+    passages = copy / "retrieval" / "passages.bin"
+    passages.write_bytes(passages.read_bytes()[:-1])
+    with pytest.raises(ArtifactError, match=r"retrieval/passages\.bin has \d+ bytes"):
+        load_bundle(copy)
+
+
+def test_an_index_that_the_assessment_made_is_taken_over(delegated: Delegated, tmp_path: Path) -> None:
+    first = delegated.bundle(tmp_path / "first", helper={"kind": "retrieval"})
+    run = Run.local(tmp_path / "cascade", "cascade")
+    shutil.copytree(first.path("retrieval"), run.folder / "retrieval")
+    assessed = run.seal({})
+    made = (run.folder / "retrieval" / "index.json").read_bytes()
+    cfg = BundleStageConfig(cascade=CascadeConfig.model_validate({"helper": {"kind": "retrieval"}}))
+    second = stage(Run.local(tmp_path / "second"), cfg, *delegated.inputs[:4], assessed)
+    assert second.path("retrieval/index.json").read_bytes() == made
+
+
+@pytest.mark.parametrize("selection", ["ntp", "rho_ignore", "ignore", "ignore_facts"])
+def test_a_model_that_never_learned_to_call_asks_where_it_doubts(
+    delegated: Delegated, selection: str, tmp_path: Path
+) -> None:
+    run = Run.local(tmp_path / "model", "delegate")
+    shutil.copytree(delegated.model.path("model"), run.folder / "model")
+    model = run.seal({"tokens": 1.0}, {"delegation": {"selection": selection}})
+    made = stage(Run.local(tmp_path / "bundle"), BundleStageConfig(), model, *delegated.inputs[1:])
+    record = DelegationRecord.load(made.folder)
+    assert record is not None
+    assert (record.selection, record.cascade.call_score) == (selection, "entropy")
+
+
+def test_a_larger_model_and_an_endpoint_are_only_referred_to(
+    delegated: Delegated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = delegated.bundle(tmp_path / "model", helper={"kind": "model", "model": "larger"})
+    endpoint = delegated.bundle(tmp_path / "endpoint", helper={"kind": "endpoint", "url": "http://127.0.0.1:9/v1"})
+    for made in (model, endpoint):
+        assert sorted(made.record.files) == sorted([*FILES, MANIFEST, DELEGATION])
+    found = [DelegationRecord.load(made.folder) for made in (model, endpoint)]
+    assert [record and record.cascade.helper.model for record in found] == [str(tmp_path / "larger"), ""]
+    assert found[1] is not None
+    assert found[1].cascade.helper.url == "http://127.0.0.1:9/v1"
+
+
+def test_the_closed_worlds_table_is_not_bundled_where_there_is_none(
+    stages: Stages, delegated: Delegated, tmp_path: Path
+) -> None:
+    pretrained, prepared, assessed = stages
+    cfg = BundleStageConfig(cascade=CascadeConfig.model_validate({"helper": {"kind": "world"}}))
+    with pytest.raises(ArtifactError, match=r"no 'raw/world/facts\.jsonl'"):
+        stage(Run.local(tmp_path / "bundle"), cfg, pretrained, prepared, assessed, delegated.calibrated)
+
+
+def test_a_bundle_from_before_there_were_cascades_is_a_plain_model(bundle: Artifact, tmp_path: Path) -> None:
+    copy = _copied(bundle, tmp_path / "copy")
+    manifest = json.loads((copy / MANIFEST).read_text())
+    del manifest["delegation"]
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    loaded = load_bundle(copy)
+    assert loaded.delegation is None
+    assert loaded.manifest.delegation is None
+
+
+def test_a_damaged_record_of_delegation_is_refused(asking: Artifact, tmp_path: Path) -> None:
+    copy = _copied(asking, tmp_path / "copy")
+    (copy / DELEGATION).write_text("{}")
+    with pytest.raises(ArtifactError, match=r"delegation\.json has 2 bytes"):
+        load_bundle(copy)
+    with pytest.raises(ArtifactError, match="cannot be read as a record of delegation"):
+        DelegationRecord.load(copy)
