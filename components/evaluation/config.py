@@ -5,7 +5,16 @@ Imports neither torch nor numpy: the flow's process reads these classes and must
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from components.delegation.config import CascadeConfig
 
@@ -89,6 +98,83 @@ class GateConfig(ScoringConfig, BootstrapConfig):
     """With fewer held-out documents an interval cannot be trusted, and the challenger is refused."""
 
 
+class ProbesConfig(BaseModel):
+    """Questions about real entities, answered by continuing a text; any JSONL in the manner of EntityQuestions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    files: list[str] = []
+    """.jsonl or .jsonl.gz files with subject, answers and prompt, relation or question on each line; none asks none."""
+    per_file: PositiveInt = 300
+    """At most this many of a file, by a fixed shuffle; half of them about subjects of the training text where the file
+    tells (`in_pretrain`)."""
+    max_tokens: PositiveInt = 24
+    """Longest answer; the hard call budget of an answer is a share of it."""
+
+
+class JudgeConfig(BaseModel):
+    """Who decides whether an article supports a statement."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    kind: Literal["local", "endpoint"] = "local"
+    """`local` looks for the statement's numbers, names and words in the retrieved passages; `endpoint` asks any
+    OpenAI-compatible server, also to split texts into facts."""
+    url: str = ""
+    """kind=endpoint: base URL, for example http://127.0.0.1:8001/v1. A key is read from LACEWING_JUDGE_API_KEY."""
+    name: str = ""
+    """kind=endpoint: the model to ask for."""
+    timeout_seconds: PositiveFloat = 30.0
+    """How long one answer may take, further tries included."""
+    retries: NonNegativeInt = 2
+    """Further tries after a failure, within the time-out."""
+    parallel: PositiveInt = 4
+    """Questions asked at the same time."""
+
+    @model_validator(mode="after")
+    def _endpoint_is_named(self) -> "JudgeConfig":
+        if self.kind == "endpoint" and not self.url.startswith(("http://", "https://")):
+            raise ValueError(
+                f"judge.kind=endpoint needs judge.url, such as http://127.0.0.1:8001/v1; given {self.url!r}"
+            )
+        return self
+
+
+class FactScoreConfig(BaseModel):
+    """FActScore of biographies of real people (Min et al. 2023)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    entities: str = ""
+    """.jsonl or .jsonl.gz file with `entity` and `article` (the id of an article) on each line; empty: not measured."""
+    knowledge: list[str] = []
+    """.jsonl or .jsonl.gz files with `id`, `title` and `text` on each line, in which the articles are found."""
+    max_entities: PositiveInt = 100
+    """At most this many, by a fixed shuffle."""
+    instruction: str = "Tell me a bio of {entity}. "
+    """What the model is given first; not judged."""
+    opening: str = "{entity} is"
+    """What it is given then; judged together with what follows."""
+    max_tokens: PositiveInt = 256
+    """Longest biography."""
+    passages: PositiveInt = 5
+    """Passages of the article that the judge sees."""
+    gamma: NonNegativeInt = 10
+    """Responses with fewer facts than this are penalised in the second figure; 0 penalises none."""
+    pipeline: str = ""
+    """judge.kind=local: spaCy package or path, to split sentences into clauses; empty: one sentence is one fact."""
+    judge: JudgeConfig = JudgeConfig()
+    """Who judges."""
+
+    @model_validator(mode="after")
+    def _prompts_name_the_entity(self) -> "FactScoreConfig":
+        if "{entity}" not in self.opening:
+            raise ValueError(f"factscore.opening must hold {{entity}}; given {self.opening!r}")
+        if self.entities and not self.knowledge:
+            raise ValueError("factscore.entities needs factscore.knowledge, the files that hold the entities' articles")
+        return self
+
+
 class FactsConfig(BootstrapConfig):
     """Are the facts right, alone and as a cascade? On held-out text, and in biographies that the model writes."""
 
@@ -102,6 +188,10 @@ class FactsConfig(BootstrapConfig):
     """Documents to write from their first words and to check fact by fact, where the data is the closed world."""
     biography_tokens: PositiveInt = 96
     """Longest of them, in tokens."""
+    probes: ProbesConfig = ProbesConfig()
+    """Questions about real entities."""
+    factscore: FactScoreConfig = FactScoreConfig()
+    """Biographies of real people."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute: `auto` takes the GPU if there is one."""
     precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"
