@@ -96,7 +96,7 @@ def test_plain_cross_entropy(impl: str, dtype: torch.dtype, inplace: bool) -> No
     sums = torch.float64 if dtype == torch.float64 else torch.float32
     theirs = F.cross_entropy(plain.flatten(0, 1).to(sums), target.flatten(), reduction="none", ignore_index=IGNORED)
     (their_gradient,) = torch.autograd.grad((theirs.double() * weights).sum(), plain)
-    ulp = 4 * torch.finfo(sums).eps
+    ulp = 16 * torch.finfo(sums).eps  # a logsumexp of about 12, rounded, is in the exponent of every probability
     assert error(gradient, right_gradient) <= 2 * error(their_gradient, right_gradient) + ulp
     assert torch.equal(given.detach(), before) != inplace
 
