@@ -185,3 +185,17 @@ def test_all_rows_ignored_is_a_zero_and_not_a_nan() -> None:
     assert loss == 0
     assert not dx.any()
     assert not dw.any()
+
+
+def test_compiled_loss_of_given_logits_keeps_its_gradient() -> None:
+    """torch 2.11 lost the mutation of an operator that returns nothing: a compiled gradient of zeros."""
+    logits = torch.randn(300, 5003, device=DEVICE, dtype=torch.bfloat16).requires_grad_()
+    target = torch.randint(5003, (300,), device=DEVICE)
+
+    def loss(logits: Tensor) -> Tensor:
+        return cross_entropy(logits, target, impl="triton").sum()
+
+    (eager,) = torch.autograd.grad(loss(logits), logits)
+    (graph,) = torch.autograd.grad(torch.compile(loss, fullgraph=True)(logits), logits)
+    assert eager.any()
+    assert relative_error(graph, eager.double()) < 1e-3
