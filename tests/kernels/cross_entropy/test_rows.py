@@ -8,7 +8,7 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
-from kernels.cross_entropy import configs, cross_entropy, rows, rows_torch
+from kernels.cross_entropy import configurations, cross_entropy, rows, rows_torch
 from kernels.cross_entropy.reference import logit_token_stats
 from kernels.cross_entropy.rules import Rules
 from kernels.cross_entropy.statistics import Statistics, empty_statistics
@@ -19,7 +19,7 @@ BOTH = pytest.mark.parametrize("impl", ["torch", "triton"])
 
 @pytest.fixture(autouse=True)
 def several_blocks_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(configs, "_DEFAULT", configs.RowConfig(block=64, warps=4))
+    monkeypatch.setattr(configurations, "_DEFAULT", configurations.RowConfig(block=64, warps=4))
     monkeypatch.setattr(rows_torch, "BLOCK_BYTES", 2 * 100 * 8)
 
 
@@ -164,7 +164,7 @@ def test_every_configuration_in_the_table_computes_the_same() -> None:
     logits = torch.randn(2, 1500)
     target = torch.tensor([3, 1499])
     right = F.cross_entropy(logits, target, reduction="none")
-    for config in {*configs._TABLE.values(), configs._DEFAULT}:
+    for config in {*configurations._TABLE.values(), configurations._DEFAULT}:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(configs, "_DEFAULT", config)
+            patch.setattr(configurations, "_DEFAULT", config)
             torch.testing.assert_close(cross_entropy(logits, target, impl="triton"), right)

@@ -8,8 +8,15 @@ from torch import Tensor
 
 from kernels.bench.correctness import relative_error
 from kernels.bench.tune import trying_rows
-from kernels.cross_entropy import TokenStats, configs, cross_entropy, linear_token_loss, linear_token_stats, reference
-from kernels.cross_entropy.configs import RowConfig
+from kernels.cross_entropy import (
+    TokenStats,
+    configurations,
+    cross_entropy,
+    linear_token_loss,
+    linear_token_stats,
+    reference,
+)
+from kernels.cross_entropy.configurations import RowConfig
 from tests.kernels.gpu import NEEDS_GPU
 from tests.kernels.gpu.test_attention import without_waiting
 
@@ -75,7 +82,13 @@ def test_errors_are_those_of_the_dtype(shape: tuple[int, int, int, int], dtype: 
         assert error <= 1.5 * theirs_error + torch.finfo(dtype).eps, f"{name}: {error:.2e}, torch {theirs_error:.2e}"
 
 
-CONFIGS = {RowConfig(1024, 4), RowConfig(4096, 8), RowConfig(8192, 16), configs._DEFAULT, *configs._TABLE.values()}
+CONFIGS = {
+    RowConfig(1024, 4),
+    RowConfig(4096, 8),
+    RowConfig(8192, 16),
+    configurations._DEFAULT,
+    *configurations._TABLE.values(),
+}
 
 
 @pytest.mark.parametrize("config", sorted(CONFIGS), ids=str)
