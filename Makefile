@@ -10,7 +10,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 INDEX  := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help run up serve test quick-test lint bench screenshots lock clean
+.PHONY: help run up serve test quick-test lint bench gpu-bench screenshots lock clean
 
 help:  ## this page
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -57,6 +57,10 @@ bench: $(VENV)/dev  ## the measured claims, as ratios
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.flow
+
+gpu-bench: $(VENV)/dev  ## the kernels on a GPU: correctness, then a table of every goal
+	$(BIN)/pytest -m gpu
+	$(BIN)/python -m kernels.bench
 
 screenshots: $(VENV)/dev  ## the README's pictures, from a real run (needs chromium and chromium-driver)
 	$(BIN)/python docs/screenshots.py

@@ -25,9 +25,9 @@ from kernels.bench.attention import Inputs, Shape, make_inputs, ours, program
 from kernels.bench.correctness import largest_error
 from kernels.bench.record import Record
 from kernels.bench.timing import Failed, Program, Spread, reason_of
-from kernels.cross_entropy import configs as row_configurations
+from kernels.cross_entropy import configurations as row_configurations
 from kernels.cross_entropy import cross_entropy
-from kernels.cross_entropy.configs import RowConfig
+from kernels.cross_entropy.configurations import RowConfig
 
 Winners = list[dict[str, Any]]
 ROUNDINGS = 3.0  # in bf16, of the largest entry: so far a candidate may be from the configuration of today

@@ -166,7 +166,8 @@ class LogitNll(torch.autograd.Function):
         lse, z_y = op.logit_lse(logits, target, *rules, triton)
         context.save_for_backward(logits, target, lse, z_y)
         context.rules, context.triton, context.inplace = rules, triton, inplace
-        return (lse - z_y).masked_fill_(target == rules.ignored, 0.0)
+        # Not in place: torch 2.11 compiles a result that was written in place into one whose gradient is zero.
+        return (lse - z_y).masked_fill(target == rules.ignored, 0.0)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

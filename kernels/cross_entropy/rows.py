@@ -20,7 +20,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.cross_entropy import configs
+from kernels.cross_entropy import configurations
 from kernels.cross_entropy.statistics import accumulator
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def measure(logits: Tensor, target: Tensor, rules: Rules, out: Statistics) -> No
     """Write the statistics of ``logits`` [rows, width] to ``out``; ``out`` says which are wanted."""
     if not len(logits):
         return
-    config = configs.row_config(logits)
+    config = configurations.row_config(logits)
     with _on(logits):
         _measure[(len(logits),)](
             logits,
@@ -198,7 +198,7 @@ def differentiate_(
     rows, width = logits.shape
     if not rows:
         return
-    config = configs.row_config(logits)
+    config = configurations.row_config(logits)
     g_lse, g_y, g_c = (grad.contiguous() for grad in (g_lse, g_y, g_c))
     with _on(logits):
         # Rows first: the second dimension of a grid ends at 65535.

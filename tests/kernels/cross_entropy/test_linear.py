@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kernels.cross_entropy import TokenStats, configs, linear, linear_token_loss, linear_token_stats, reference
+from kernels.cross_entropy import TokenStats, configurations, linear, linear_token_loss, linear_token_stats, reference
 from tests.kernels.cross_entropy.cases import IGNORED, as_leaves, case, error, gradients, mixed, outputs
 
 BOTH = pytest.mark.parametrize("impl", ["torch", "triton"])
@@ -15,7 +15,7 @@ CALLS = pytest.mark.parametrize(("call_id", "softcap"), [(None, None), (3, None)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several chunks, the last one ragged, and several blocks a row, at sizes an interpreter can bear."""
     monkeypatch.setattr(linear, "CHUNK_ROWS", {"cpu": 4, "cuda": 4})
-    monkeypatch.setattr(configs, "_DEFAULT", configs.RowConfig(block=256, warps=4))
+    monkeypatch.setattr(configurations, "_DEFAULT", configurations.RowConfig(block=256, warps=4))
 
 
 def test_the_reference_is_torchs_cross_entropy() -> None:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
-from kernels.cross_entropy import configs, cross_entropy, rows, rows_torch
+from kernels.cross_entropy import configurations, cross_entropy, rows, rows_torch
 from kernels.cross_entropy.reference import logit_token_stats
 from kernels.cross_entropy.rules import Rules
 from kernels.cross_entropy.statistics import Statistics, empty_statistics
@@ -19,7 +19,7 @@ BOTH = pytest.mark.parametrize("impl", ["torch", "triton"])
 
 @pytest.fixture(autouse=True)
 def several_blocks_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(configs, "_DEFAULT", configs.RowConfig(block=64, warps=4))
+    monkeypatch.setattr(configurations, "_DEFAULT", configurations.RowConfig(block=64, warps=4))
     monkeypatch.setattr(rows_torch, "BLOCK_BYTES", 2 * 100 * 8)
 
 
@@ -96,7 +96,7 @@ def test_plain_cross_entropy(impl: str, dtype: torch.dtype, inplace: bool) -> No
     sums = torch.float64 if dtype == torch.float64 else torch.float32
     theirs = F.cross_entropy(plain.flatten(0, 1).to(sums), target.flatten(), reduction="none", ignore_index=IGNORED)
     (their_gradient,) = torch.autograd.grad((theirs.double() * weights).sum(), plain)
-    ulp = 4 * torch.finfo(sums).eps
+    ulp = 16 * torch.finfo(sums).eps  # a logsumexp of about 12, rounded, is in the exponent of every probability
     assert error(gradient, right_gradient) <= 2 * error(their_gradient, right_gradient) + ulp
     assert torch.equal(given.detach(), before) != inplace
 
@@ -164,7 +164,7 @@ def test_every_configuration_in_the_table_computes_the_same() -> None:
     logits = torch.randn(2, 1500)
     target = torch.tensor([3, 1499])
     right = F.cross_entropy(logits, target, reduction="none")
-    for config in {*configs._TABLE.values(), configs._DEFAULT}:
+    for config in {*configurations._TABLE.values(), configurations._DEFAULT}:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(configs, "_DEFAULT", config)
+            patch.setattr(configurations, "_DEFAULT", config)
             torch.testing.assert_close(cross_entropy(logits, target, impl="triton"), right)

@@ -8,8 +8,15 @@ from torch import Tensor
 
 from kernels.bench.correctness import relative_error
 from kernels.bench.tune import trying_rows
-from kernels.cross_entropy import TokenStats, configs, cross_entropy, linear_token_loss, linear_token_stats, reference
-from kernels.cross_entropy.configs import RowConfig
+from kernels.cross_entropy import (
+    TokenStats,
+    configurations,
+    cross_entropy,
+    linear_token_loss,
+    linear_token_stats,
+    reference,
+)
+from kernels.cross_entropy.configurations import RowConfig
 from tests.kernels.gpu import NEEDS_GPU
 from tests.kernels.gpu.test_attention import without_waiting
 
@@ -75,7 +82,13 @@ def test_errors_are_those_of_the_dtype(shape: tuple[int, int, int, int], dtype: 
         assert error <= 1.5 * theirs_error + torch.finfo(dtype).eps, f"{name}: {error:.2e}, torch {theirs_error:.2e}"
 
 
-CONFIGS = {RowConfig(1024, 4), RowConfig(4096, 8), RowConfig(8192, 16), configs._DEFAULT, *configs._TABLE.values()}
+CONFIGS = {
+    RowConfig(1024, 4),
+    RowConfig(4096, 8),
+    RowConfig(8192, 16),
+    configurations._DEFAULT,
+    *configurations._TABLE.values(),
+}
 
 
 @pytest.mark.parametrize("config", sorted(CONFIGS), ids=str)
@@ -185,3 +198,17 @@ def test_all_rows_ignored_is_a_zero_and_not_a_nan() -> None:
     assert loss == 0
     assert not dx.any()
     assert not dw.any()
+
+
+def test_compiled_loss_of_given_logits_keeps_its_gradient() -> None:
+    """torch 2.11 lost the mutation of an operator that returns nothing: a compiled gradient of zeros."""
+    logits = torch.randn(300, 5003, device=DEVICE, dtype=torch.bfloat16).requires_grad_()
+    target = torch.randint(5003, (300,), device=DEVICE)
+
+    def loss(logits: Tensor) -> Tensor:
+        return cross_entropy(logits, target, impl="triton").sum()
+
+    (eager,) = torch.autograd.grad(loss(logits), logits)
+    (graph,) = torch.autograd.grad(torch.compile(loss, fullgraph=True)(logits), logits)
+    assert eager.any()
+    assert relative_error(graph, eager.double()) < 1e-3
