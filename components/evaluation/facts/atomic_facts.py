@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+from components.core.errors import InputError
 from components.delegation.annotators.pipeline import Pipeline
 from components.evaluation.facts.chat import Chat, ChatError
 
@@ -112,7 +113,10 @@ class Clauses:
 
     def __init__(self, pipeline: str) -> None:
         """Raises ``InputError`` if there is no such pipeline or it does not parse."""
-        opened = Pipeline(pipeline, ["ner+pos+attr"]).check("ner+pos+attr")
+        try:
+            opened = Pipeline(pipeline, ["ner+pos+attr"]).check("ner+pos+attr")
+        except InputError as error:
+            raise InputError(f"facts.factscore.pipeline={pipeline} parses no sentences: {error}") from error
         self._nlp = opened.nlp
         self.name = f"clauses as parsed by {opened.record.name}"
 

@@ -8,9 +8,9 @@ The local judge calls a statement supported if one of the passages has, within a
 
 It sees whether things are mentioned together, not what is said of them: "He was born in Rome" is supported by "he died
 in Rome". It errs towards support where a false value stands close to the right place, and against it where an article
-puts things otherwise ("the 1990s" for 1994). On 100 articles of Wikipedia (``benchmarks/factscore.py``) it supports 99 %
-of their clauses, under 1 % of the same clauses with a foreign year or name, but 10 % with another year and 15 % with
-another name of the same article; and 77 % of birth years in other words than the article's.
+puts things otherwise ("the 1990s" for 1994). On 100 articles of Wikipedia (``benchmarks/factscore.py``) it supports
+99 % of their clauses, under 1 % of the same clauses with a foreign year or name, but 10 % with another year and 15 %
+with another name of the same article; and 77 % of birth years in other words than the article's.
 """
 
 import re
