@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from prefect import flow
 
 from components.core.artifact import Artifact
+from components.delegation.fingerprint import models_fingerprint
 from components.evaluation.facts.report import embedded_report
 from conf.compose import Preset
 from flows import seen
@@ -36,9 +37,14 @@ def delegate_model(run: FlowRun, data: Artifact) -> Delegated:
     # Facts are what is handed over, so the model that keeps them all is always there to compare with.
     plain = pretrain_model(run, data)
     start = [plain] if run.config.delegation.start == "checkpoint" else []
-    model = run.stage(DELEGATE, run.config.delegate, data, labels, *start)
+    settings = run.config.delegate
+    asked = models_fingerprint(
+        {"delegation.reference": settings.delegation.reference, "cascade.helper.model": settings.helper.model}
+    )
+    model = run.stage(DELEGATE, settings, data, labels, *start, sources=asked)
     calibration = run.stage(CALIBRATE, run.config.calibrate, model, data, labels)
-    cascade = run.stage(CASCADE, run.config.cascade_assess, model, calibration, data, labels, plain)
+    helper = models_fingerprint({"cascade.helper.model": run.config.cascade.helper.model})
+    cascade = run.stage(CASCADE, run.config.cascade_assess, model, calibration, data, labels, plain, sources=helper)
     if not run.dry:
         seen.page("cascade-report", embedded_report(cascade.folder), "What asking is worth")
     return Delegated(model, calibration, cascade)

@@ -3,6 +3,7 @@
 from prefect import flow
 
 from components.core.artifact import Artifact
+from components.delegation.fingerprint import pipeline_fingerprint
 from conf.compose import Preset
 from flows.outcome import Summary, finished
 from flows.prepare import prepare_data
@@ -13,7 +14,7 @@ LABEL = Stage("label", "components.delegation.label:stage", "components.delegati
 
 def label_facts(run: FlowRun, data: Artifact) -> Artifact:
     """One bit for each token of the shards."""
-    return run.stage(LABEL, run.config.label, data)
+    return run.stage(LABEL, run.config.label, data, sources=pipeline_fingerprint(run.config.label))
 
 
 @flow(name="label", validate_parameters=True)

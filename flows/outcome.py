@@ -62,6 +62,11 @@ def _rows(run: FlowRun) -> list[console.Row]:
         figures = delegate.artifact.metrics
         share = figures["tokens_call_grad"] / figures["tokens_forward"]
         rows.append(("learnt to ask for", f"{share:.1%} of {figures['tokens_forward']:,.0f} tokens"))
+    if cascade := run.outcomes.get("cascade"):
+        figures = cascade.artifact.metrics
+        words = f"{figures['fact_accuracy_alone']:.1%} alone, {figures['fact_accuracy']:.1%} with calls filled in"
+        rows.append(("facts right", f"{words}; {figures['wasted_calls']:.1%} of the calls wasted"))
+        rows.append(("helper", str(cascade.artifact.details["helper"])))
     if assess := run.outcomes.get("assess"):
         figures = assess.artifact.metrics
         rows.append(("bits per byte", f"{figures['bits_per_byte']:.4f} on held-out text"))

@@ -17,7 +17,7 @@ def serve(config: ServeCommandConfig) -> int:
     folder = Registry(config.tracking).resolve(config.model).folder
     console.say(f"serving {config.model} from {folder}")
     settings = config.model_dump(mode="json", exclude={"tracking", "model"})
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items() if value is not None]
     command = [sys.executable, "-m", "components.deployment.server", str(folder), f"--name={config.model}", *options]
     try:
         os.execv(sys.executable, command)

@@ -29,7 +29,7 @@ from components.delegation.helpers.base import Call, Helper, HelperError, Reply
 from components.delegation.quantile import CallRule, FixedThreshold, call_rule
 from components.delegation.scores import call_probability, call_score
 from components.model.generate import PIECE_TOKENS, Sampling, choose, read_rows
-from components.model.transformer import Transformer
+from components.model.transformer import KeyValueCache, Transformer
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,8 @@ class CascadeToken:
     """P(CALL) at the decision that it comes from; the tokens of one reply share a decision."""
     seconds: float
     """Wall time of that decision, the helper's answer included; 0 for the further tokens of a reply."""
+    helper_seconds: float
+    """Of these, the time that the decision waited for the helper."""
     logprob: float | None
     """Natural log-probability under the small model without suppressed tokens; ``None`` within a reply, where the
     small model was not asked."""
@@ -117,6 +119,8 @@ class CascadeStep:
     """Set on the last step of a request."""
     summary: CascadeSummary | None = None
     """Set on the last step."""
+    error: Exception | None = None
+    """Why this request had to be dropped, though it was sound; nothing follows. The others go on."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,10 @@ class Cascade:
         return CascadeDecoding(self)
 
     def generate(self, requests: Iterable[CascadeRequest], batch: int = 16) -> Iterator[CascadeStep]:
-        """Answer all ``requests``, ``batch`` of them at a time; their steps come as they are made, mixed."""
+        """Answer all ``requests``, ``batch`` of them at a time; their steps come as they are made, mixed.
+
+        Raises the error of the first that fails.
+        """
         decoding, waiting = self.decoding(), iter(requests)
         try:
             while True:
@@ -178,7 +185,10 @@ class Cascade:
                     decoding.add(request)
                 if not decoding.active:
                     return
-                yield from decoding.step()
+                for step in decoding.step():
+                    if step.error is not None:
+                        raise step.error
+                    yield step
         finally:
             decoding.close()
 
@@ -248,8 +258,8 @@ class CascadeDecoding:
         """Requests not finished."""
         return len(self._rows)
 
-    def add(self, request: CascadeRequest) -> int:
-        """Take in a request; its number.
+    def add(self, request: CascadeRequest, read: KeyValueCache | None = None) -> int:
+        """Take in a request; its number. ``read`` has read the beginning of its prompt, fewer tokens than all.
 
         Raises ``InputError`` for a prompt that is empty, has unknown ids or leaves no room, and for a budget outside
         0 to 1.
@@ -279,15 +289,22 @@ class CascadeDecoding:
             rule=self._rule(budget),
             ids=prompt,
             text=bytearray(b"".join(map(self._cascade.tokenizer.token_bytes, prompt))),
-            unread=list(prompt),
+            unread=prompt[read.length if read is not None else 0 :],
             left=room,
             generator=torch.Generator().manual_seed(request.sampling.seed),
             suppressed=torch.tensor(sorted({*request.sampling.suppress_ids, call_id})),
         )
-        self._cache.add()
+        if read is None:
+            self._cache.add()
+        else:
+            self._cache.adopt(read.keys[:, 0, : read.length], read.values[:, 0, : read.length])
         self._rows.append(row)
         self._added += 1
         return row.number
+
+    def summary(self, request: int) -> CascadeSummary:
+        """The numbers of an unfinished request; they go on counting until it is finished or dropped."""
+        return next(row.summary for row in self._rows if row.number == request)
 
     def cancel(self, request: int) -> None:
         """Drop a request; no effect if it is finished."""
@@ -309,14 +326,36 @@ class CascadeDecoding:
         free = [row for row in self._rows if not row.waiting]
         if not free:
             return steps or self._collect(_PATIENCE_SECONDS)
-        decisions = self._decide(free, began)
-        calling = [decision for decision in decisions if self._calls(decision)]
+        decisions, failed = self._decided(free, began)
+        steps += failed
+        calling = []
         for decision in decisions:
-            if decision not in calling:
-                steps.append(self._speak(decision, "none", decision.seconds))
+            try:
+                if self._calls(decision):
+                    calling.append(decision)
+                else:
+                    steps.append(self._speak(decision, "none", decision.seconds))
+            except Exception as error:
+                steps.append(self._fail(decision.row, error))
         if calling:
             steps += self._ask(calling)
         return steps
+
+    def _decided(self, rows: Sequence[_Row], began: float) -> tuple[list[_Decision], list[CascadeStep]]:
+        """Decisions of ``rows`` together; if that fails, of each alone: one must not take the others with it."""
+        try:
+            return self._decide(rows, began), []
+        except Exception as error:
+            if len(rows) == 1:
+                return [], [self._fail(rows[0], error)]
+        decisions, failed = [], []
+        for row in rows:
+            # Of several passes, some may have gone well: back to what the row has certainly read.
+            self._cache.truncate(self._rows.index(row), len(row.ids) - len(row.unread))
+            found, failure = self._decided([row], began)
+            decisions += found
+            failed += failure
+        return decisions, failed
 
     def _rule(self, budget: float) -> CallRule:
         cascade = self._cascade
@@ -397,16 +436,28 @@ class CascadeDecoding:
             question = self._asked.pop(future)
             for decision in question.decisions:
                 decision.row.waiting = False
-            steps += self._answer(question, future.result())
+            try:
+                replies = future.result()
+            except Exception as error:  # a helper without guard
+                steps += [self._fail(decision.row, error) for decision in self._present(question)]
+            else:
+                steps += self._answer(question, replies)
         return steps
 
     def _answer(self, question: _Question, replies: Sequence[Reply | HelperError]) -> list[CascadeStep]:
         waited = time.perf_counter() - question.asked
-        return [
-            self._receive(decision, reply, waited)
-            for decision, reply in zip(question.decisions, replies, strict=True)
-            if decision.row in self._rows  # it may have been cancelled meanwhile
-        ]
+        told = dict(zip(question.decisions, replies, strict=True))
+        steps = []
+        for decision in self._present(question):
+            try:
+                steps.append(self._receive(decision, told[decision], waited))
+            except Exception as error:
+                steps.append(self._fail(decision.row, error))
+        return steps
+
+    def _present(self, question: _Question) -> list[_Decision]:
+        """Those who asked, without the ones that were cancelled meanwhile."""
+        return [decision for decision in question.decisions if decision.row in self._rows]
 
     def _receive(self, decision: _Decision, reply: Reply | HelperError, waited: float) -> CascadeStep:
         row, tokenizer = decision.row, self._cascade.tokenizer
@@ -416,34 +467,37 @@ class CascadeDecoding:
             row.summary.helper_model_tokens += reply.tokens
             if not reply.text.strip():
                 row.summary.empty_calls += 1
-                return self._speak(decision, "empty", seconds)
+                return self._speak(decision, "empty", seconds, waited)
             fault: object = reply_fault(reply.text, self._cascade.config.max_unit_tokens)
         else:
             fault = reply
         if fault is not None or not isinstance(reply, Reply):
             logger.info("the helper's reply is of no use, the small model goes on alone: %s", fault)
             row.summary.failed_calls += 1
-            return self._speak(decision, "failed", seconds)
+            return self._speak(decision, "failed", seconds, waited)
         ids = reply_ids(tokenizer, row.ids, reply.text)[: row.left]
         row.summary.helper_tokens += len(ids)
-        first = self._token(decision, ids[0], "helper", "answered", seconds)
-        rest = [CascadeToken(id, "helper", decision.call_probability, 0.0, None, "answered") for id in ids[1:]]
+        first = self._token(decision, ids[0], "helper", "answered", seconds, waited)
+        rest = [CascadeToken(id, "helper", decision.call_probability, 0.0, 0.0, None, "answered") for id in ids[1:]]
         return self._emit(row, (first, *rest))
 
-    def _speak(self, decision: _Decision, call: Outcome, seconds: float) -> CascadeStep:
+    def _speak(self, decision: _Decision, call: Outcome, seconds: float, waited: float = 0.0) -> CascadeStep:
         """The small model's own token."""
         row = decision.row
         id = choose(decision.log_probabilities, row.sampling, row.generator)
         row.summary.small_tokens += 1
-        return self._emit(row, (self._token(decision, id, "small", call, seconds),))
+        return self._emit(row, (self._token(decision, id, "small", call, seconds, waited),))
 
-    def _token(self, decision: _Decision, id: int, author: Author, call: Outcome, seconds: float) -> CascadeToken:
+    def _token(
+        self, decision: _Decision, id: int, author: Author, call: Outcome, seconds: float, waited: float
+    ) -> CascadeToken:
         best = decision.log_probabilities.topk(min(decision.row.alternatives, len(decision.log_probabilities)))
         return CascadeToken(
             id=id,
             author=author,
             call_probability=decision.call_probability,
             seconds=seconds,
+            helper_seconds=waited,
             logprob=decision.log_probabilities[id].item(),
             call=call,
             alternatives=tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True)),
@@ -466,6 +520,11 @@ class CascadeDecoding:
             return CascadeStep(row.number, tokens)
         self._drop(row)
         return CascadeStep(row.number, tokens, finish, replace(row.summary))
+
+    def _fail(self, row: _Row, error: Exception) -> CascadeStep:
+        logger.error("a request had to be dropped", exc_info=error)
+        self._drop(row)
+        return CascadeStep(row.number, (), error=error)
 
     def _drop(self, row: _Row) -> None:
         place = self._rows.index(row)

@@ -20,7 +20,13 @@ SMALL = [
     "trainer.max_steps=40",
     "trainer.validate_every_steps=20",
     "assess.questions.max_questions=20",
+    "delegation.max_steps=20",
+    "calibrate.max_tokens=8000",
+    "facts.max_tokens=8000",
+    "facts.biographies=4",
+    "facts.biography_tokens=32",
 ]
+LINE = ["prepare", "label", "pretrain", "delegate", "calibrate", "cascade", "assess", "bundle", "smoke"]
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +41,9 @@ def test_raw_text_becomes_a_served_registered_model(first_run: subprocess.Comple
         "parameters",
         "tokens trained on",
         "loss",
+        "factual tokens",
+        "learnt to ask for",
+        "facts right",
         "bits per byte",
         "lacewing version 1, champion",
         "where to look",
@@ -49,7 +58,7 @@ def test_a_second_run_skips_every_stage_with_its_reason(
     again = place.run("pipeline", *SMALL)
     assert again.returncode == 0, again.stderr
     skipped = [line.split()[0] for line in again.stderr.splitlines() if " skipped: same key, files intact" in line]
-    assert skipped == ["prepare", "pretrain", "assess", "bundle", "smoke"]
+    assert skipped == LINE
     assert "it is the champion already" in again.stdout
 
 
@@ -144,6 +153,15 @@ def test_the_champion_answers_openai_requests(server: str) -> None:
         events = [line.removeprefix("data: ") for line in stream.iter_lines() if line]
     assert events[-1] == "[DONE]"
     assert "".join(json.loads(event)["choices"][0]["text"] for event in events[:-1]) == plain["choices"][0]["text"]
+
+
+def test_the_champion_asks_its_helper_unless_it_is_told_not_to(server: str) -> None:
+    body = {"model": "champion", "prompt": "The", "max_tokens": 24, "temperature": 0}
+    asked = httpx.post(f"{server}/v1/completions", json={**body, "call_budget": 0.5}, timeout=60).json()
+    alone = httpx.post(f"{server}/v1/completions", json={**body, "call_budget": 0}, timeout=60).json()
+    assert "<CALL>" not in asked["choices"][0]["text"] + alone["choices"][0]["text"]
+    assert 0 < asked["usage"]["completion_tokens_details"]["calls"] <= 12
+    assert alone["usage"]["completion_tokens_details"]["calls"] == 0
 
 
 def test_a_taken_port_is_named(place: Place, server: str) -> None:

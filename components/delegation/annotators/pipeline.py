@@ -4,7 +4,6 @@ Components that no rule set needs are left out, texts over 100,000 characters ar
 remembers of the words it has seen is forgotten after every batch, so that memory stays flat over any corpus.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from components.core.errors import InputError
-from components.core.identity import digest_file, digest_json
+from components.core.identity import digest_json
 from components.delegation.annotators import schemes
 from components.delegation.annotators.base import Annotation
 from components.delegation.annotators.chunks import chunks
 from components.delegation.annotators.rules import COLUMNS, Parse, ParseRules, Symbols, marks
+from components.delegation.fingerprint import folder_digest
 
 _PROBE = "Ada Lovelace was born in London in 1815."
 _BATCH_CHARACTERS = 200_000  # some 45,000 words: what the parser's state of one batch may take, about 100 MB
@@ -64,7 +64,7 @@ class Pipeline:
         self.record = PipelineRecord(
             spacy.__version__,
             f"{meta['lang']}_{meta['name']} {meta['version']}",
-            _digest(Path(self.nlp.path)) if self.nlp.path else digest_json(self.nlp.config.to_str()),
+            folder_digest(Path(self.nlp.path)) if self.nlp.path else digest_json(self.nlp.config.to_str()),
             self.nlp.lang,
         )
 
@@ -202,12 +202,3 @@ def _load(name: str) -> Any:
             f"the spaCy pipeline {name!r} cannot be loaded: {error}. Give an installed package or the folder of a "
             f"trained pipeline that fits spaCy {spacy.__version__}"
         ) from error
-
-
-def _digest(folder: Path) -> str:
-    """Over names and contents of all files: a pipeline trained anew under the same name and version is another."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(f"{path.relative_to(folder).as_posix()} {digest_file(path)}\n".encode())
-    return digest.hexdigest()
