@@ -62,7 +62,7 @@ _PLAIN_NUMBERS = ("bits/byte non-facts", "AUROC wrong facts")
 def stage(run: Run, cfg: BootstrapConfig, *cascades: Artifact) -> Artifact:
     """One table and one figure over the cascades of several methods and seeds.
 
-    Writes ``report.md``, ``comparison.json``, ``curve.png``, ``curve.svg``. Metrics: ``<method>.<figure>``, means over the
+    Writes ``report.md``, ``comparison.json``, ``curve.png`` and ``.svg``. Metrics: ``<method>.<figure>``, means over the
     seeds. Raises ``ArtifactError`` if the cascades do not share their budget.
     """
     groups = _groups([CascadeFindings.model_validate_json(each.path(FINDINGS).read_bytes()) for each in cascades])
@@ -94,7 +94,7 @@ def stage(run: Run, cfg: BootstrapConfig, *cascades: Artifact) -> Artifact:
 
 
 def seed_interval(values: Sequence[float], confidence: float) -> Interval:
-    """Mean over seeds with Student's t interval; its ends are NaN for a single seed, which says nothing of the others."""
+    """Mean over seeds with Student's t interval; its ends are NaN for a single seed."""
     figures: Float[np.ndarray, " seeds"] = np.array(values, dtype=np.float64)
     mean = float(figures.mean())
     if len(figures) < 2:
@@ -126,10 +126,11 @@ def _report(
         "\n\n".join(
             [
                 "# Ways of choosing what to ask",
-                f"Facts right on held-out text at a call budget of **{some[0].budget:.0%}**, the called tokens filled in, beside "
-                f"the bound (calls placed exactly where a fact would be wrong). Means over seeds {', '.join(map(str, seeds))} "
-                f"± half of the {confidence:.0%} t interval. Methods that were never taught to call ask where they doubt "
-                "(entropy). Written facts are those of biographies the model writes, each looked up in the fact table.",
+                f"Facts right on held-out text at a call budget of **{some[0].budget:.0%}**, the called tokens filled in, "
+                "beside the bound (calls placed exactly where a fact would be wrong). Means over seeds "
+                f"{', '.join(map(str, seeds))} ± half of the {confidence:.0%} t interval. Methods that were never taught "
+                "to call ask where they doubt (entropy). Written facts are those of biographies that the model writes, "
+                "each looked up in the fact table.",
                 f"![Facts right over the call budget by method, and calls wasted on non-facts]({CURVE_PNG})",
                 table(["chosen by", *COLUMNS], rows),
             ]

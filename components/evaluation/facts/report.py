@@ -3,6 +3,7 @@
 import base64
 import html
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -169,7 +170,7 @@ def _coloured(text: Text) -> str:
         {0, len(text.text), *(at for span in text.authors for at in span[:2]), *(at for span in false for at in span)}
     )
     pieces = []
-    for start, end in zip(borders, borders[1:], strict=False):
+    for start, end in pairwise(borders):
         author = next((author for first, last, author in text.authors if first <= start < last), "small")
         piece = html.escape(" ".join(text.text[start:end].split("\n")), quote=False)
         if any(first <= start and end <= last for first, last in false):

@@ -205,7 +205,8 @@ def _written(
         return None, None, []
     names = subjects(data.folder / FACT_TABLE, cfg.facts.biographies)
     settings = cfg.cascade.model_copy(update={"call_score": score})
-    cascade = Cascade(model, data.tokenizer, data.helper, calibration, settings)
+    # One rule for all texts: methods compare at equal calls, however long their texts turn out.
+    cascade = Cascade(model, data.tokenizer, data.helper, calibration, settings, shared_rule=True)
     length = cfg.facts.biography_tokens
     half = (begin + end) / 2
     with progress(run, "writing biographies alone", begin, half) as report:
