@@ -62,8 +62,8 @@ _PLAIN_NUMBERS = ("bits/byte non-facts", "AUROC wrong facts")
 def stage(run: Run, cfg: BootstrapConfig, *cascades: Artifact) -> Artifact:
     """One table and one figure over the cascades of several methods and seeds.
 
-    Writes ``report.md``, ``comparison.json``, ``curve.png`` and ``.svg``. Metrics: ``<method>.<figure>``, means over the
-    seeds. Raises ``ArtifactError`` if the cascades do not share their budget.
+    Writes ``report.md``, ``comparison.json``, ``curve.png`` and ``.svg``. Metrics: ``<method>.<figure>``, means over
+    the seeds. Raises ``ArtifactError`` if the cascades do not share their budget.
     """
     groups = _groups([CascadeFindings.model_validate_json(each.path(FINDINGS).read_bytes()) for each in cascades])
     summary = {
@@ -126,10 +126,10 @@ def _report(
         "\n\n".join(
             [
                 "# Ways of choosing what to ask",
-                f"Facts right on held-out text at a call budget of **{some[0].budget:.0%}**, the called tokens filled in, "
-                "beside the bound (calls placed exactly where a fact would be wrong). Means over seeds "
-                f"{', '.join(map(str, seeds))} ± half of the {confidence:.0%} t interval. Methods that were never taught "
-                "to call ask where they doubt (entropy). Written facts are those of biographies that the model writes, "
+                f"Facts right on held-out text at a call budget of **{some[0].budget:.0%}**, the called tokens filled "
+                "in, beside the bound (calls placed exactly where a fact would be wrong). Means over seeds "
+                f"{', '.join(map(str, seeds))} ± half of the {confidence:.0%} t interval. Methods that were never "
+                "taught to call ask where they doubt (entropy). Written facts are those of biographies that the model writes, "
                 "each looked up in the fact table.",
                 f"![Facts right over the call budget by method, and calls wasted on non-facts]({CURVE_PNG})",
                 table(["chosen by", *COLUMNS], rows),
