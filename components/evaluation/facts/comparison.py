@@ -129,8 +129,8 @@ def _report(
                 f"Facts right on held-out text at a call budget of **{some[0].budget:.0%}**, the called tokens filled "
                 "in, beside the bound (calls placed exactly where a fact would be wrong). Means over seeds "
                 f"{', '.join(map(str, seeds))} ± half of the {confidence:.0%} t interval. Methods that were never "
-                "taught to call ask where they doubt (entropy). Written facts are those of biographies that the model writes, "
-                "each looked up in the fact table.",
+                "taught to call ask where they doubt (entropy). Written facts are those of biographies that the model "
+                "writes, each looked up in the fact table.",
                 f"![Facts right over the call budget by method, and calls wasted on non-facts]({CURVE_PNG})",
                 table(["chosen by", *COLUMNS], rows),
             ]
