@@ -15,10 +15,15 @@ FINDINGS = "facts.json"
 REPORT = "report.md"
 CURVE_PNG = "curve.png"
 CURVE_SVG = "curve.svg"
+TEXTS = "texts.html"
 
 _TEXTS_SHOWN = 3
 # Colours for who wrote what: readable on white and on the dark page of Prefect.
 _MARKS = {"given": "color:#8a8f98", "small": "", "helper": "background:#f6c24455;border-bottom:2px solid #d9822b"}
+_KEY = (
+    f'<span style="{_MARKS["given"]}">given</span>, written by the small model, '
+    f'<span style="{_MARKS["helper"]}">by the helper</span>; a false statement is <s>struck through</s>.'
+)
 
 
 class Text(Protocol):
@@ -156,11 +161,17 @@ def _texts(texts: Sequence[Text]) -> str:
     if not texts:
         return ""
     shown = [f"> {_coloured(text)}" for text in texts[:_TEXTS_SHOWN]]
-    key = (
-        f'<span style="{_MARKS["given"]}">given</span>, written by the small model, '
-        f'<span style="{_MARKS["helper"]}">by the helper</span>; a false statement is <s>struck through</s>.'
+    return "\n\n".join(["## Who wrote what", _KEY, *shown])
+
+
+def texts_page(texts: Sequence[Text]) -> str:
+    """All texts on a page of their own, coloured: for viewers that show HTML but strip colours from markdown."""
+    paragraphs = "\n".join(f"<p>{_coloured(text)}</p>" for text in texts)
+    style = "font:15px/1.7 system-ui,sans-serif;max-width:48em;margin:2em auto;padding:0 1em;color:#2b2f36"
+    return (
+        f'<!doctype html>\n<meta charset="utf-8">\n<title>Who wrote what</title>\n<body style="{style}">\n'
+        f"<h1>Who wrote what</h1>\n<p>{_KEY}</p>\n{paragraphs}\n</body>\n"
     )
-    return "\n\n".join(["## Who wrote what", key, *shown])
 
 
 def _coloured(text: Text) -> str:

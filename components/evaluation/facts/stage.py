@@ -39,7 +39,7 @@ from components.evaluation.facts.findings import (
 from components.evaluation.facts.generated import Biography, fact_scores, subjects, write_biographies
 from components.evaluation.facts.handover import ask_helper
 from components.evaluation.facts.predictions import Predictions, predict
-from components.evaluation.facts.report import CURVE_PNG, CURVE_SVG, FINDINGS, REPORT, cascade_report
+from components.evaluation.facts.report import CURVE_PNG, CURVE_SVG, FINDINGS, REPORT, TEXTS, cascade_report, texts_page
 from components.evaluation.facts.subsets import bits_per_byte
 from components.evaluation.heldout import chosen, held_out
 from components.evaluation.progress import progress
@@ -81,7 +81,8 @@ def stage(
 ) -> Artifact:
     """Measure the model in ``delegated`` with the helper of ``cfg.cascade``, beside the ``plain`` model if given.
 
-    Writes ``facts.json``, ``report.md``, ``curve.png``, ``curve.svg`` and, on the closed world, ``biographies.jsonl``.
+    Writes ``facts.json``, ``report.md``, ``curve.png``, ``curve.svg``; on the closed world ``biographies.jsonl`` and
+    ``texts.html``.
     Raises ``ServiceError`` if the helper cannot be reached at the start.
     """
     data = _opened(run, cfg, prepared, labels)
@@ -117,6 +118,7 @@ def stage(
     if texts:
         lines = (json.dumps(text.model_dump(), ensure_ascii=False) + "\n" for text in texts)
         write_text(run.folder / BIOGRAPHIES, "".join(lines))
+        write_text(run.folder / TEXTS, texts_page(texts))
     draw_budget_curve(_lines(findings), findings.budget, [run.folder / CURVE_PNG, run.folder / CURVE_SVG])
     write_text(run.folder / REPORT, cascade_report(findings, texts, CURVE_PNG))
     metrics = _metrics(findings)
