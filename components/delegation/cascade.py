@@ -343,15 +343,17 @@ class CascadeDecoding:
 
     def _decided(self, rows: Sequence[_Row], began: float) -> tuple[list[_Decision], list[CascadeStep]]:
         """Decisions of ``rows`` together; if that fails, of each alone: one must not take the others with it."""
+        unread = [row.unread for row in rows]
         try:
             return self._decide(rows, began), []
         except Exception as error:
             if len(rows) == 1:
                 return [], [self._fail(rows[0], error)]
         decisions, failed = [], []
-        for row in rows:
-            # Of several passes, some may have gone well: back to what the row has certainly read.
-            self._cache.truncate(self._rows.index(row), len(row.ids) - len(row.unread))
+        for row, ids in zip(rows, unread, strict=True):
+            # Back to where it was: some of the passes, or all of them, may have gone well.
+            row.unread = ids
+            self._cache.truncate(self._rows.index(row), len(row.ids) - len(ids))
             found, failure = self._decided([row], began)
             decisions += found
             failed += failure
@@ -522,7 +524,6 @@ class CascadeDecoding:
         return CascadeStep(row.number, tokens, finish, replace(row.summary))
 
     def _fail(self, row: _Row, error: Exception) -> CascadeStep:
-        logger.error("a request had to be dropped", exc_info=error)
         self._drop(row)
         return CascadeStep(row.number, (), error=error)
 

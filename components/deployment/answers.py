@@ -17,10 +17,11 @@ from components.deployment import refusals
 from components.deployment.decoding import Piece, Request
 from components.deployment.engine import Engine
 from components.deployment.metrics import Metrics
-from components.deployment.protocol import ErrorBody, Usage
+from components.deployment.protocol import CompletionTokensDetails, ErrorBody, Usage
 from components.deployment.shapes import Shape
 
 CLIENT_CLOSED_REQUEST = 499
+_COUNTED = tuple(CompletionTokensDetails.model_fields)  # of the same name in a cascade's summary
 
 
 class Answer:
@@ -40,6 +41,7 @@ class Answer:
         self._generations = engine.submit(
             [(request, partial(deliver, index)) for index, request in enumerate(requests)]
         )
+        self._cascade = engine.helper is not None
         self._closed = False
 
     @property
@@ -48,6 +50,13 @@ class Answer:
         return Usage.of(
             sum(generation.prompt_tokens for generation in self._generations),
             sum(generation.generated_tokens for generation in self._generations),
+            self._details() if self._cascade else None,
+        )
+
+    def _details(self) -> CompletionTokensDetails:
+        summaries = [generation.summary for generation in self._generations]
+        return CompletionTokensDetails(
+            **{name: sum(getattr(summary, name) for summary in summaries) for name in _COUNTED}
         )
 
     async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
@@ -74,17 +83,18 @@ class Answer:
                 "".join(piece.text for piece in pieces),
                 tuple(token for piece in pieces for token in piece.tokens),
                 pieces[-1].finish,
+                pieces[-1].degraded,
             )
             for pieces in parts
         ]
 
     def close(self) -> None:
-        """Withdraw what is not finished, and count the tokens."""
+        """Withdraw what is not finished, and count the tokens and calls."""
         if not self._closed:
             self._closed = True
             for generation in self._generations:
                 generation.cancel()
-            self._metrics.count_tokens(self._generations)
+            self._metrics.count(self._generations)
 
 
 class EventStream(StreamingResponse):

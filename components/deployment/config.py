@@ -41,7 +41,7 @@ class ServeConfig(BaseModel):
     port: int = Field(8000, ge=0, le=65535)
     """TCP port; 0 lets the operating system choose a free one."""
     max_concurrent_requests: PositiveInt = 8
-    """Prompts decoded in turns; each holds a key-value cache of its own."""
+    """Prompts decoded together; each holds a key-value cache of its own."""
     max_queued_requests: PositiveInt = 64
     """Prompts that may wait for their turn; beyond them the server answers 503."""
     max_body_bytes: PositiveInt = 4_000_000
@@ -50,12 +50,18 @@ class ServeConfig(BaseModel):
     """CPU threads of the forward pass; 0 leaves the choice to torch (one per core)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to decode: ``auto`` takes the GPU if there is one."""
+    call_budget: float | None = Field(None, ge=0.0, le=1.0)
+    """Share of the small model's decisions that become calls, instead of the bundle's; a request may set its own.
+    0 serves the small model alone and opens no helper."""
+    helper_required: bool = True
+    """Whether the server refuses to start without the helper that its model asks; false answers without it, says so in
+    the answers, and takes it up once it is there."""
     shutdown_seconds: PositiveInt = 5
     """How long requests in flight may go on after the first SIGINT or SIGTERM."""
 
 
 class SmokeConfig(BaseModel):
-    """One question to the real server process, asked plainly and as a stream."""
+    """One question to the real server process, asked plainly, as a stream, and with help where there is a helper."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 

@@ -1,11 +1,11 @@
-"""One prompt being continued: a key-value cache, the text so far, and a ``step`` that does a bounded piece of work.
+"""One request on its way to an answer: from its prompt to the cascade's request, from the cascade's tokens to text.
 
-The same arithmetic as ``components.model.generate``, cut into steps so that many prompts can take turns.
+The cascade (``components.delegation.cascade``) decodes all requests together. Here is what each has of its own: the
+characters that tokens complete, stop strings, what is held back, and the scores of an echoed prompt.
 """
 
 import secrets
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -13,15 +13,21 @@ from torch import Tensor
 
 from components.core.errors import InputError
 from components.data.tokenizer import TextTokenizer
+from components.delegation.cascade import (
+    Author,
+    CascadeRequest,
+    CascadeStep,
+    CascadeSummary,
+    CascadeToken,
+    FinishReason,
+)
 from components.deployment.text_stream import Detokenizer, StopMatcher
-from components.model.generate import Sampling, choose
+from components.model.generate import Sampling
 from components.model.transformer import KeyValueCache, Transformer
 
-# A long prompt is read in pieces of this many tokens, so that others are not kept waiting for all of it, and so that
-# scoring it (``echo`` with ``logprobs``) never holds more rows of the vocabulary than this.
+# A prompt that is scored (``echo`` with ``logprobs``) is read in pieces of this many tokens, so that others are not
+# kept waiting for all of it, and so that it never holds more rows of the vocabulary than this.
 PREFILL_TOKENS = 256
-
-FinishReason = Literal["stop", "length"]
 
 
 class ContextLengthError(InputError):
@@ -41,13 +47,30 @@ class Request:
     top_p: float = 1.0
     """Sample among the likeliest tokens that hold this share of the probability."""
     seed: int | None = None
-    """Same seed, same prompt, same model: same text. ``None`` draws a seed."""
+    """Same seed, same prompt, same model: same text, but for roundings that may differ with who is decoded along with
+    it. ``None`` draws a seed."""
     stops: tuple[str, ...] = ()
     """Texts that end the answer; they are not part of it."""
     logprobs: int | None = None
     """Return each token's log-probability with this many alternatives; ``None``: no tokens, text only."""
     echo: bool = False
     """Return the prompt in front of the answer."""
+    call_budget: float | None = None
+    """Share of the decisions that may become calls; ``None``: as the server has it."""
+    max_calls: int | None = None
+    """A further limit to the calls."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a token of an answer comes from."""
+
+    author: Author
+    """Who wrote it."""
+    call_probability: float
+    """P(CALL) at the decision that it comes from."""
+    seconds: float
+    """What that decision took, the helper's answer included; 0 for the further tokens of a reply."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +79,13 @@ class ScoredToken:
 
     id: int
     logprob: float | None
-    """``None`` for the first token of a prompt, which nothing precedes."""
+    """``None`` for the first token of a prompt, which nothing precedes, and within a helper's reply."""
     alternatives: tuple[tuple[int, float], ...]
     """Likeliest tokens at this place, best first."""
     offset: int
     """Characters of the returned text before this token."""
+    origin: Origin | None = None
+    """``None`` for tokens of a prompt."""
 
 
 @dataclass(frozen=True)
@@ -70,58 +95,55 @@ class Piece:
     text: str
     tokens: tuple[ScoredToken, ...] = ()
     finish: FinishReason | None = None
+    degraded: bool = False
+    """With ``finish``: whether help that was asked for could not be had."""
 
 
 class Decoding:
-    """State of one request between its steps."""
+    """What one request has of its own while the cascade answers it."""
 
     def __init__(self, model: Transformer, tokenizer: TextTokenizer, request: Request) -> None:
-        """Raises ``InputError`` if the prompt is empty, has ids outside the vocabulary or fills the context."""
+        """Raises ``InputError`` if the prompt is empty, has ids that cannot be read or fills the context."""
         self.request = request
-        self.generated = 0
+        self.summary = CascadeSummary()
+        """The cascade's numbers, as far as it has come."""
+        self.handover_seconds: list[float] = []
+        """How long each call took."""
         self._model, self._tokenizer = model, tokenizer
-        room = _room(request.prompt, model)
+        room = _room(request.prompt, model, tokenizer.call_id)
         self._sampling = Sampling(
             temperature=request.temperature,
             top_p=request.top_p,
             seed=request.seed if request.seed is not None else secrets.randbits(63),
             max_tokens=room if request.max_tokens is None else min(request.max_tokens, room),
             stop_ids=frozenset({tokenizer.end_of_text_id, tokenizer.im_end_id}),
-            suppress_ids=frozenset({tokenizer.call_id}),  # alone, the model has nobody to call
+            suppress_ids=frozenset({tokenizer.call_id}),
         )
-        self._suppressed = torch.tensor(sorted(self._sampling.suppress_ids), device=model.output_weight.device)
-        self._generator = torch.Generator().manual_seed(self._sampling.seed)
         self._detokenizer = Detokenizer()
         self._matcher = StopMatcher(request.stops)
-        self._unread = request.prompt
-        self._cache: KeyValueCache | None = None  # made when the first step needs it, not while waiting for a turn
+        self._unsent = ""  # of an echoed prompt
+        self._offsets: list[int] = []
         self._characters = 0  # of the returned text, what is held back included
         self._shown = 0
         self._held: list[ScoredToken] = []
+        self.cache: KeyValueCache | None = None
+        """What has been read of a prompt that is scored."""
 
-    def step(self) -> Piece:
-        """Read up to ``PREFILL_TOKENS`` of the prompt, or write one token. Call until ``Piece.finish`` is set."""
-        text = ""
-        if self._cache is None:
-            self._cache = KeyValueCache.for_model(
-                self._model, capacity=len(self.request.prompt) + self._sampling.max_tokens
-            )
-            text = self._begin()
-        start = self._cache.length
-        ids, self._unread = self._unread[:PREFILL_TOKENS], self._unread[PREFILL_TOKENS:]
-        hidden = self._model(torch.tensor([ids], device=self._suppressed.device), cache=self._cache)[0]
-        if self.generated == 0 and self.request.echo and self.request.logprobs is not None:
-            self._score_prompt(start, hidden)
-        if self._unread:
-            return self._piece(text)
-        return self._write(text, self._log_probabilities(hidden[-1:])[0])
+    @property
+    def generated(self) -> int:
+        """Tokens written, those in a stop string included."""
+        return self.summary.small_tokens + self.summary.helper_tokens
 
-    def _begin(self) -> str:
-        """Take note of the prompt's text, and return it if it is to be echoed.
+    @property
+    def cascade_request(self) -> CascadeRequest:
+        """The same for the cascade."""
+        request = self.request
+        return CascadeRequest(
+            request.prompt, self._sampling, request.call_budget, request.max_calls, request.logprobs or 0
+        )
 
-        Also a prompt that is not echoed passes the detokeniser: it may end inside a character.
-        """
-        self._offsets: list[int] = []
+    def begin(self) -> None:
+        """Take note of the prompt's text: also one that is not echoed may end inside a character."""
         pieces: list[str] = []
         for id in self.request.prompt:
             self._offsets.append(self._characters)
@@ -129,52 +151,72 @@ class Decoding:
             self._characters += len(pieces[-1])
         if not self.request.echo:
             self._characters = 0
-            return ""
+            return
+        self._unsent = "".join(pieces)
+        self._shown = self._characters
         if self.request.logprobs is not None:
             self._held.append(ScoredToken(self.request.prompt[0], None, (), 0))
-        self._shown = self._characters
-        return "".join(pieces)
 
-    def _score_prompt(self, start: int, hidden: Float[Tensor, "seq width"]) -> None:
-        """Hold the prompt's tokens that these hidden states predict: row i is about token ``start + i + 1``."""
-        stop = start + hidden.shape[0] + 1
-        targets = self.request.prompt[start + 1 : stop]
-        if targets:
-            rows = self._log_probabilities(hidden[: len(targets)])
-            self._held += self._scored(rows, targets, self._offsets[start + 1 : stop])
+    @property
+    def to_score(self) -> bool:
+        """Whether part of the prompt waits to be scored. Its last token predicts the answer: the cascade reads it."""
+        read = self.cache.length if self.cache is not None else 0
+        return self.request.echo and self.request.logprobs is not None and read < len(self.request.prompt) - 1
 
-    def _write(self, text: str, log_probabilities: Float[Tensor, "vocab"]) -> Piece:
-        """Choose the next token and turn what it completes into a piece that begins with ``text``."""
-        token = choose(log_probabilities.cpu(), self._sampling, self._generator)
-        self._unread = [token]
-        self.generated += 1
+    @torch.inference_mode()
+    def score(self) -> Piece:
+        """Read and score up to ``PREFILL_TOKENS`` of the prompt."""
+        prompt = self.request.prompt
+        if self.cache is None:  # made when it is needed, not while waiting for a turn
+            self.cache = KeyValueCache.for_model(self._model, capacity=len(prompt) - 1)
+        start = self.cache.length
+        stop = min(start + PREFILL_TOKENS, len(prompt) - 1)
+        ids = torch.tensor([prompt[start:stop]], device=self._model.output_weight.device)
+        logits = self._model.logits(self._model(ids, cache=self.cache))[0].float()
+        logits[:, self._tokenizer.call_id] = float("-inf")
+        # Row i is about token start + i + 1.
+        self._held += self._scored(
+            logits.log_softmax(dim=-1), prompt[start + 1 : stop + 1], self._offsets[start + 1 : stop + 1]
+        )
+        return self._piece("")
+
+    def take(self, step: CascadeStep) -> Piece:
+        """Turn the tokens of one step into what they add to the answer; ``finish`` is set also at a stop string."""
+        shown = ""
+        for token in step.tokens:
+            shown += self._push(token)
+            if self._matcher.stopped:  # tokens that lie in the stop string are not part of the answer
+                return self._piece(shown, "stop")
+        if step.finish is not None:
+            return self._last(shown + self._matcher.finish(), step.finish)
+        return self._piece(shown)
+
+    def _push(self, token: CascadeToken) -> str:
+        """What can be shown now that ``token`` has come."""
+        if token.call != "none" and token.logprob is not None:  # the first token of the call's outcome
+            self.handover_seconds.append(token.helper_seconds)
         if self.request.logprobs is not None:
-            self._held += self._scored(log_probabilities[None], [token], [self._characters])
-        characters = self._detokenizer.push(self._tokenizer.token_bytes(token))
+            origin = Origin(token.author, token.call_probability, token.seconds)
+            self._held.append(ScoredToken(token.id, token.logprob, token.alternatives, self._characters, origin))
+        characters = self._detokenizer.push(self._tokenizer.token_bytes(token.id))
         self._characters += len(characters)
         shown = self._matcher.push(characters)
         self._shown += len(shown)
-        if self._matcher.stopped:  # tokens that lie in the stop string are not part of the answer
-            return self._piece(text + shown, "stop")
-        if token in self._sampling.stop_ids:
-            return self._last(text + shown, "stop")
-        if self.generated == self._sampling.max_tokens:
-            return self._last(text + shown, "length")
-        return self._piece(text + shown)
+        return shown
 
     def _piece(self, text: str, finish: FinishReason | None = None) -> Piece:
         """A piece with the tokens whose text has been shown."""
         shown = sum(token.offset < self._shown for token in self._held)  # offsets never fall
-        tokens, self._held = tuple(self._held[:shown]), self._held[shown:]
-        return Piece(text, tokens, finish)
+        tokens, self._held = self._held[:shown], self._held[shown:]
+        return self._sent(text, tokens, finish)
 
     def _last(self, text: str, finish: FinishReason) -> Piece:
         """The last piece, with everything that was held back."""
-        return Piece(text + self._matcher.finish(), tuple(self._held), finish)
+        return self._sent(text, self._held, finish)
 
-    def _log_probabilities(self, hidden: Float[Tensor, "seq width"]) -> Float[Tensor, "seq vocab"]:
-        logits = self._model.logits(hidden[None])[0].float()
-        return logits.index_fill_(1, self._suppressed, float("-inf")).log_softmax(dim=-1)
+    def _sent(self, text: str, tokens: list[ScoredToken], finish: FinishReason | None) -> Piece:
+        text, self._unsent = self._unsent + text, ""
+        return Piece(text, tuple(tokens), finish, finish is not None and self.summary.degraded)
 
     def _scored(self, rows: Float[Tensor, "seq vocab"], ids: list[int], offsets: list[int]) -> list[ScoredToken]:
         """Tokens ``ids`` under the distributions ``rows``."""
@@ -187,13 +229,15 @@ class Decoding:
         return [ScoredToken(*fields) for fields in zip(ids, chosen, alternatives, offsets, strict=True)]
 
 
-def _room(prompt: list[int], model: Transformer) -> int:
+def _room(prompt: list[int], model: Transformer, call_id: int) -> int:
     """Tokens that can be written after ``prompt``; at least one."""
     context = model.config.context_length
     if not prompt:
         raise InputError("the prompt is empty: give at least one character or one token id")
     if foreign := [id for id in prompt if not 0 <= id < model.vocab_size]:
         raise InputError(f"token id {foreign[0]} is not in the vocabulary: ids go from 0 to {model.vocab_size - 1}")
+    if call_id in prompt:
+        raise InputError(f"token id {call_id} is <CALL>, which the model may say but never reads: leave it out")
     if len(prompt) >= context:
         raise ContextLengthError(
             f"the prompt has {len(prompt)} tokens, but the context of {context} must also hold at least one token of "

@@ -1,24 +1,39 @@
-"""The engine: a loaded bundle and one thread that decodes many requests in turns.
+"""The engine: a loaded bundle and one thread that decodes many requests together.
 
-Every turn of a request is one prefill piece or one token, so that all streams move on together and a long answer does
-not keep a short one waiting. One thread, because on a CPU several would only take the cores from each other.
+In every round each request moves on by a piece of its prompt, one token or one reply, so that all streams move on
+together and a long answer does not keep a short one waiting; one forward pass serves them all. One thread, because on a
+CPU several would only take the cores from each other. The helper is asked beside it: while one request waits for a
+reply, the others go on.
 """
 
 import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from functools import partial
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import torch
 
 from components.core.errors import InputError, LacewingError, ServiceError
-from components.deployment.bundle import load_bundle
+from components.delegation.calibration import LEVELS, Calibration
+from components.delegation.cascade import Cascade, CascadeDecoding, CascadeStep, CascadeSummary
+from components.delegation.config import CascadeConfig
+from components.delegation.helpers.base import Helper
+from components.deployment.bundle import Bundle, load_bundle
 from components.deployment.decoding import Decoding, Piece, Request
+from components.deployment.late_helper import opened_helper
 
 logger = logging.getLogger(__name__)
 
 Deliver = Callable[["Piece | LacewingError"], None]
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# What a plain model is calibrated to: nobody to call, so no threshold.
+_NEVER = Calibration(quantiles=[0.0] * LEVELS, tokens=0, factual=False)
 
 
 class QueueFullError(ServiceError):
@@ -45,6 +60,16 @@ class Generation:
     def generated_tokens(self) -> int:
         return self.decoding.generated
 
+    @property
+    def summary(self) -> CascadeSummary:
+        """Who wrote how much, and what it took."""
+        return self.decoding.summary
+
+    @property
+    def handover_seconds(self) -> list[float]:
+        """How long each call took."""
+        return self.decoding.handover_seconds
+
     def cancel(self) -> None:
         """Give the place free; nothing more is delivered after the turn in progress."""
         self._engine.withdraw(self)
@@ -60,26 +85,40 @@ class Engine:
         max_queued_requests: int = 64,
         threads: int = 0,
         device: str = "auto",
+        call_budget: float | None = None,
+        helper_required: bool = True,
     ) -> None:
-        """Load the bundle in ``folder`` and start the decode thread.
+        """Load the bundle in ``folder``, open its helper and start the decode thread.
+
+        Raises ``ArtifactError`` if the bundle is missing, truncated or altered, and if its helper cannot be opened what
+        is wrong with it.
 
         Arguments:
-            folder: a bundle; ``ArtifactError`` if it is missing, truncated or altered.
-            max_concurrent_requests: prompts decoded in turns.
+            folder: a bundle.
+            max_concurrent_requests: prompts decoded together.
             max_queued_requests: prompts that may wait beyond those.
             threads: CPU threads of the forward pass; 0 leaves it to torch.
             device: ``cpu``, ``cuda``, or ``auto`` for the GPU if there is one.
+            call_budget: share of the decisions that become calls, instead of the bundle's; 0 opens no helper.
+            helper_required: ``False`` answers without a helper that is not there yet, and says so in the answers.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         bundle = load_bundle(folder, device)
         self.manifest, self.model, self.tokenizer = bundle.manifest, bundle.model, bundle.tokenizer
+        self.helper = _helper(bundle, folder, device, call_budget, helper_required)
+        """Whom the model asks; ``None``: nobody, it answers alone."""
+        self._cascade = _cascade(bundle, self.helper, call_budget)
         self.capacity = max_concurrent_requests + max_queued_requests
         self._max_active = max_concurrent_requests
         self._active: list[Generation] = []
         self._waiting: deque[Generation] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        # What follows belongs to the decode thread.
+        self._batch: CascadeDecoding = self._cascade.decoding()
+        self._rows: dict[int, Generation] = {}
+        self._scoring: deque[Generation] = deque()
         self._thread = threading.Thread(target=self._decode, args=(threads,), name="decode", daemon=True)
         self._thread.start()
 
@@ -89,8 +128,13 @@ class Engine:
         return self.model.config.context_length
 
     @property
+    def call_budget(self) -> float:
+        """Share of the decisions that become calls where a request does not say otherwise."""
+        return self._cascade.config.budget if self.helper is not None else 0.0
+
+    @property
     def active(self) -> int:
-        """Requests taking turns."""
+        """Requests being answered."""
         return len(self._active)
 
     @property
@@ -143,6 +187,8 @@ class Engine:
             generation.deliver(ServiceError("the server is shutting down"))
         self._active.clear()
         self._waiting.clear()
+        if self.helper is not None:
+            self.helper.close()
 
     def __enter__(self) -> "Engine":
         return self
@@ -154,30 +200,130 @@ class Engine:
     def _decode(self, threads: int) -> None:
         if threads:
             torch.set_num_threads(threads)  # holds for the thread that calls it
-        while round := self._next_round():
-            for generation in round:
-                if generation in self._active and not self._closed:
-                    self._take_turn(generation)
+        while (admitted := self._next_round()) is not None:
+            self._drop_withdrawn()
+            for generation in admitted:
+                self._guarded(generation, partial(self._begin, generation))
+            if self._scoring:
+                first = self._scoring.popleft()
+                self._guarded(first, partial(self._score, first))
+            for step in self._steps():
+                moved = self._rows[step.request]
+                self._guarded(moved, partial(self._take, moved, step))
+        self._batch.close()
 
-    def _next_round(self) -> list[Generation]:
-        """Wait until there is something to do; admit who waits; return who may take a turn (empty: closed)."""
+    def _next_round(self) -> list[Generation] | None:
+        """Wait until there is something to do; who is admitted in this round (``None``: closed)."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._active or self._waiting)
+            self._changed.wait_for(lambda: self._closed or self._active or self._waiting or self._rows)
             if self._closed:
-                return []
+                return None
+            admitted = []
             while self._waiting and len(self._active) < self._max_active:
-                self._active.append(self._waiting.popleft())
-            return list(self._active)
+                admitted.append(self._waiting.popleft())
+                self._active.append(admitted[-1])
+            return admitted
 
-    def _take_turn(self, generation: Generation) -> None:
-        try:
-            piece = generation.decoding.step()
-        except Exception:  # one request must not take the others with it
-            logger.exception("decoding failed")
-            self.withdraw(generation)
-            generation.deliver(DecodingError("decoding failed; the server's log says why"))
+    def _drop_withdrawn(self) -> None:
+        for number, generation in list(self._rows.items()):
+            if generation not in self._active:
+                self._leave(number)
+        self._scoring = deque(generation for generation in self._scoring if generation in self._active)
+
+    def _begin(self, generation: Generation) -> None:
+        generation.decoding.begin()
+        self._go_on(generation)
+
+    def _score(self, generation: Generation) -> None:
+        self._deliver(generation, generation.decoding.score())
+        self._go_on(generation)
+
+    def _go_on(self, generation: Generation) -> None:
+        """Into the batch, once the prompt is scored as far as was asked for."""
+        decoding = generation.decoding
+        if decoding.to_score:
+            self._scoring.append(generation)
             return
+        number = self._batch.add(decoding.cascade_request, decoding.cache)
+        decoding.cache = None  # copied into the batch
+        decoding.summary = self._batch.summary(number)
+        self._rows[number] = generation
+
+    def _steps(self) -> list[CascadeStep]:
+        """What this round adds to the requests of the batch."""
+        if not self._rows:
+            return []
+        try:
+            return self._batch.step()
+        except Exception as error:  # what hits all of them at once, such as no memory left
+            logger.exception("decoding failed")
+            self._batch = self._cascade.decoding()
+            return [CascadeStep(number, (), error=error) for number in self._rows]
+
+    def _take(self, generation: Generation, step: CascadeStep) -> None:
+        if step.error is not None:
+            raise step.error
+        piece = generation.decoding.take(step)
         if piece.finish is not None:
+            self._leave(step.request)  # a stop string: the cascade would go on
             self.withdraw(generation)
+        self._deliver(generation, piece)
+
+    def _leave(self, number: int) -> None:
+        del self._rows[number]
+        self._batch.cancel(number)
+
+    def _deliver(self, generation: Generation, piece: Piece) -> None:
         if piece.text or piece.tokens or piece.finish is not None:
             generation.deliver(piece)
+
+    def _guarded(self, generation: Generation, work: Callable[[], None]) -> None:
+        """One request must not take the others with it."""
+        try:
+            work()
+        except Exception:
+            logger.exception("decoding failed")
+            for number in [number for number, other in self._rows.items() if other is generation]:
+                self._leave(number)
+            self.withdraw(generation)
+            generation.deliver(DecodingError("decoding failed; the server's log says why"))
+
+
+class _Aside(Executor):
+    """A daemon thread for each question to the helper: at the end of the process nobody waits for one that hangs."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        future: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:  # handed to whoever waits
+                future.set_exception(error)
+
+        threading.Thread(target=work, name="ask", daemon=True).start()
+        return future
+
+
+def _helper(bundle: Bundle, folder: Path, device: str, call_budget: float | None, required: bool) -> Helper | None:
+    """The helper of a cascade's bundle; nobody for a plain model, and where nothing is ever asked."""
+    record = bundle.delegation
+    if record is None:
+        if call_budget:
+            raise InputError(
+                f"call_budget={call_budget:g}, but the bundle in {folder} is a plain model with nobody to call: leave "
+                "call_budget out, or bundle a model that `lacewing delegate` made"
+            )
+        return None
+    if call_budget == 0.0 or record.cascade.helper.kind == "none":
+        return None
+    return opened_helper(record, folder, device, required)
+
+
+def _cascade(bundle: Bundle, helper: Helper | None, call_budget: float | None) -> Cascade:
+    record = bundle.delegation
+    config = record.cascade if record is not None else CascadeConfig(budget=0.0)
+    if call_budget is not None:
+        config = config.model_copy(update={"budget": call_budget})
+    calibration = record.calibration if record is not None else _NEVER
+    return Cascade(bundle.model, bundle.tokenizer, helper, calibration, config, executor=_Aside())

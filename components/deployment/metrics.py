@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from components.deployment.engine import Engine, Generation
 
+_HANDOVER_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
@@ -36,6 +37,28 @@ class Metrics:
         self.generated_tokens = Counter(
             "lacewing_generated_tokens", "Tokens written, those of abandoned answers included.", registry=self.registry
         )
+        self.calls = Counter("lacewing_calls", "Calls to the helper, answered or not.", registry=self.registry)
+        self.failed_calls = Counter(
+            "lacewing_failed_calls", "Calls with an error, a time-out or a reply of no use.", registry=self.registry
+        )
+        self.empty_calls = Counter(
+            "lacewing_empty_calls", "Calls to which the helper had nothing to say.", registry=self.registry
+        )
+        self.decisions = Counter(
+            "lacewing_decisions", "Places where the model chose between a token and a call.", registry=self.registry
+        )
+        self.helper_tokens = Counter(
+            "lacewing_helper_tokens", "Tokens written, of which by the helper.", registry=self.registry
+        )
+        self.handover_seconds = Histogram(
+            "lacewing_handover_seconds",
+            "From a call to what came of it.",
+            buckets=_HANDOVER_SECONDS,
+            registry=self.registry,
+        )
+        self.degraded_answers = Counter(
+            "lacewing_degraded_answers", "Answers for which help could not be had.", registry=self.registry
+        )
         Gauge("lacewing_active_requests", "Prompts being answered.", registry=self.registry).set_function(
             lambda: engine.active
         )
@@ -43,10 +66,20 @@ class Metrics:
             lambda: engine.queued
         )
 
-    def count_tokens(self, generations: list[Generation]) -> None:
-        """Add the tokens of finished or abandoned generations."""
-        self.prompt_tokens.inc(sum(generation.prompt_tokens for generation in generations))
-        self.generated_tokens.inc(sum(generation.generated_tokens for generation in generations))
+    def count(self, generations: list[Generation]) -> None:
+        """Add the tokens and calls of finished or abandoned generations."""
+        for generation in generations:
+            summary = generation.summary
+            self.prompt_tokens.inc(generation.prompt_tokens)
+            self.generated_tokens.inc(generation.generated_tokens)
+            self.decisions.inc(summary.decisions)
+            self.calls.inc(summary.calls)
+            self.failed_calls.inc(summary.failed_calls)
+            self.empty_calls.inc(summary.empty_calls)
+            self.helper_tokens.inc(summary.helper_tokens)
+            self.degraded_answers.inc(summary.degraded)
+            for seconds in list(generation.handover_seconds):
+                self.handover_seconds.observe(seconds)
 
 
 class Measured:

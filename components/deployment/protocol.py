@@ -1,4 +1,4 @@
-"""OpenAI's request and response shapes, as far as this server keeps their promises.
+"""OpenAI's request and response shapes, as far as this server keeps their promises, and what a cascade adds to them.
 
 Requests are strict: a parameter that would be ignored is refused instead, unless its value asks for nothing. ``null``
 means "not given", as clients send it. Shapes: https://platform.openai.com/docs/api-reference/completions and .../chat.
@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 
 Prompt = str | list[int]
 FinishReason = Literal["stop", "length"]
+Author = Literal["small", "helper"]
 
 MAX_LOGPROBS = 20
 MAX_STOPS = 16
@@ -108,6 +109,9 @@ class SamplingRequest(_Request):
     frequency_penalty: Annotated[float, _neutral(0.0, "leave it out")] = 0.0
     logit_bias: Annotated[dict[str, float], _neutral({}, "leave it out")] = {}
     user: str = ""  # accepted and not used: it does not change the answer
+    # Not OpenAI's: how often the model may ask its helper.
+    call_budget: float | None = Field(None, ge=0.0, le=1.0)
+    max_calls: int | None = Field(None, ge=0)
 
     @model_validator(mode="after")
     def _options_need_a_stream(self) -> "SamplingRequest":
@@ -118,6 +122,12 @@ class SamplingRequest(_Request):
     @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def call_limit(self) -> tuple[str, float] | None:
+        """The parameter that asks for calls, with its value; ``None`` if none does."""
+        given = {"call_budget": self.call_budget, "max_calls": self.max_calls}
+        return next(((name, value) for name, value in given.items() if value), None)
 
 
 class CompletionRequest(SamplingRequest):
@@ -190,25 +200,68 @@ class ChatRequest(SamplingRequest):
         ]
 
 
+def _absent(value: object) -> bool:
+    return value is None
+
+
+class CompletionTokensDetails(BaseModel):
+    """Who wrote the answer, and what it took. Small and helper tokens together are the completion tokens."""
+
+    small_tokens: int
+    helper_tokens: int
+    decisions: int
+    """Places where the small model chose between its own token and a call."""
+    calls: int
+    """Calls made, answered or not."""
+    failed_calls: int
+    empty_calls: int
+    """Calls to which the helper had nothing to say."""
+    helper_model_tokens: int
+    """Tokens that the helper itself generated, in its own tokenizer."""
+
+
 class Usage(BaseModel):
     """Tokens read and written; the token that ends an answer counts as written."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    completion_tokens_details: CompletionTokensDetails | None = Field(None, exclude_if=_absent)
+    """Of a cascade only."""
 
     @classmethod
-    def of(cls, prompt: int, completion: int) -> "Usage":
-        return cls(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+    def of(cls, prompt: int, completion: int, details: CompletionTokensDetails | None = None) -> "Usage":
+        return cls(
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            total_tokens=prompt + completion,
+            completion_tokens_details=details,
+        )
+
+
+class CascadeNote(BaseModel):
+    """What a client of a cascade should know about an answer."""
+
+    degraded: bool
+    """Whether help that was asked for could not be had: the small model wrote on alone."""
+    helper: str
+    """Who was there to ask."""
 
 
 class CompletionLogprobs(BaseModel):
-    """Parallel lists, one entry per token of ``text``; the first token of a prompt has no probability (``null``)."""
+    """Parallel lists, one entry per token of ``text``.
+
+    The first token of a prompt has no probability (``null``), nor have the further tokens of a helper's reply: the
+    small model was not asked about them. The last three lists are a cascade's; ``null`` in them is a prompt's token.
+    """
 
     tokens: list[str] = []
     token_logprobs: list[float | None] = []
     top_logprobs: list[dict[str, float] | None] = []
     text_offset: list[int] = []
+    authors: list[Author | None] | None = Field(None, exclude_if=_absent)
+    call_probabilities: list[float | None] | None = Field(None, exclude_if=_absent)
+    seconds: list[float | None] | None = Field(None, exclude_if=_absent)
 
 
 class CompletionChoice(BaseModel):
@@ -227,16 +280,22 @@ class Completion(BaseModel):
     model: str
     choices: list[CompletionChoice]
     usage: Usage | None = None
+    cascade: CascadeNote | None = Field(None, exclude_if=_absent)
+    """Of a cascade only; in a stream on the chunk that ends a choice."""
 
 
 class TokenLogprob(BaseModel):
     token: str
-    logprob: float
+    logprob: float | None
+    """``null`` for the further tokens of a helper's reply: the small model was not asked about them."""
     bytes: list[int]
 
 
 class ChatTokenLogprob(TokenLogprob):
     top_logprobs: list[TokenLogprob]
+    author: Author | None = Field(None, exclude_if=_absent)
+    call_probability: float | None = Field(None, exclude_if=_absent)
+    seconds: float | None = Field(None, exclude_if=_absent)
 
 
 class ChatLogprobs(BaseModel):
@@ -262,6 +321,8 @@ class ChatCompletion(BaseModel):
     model: str
     choices: list[ChatChoice]
     usage: Usage
+    cascade: CascadeNote | None = Field(None, exclude_if=_absent)
+    """Of a cascade only."""
 
 
 class ChatDelta(BaseModel):
@@ -285,6 +346,8 @@ class ChatChunk(BaseModel):
     model: str
     choices: list[ChatChunkChoice]
     usage: Usage | None = None
+    cascade: CascadeNote | None = Field(None, exclude_if=_absent)
+    """Of a cascade only, on the chunk that ends the answer."""
 
 
 class ModelCard(BaseModel):
@@ -294,6 +357,10 @@ class ModelCard(BaseModel):
     owned_by: str
     context_length: int
     parameters: int
+    helper: str | None = Field(None, exclude_if=_absent)
+    """Whom a cascade asks."""
+    call_budget: float | None = Field(None, exclude_if=_absent)
+    """How often it asks where a request does not say otherwise."""
 
 
 class ModelList(BaseModel):

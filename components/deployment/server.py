@@ -1,4 +1,4 @@
-"""The server: OpenAI's completions and chat over HTTP, for one bundle.
+"""The server: OpenAI's completions and chat over HTTP, for one bundle, which may ask a helper.
 
 ``python -m components.deployment.server FOLDER --port 8000`` is its own process; ``create_app`` is the same without
 one. Listens on loopback unless told otherwise. If LACEWING_API_KEY is set, ``/v1/`` asks for it.
@@ -77,6 +77,8 @@ def create_app(engine: Engine, cfg: ServeConfig, api_key: str = "", started: flo
         owned_by="lacewing",
         context_length=engine.context_length,
         parameters=engine.manifest.parameters,
+        helper=_helper_name(engine),
+        call_budget=engine.call_budget if engine.helper is not None else None,
     )
 
     @app.get("/health")
@@ -105,19 +107,19 @@ def create_app(engine: Engine, cfg: ServeConfig, api_key: str = "", started: flo
     @app.post("/v1/completions")
     async def completions(body: CompletionRequest, http: HttpRequest) -> Response:
         """Continue each prompt."""
-        _check_model(body.model, cfg.model)
+        _check(body, cfg.model, engine)
         prompts = await asyncio.to_thread(_encoded, body, engine)
         requests = [
             _request(body, prompt, max_tokens=body.max_tokens, logprobs=body.logprobs, echo=body.echo)
             for prompt in prompts
         ]
-        shape = CompletionShape(cfg.model, engine.tokenizer, body.logprobs is not None)
+        shape = CompletionShape(cfg.model, engine.tokenizer, body.logprobs is not None, _helper_name(engine))
         return await _answer(http, body, requests, shape)
 
     @app.post("/v1/chat/completions")
     async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
         """Write the assistant's next message."""
-        _check_model(body.model, cfg.model)
+        _check(body, cfg.model, engine)
         prompt = await asyncio.to_thread(engine.tokenizer.encode_chat, body.turns)
         request = _request(
             body,
@@ -125,7 +127,8 @@ def create_app(engine: Engine, cfg: ServeConfig, api_key: str = "", started: flo
             max_tokens=body.max_completion_tokens or body.max_tokens,
             logprobs=body.top_logprobs if body.logprobs else None,
         )
-        return await _answer(http, body, [request], ChatShape(cfg.model, engine.tokenizer, body.logprobs))
+        shape = ChatShape(cfg.model, engine.tokenizer, body.logprobs, _helper_name(engine))
+        return await _answer(http, body, [request], shape)
 
     async def _answer(http: HttpRequest, body: SamplingRequest, requests: list[Request], shape: Shape) -> Response:
         answer = Answer(engine, metrics, requests)
@@ -140,6 +143,17 @@ def create_app(engine: Engine, cfg: ServeConfig, api_key: str = "", started: flo
 def _check_model(name: str, served: str) -> None:
     if name not in ("", served):
         raise refusals.UnknownModelError(f"the model {name!r} is not served here; this server has {served!r}")
+
+
+def _check(body: SamplingRequest, served: str, engine: Engine) -> None:
+    """Refuse what is asked of another model, and calls where there is nobody to call."""
+    _check_model(body.model, served)
+    if engine.helper is None and body.call_limit is not None:
+        raise refusals.NobodyToCallError(*body.call_limit)
+
+
+def _helper_name(engine: Engine) -> str | None:
+    return engine.helper.name if engine.helper is not None else None
 
 
 def _encoded(body: CompletionRequest, engine: Engine) -> list[list[int]]:
@@ -161,6 +175,8 @@ def _request(
         stops=tuple(body.stop),
         logprobs=logprobs,
         echo=echo,
+        call_budget=body.call_budget,
+        max_calls=body.max_calls,
     )
 
 
@@ -194,6 +210,8 @@ def serve(folder: Path, cfg: ServeConfig) -> None:
             max_queued_requests=cfg.max_queued_requests,
             threads=cfg.threads,
             device=cfg.device,
+            call_budget=cfg.call_budget,
+            helper_required=cfg.helper_required,
         )
         port = listener.getsockname()[1]
         app = create_app(engine, cfg, api_key, started=Path(folder).stat().st_mtime)

@@ -1,7 +1,8 @@
 """OpenAI's answers, built from the engine's pieces: one class per endpoint."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ from components.data.tokenizer import SPECIAL_TOKENS, TextTokenizer
 from components.deployment.decoding import Piece, ScoredToken
 from components.deployment.protocol import (
     AssistantMessage,
+    CascadeNote,
     ChatChoice,
     ChatChunk,
     ChatChunkChoice,
@@ -45,17 +47,20 @@ class Shape(Protocol):
 class CompletionShape:
     """``/v1/completions``."""
 
-    def __init__(self, model: str, tokenizer: TextTokenizer, logprobs: bool) -> None:
+    def __init__(self, model: str, tokenizer: TextTokenizer, logprobs: bool, helper: str | None) -> None:
+        """``helper``: whom the model asks; ``None`` for a plain model, whose answers are OpenAI's and no more."""
         self._base: dict[str, Any] = {"id": f"cmpl-{uuid4().hex}", "created": int(time.time()), "model": model}
         self._tokenizer = tokenizer
         self._logprobs = logprobs
+        self._helper = helper
 
     def whole(self, pieces: list[Piece], usage: Usage) -> Completion:
         choices = [self._choice(index, piece) for index, piece in enumerate(pieces)]
-        return Completion(**self._base, choices=choices, usage=usage)
+        return Completion(**self._base, choices=choices, usage=usage, cascade=_note(self._helper, pieces))
 
     def chunks(self, index: int, piece: Piece) -> Iterator[Completion]:
-        yield Completion(**self._base, choices=[self._choice(index, piece)])
+        note = _note(self._helper, [piece]) if piece.finish is not None else None
+        yield Completion(**self._base, choices=[self._choice(index, piece)], cascade=note)
 
     def usage_chunk(self, usage: Usage) -> Completion:
         return Completion(**self._base, choices=[], usage=usage)
@@ -64,8 +69,13 @@ class CompletionShape:
         logprobs = self._scores(piece.tokens) if self._logprobs else None
         return CompletionChoice(index=index, text=piece.text, logprobs=logprobs, finish_reason=piece.finish)
 
-    def _scores(self, tokens: Iterable[ScoredToken]) -> CompletionLogprobs:
+    def _scores(self, tokens: Sequence[ScoredToken]) -> CompletionLogprobs:
         lists = CompletionLogprobs()
+        if self._helper is not None:
+            origins = [token.origin for token in tokens]
+            lists.authors = [origin.author if origin else None for origin in origins]
+            lists.call_probabilities = [origin.call_probability if origin else None for origin in origins]
+            lists.seconds = [origin.seconds if origin else None for origin in origins]
         for token in tokens:
             lists.tokens.append(token_text(self._tokenizer, token.id))
             lists.text_offset.append(token.offset)
@@ -82,10 +92,12 @@ class CompletionShape:
 class ChatShape:
     """``/v1/chat/completions``."""
 
-    def __init__(self, model: str, tokenizer: TextTokenizer, logprobs: bool) -> None:
+    def __init__(self, model: str, tokenizer: TextTokenizer, logprobs: bool, helper: str | None) -> None:
+        """``helper``: as for ``CompletionShape``."""
         self._base: dict[str, Any] = {"id": f"chatcmpl-{uuid4().hex}", "created": int(time.time()), "model": model}
         self._tokenizer = tokenizer
         self._logprobs = logprobs
+        self._helper = helper
         self._begun = False
 
     def whole(self, pieces: list[Piece], usage: Usage) -> ChatCompletion:
@@ -93,7 +105,7 @@ class ChatShape:
         assert piece.finish is not None
         message = AssistantMessage(content=piece.text)
         choice = ChatChoice(message=message, logprobs=self._scores(piece.tokens), finish_reason=piece.finish)
-        return ChatCompletion(**self._base, choices=[choice], usage=usage)
+        return ChatCompletion(**self._base, choices=[choice], usage=usage, cascade=_note(self._helper, pieces))
 
     def chunks(self, index: int, piece: Piece) -> Iterator[ChatChunk]:
         if not self._begun:
@@ -103,34 +115,41 @@ class ChatShape:
             scores = self._scores(piece.tokens)
             yield self._chunk(ChatChunkChoice(delta=ChatDelta(content=piece.text), logprobs=scores))
         if piece.finish is not None:
-            yield self._chunk(ChatChunkChoice(delta=ChatDelta(), finish_reason=piece.finish))
+            yield self._chunk(
+                ChatChunkChoice(delta=ChatDelta(), finish_reason=piece.finish), _note(self._helper, [piece])
+            )
 
     def usage_chunk(self, usage: Usage) -> ChatChunk:
         return ChatChunk(**self._base, choices=[], usage=usage)
 
-    def _chunk(self, choice: ChatChunkChoice) -> ChatChunk:
-        return ChatChunk(**self._base, choices=[choice])
+    def _chunk(self, choice: ChatChunkChoice, note: CascadeNote | None = None) -> ChatChunk:
+        return ChatChunk(**self._base, choices=[choice], cascade=note)
 
-    def _scores(self, tokens: Iterable[ScoredToken]) -> ChatLogprobs | None:
+    def _scores(self, tokens: Sequence[ScoredToken]) -> ChatLogprobs | None:
         if not self._logprobs:
             return None
-        return ChatLogprobs(
-            content=[
-                ChatTokenLogprob(
-                    **self._score(token.id, token.logprob).model_dump(),
-                    top_logprobs=[self._score(id, score) for id, score in token.alternatives],
-                )
-                for token in tokens
-                if token.logprob is not None
-            ]
+        return ChatLogprobs(content=[self._scored(token) for token in tokens])
+
+    def _scored(self, token: ScoredToken) -> ChatTokenLogprob:
+        origin = asdict(token.origin) if self._helper is not None and token.origin is not None else {}
+        return ChatTokenLogprob(
+            **self._score(token.id, token.logprob).model_dump(),
+            top_logprobs=[self._score(id, score) for id, score in token.alternatives],
+            **origin,
         )
 
-    def _score(self, id: int, logprob: float) -> TokenLogprob:
+    def _score(self, id: int, logprob: float | None) -> TokenLogprob:
         return TokenLogprob(
             token=token_text(self._tokenizer, id),
-            logprob=_finite(logprob),
+            logprob=None if logprob is None else _finite(logprob),
             bytes=list(self._tokenizer.token_bytes(id)),
         )
+
+
+def _note(helper: str | None, pieces: Sequence[Piece]) -> CascadeNote | None:
+    if helper is None:
+        return None
+    return CascadeNote(degraded=any(piece.degraded for piece in pieces), helper=helper)
 
 
 def token_text(tokenizer: TextTokenizer, id: int) -> str:

@@ -36,6 +36,17 @@ class RaggedCache:
         self._make_room(len(self.lengths), self.keys.shape[2])
         return len(self.lengths) - 1
 
+    @torch.inference_mode()
+    def adopt(
+        self, keys: Float[Tensor, "layers length kv_heads head"], values: Float[Tensor, "layers length kv_heads head"]
+    ) -> int:
+        """A new row that holds what another cache has read of a document: its number, the last."""
+        row, length = self.add(), keys.shape[1]
+        self._make_room(len(self.lengths), length)
+        self.keys[:, row, :length], self.values[:, row, :length] = keys, values
+        self.lengths[row] = length
+        return row
+
     @torch.inference_mode()  # its tensors may have been made in it, and may then be changed nowhere else
     def remove(self, row: int) -> None:
         """Forget a row. The last row takes its number."""

@@ -15,7 +15,7 @@ from components.delegation.config import CallScore, CascadeConfig
 from components.delegation.helpers.base import Call, HelperError, Reply
 from components.delegation.scores import call_probability, call_score
 from components.model.generate import Sampling, generate
-from components.model.transformer import Transformer
+from components.model.transformer import KeyValueCache, Transformer
 from tests.delegation.speakers import SENTENCES, Told, calibration, speaker, start, tokenizer
 
 TOKENS = tokenizer()
@@ -315,3 +315,51 @@ def test_impossible_requests_are_refused(values: dict[str, object], message: str
 def test_a_model_with_another_tokenizer_is_refused() -> None:
     with pytest.raises(InputError, match="do not belong together"):
         Cascade(SMALL, tokenizer(320), None, calibration(), CascadeConfig())
+
+
+def test_a_prompt_that_another_cache_has_read_is_taken_over() -> None:
+    sampling = Sampling(temperature=0, max_tokens=15)
+    decoding = cascade(None).decoding()
+    found: list[list[int]] = [[], []]
+    for prompt, length in zip(PROMPTS[-2:], (len(PROMPTS[-2]) - 1, 3), strict=True):
+        read = KeyValueCache.for_model(SMALL)
+        with torch.inference_mode():
+            SMALL(torch.tensor([prompt[:length]]), cache=read)
+        decoding.add(CascadeRequest(prompt, sampling), read)
+    while decoding.active:
+        for step in decoding.step():
+            found[step.request] += [token.id for token in step.tokens]
+    assert found == [plain(prompt, sampling) for prompt in PROMPTS[-2:]]
+
+
+@pytest.mark.parametrize("where", ["in the forward pass", "after it"])
+def test_a_request_that_fails_leaves_the_others_alone(where: str) -> None:
+    decoding = cascade(Told(" 1987"), budget=0.2).decoding()
+    alone = cascade(Told(" 1987"), budget=0.2).answers(requests())
+    for request in requests():
+        decoding.add(request)
+    steps = [step for _ in range(3) for step in decoding.step()]
+    broken = decoding._rows[2]
+    if where == "after it":
+        broken.suppressed = torch.tensor([TOKENS.vocab_size + 1])
+    else:
+        broken.unread = [TOKENS.vocab_size + 1] * len(broken.unread)
+    while decoding.active:
+        steps += decoding.step()
+    failed = [step.request for step in steps if step.error is not None]
+    assert failed == [broken.number]
+    for number in set(range(len(PROMPTS))) - set(failed):
+        assert [token.id for step in steps if step.request == number for token in step.tokens] == alone[number].ids
+
+
+def test_numbers_can_be_read_while_a_request_is_answered() -> None:
+    decoding = cascade(Told(" 1987"), calibration(0.0, 1e-9), budget=0.5).decoding()
+    number = decoding.add(requests()[0])
+    summary, tokens = decoding.summary(number), []
+    while decoding.active:
+        for step in decoding.step():
+            tokens += list(step.tokens)
+            assert summary.small_tokens + summary.helper_tokens == len(tokens)
+    assert summary == step.summary
+    assert summary.helper_seconds == pytest.approx(sum(token.helper_seconds for token in tokens))
+    assert all(token.helper_seconds <= token.seconds for token in tokens)

@@ -167,6 +167,10 @@ def test_a_batch_with_one_bad_prompt_is_refused_whole(engine: Engine) -> None:
     assert (engine.active, engine.queued) == (0, 0)
 
 
+def _greedy(engine: Engine, text: str, max_tokens: int) -> Request:
+    return Request(engine.tokenizer.encode(text), max_tokens=max_tokens, temperature=0.0)
+
+
 def _endless(engine: Engine) -> Request:
     return Request(engine.tokenizer.encode(PROMPT), temperature=0.0)
 
@@ -217,15 +221,78 @@ def test_closing_tells_those_who_wait(bundle: Artifact) -> None:
 
 
 def test_a_failure_in_one_request_leaves_the_others_alone(bundle: Artifact) -> None:
-    """The failure is real: the cache of one request is made too small behind the engine's back."""
+    """The failure is real: behind the engine's back, a request suppresses a token that does not exist."""
     with Engine(bundle.folder, threads=1) as engine:
-        items: queue.SimpleQueue[Item] = queue.SimpleQueue()
-        (broken,) = engine.submit([(_endless(engine), items.put)])
-        assert isinstance(items.get(timeout=PATIENCE_SECONDS), Piece)
-        cache = broken.decoding._cache
-        assert cache is not None
-        cache.capacity = 0
+        alone = _ask(engine, _greedy(engine, SENTENCES[1], 300))
+        broken_items: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        other_items: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        broken, _ = engine.submit(
+            [(_endless(engine), broken_items.put), (_greedy(engine, SENTENCES[1], 300), other_items.put)]
+        )
+        assert isinstance(broken_items.get(timeout=PATIENCE_SECONDS), Piece)
+        row = next(row for row in engine._batch._rows if row.summary is broken.summary)
+        row.suppressed = torch.tensor([VOCAB_SIZE + 1])
         with pytest.raises(ServiceError, match="decoding failed"):
-            _whole(items)
+            _whole(broken_items)
+        assert _whole(other_items) == alone
         assert _ask(engine, Request([7], max_tokens=3, temperature=0.0)).finish == "length"
         assert engine.running
+        assert (engine.active, engine._batch.active) == (0, 0)
+
+
+def test_when_all_fail_together_the_engine_starts_anew(bundle: Artifact) -> None:
+    """The failure is real: behind the engine's back, the weights become something that is no weights."""
+    with Engine(bundle.folder, threads=1) as engine:
+        items: list[queue.SimpleQueue[Item]] = [queue.SimpleQueue(), queue.SimpleQueue()]
+        engine.submit([(_endless(engine), item.put) for item in items])
+        assert isinstance(items[0].get(timeout=PATIENCE_SECONDS), Piece)
+        weight = engine.model.norm.weight
+        engine.model.norm.weight = torch.nn.Parameter(torch.ones(7))
+        for item in items:
+            with pytest.raises(ServiceError, match="decoding failed"):
+                _whole(item)
+        engine.model.norm.weight = weight
+        assert _ask(engine, Request([7], max_tokens=3, temperature=0.0)).finish == "length"
+
+
+def _together(engine: Engine, requests: list[Request]) -> list[Piece]:
+    items: list[queue.SimpleQueue[Item]] = [queue.SimpleQueue() for _ in requests]
+    engine.submit([(request, item.put) for request, item in zip(requests, items, strict=True)])
+    return [_whole(item) for item in items]
+
+
+def test_many_at_once_are_answered_as_each_alone(engine: Engine) -> None:
+    requests = [
+        Request(
+            engine.tokenizer.encode(text[: 9 * (number % 5 + 1)]),
+            max_tokens=40,
+            temperature=0.0,
+            logprobs=1,
+            echo=number % 3 == 0,
+        )
+        for number, text in enumerate(SENTENCES * 2)
+    ]
+    alone = [_ask(engine, request) for request in requests]
+    for expected, found in zip(alone, _together(engine, requests), strict=True):
+        assert (found.text, found.finish) == (expected.text, expected.finish)
+        assert [token.id for token in found.tokens] == [token.id for token in expected.tokens]
+
+
+def test_many_at_once_are_sampled_from_what_the_model_says_of_each(engine: Engine) -> None:
+    """Which token is drawn may hang on a rounding, so the scores are held against those of the finished text."""
+    requests = [
+        Request(engine.tokenizer.encode(text), max_tokens=30, temperature=1.2, seed=number, logprobs=0)
+        for number, text in enumerate(SENTENCES * 2)
+    ]
+    for request, answer in zip(requests, _together(engine, requests), strict=True):
+        ids = [token.id for token in answer.tokens]
+        whole = Request([*request.prompt, *ids], max_tokens=1, temperature=0.0, logprobs=0, echo=True)
+        scores = _ask(engine, whole).tokens[len(request.prompt) : -1]
+        assert [token.logprob for token in answer.tokens] == pytest.approx(
+            [token.logprob for token in scores], abs=2e-3
+        )
+
+
+def test_call_cannot_be_part_of_a_prompt(engine: Engine) -> None:
+    with pytest.raises(InputError, match="which the model may say but never reads"):
+        engine.submit([(Request([7, engine.tokenizer.call_id]), lambda item: None)])

@@ -167,13 +167,6 @@ def test_the_evaluation_harness_reads_likelihoods_of_token_id_prompts(client: ht
         ]
 
 
-def test_a_masked_token_in_a_scored_prompt_gives_valid_json(client: httpx.Client, engine: Engine) -> None:
-    prompt = [*engine.tokenizer.encode(PROMPT), engine.tokenizer.call_id]
-    scores = _complete(client, prompt=prompt, max_tokens=1, logprobs=1, echo=True)["choices"][0]["logprobs"]
-    assert scores["token_logprobs"][-2] == -9999.0
-    assert scores["tokens"][-2] == "<CALL>"
-
-
 def test_every_token_has_a_name_of_its_own(client: httpx.Client) -> None:
     scores = _complete(client, prompt="東", max_tokens=5, logprobs=20)["choices"][0]["logprobs"]
     assert all(len(top) in (20, 21) for top in scores["top_logprobs"])
@@ -251,6 +244,14 @@ REFUSALS = [
     ({**GOOD, "prompt": [True]}, 400, "prompt", "invalid_value", "must be a text"),
     ({**GOOD, "prompt": [VOCAB_SIZE]}, 400, "prompt", "invalid_value", f"ids go from 0 to {VOCAB_SIZE - 1}"),
     ({**GOOD, "prompt": [-1]}, 400, "prompt", "invalid_value", "token id -1"),
+    ({**GOOD, "prompt": [7, 4]}, 400, "prompt", "invalid_value", "<CALL>, which the model may say but never reads"),
+    ({**GOOD, "call_budget": -0.1}, 400, "call_budget", "invalid_value", "greater than or equal to 0; got -0.1"),
+    ({**GOOD, "call_budget": 1.1}, 400, "call_budget", "invalid_value", "less than or equal to 1; got 1.1"),
+    ({**GOOD, "call_budget": "often"}, 400, "call_budget", "invalid_value", "valid number; got 'often'"),
+    ({**GOOD, "max_calls": -1}, 400, "max_calls", "invalid_value", "greater than or equal to 0; got -1"),
+    ({**GOOD, "max_calls": 1.5}, 400, "max_calls", "invalid_value", "integer"),
+    ({**GOOD, "call_budget": 0.2}, 400, "call_budget", "unsupported_value", "plain model that has nobody to call"),
+    ({**GOOD_CHAT, "max_calls": 3}, 400, "max_calls", "unsupported_value", "only 0 is possible: leave it out; got 3"),
     ({**GOOD, "prompt": ["a"] * 9}, 400, "prompt", "invalid_value", "at most 8"),
     ({"model": "tiny"}, 400, "prompt", "missing_required_parameter", "prompt is required"),
     ({**GOOD, "prompt": None}, 400, "prompt", "missing_required_parameter", "prompt is required"),
