@@ -1,8 +1,9 @@
 """What the server costs and gives, on random weights of a preset's size. ``python -m benchmarks.serving``.
 
-Tokens per second of plain generation, of the server with one client and with four, and the time to the first token.
-The overhead over plain generation is given in wall time and, because a shared machine blurs that, in CPU time per token
-of the whole server process. All are medians of interleaved rounds.
+Tokens per second of plain generation, of the server with one client, with 4 and with 16 (and how many times that of
+one: requests are decoded in one batch), and the time to the first token. The overhead over plain generation is given in
+wall time and, because a shared machine blurs that, in CPU time per token of the whole server process. All are medians
+of interleaved rounds.
 Options: ``--threads 2 --tokens 128 --prompt-tokens 64``.
 """
 
@@ -46,7 +47,7 @@ SHAPES = (
     ModelConfig(name="12m", layers=8, width=384, hidden_width=1024, heads=6, kv_heads=2, context_length=512),
 )
 VOCAB_SIZE = 4096
-CLIENTS = 4
+CLIENTS = (4, 16)
 ROUNDS = 3
 
 
@@ -72,48 +73,49 @@ def main() -> None:
         "parameters",
         "plain tokens/s",
         "1 client tokens/s",
-        f"{CLIENTS} clients tokens/s",
+        *(f"{clients} clients tokens/s" for clients in CLIENTS),
         "overhead, wall",
         "overhead, CPU",
         "first token ms, 1 client",
-        f"{CLIENTS} clients",
+        *(f"{clients} clients" for clients in CLIENTS),
     ):
         table.add_column(column, justify="right")
     for shape in SHAPES:
         table.add_row(
             *_measure(shape, options.threads, [5 + at for at in range(options.prompt_tokens)], options.tokens)
         )
-    Console(width=140).print(table)
+    Console(width=160).print(table)
 
 
 def _measure(shape: ModelConfig, threads: int, prompt: list[int], tokens: int) -> list[str]:
     """One row of the table."""
+    options = ["--name=b", f"--threads={threads}", f"--max-concurrent-requests={CLIENTS[-1]}"]
     with tempfile.TemporaryDirectory() as folder:
         bundle = _bundle(shape, Path(folder))
         model = load_bundle(bundle.folder).model
         with (
-            server(bundle.folder, Path(folder) / "log", 120.0, ["--name=b", f"--threads={threads}"]) as url,
+            server(bundle.folder, Path(folder) / "log", 120.0, options) as url,
             httpx.Client(base_url=url, timeout=120.0, trust_env=False) as client,
         ):
-            _serve(client, prompt, tokens, CLIENTS)  # warm up, and open the connections
+            _serve(client, prompt, tokens, CLIENTS[-1])  # warm up, and open the connections
             rounds = [
                 (
                     _plain(model, prompt, tokens),
                     _serve(client, prompt, tokens, clients=1),
-                    _serve(client, prompt, tokens, clients=CLIENTS),
+                    *(_serve(client, prompt, tokens, clients) for clients in CLIENTS),
                 )
                 for _ in range(ROUNDS)
             ]
-    plain, one, many = (_median(list(column)) for column in zip(*rounds, strict=True))
+    plain, one, *many = (_median(list(column)) for column in zip(*rounds, strict=True))
     return [
         f"{bundle.metrics['parameters'] / 1e6:.1f} M",
         f"{1 / plain.seconds_per_token:.0f}",
         f"{1 / one.seconds_per_token:.0f}",
-        f"{1 / many.seconds_per_token:.0f}",
+        *(f"{1 / cost.seconds_per_token:.0f} ({one.seconds_per_token / cost.seconds_per_token:.1f}x)" for cost in many),
         f"{one.seconds_per_token / plain.seconds_per_token - 1:.0%}",
         f"{one.cpu_seconds_per_token / plain.cpu_seconds_per_token - 1:.0%}",
         f"{1e3 * one.first_token_seconds:.1f}",
-        f"{1e3 * many.first_token_seconds:.1f}",
+        *(f"{1e3 * cost.first_token_seconds:.1f}" for cost in many),
     ]
 
 

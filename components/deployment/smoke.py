@@ -1,4 +1,8 @@
-"""The smoke test: start the real server process on a free port, ask it once plainly and once as a stream, stop it."""
+"""The smoke test: start the real server process on a free port, ask it a question, stop it.
+
+It is asked once plainly and once as a stream, which must agree. A cascade is asked both without its helper, where
+nothing hangs on a third party, and then with it: the usage must add up, and not every call may fail.
+"""
 
 import json
 import os
@@ -9,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -29,11 +34,13 @@ def stage(run: Run, cfg: SmokeConfig, bundle: Artifact, *assessed: Artifact) -> 
 
     Without ``cfg.prompt`` the question is taken from the answers and samples of the ``assessed`` model. Raises
     ``InputError`` if there is none, and ``ServiceError`` with the end of the server's log if it does not start, answer,
-    or agree with itself.
+    or agree with itself, or if its helper fails whenever it is called.
     """
     cfg = cfg if cfg.prompt else cfg.model_copy(update={"prompt": _known_prompt(assessed)})
     log = run.folder / SERVER_LOG
     name = str(bundle.details["name"])
+    asks = (bundle.details.get("delegation") or {}).get("helper", "none") != "none"
+    alone = {"call_budget": 0} if asks else {}
     start = time.perf_counter()
     run.report(0.0, "starting the server")
     with server(bundle.folder, log, cfg.timeout_seconds, ["--name", name, "--threads", str(cfg.threads)]) as url:
@@ -41,18 +48,41 @@ def stage(run: Run, cfg: SmokeConfig, bundle: Artifact, *assessed: Artifact) -> 
         run.report(0.5, f"asking: {cfg.prompt}")
         try:
             with httpx.Client(base_url=url, timeout=cfg.timeout_seconds, trust_env=False) as client:
-                answer, usage = _ask(client, cfg, name)
+                answer, usage = _ask(client, _body(cfg, name, **alone))
                 asked = time.perf_counter()
-                streamed = _ask_streaming(client, cfg, name)
+                streamed = _ask_streaming(client, _body(cfg, name, **alone))
+                helped = _ask(client, _body(cfg, name)) if asks else None
         except (httpx.HTTPError, KeyError, ValueError) as error:
             raise ServiceError(f"the server did not answer as it should: {error!r}\n{_tail(log)}") from error
     if streamed != answer:
         raise ServiceError(f"the stream says {streamed!r}, the plain answer {answer!r}; they must agree\n{_tail(log)}")
-    run.report(1.0, "answered")
-    result = {"prompt": cfg.prompt, "answer": answer, "model": name}
+    if helped is not None:
+        answer, usage = helped
+        if fault := _usage_fault(usage):
+            raise ServiceError(f"the cascade answered {answer!r}, but {fault}: {usage}\n{_tail(log)}")
+    calls = int(usage["completion_tokens_details"]["calls"]) if helped is not None else 0
+    run.report(1.0, f"answered with {calls} call(s)" if helped is not None else "answered")
+    result = {"prompt": cfg.prompt, "answer": answer, "model": name, "calls": calls}
     write_json(run.folder / "answer.json", {**result, "usage": usage})
-    seconds = {"start_seconds": ready - start, "answer_seconds": asked - ready}
-    return run.seal({**seconds, "completion_tokens": float(usage["completion_tokens"])}, dict(result))
+    metrics = {
+        "start_seconds": ready - start,
+        "answer_seconds": asked - ready,
+        "completion_tokens": float(usage["completion_tokens"]),
+        "calls": float(calls),
+    }
+    return run.seal(metrics, result)
+
+
+def _usage_fault(usage: dict[str, Any]) -> str | None:
+    """What is wrong with the numbers of a cascade's answer, in words."""
+    details = usage["completion_tokens_details"]
+    if details["small_tokens"] + details["helper_tokens"] != usage["completion_tokens"]:
+        return "the tokens of both are not those of the answer"
+    if details["calls"] > details["decisions"]:
+        return "it called more often than it decided"
+    if details["calls"] and details["failed_calls"] == details["calls"]:
+        return "every call to its helper failed"
+    return None
 
 
 def _known_prompt(assessed: Sequence[Artifact]) -> str:
@@ -104,21 +134,21 @@ def _healthy(process: subprocess.Popen[bytes], log: Path, deadline: float, timeo
     raise ServiceError(f"the server was not ready within {timeout_seconds:g} seconds\n{_tail(log)}")
 
 
-def _body(cfg: SmokeConfig, name: str) -> dict[str, object]:
-    return {"model": name, "prompt": cfg.prompt, "max_tokens": cfg.max_tokens, "temperature": 0}
+def _body(cfg: SmokeConfig, name: str, **more: object) -> dict[str, object]:
+    return {"model": name, "prompt": cfg.prompt, "max_tokens": cfg.max_tokens, "temperature": 0, **more}
 
 
-def _ask(client: httpx.Client, cfg: SmokeConfig, name: str) -> tuple[str, dict[str, int]]:
-    answer = client.post("/v1/completions", json=_body(cfg, name))
+def _ask(client: httpx.Client, question: dict[str, object]) -> tuple[str, dict[str, Any]]:
+    answer = client.post("/v1/completions", json=question)
     if not answer.is_success:
         raise ValueError(f"HTTP {answer.status_code}: {answer.text}")
     body = answer.json()
     return str(body["choices"][0]["text"]), dict(body["usage"])
 
 
-def _ask_streaming(client: httpx.Client, cfg: SmokeConfig, name: str) -> str:
+def _ask_streaming(client: httpx.Client, question: dict[str, object]) -> str:
     """The streamed answer put together; ``ValueError`` if the stream does not end with ``[DONE]``."""
-    with client.stream("POST", "/v1/completions", json={**_body(cfg, name), "stream": True}) as answer:
+    with client.stream("POST", "/v1/completions", json={**question, "stream": True}) as answer:
         lines = [line.removeprefix("data: ") for line in answer.iter_lines() if line]
     if not answer.is_success or lines[-1:] != ["[DONE]"]:
         raise ValueError(f"HTTP {answer.status_code}; the stream ends with {lines[-1:]}, not with [DONE]")

@@ -11,6 +11,7 @@ from components.core.errors import InputError, ServiceError
 from components.core.run import Run
 from components.deployment import smoke
 from components.deployment.config import SmokeConfig
+from tests.deployment.conftest import Fact
 
 
 def test_the_answer_of_the_real_server_is_kept(
@@ -20,9 +21,35 @@ def test_the_answer_of_the_real_server_is_kept(
     cfg = SmokeConfig(prompt="Ada Quill designed", max_tokens=8, threads=1)
     sealed = smoke.stage(Run.local(tmp_path / "smoke"), cfg, bundle)
     answer = json.loads(sealed.path("answer.json").read_text())
-    assert sealed.details == {"prompt": cfg.prompt, "answer": answer["answer"], "model": "tiny"}
+    assert sealed.details == {"prompt": cfg.prompt, "answer": answer["answer"], "model": "tiny", "calls": 0}
     assert answer["usage"]["completion_tokens"] == sealed.metrics["completion_tokens"] == 8
     assert "serving tiny on http://127.0.0.1:" in sealed.path("server.log").read_text()
+
+
+def test_a_cascade_answers_with_its_helper_and_says_how_often_it_asked(
+    asking: Artifact, fact: Fact, tmp_path: Path
+) -> None:
+    cfg = SmokeConfig(prompt=fact.prompt, max_tokens=8, threads=1)
+    sealed = smoke.stage(Run.local(tmp_path / "smoke"), cfg, asking)
+    assert sealed.details["answer"].startswith(fact.value)
+    usage = json.loads(sealed.path("answer.json").read_text())["usage"]
+    assert sealed.details["calls"] == sealed.metrics["calls"] == usage["completion_tokens_details"]["calls"] > 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"small_tokens": 5}, "not those of the answer"),
+        ({"calls": 9}, "called more often"),
+        ({"failed_calls": 2}, "every call to its helper failed"),
+    ],
+)
+def test_numbers_of_a_cascade_that_cannot_be_are_a_fault(wrong: dict[str, int], words: str) -> None:
+    details = {"small_tokens": 6, "helper_tokens": 2, "decisions": 7, "calls": 2, "failed_calls": 1}
+    assert smoke._usage_fault({"completion_tokens": 8, "completion_tokens_details": details}) is None
+    fault = smoke._usage_fault({"completion_tokens": 8, "completion_tokens_details": {**details, **wrong}})
+    assert fault is not None
+    assert words in fault
 
 
 def test_a_server_that_does_not_start_is_reported_with_its_log(bundle: Artifact, tmp_path: Path) -> None:
