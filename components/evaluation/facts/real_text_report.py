@@ -23,8 +23,10 @@ def probes_section(findings: Mapping[str, Sequence[ProbeFindings]]) -> str:
         "apart where the file tells them."
     )
     parts = ["## Questions about real entities", text, table(header, [row for one in found for row in _rows(*one)])]
-    if relations := [row for _, each in found[:1] for row in _relations(each)]:
-        parts.append(table(["most asked relations", "probes", "alone", "with calls"], relations))
+    # Of the first model: who was not taught to ask is compared by the figures above.
+    for each in next(iter(findings.values())):
+        if relations := list(_relations(each)):
+            parts.append(table([f"relations of {plain_text(each.file)}", "probes", "alone", "with calls"], relations))
     return "\n\n".join(parts)
 
 

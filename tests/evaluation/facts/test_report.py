@@ -104,7 +104,10 @@ def test_the_sections_on_real_text_hold_every_figure_and_no_markup_of_others() -
         relations={"P|19": (7, 0.1, 0.2), "P20": (5, 0.3, 0.4)},
         leakage=0.1, asked=0.4, asked_where_wrong=0.6, asked_where_right=None, calls=0.1, failed_calls=0,
     )  # fmt: skip
-    section = probes_section({"taught to ask": [probes], "plain": []})
+    births = probes.model_copy(update={"file": "births.jsonl", "relations": {"birth_year": (12, 0.25, 0.5)}})
+    section = probes_section({"taught to ask": [births, probes], "plain": [births]})
+    assert section.count("births.jsonl") == 2
+    assert section.count("relations of") == 1
     assert "<b>" not in section
     assert "| **25.0%** (10.0% to 40.0%) | **50.0%** (30.0% to 70.0%) | 40.0% | 60.0% | – |" in section
     assert "– of the training text" in section
