@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from prefect import flow
 
 from components.core.artifact import Artifact
-from components.delegation.fingerprint import models_fingerprint
+from components.delegation.fingerprint import files_fingerprint, models_fingerprint
 from components.evaluation.facts.report import embedded_report
 from conf.compose import Preset
 from flows import seen
@@ -43,11 +43,21 @@ def delegate_model(run: FlowRun, data: Artifact) -> Delegated:
     )
     model = run.stage(DELEGATE, settings, data, labels, *start, sources=asked)
     calibration = run.stage(CALIBRATE, run.config.calibrate, model, data, labels)
-    helper = models_fingerprint({"cascade.helper.model": run.config.cascade.helper.model})
-    cascade = run.stage(CASCADE, run.config.cascade_assess, model, calibration, data, labels, plain, sources=helper)
+    cascade = run.stage(
+        CASCADE, run.config.cascade_assess, model, calibration, data, labels, plain, sources=_read_from_outside(run)
+    )
     if not run.dry:
         seen.page("cascade-report", embedded_report(cascade.folder), "What asking is worth")
     return Delegated(model, calibration, cascade)
+
+
+def _read_from_outside(run: FlowRun) -> dict[str, str]:
+    facts = run.config.facts
+    judged = facts.factscore
+    return {
+        **models_fingerprint({"cascade.helper.model": run.config.cascade.helper.model}),
+        **files_fingerprint([*facts.probes.files, judged.entities, *judged.knowledge, judged.pipeline]),
+    }
 
 
 @flow(name="delegate", validate_parameters=True)

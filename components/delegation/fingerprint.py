@@ -5,7 +5,7 @@ labels, a new model or new figures. Light: the flow's process computes them.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -39,6 +39,12 @@ def models_fingerprint(models: Mapping[str, str]) -> dict[str, str]:
             raise InputError(f"{setting} is {folder!r}, which is no folder: give the folder of a model")
         found[setting] = folder_digest(Path(folder))
     return found
+
+
+def files_fingerprint(files: Iterable[str]) -> dict[str, str]:
+    """Digests of files (or folders) that are read by name; empty names are left out, missing ones left to the stage."""
+    paths = [Path(name) for name in files if name]
+    return {str(path): digest_file(path) if path.is_file() else folder_digest(path) for path in paths if path.exists()}
 
 
 def folder_digest(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from components.evaluation.facts.real_text import FactScoreFindings, ProbeFindings
 from components.evaluation.findings import Interval
 
 _RECORD = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -67,6 +68,10 @@ class ModelFindings(BaseModel):
     """Biographies with calls forbidden; None where facts are not known."""
     cascade: Written | None
     """Biographies with calls up to the budget."""
+    probes: list[ProbeFindings] = []
+    """Questions about real entities, by file."""
+    factscore: FactScoreFindings | None = None
+    """Biographies of real people, judged against articles."""
 
 
 class Handover(BaseModel):

@@ -5,6 +5,7 @@ are true, recall the share of the subject's facts that are stated and true. The 
 the grammar that the corpus was written with, values left open; what it cannot read states nothing, and is counted.
 """
 
+import codecs
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,15 +102,17 @@ def write_biographies(
 
 def judged(world: World, tokenizer: TextTokenizer, name: str, answer: CascadeAnswer) -> Biography:
     """Read an answer back and look its claims up."""
-    raw = bytearray(name.encode())
-    authors = [(0, len(name), "given")]
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text, authors = name, [(0, len(name), "given")]
     for token in answer.tokens:
-        start = len(raw.decode(errors="ignore"))
-        raw += tokenizer.token_bytes(token.id)
-        end = len(raw.decode(errors="ignore"))
-        if end > start:
-            authors.append((start, end, token.author))
-    text = raw.decode(errors="replace")
+        # A character belongs to the token that completes it.
+        piece = decoder.decode(tokenizer.token_bytes(token.id))
+        if piece:
+            authors.append((len(text), len(text) + len(piece), str(token.author)))
+            text += piece
+    if rest := decoder.decode(b"", final=True):  # the length limit cut a character
+        authors.append((len(text), len(text) + len(rest), str(answer.tokens[-1].author)))
+        text += rest
     reading = world.claims(text, subject=name)
     subject = world.table.by_name[name]
     # A cut last word is no statement: the writer was not allowed to finish it.

@@ -2,14 +2,14 @@
 
 import base64
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
 from components.evaluation.facts.findings import CascadeFindings, CurvePoint, ModelFindings, Written
 from components.evaluation.findings import Interval
-from components.evaluation.report import duration, plain_text, short
+from components.evaluation.report import MARKDOWN_SIGNS, duration, plain_text, short
 
 FINDINGS = "facts.json"
 REPORT = "report.md"
@@ -43,8 +43,8 @@ def embedded_report(folder: Path) -> str:
     return (folder / REPORT).read_text(encoding="utf-8").replace(f"({CURVE_PNG})", f"(data:image/png;base64,{encoded})")
 
 
-def cascade_report(findings: CascadeFindings, texts: Sequence[Text], image: str) -> str:
-    """The report; ``image`` is where the curve is found: a relative path or a data URI."""
+def cascade_report(findings: CascadeFindings, texts: Sequence[Text], image: str, real_text: Sequence[str] = ()) -> str:
+    """The report; ``image`` is where the curve is found, ``real_text`` the sections about real entities, if any."""
     sections = [
         "# What asking is worth",
         _verdict(findings),
@@ -52,6 +52,7 @@ def cascade_report(findings: CascadeFindings, texts: Sequence[Text], image: str)
         _budgets(findings),
         _written(findings),
         _language(findings),
+        *real_text,
         _texts(texts),
         _cost(findings),
     ]
@@ -160,13 +161,13 @@ def _language(findings: CascadeFindings) -> str:
 def _texts(texts: Sequence[Text]) -> str:
     if not texts:
         return ""
-    shown = [f"> {_coloured(text)}" for text in texts[:_TEXTS_SHOWN]]
+    shown = [f"> {_coloured(text, _escaped)}" for text in texts[:_TEXTS_SHOWN]]
     return "\n\n".join(["## Who wrote what", _KEY, *shown])
 
 
 def texts_page(texts: Sequence[Text]) -> str:
     """All texts on a page of their own, coloured: for viewers that show HTML but strip colours from markdown."""
-    paragraphs = "\n".join(f"<p>{_coloured(text)}</p>" for text in texts)
+    paragraphs = "\n".join(f"<p>{_coloured(text, _escaped_html)}</p>" for text in texts)
     style = "font:15px/1.7 system-ui,sans-serif;max-width:48em;margin:2em auto;padding:0 1em;color:#2b2f36"
     return (
         f'<!doctype html>\n<meta charset="utf-8">\n<title>Who wrote what</title>\n<body style="{style}">\n'
@@ -174,7 +175,16 @@ def texts_page(texts: Sequence[Text]) -> str:
     )
 
 
-def _coloured(text: Text) -> str:
+def _escaped_html(text: str) -> str:
+    return html.escape(text, quote=False)
+
+
+def _escaped(text: str) -> str:
+    """For markdown, which also lets HTML through. Spaces stay: pieces of one text are joined again."""
+    return MARKDOWN_SIGNS.sub(r"\\\1", _escaped_html(text))
+
+
+def _coloured(text: Text, escaped: Callable[[str], str]) -> str:
     """The text with its authors as colours and its false claims struck through; paragraphs on one line."""
     false = [claim[:2] for claim in text.claims if not claim[4]]
     borders = sorted(
@@ -183,7 +193,7 @@ def _coloured(text: Text) -> str:
     pieces = []
     for start, end in pairwise(borders):
         author = next((author for first, last, author in text.authors if first <= start < last), "small")
-        piece = html.escape(" ".join(text.text[start:end].split("\n")), quote=False)
+        piece = escaped(text.text[start:end].replace("\n", " "))
         if any(first <= start and end <= last for first, last in false):
             piece = f"<s>{piece}</s>"
         pieces.append(f'<span style="{_MARKS[author]}">{piece}</span>' if _MARKS[author] else piece)

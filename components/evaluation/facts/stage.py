@@ -28,6 +28,7 @@ from components.evaluation.arithmetic import autocast, scoring_device
 from components.evaluation.config import CascadeAssessConfig
 from components.evaluation.facts.calls import auroc, call_points
 from components.evaluation.facts.curve import draw_budget_curve
+from components.evaluation.facts.factscore import run_factscore
 from components.evaluation.facts.findings import (
     CascadeFindings,
     Cost,
@@ -39,6 +40,8 @@ from components.evaluation.facts.findings import (
 from components.evaluation.facts.generated import Biography, fact_scores, subjects, write_biographies
 from components.evaluation.facts.handover import ask_helper
 from components.evaluation.facts.predictions import Predictions, predict
+from components.evaluation.facts.probes import run_probes
+from components.evaluation.facts.real_text_report import factscore_section, probes_section
 from components.evaluation.facts.report import CURVE_PNG, CURVE_SVG, FINDINGS, REPORT, TEXTS, cascade_report, texts_page
 from components.evaluation.facts.subsets import bits_per_byte
 from components.evaluation.heldout import chosen, held_out
@@ -120,7 +123,7 @@ def stage(
         write_text(run.folder / BIOGRAPHIES, "".join(lines))
         write_text(run.folder / TEXTS, texts_page(texts))
     draw_budget_curve(_lines(findings), findings.budget, [run.folder / CURVE_PNG, run.folder / CURVE_SVG])
-    write_text(run.folder / REPORT, cascade_report(findings, texts, CURVE_PNG))
+    write_text(run.folder / REPORT, cascade_report(findings, texts, CURVE_PNG, _real_text(findings)))
     metrics = _metrics(findings)
     run.log(metrics, None)
     run.report(1.0, f"facts right: {model.curve[0].accuracy:.1%} alone, {model.at_budget.accuracy:.1%} with calls")
@@ -167,10 +170,11 @@ def _measured(
     """One model: on gold text, alone, and as a cascade."""
     device = scoring_device(cfg.facts.device)
     model = load_model(artifact.verify().path("model"), device)
-    third = (end - begin) / 3
+    prefix = "" if artifact.stage == "delegate" else "plain_"
+    at = [begin + (end - begin) * part for part in (0.0, 0.3, 0.6, 0.7, 1.0)]
     with (
         autocast(device, cfg.facts.precision),
-        progress(run, f"{artifact.stage}: trying every call", begin, begin + third) as report,
+        progress(run, f"{artifact.stage}: trying every call", at[0], at[1]) as report,
     ):
         predictions = predict(
             model, data.tokenizer, data.split, data.documents, data.labels, cfg.facts.batch_tokens, report
@@ -180,11 +184,14 @@ def _measured(
     if not np.isfinite(predictions.nats).all():
         raise ArtifactError(f"the model in {artifact.folder} gives no finite likelihood to text: its training diverged")
     asking = predictions.call if score == "call" else predictions.entropy
-    alone, cascade, texts = _written(run, cfg, data, model, score, calibration, begin + third, begin + 2 * third)
-    with progress(run, f"{artifact.stage}: asking for facts with calls forbidden", begin + 2 * third, end):
+    settings = cfg.cascade.model_copy(update={"call_score": score})
+    # One rule for all texts: methods compare at equal calls, however long their texts turn out.
+    cascade = Cascade(model, data.tokenizer, data.helper, calibration, settings, shared_rule=True)
+    alone, asked, texts = _written(run, cfg, data, cascade, at[1], at[2])
+    with progress(run, f"{artifact.stage}: asking for facts with calls forbidden", at[2], at[3]):
         leakage = _leakage(model, data)
-    findings = _findings(cfg, predictions, asking, score, leakage, alone, cascade)
-    return findings, texts, predictions
+    findings = _findings(cfg, predictions, asking, score, leakage, alone, asked)
+    return _with_real_text(run, cfg, data, cascade, prefix, findings, at[3], at[4]), texts, predictions
 
 
 def _calibration(model: Transformer, data: _Data) -> Calibration:
@@ -194,28 +201,42 @@ def _calibration(model: Transformer, data: _Data) -> Calibration:
 
 
 def _written(
-    run: Run,
-    cfg: CascadeAssessConfig,
-    data: _Data,
-    model: Transformer,
-    score: CallScore,
-    calibration: Calibration,
-    begin: float,
-    end: float,
+    run: Run, cfg: CascadeAssessConfig, data: _Data, cascade: Cascade, begin: float, end: float
 ) -> tuple[Written | None, Written | None, list[Biography]]:
     if data.world is None or not cfg.facts.biographies:
         return None, None, []
     names = subjects(data.folder / FACT_TABLE, cfg.facts.biographies)
-    settings = cfg.cascade.model_copy(update={"call_score": score})
-    # One rule for all texts: methods compare at equal calls, however long their texts turn out.
-    cascade = Cascade(model, data.tokenizer, data.helper, calibration, settings, shared_rule=True)
-    length = cfg.facts.biography_tokens
-    half = (begin + end) / 2
+    length, half = cfg.facts.biography_tokens, (begin + end) / 2
     with progress(run, "writing biographies alone", begin, half) as report:
         alone = write_biographies(cascade, data.world, data.tokenizer, names, 0.0, length, report)
     with progress(run, "writing biographies as a cascade", half, end) as report:
-        asked = write_biographies(cascade, data.world, data.tokenizer, names, settings.budget, length, report)
+        asked = write_biographies(cascade, data.world, data.tokenizer, names, cfg.cascade.budget, length, report)
     return *(Written(**asdict(fact_scores(texts, cfg.facts))) for texts in (alone, asked)), asked  # type: ignore[return-value]
+
+
+def _with_real_text(
+    run: Run,
+    cfg: CascadeAssessConfig,
+    data: _Data,
+    cascade: Cascade,
+    prefix: str,
+    findings: ModelFindings,
+    begin: float,
+    end: float,
+) -> ModelFindings:
+    """Add what the settings ask for about real entities and real people."""
+    half = (begin + end) / 2
+    if cfg.facts.probes.files:
+        answers = run.folder / f"{prefix}probe_answers.jsonl"
+        with progress(run, "asking about real entities", begin, half) as report:
+            probes = run_probes(cascade, data.tokenizer, cfg.facts.probes, cfg.facts, answers, report)
+        findings = findings.model_copy(update={"probes": probes})
+    if cfg.facts.factscore.entities:
+        responses = run.folder / f"{prefix}responses.jsonl"
+        with progress(run, "writing about real people", half, end) as report:
+            score = run_factscore(cascade, data.tokenizer, cfg.facts.factscore, cfg.facts, responses, report)
+        findings = findings.model_copy(update={"factscore": score})
+    return findings
 
 
 def _leakage(model: Transformer, data: _Data) -> float | None:
@@ -263,6 +284,14 @@ def _cost(delegated: Artifact, labels: Artifact) -> Cost:
     )
 
 
+def _real_text(findings: CascadeFindings) -> list[str]:
+    models = {"taught to ask": findings.model} | ({"plain": findings.plain} if findings.plain else {})
+    return [
+        probes_section({name: model.probes for name, model in models.items()}),
+        factscore_section({name: model.factscore for name, model in models.items() if model.factscore is not None}),
+    ]
+
+
 def _lines(findings: CascadeFindings) -> dict[str, list[CurvePoint]]:
     lines = {f"{findings.selection}": findings.model.curve}
     if findings.plain is not None:
@@ -294,4 +323,15 @@ def _metrics(findings: CascadeFindings) -> dict[str, float]:
                 metrics[f"{prefix}calls_{name}"] = written.calls
                 if written.precision is not None:
                     metrics[f"{prefix}precision_{name}"] = written.precision.estimate
+        for probe in model.probes:
+            name = f"{prefix}probe_{Path(probe.file).name.partition('.')[0]}"
+            metrics |= {
+                f"{name}_alone": probe.parts["all"].alone.estimate,
+                f"{name}_cascade": probe.parts["all"].cascade.estimate,
+            }
+        if model.factscore is not None:
+            for way in ("alone", "cascade"):
+                judged = getattr(model.factscore, way)
+                if judged.score is not None:
+                    metrics[f"{prefix}factscore_{way}"] = judged.score.estimate
     return {name: value for name, value in metrics.items() if value == value}  # NaN is no metric
