@@ -50,11 +50,14 @@ quick-test: lint  ## lint and the quick tests
 	$(BIN)/pytest --timeout=600 -m "not slow and not gpu and not browser" -n 2 --dist loadgroup
 
 test: quick-test  ## everything CI runs: quick tests, then the end-to-end runs
-	$(BIN)/pytest --timeout=600 -m "slow and not gpu and not browser"
+	$(BIN)/pytest --timeout=900 -m "slow and not gpu and not browser" -n 2 --dist loadgroup
 
 bench: $(VENV)/dev  ## the measured claims, as ratios
 	$(BIN)/python -m benchmarks.prepare
+	$(BIN)/python -m benchmarks.labels
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.delegation
+	$(BIN)/python -m benchmarks.cascade
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.flow
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.end_to_end.conftest import COMMAND, Place, free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end-to-end")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end-to-end-up")]
 
 OVERRIDES = ["data.world.entities=200", "data.vocab_size=1024"]
 
