@@ -103,13 +103,13 @@ def test_a_better_model_is_promoted_and_can_be_rolled_back(
 
 
 def test_an_altered_artifact_is_made_again(place: Place, first_run: subprocess.CompletedProcess[str]) -> None:
-    report = next(place.workspace.glob("artifacts/assess/*/report.md"))
-    report.write_text(report.read_text() + "\nedited by hand\n")
+    reports = list(place.workspace.glob("artifacts/assess/*/report.md"))  # one for each model that was tried before
+    for report in reports:
+        report.write_text(report.read_text() + "\nedited by hand\n")
     again = place.run("assess", *SMALL)
-    other = place.run("assess", *SMALL, "trainer.max_steps=120")
-    assert again.returncode == other.returncode == 0
-    assert "damaged: report.md" in again.stderr + other.stderr
-    assert "edited by hand" not in report.read_text()
+    assert again.returncode == 0, again.stderr
+    assert "damaged: report.md" in again.stderr
+    assert sum("edited by hand" in report.read_text() for report in reports) == len(reports) - 1
 
 
 def test_a_version_of_the_data_comes_back_into_an_empty_workspace(
