@@ -55,7 +55,8 @@ def stage(run: Run, cfg: DelegateConfig, prepared: Artifact, labels: Artifact, *
         else None,
     )
     plan = PretrainConfig(model=cfg.model, trainer=settings)
-    details = {"delegation": cfg.delegation.model_dump(mode="json")}
+    before = int(pretrained[0].metrics["tokens"]) if cfg.delegation.start == "checkpoint" else 0
+    details = {"delegation": cfg.delegation.model_dump(mode="json"), "tokens_before": before}
     return session.train(run, plan, prepared, shards, module, "delegate", bits, details)
 
 

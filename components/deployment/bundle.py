@@ -227,7 +227,7 @@ def _manifest(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         vocab_size=model.vocab_size,
         context_length=model.config.context_length,
-        training_tokens=int(delegated.metrics["tokens"]),
+        training_tokens=int(delegated.metrics["tokens"]) + int(delegated.details.get("tokens_before", 0)),
         model_key=delegated.key,
         data=DataRecord(key=prepared.key, digests=_digests(prepared), details=prepared.details),
         metrics=metrics,
