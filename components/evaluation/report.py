@@ -16,7 +16,7 @@ CURVE_SVG = "loss.svg"
 
 _ANSWERS_SHOWN = 3  # right ones, and as many wrong ones
 _SOURCES_SHOWN = 3
-MARKDOWN_SIGNS = re.compile(r"([\\`*_{}\[\]#|~])")
+_MARKDOWN_SIGNS = re.compile(r"([\\`*_{}\[\]#|~])")
 
 Row = tuple[str, str]
 
@@ -135,7 +135,7 @@ def _table(title: str, rows: Iterable[Row]) -> str:
 
 def plain_text(text: Any) -> str:
     """``text`` as one line that means nothing to markdown or HTML: the corpus and the model may write anything."""
-    return MARKDOWN_SIGNS.sub(r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
+    return _MARKDOWN_SIGNS.sub(r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
 
 
 def short(number: float) -> str:

@@ -2,22 +2,23 @@
 
 import base64
 import html
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
 from components.evaluation.facts.findings import CascadeFindings, CurvePoint, ModelFindings, Written
 from components.evaluation.findings import Interval
-from components.evaluation.report import MARKDOWN_SIGNS, duration, plain_text, short
+from components.evaluation.report import duration, plain_text, short
 
 FINDINGS = "facts.json"
 REPORT = "report.md"
 CURVE_PNG = "curve.png"
 CURVE_SVG = "curve.svg"
 TEXTS = "texts.html"
+TEXTS_PNG = "texts.png"
 
-_TEXTS_SHOWN = 3
+TEXTS_SHOWN = 5
 # Colours for who wrote what: readable on white and on the dark page of Prefect.
 _MARKS = {"given": "color:#8a8f98", "small": "", "helper": "background:#f6c24455;border-bottom:2px solid #d9822b"}
 _KEY = (
@@ -38,9 +39,13 @@ class Text(Protocol):
 
 
 def embedded_report(folder: Path) -> str:
-    """The report in ``folder`` with its figure inside, readable where relative paths lead nowhere."""
-    encoded = base64.b64encode((folder / CURVE_PNG).read_bytes()).decode()
-    return (folder / REPORT).read_text(encoding="utf-8").replace(f"({CURVE_PNG})", f"(data:image/png;base64,{encoded})")
+    """The report in ``folder`` with its pictures inside, readable where relative paths lead nowhere."""
+    page = (folder / REPORT).read_text(encoding="utf-8")
+    for name in (CURVE_PNG, TEXTS_PNG):
+        if (folder / name).exists():
+            encoded = base64.b64encode((folder / name).read_bytes()).decode()
+            page = page.replace(f"({name})", f"(data:image/png;base64,{encoded})")
+    return page
 
 
 def cascade_report(findings: CascadeFindings, texts: Sequence[Text], image: str, real_text: Sequence[str] = ()) -> str:
@@ -161,13 +166,16 @@ def _language(findings: CascadeFindings) -> str:
 def _texts(texts: Sequence[Text]) -> str:
     if not texts:
         return ""
-    shown = [f"> {_coloured(text, _escaped)}" for text in texts[:_TEXTS_SHOWN]]
-    return "\n\n".join(["## Who wrote what", _KEY, *shown])
+    key = (
+        "Grey: given. Plain: written by the small model. On colour: by the helper. Struck through: a false statement. "
+        f"All of them: [{TEXTS}]({TEXTS})."
+    )
+    return "\n\n".join(["## Who wrote what", key, f"![Who wrote what]({TEXTS_PNG})"])
 
 
 def texts_page(texts: Sequence[Text]) -> str:
     """All texts on a page of their own, coloured: for viewers that show HTML but strip colours from markdown."""
-    paragraphs = "\n".join(f"<p>{_coloured(text, _escaped_html)}</p>" for text in texts)
+    paragraphs = "\n".join(f"<p>{_coloured(text)}</p>" for text in texts)
     style = "font:15px/1.7 system-ui,sans-serif;max-width:48em;margin:2em auto;padding:0 1em;color:#2b2f36"
     return (
         f'<!doctype html>\n<meta charset="utf-8">\n<title>Who wrote what</title>\n<body style="{style}">\n'
@@ -175,16 +183,7 @@ def texts_page(texts: Sequence[Text]) -> str:
     )
 
 
-def _escaped_html(text: str) -> str:
-    return html.escape(text, quote=False)
-
-
-def _escaped(text: str) -> str:
-    """For markdown, which also lets HTML through. Spaces stay: pieces of one text are joined again."""
-    return MARKDOWN_SIGNS.sub(r"\\\1", _escaped_html(text))
-
-
-def _coloured(text: Text, escaped: Callable[[str], str]) -> str:
+def _coloured(text: Text) -> str:
     """The text with its authors as colours and its false claims struck through; paragraphs on one line."""
     false = [claim[:2] for claim in text.claims if not claim[4]]
     borders = sorted(
@@ -193,7 +192,7 @@ def _coloured(text: Text, escaped: Callable[[str], str]) -> str:
     pieces = []
     for start, end in pairwise(borders):
         author = next((author for first, last, author in text.authors if first <= start < last), "small")
-        piece = escaped(text.text[start:end].replace("\n", " "))
+        piece = html.escape(text.text[start:end].replace("\n", " "), quote=False)
         if any(first <= start and end <= last for first, last in false):
             piece = f"<s>{piece}</s>"
         pieces.append(f'<span style="{_MARKS[author]}">{piece}</span>' if _MARKS[author] else piece)

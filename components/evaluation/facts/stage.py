@@ -27,6 +27,7 @@ from components.delegation.positions import calibrated, look_at
 from components.evaluation.arithmetic import autocast, scoring_device
 from components.evaluation.config import CascadeAssessConfig
 from components.evaluation.facts.calls import auroc, call_points
+from components.evaluation.facts.coloured import draw_texts
 from components.evaluation.facts.curve import draw_budget_curve
 from components.evaluation.facts.factscore import run_factscore
 from components.evaluation.facts.findings import (
@@ -42,7 +43,17 @@ from components.evaluation.facts.handover import ask_helper
 from components.evaluation.facts.predictions import Predictions, predict
 from components.evaluation.facts.probes import run_probes
 from components.evaluation.facts.real_text_report import factscore_section, probes_section
-from components.evaluation.facts.report import CURVE_PNG, CURVE_SVG, FINDINGS, REPORT, TEXTS, cascade_report, texts_page
+from components.evaluation.facts.report import (
+    CURVE_PNG,
+    CURVE_SVG,
+    FINDINGS,
+    REPORT,
+    TEXTS,
+    TEXTS_PNG,
+    TEXTS_SHOWN,
+    cascade_report,
+    texts_page,
+)
 from components.evaluation.facts.subsets import bits_per_byte
 from components.evaluation.heldout import chosen, held_out
 from components.evaluation.progress import progress
@@ -84,8 +95,8 @@ def stage(
 ) -> Artifact:
     """Measure the model in ``delegated`` with the helper of ``cfg.cascade``, beside the ``plain`` model if given.
 
-    Writes ``facts.json``, ``report.md``, ``curve.png``, ``curve.svg``; on the closed world ``biographies.jsonl`` and
-    ``texts.html``.
+    Writes ``facts.json``, ``report.md``, ``curve.png``, ``curve.svg``; on the closed world ``biographies.jsonl``,
+    ``texts.html`` and ``texts.png``.
     Raises ``ServiceError`` if the helper cannot be reached at the start.
     """
     data = _opened(run, cfg, prepared, labels)
@@ -122,6 +133,7 @@ def stage(
         lines = (json.dumps(text.model_dump(), ensure_ascii=False) + "\n" for text in texts)
         write_text(run.folder / BIOGRAPHIES, "".join(lines))
         write_text(run.folder / TEXTS, texts_page(texts))
+        draw_texts(texts[:TEXTS_SHOWN], [run.folder / TEXTS_PNG])
     draw_budget_curve(_lines(findings), findings.budget, [run.folder / CURVE_PNG, run.folder / CURVE_SVG])
     write_text(run.folder / REPORT, cascade_report(findings, texts, CURVE_PNG, _real_text(findings)))
     metrics = _metrics(findings)

@@ -1,16 +1,26 @@
 """The page: what models and files say can do it no harm, and no figure is lost."""
 
-import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from components.evaluation.facts import coloured
 from components.evaluation.facts.findings import CascadeFindings
+from components.evaluation.facts.generated import Biography
 from components.evaluation.facts.real_text import FactScore, FactScoreFindings, ProbeFindings, ProbeScore
 from components.evaluation.facts.real_text_report import factscore_section, probes_section
-from components.evaluation.facts.report import CURVE_PNG, FINDINGS, REPORT, cascade_report, embedded_report
+from components.evaluation.facts.report import (
+    CURVE_PNG,
+    FINDINGS,
+    REPORT,
+    TEXTS_PNG,
+    cascade_report,
+    embedded_report,
+    texts_page,
+)
 from components.evaluation.findings import Interval
 from tests.evaluation.facts.test_comparison import findings
 from tests.evaluation.facts.test_generated import biography
@@ -33,37 +43,42 @@ def full() -> CascadeFindings:
     return CascadeFindings.model_validate(values)
 
 
-def evil_page() -> str:
+def evil_text() -> Biography:
     begin, end = EVIL.index("<script>"), EVIL.index("</script>") + 9
-    text = biography([]).model_copy(
+    return biography([]).model_copy(
         update={
             "text": EVIL,
             "authors": [(0, begin, "given"), (begin, end, "helper"), (end, len(EVIL), "small")],
             "claims": [(begin, end, "f", "v", False)],
         }
     )
-    return cascade_report(full(), [text], CURVE_PNG)
 
 
-def test_texts_can_neither_run_nor_break_the_page() -> None:
-    page = evil_page()
+def test_texts_can_neither_run_nor_break_their_page() -> None:
+    page = texts_page([evil_text()])
     assert "<script" not in page
     assert "<img" not in page
     assert "<!--" not in page
     assert page.count("<span") == page.count("</span>")
     assert page.count("<s>") == page.count("</s>") == 2  # one in the key
     assert "<s>&lt;script&gt;" in page
-    # All of the text stands on its one line, so no heading or table begins in it.
-    (line,) = (line for line in page.splitlines() if "onerror" in line)
-    assert line.startswith("> ")
-    assert "# h" in line
 
 
-def test_texts_cannot_write_markdown() -> None:
-    (line,) = (line for line in evil_page().splitlines() if "onerror" in line)
-    unescaped = re.sub(r"\\.", "", line)
-    assert "](javascript" not in unescaped
-    assert "**" not in unescaped
+def test_the_report_shows_texts_as_a_picture_so_they_cannot_write_markdown() -> None:
+    page = cascade_report(full(), [evil_text()], CURVE_PNG)
+    assert "onerror" not in page
+    assert f"]({TEXTS_PNG})" in page
+
+
+def test_every_letter_is_drawn_once_in_its_place(tmp_path: Path) -> None:
+    text = evil_text()
+    lines = list(coloured._lines(text))
+    drawn = "".join(letter[0] for line in lines for letter in line)
+    assert drawn.replace(" ", "") == "".join(text.text.split())
+    helper = "".join(letter[0] for line in lines for letter in line if letter[1:] == ("helper", True))
+    assert helper == '<script>alert("1")</script>'
+    coloured.draw_texts([text, biography([])], [tmp_path / TEXTS_PNG])
+    assert (tmp_path / TEXTS_PNG).read_bytes().startswith(b"\x89PNG")
 
 
 def test_every_way_of_writing_and_every_budget_has_its_row() -> None:
