@@ -121,6 +121,9 @@ class HelperConfig(BaseModel):
     """kind=endpoint: base URL, for example http://127.0.0.1:8001/v1. A key is read from LACEWING_HELPER_API_KEY."""
     name: str = ""
     """kind=endpoint: the model to ask for."""
+    corpus_megabytes: PositiveInt = 100
+    """kind=retrieval: index at most this much of the training text, whole documents by a fixed shuffle. The index is
+    built in memory, about ten times the text."""
     timeout_seconds: PositiveFloat = 2.0
     """How long one answer may take before the small model goes on alone."""
     retries: NonNegativeInt = 1

@@ -117,22 +117,23 @@ def _opened(
         return FactTableHelper.load(facts, known)
     if corpus is None:
         raise InputError("helper.kind=retrieval needs a corpus: the folder of a prepare artifact or of an index")
-    return _retrieval(corpus, index, known)
+    return _retrieval(corpus, index, known, config.corpus_megabytes)
 
 
-def _retrieval(corpus: Path, index: Path | None, tokenizer: TextTokenizer | None) -> Helper:
+def _retrieval(corpus: Path, index: Path | None, tokenizer: TextTokenizer | None, megabytes: int) -> Helper:
     from components.delegation.helpers.retrieval import RetrievalHelper, build_index, documents_of, read_record
 
     if not (corpus / "shards" / SHARDS).is_file():
         return RetrievalHelper(corpus, tokenizer)
     if index is None:
         raise InputError("a retrieval index is made from a prepare artifact only if the folder to keep it in is given")
-    made_from = f"{shards_digest(ShardSet.open(corpus / 'shards'))} {tokenizer_digest(corpus / 'tokenizer')}"
+    text = f"{shards_digest(ShardSet.open(corpus / 'shards'))} {tokenizer_digest(corpus / 'tokenizer')}"
+    made_from = f"{text} up to {megabytes} MB"
     try:
         usable = read_record(index).corpus == made_from
     except ArtifactError:
         usable = False
     if not usable:
         logger.info("building the retrieval index of %s", corpus)
-        build_index(documents_of(corpus), index, made_from)
+        build_index(documents_of(corpus, megabytes * 1_000_000), index, made_from)
     return RetrievalHelper(index, tokenizer)

@@ -47,6 +47,7 @@ _MOST_WORDS = 16  # compared before a place
 _COMMON = 0.25  # a word in more than this share of the passages is no name, capital or not
 _ANSWER_CHARACTERS = 400
 _PROGRESS_DOCUMENTS = 10_000
+_SHUFFLE_SEED = 0
 
 _WORD = re.compile(r"\w+(?:[-'’]\w+)*")
 
@@ -78,12 +79,26 @@ class _Word(NamedTuple):
     end: int
 
 
-def documents_of(prepared: Path) -> Iterator[str]:
-    """Training documents of the prepare artifact in the folder ``prepared``, decoded from its shards."""
+def documents_of(prepared: Path, most_bytes: int = 100_000_000) -> Iterator[str]:
+    """Training documents of the prepare artifact in the folder ``prepared``, decoded from its shards.
+
+    All of them, or if they hold more than ``most_bytes`` of text, as many as do by a fixed shuffle (and at least one).
+    """
     shards, tokenizer = ShardSet.open(prepared / "shards"), TextTokenizer.load(prepared / "tokenizer")
     split = shards.splits.get(TRAIN)
-    for number in range(split.n_documents if split else 0):
-        assert split is not None
+    if split is None:
+        return
+    numbers: Sequence[int] = range(split.n_documents)
+    if split.n_bytes > most_bytes:
+        order = np.random.default_rng(_SHUFFLE_SEED).permutation(split.n_documents)
+        within = int(np.searchsorted(np.cumsum(split.documents[order, 2]), most_bytes, side="right"))
+        numbers = sorted(order[: max(1, within)].tolist())
+        logger.warning(
+            "the retrieval index holds %d of %d training documents: cascade.helper.corpus_megabytes allows no more",
+            len(numbers),
+            split.n_documents,
+        )
+    for number in numbers:
         yield tokenizer.decode([int(id) for id in split.document(number)])
 
 

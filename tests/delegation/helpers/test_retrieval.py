@@ -85,6 +85,18 @@ def test_tokens_are_the_tokenizers(helper: RetrievalHelper, tokenizer: TextToken
     assert said(helper, "Ada Quill was an engineer. She loved the sea, and died in", "token").strip("\ufffd") != ""
 
 
+def test_of_a_large_corpus_a_fixed_part_is_indexed_and_said(prepared: object, caplog: pytest.LogCaptureFixture) -> None:
+    folder = prepared.folder  # type: ignore[attr-defined]
+    everything = list(documents_of(folder))
+    assert not caplog.records
+    part = list(documents_of(folder, most_bytes=20_000))
+    assert part == list(documents_of(folder, most_bytes=20_000))
+    assert set(part) < set(everything)
+    assert 10_000 < sum(len(text.encode()) for text in part) <= 20_000
+    assert "corpus_megabytes" in caplog.text
+    assert len(list(documents_of(folder, most_bytes=1))) == 1
+
+
 def test_it_knows_the_training_documents_of_a_prepare_artifact(
     prepared: object, tmp_path: Path, tokenizer: TextTokenizer
 ) -> None:
