@@ -36,7 +36,8 @@ def main() -> None:
         run_id, deployment_id = finished_pipeline_run(prefect)
         for name, address in {
             "prefect-run": f"{prefect}/runs/flow-run/{run_id}",
-            "prefect-report": f"{prefect}/artifacts/artifact/{report_of(prefect)}",
+            "prefect-report": f"{prefect}/artifacts/artifact/{page_of(prefect, 'report')}",
+            "prefect-cascade": f"{prefect}/artifacts/artifact/{page_of(prefect, 'cascade-report')}",
             "prefect-form": f"{prefect}/deployments/deployment/{deployment_id}/run",
             "mlflow-model": f"{mlflow}/#/models/lacewing",
         }.items():
@@ -104,9 +105,9 @@ def finished_pipeline_run(prefect: str) -> tuple[str, str]:
     raise SystemExit(f"the run ended as {state}: {prefect}/runs/flow-run/{run['id']}")
 
 
-def report_of(prefect: str) -> str:
-    """Id of the newest report page."""
-    body = {"artifacts": {"key": {"any_": ["report"]}}, "sort": "CREATED_DESC", "limit": 1}
+def page_of(prefect: str, key: str) -> str:
+    """Id of the newest page of that key."""
+    body = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC", "limit": 1}
     found: list[dict[str, Any]] = httpx.post(f"{prefect}/api/artifacts/filter", json=body).json()
     return str(found[0]["id"])
 
