@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,6 +27,13 @@ os.environ["LACEWING_WORKSPACE"] = tempfile.mkdtemp(prefix="lacewing-tests-")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _small_numbers() -> Iterator[None]:
+    """Training flushes denormal numbers to zero, in the whole process; Hypothesis's floats need them."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture
