@@ -36,10 +36,10 @@ def draw_budget_curve(
             colour, mark = _COLOURS[number % len(_COLOURS)], _MARKS[number % len(_MARKS)]
             _draw(accuracy, seeds, "accuracy", colour, mark, name)
             _draw(wasted, [[point for point in curve if point.budget > 0] for curve in seeds], "wasted", colour, mark)
-        first = next(iter(methods.values()))
+        name, first = next(iter(methods.items()))
         bound = np.mean([[point.bound for point in curve] for curve in first], axis=0)
         accuracy.plot([100 * point.budget for point in first[0]], 100 * bound, ":", color=INK, linewidth=1.2)
-        accuracy.annotate("bound", (100 * first[0][1].budget, 100 * bound[1]), xytext=(-4, 6), ha="right",
+        accuracy.annotate(f"bound of {name}", (100 * first[0][1].budget, 100 * bound[1]), xytext=(-4, 6), ha="right",
                           textcoords="offset points", color=INK, fontsize=9)  # fmt: skip
         for axes in (accuracy, wasted):
             axes.axvline(100 * budget, color=INK, linewidth=0.8, alpha=0.4)
