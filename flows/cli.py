@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import FrameType
@@ -159,6 +160,8 @@ def _compose(preset: str, overrides: list[str]) -> "ProjectConfig":
 
 
 def _dry_run(name: str, preset: str, overrides: list[str]) -> int:
+    # Prefect would like a home; a dry run makes no folders.
+    warnings.filterwarnings("ignore", message="Failed to create the Prefect home directory")
     from flows.plan import plan
 
     plan(name, preset, overrides)
