@@ -6,9 +6,9 @@ from components.core.artifact import Artifact
 from components.evaluation.report import embedded_image
 from conf.compose import Preset
 from flows import seen
+from flows.delegate import delegate_model
 from flows.outcome import Summary, finished
 from flows.prepare import prepare_data
-from flows.pretrain import pretrain_model
 from flows.stage import FlowRun, Stage, opened
 
 ASSESS = Stage("assess", "components.evaluation.assess:stage", "components.evaluation.config:AssessConfig")
@@ -24,7 +24,7 @@ def assess_model(run: FlowRun, model: Artifact, data: Artifact) -> Artifact:
 
 @flow(name="assess", validate_parameters=True)
 def assess(preset: Preset = Preset.world, overrides: list[str] = []) -> Summary:  # noqa: B006 (the form needs a list)
-    """Prepare and train what is missing, then measure the model.
+    """Prepare, train and delegate what is missing, then measure the model alone, calls forbidden.
 
     Args:
         preset: Experiment to start from.
@@ -32,5 +32,5 @@ def assess(preset: Preset = Preset.world, overrides: list[str] = []) -> Summary:
     """
     with opened("assess", preset, overrides) as run:
         data = prepare_data(run)
-        assess_model(run, pretrain_model(run, data), data)
+        assess_model(run, delegate_model(run, data).model, data)
         return finished(run)

@@ -17,7 +17,7 @@ def plan(flow: str, preset: str, overrides: list[str]) -> FlowRun:
 
     def up_to_assess(run: FlowRun) -> None:
         data = prepare_data(run)
-        assess_model(run, pretrain_model(run, data), data)
+        assess_model(run, delegate_model(run, data).model, data)
 
     lines: dict[str, Callable[[FlowRun], object]] = {
         "prepare": prepare_data,

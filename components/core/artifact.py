@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from components.core.atomic import write_text
+from components.core.atomic import is_partial, write_text
 from components.core.errors import ArtifactError
 from components.core.identity import Identity, digest_file
 
@@ -137,5 +137,6 @@ def _sealed_files(folder: Path) -> list[tuple[str, Path]]:
     return sorted(
         (path.relative_to(folder).as_posix(), path)
         for path in folder.rglob("*")
-        if path.is_file() and path.relative_to(folder).parts[0] not in (*UNSEALED, RECORD)
+        # While a stage seals, the flow may be writing what it has sent (``tracking.json``): half files are nobody's.
+        if not is_partial(path) and path.is_file() and path.relative_to(folder).parts[0] not in (*UNSEALED, RECORD)
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from components.core.errors import DiskFullError
 
+PARTIAL = ".part"
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -35,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of ``path``; on success flush it to disk and rename it over ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with full_disk_explained(path):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         try:
@@ -47,6 +48,11 @@ def replacing(path: Path) -> Iterator[Path]:
         finally:
             with suppress(FileNotFoundError):
                 temporary.unlink()
+
+
+def is_partial(path: Path) -> bool:
+    """Whether ``path`` is a file that ``replacing`` is still writing, or was when it was killed."""
+    return path.name.startswith(".") and path.name.endswith(PARTIAL)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.core.artifact import RECORD, Artifact
+from components.core.atomic import replacing
 from components.core.errors import ArtifactError
 from components.core.run import Run
 
@@ -56,3 +57,13 @@ def test_a_record_that_cannot_be_read_is_named(artifact: Artifact) -> None:
 def test_a_file_that_is_asked_for_but_not_there_is_named(artifact: Artifact) -> None:
     with pytest.raises(ArtifactError, match="no 'tokenizer'"):
         artifact.path("tokenizer")
+
+
+def test_what_the_flow_is_writing_while_a_stage_seals_is_no_part_of_the_artifact(tmp_path: Path) -> None:
+    run = Run.local(tmp_path)
+    (tmp_path / "result.txt").write_text("done")
+    with replacing(tmp_path / "tracking.json") as half:
+        half.write_text("{")
+        artifact = run.seal({})
+    assert list(artifact.record.files) == ["result.txt"]
+    assert artifact.fault() is None
