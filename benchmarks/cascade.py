@@ -32,12 +32,12 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from components.cascade.calibration import LEVELS, Calibration
+from components.cascade.config import CascadeConfig
+from components.cascade.decoding import Cascade, CascadeAnswer, CascadeDecoding, CascadeRequest
+from components.cascade.helpers.base import Call, HelperError, Reply
+from components.cascade.helpers.model import ModelHelper
 from components.data.tokenizer import TextTokenizer, train_tokenizer
-from components.delegation.calibration import LEVELS, Calibration
-from components.delegation.cascade import Cascade, CascadeAnswer, CascadeDecoding, CascadeRequest
-from components.delegation.config import CascadeConfig
-from components.delegation.helpers.base import Call, HelperError, Reply
-from components.delegation.helpers.model import ModelHelper
 from components.model.config import ModelConfig
 from components.model.generate import Sampling, generate
 from components.model.transformer import Transformer

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from components.evaluation.facts.articles import Article, Passages, read_articles, read_entities
-from components.evaluation.facts.atomic_facts import Clauses, Sentences, Splitter, sentences
-from components.evaluation.facts.chat import ChatError
-from components.evaluation.facts.judges import LocalJudge, Statement
-from components.evaluation.facts.records import json_lines
+from components.evaluation.factuality.articles import Article, Passages, read_articles, read_entities
+from components.evaluation.factuality.atomic_facts import Clauses, Sentences, Splitter, sentences
+from components.evaluation.factuality.chat import ChatError
+from components.evaluation.factuality.judges import LocalJudge, Statement
+from components.evaluation.factuality.records import json_lines
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared/data"
 _YEAR = re.compile(r"\b1[0-9]{3}\b|\b20[01][0-9]\b")

@@ -16,8 +16,8 @@ from components.core.artifact import Artifact
 from components.core.run import Run
 from components.data.config import DataConfig
 from components.data.prepare import stage as prepare
-from components.delegation.config import LabelConfig, RuleSet
-from components.delegation.label import stage
+from components.labelling.config import LabelConfig, RuleSet
+from components.labelling.stage import stage
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared/data"
 BIOGRAPHIES = SHARED_DATA / "pretrain/enwiki_bios"
@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pipeline", nargs="?", default=str(PIPELINE), help="installed spaCy package or path")
     parser.add_argument("--source", default=str(BIOGRAPHIES / "train.jsonl.gz"), help="as in data.sources")
-    parser.add_argument("--yardstick-documents", type=int, default=200)
+    parser.add_argument("--agreement-documents", type=int, default=200)
     arguments = parser.parse_args()
 
     print(f"BPE tokens per second of one core; published: {PUBLISHED_TOKENS_PER_SECOND:,}")
@@ -49,21 +49,21 @@ def main() -> None:
             prepared = prepare(Run.local(place / "data"), data)
             few = held_out_only(prepared, place / "few")
             for rules in RULES:
-                cfg = LabelConfig(pipeline=arguments.pipeline, rules=rules, processes=1, yardstick_documents=0)
+                cfg = LabelConfig(pipeline=arguments.pipeline, rules=rules, processes=1, agreement_documents=0)
                 print(row(stage(Run.local(place / rules), cfg, few), rules, prepared, vocab_size), flush=True)
-            cfg = LabelConfig(annotator="capitals", processes=1, yardstick_documents=0)
+            cfg = LabelConfig(annotator="capitals", processes=1, agreement_documents=0)
             print(row(stage(Run.local(place / "capitals"), cfg, few), "", prepared, vocab_size), flush=True)
             # The comparison is over training documents, the same ones for either vocabulary.
             cfg = LabelConfig(
                 annotator="capitals",
                 pipeline=arguments.pipeline,
                 processes=1,
-                yardstick_documents=arguments.yardstick_documents,
+                agreement_documents=arguments.agreement_documents,
             )
-            labelled[vocab_size] = stage(Run.local(place / "yardstick"), cfg, prepared)
+            labelled[vocab_size] = stage(Run.local(place / "annotator_agreement"), cfg, prepared)
         print()
         for vocab_size, artifact in labelled.items():
-            print(f"vocabulary {vocab_size:,}\n{artifact.path('yardstick.md').read_text()}")
+            print(f"vocabulary {vocab_size:,}\n{artifact.path('annotator_agreement.md').read_text()}")
 
 
 def held_out_only(prepared: Artifact, folder: Path) -> Artifact:

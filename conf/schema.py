@@ -8,16 +8,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
+from components.cascade.config import CascadeConfig, HelperConfig
 from components.data.config import DataConfig
-from components.delegation.config import (
-    CalibrateConfig,
-    CascadeConfig,
-    DelegateConfig,
-    DelegationConfig,
-    HelperConfig,
-    LabelConfig,
-    SelectionName,
-)
+from components.delegation.config import CalibrateConfig, DelegateConfig, DelegationConfig, SelectionName
 from components.deployment.config import BundleConfig, BundleStageConfig, ServeConfig, SmokeConfig
 from components.evaluation.config import (
     AssessConfig,
@@ -26,6 +19,7 @@ from components.evaluation.config import (
     FactsConfig,
     GateConfig,
 )
+from components.labelling.config import LabelConfig
 from components.model.config import ModelConfig
 from components.training.config import PretrainConfig, TrainerConfig
 from conf.services import TrackingConfig, VersioningConfig

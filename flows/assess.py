@@ -5,11 +5,11 @@ from prefect import flow
 from components.core.artifact import Artifact
 from components.evaluation.report import embedded_image
 from conf.compose import Preset
-from flows import seen
+from flows import prefect_ui
 from flows.delegate import delegate_model
 from flows.outcome import Summary, finished
 from flows.prepare import prepare_data
-from flows.stage import FlowRun, Stage, opened
+from flows.stage import FlowRun, Stage, start_flow_run
 
 ASSESS = Stage("assess", "components.evaluation.assess:stage", "components.evaluation.config:AssessConfig")
 
@@ -18,7 +18,7 @@ def assess_model(run: FlowRun, model: Artifact, data: Artifact) -> Artifact:
     """Score the model; its report is shown in Prefect here, and in MLflow as files of the stage's run."""
     scores = run.stage(ASSESS, run.config.assess, model, data)
     if not run.dry:
-        seen.page("report", embedded_image(scores.folder), "How good the model is")
+        prefect_ui.page("report", embedded_image(scores.folder), "How good the model is")
     return scores
 
 
@@ -30,7 +30,7 @@ def assess(preset: Preset = Preset.world, overrides: list[str] = []) -> Summary:
         preset: Experiment to start from.
         overrides: Changes to it, each `key=value`, for example `assess.max_documents=200`.
     """
-    with opened("assess", preset, overrides) as run:
+    with start_flow_run("assess", preset, overrides) as run:
         data = prepare_data(run)
         assess_model(run, delegate_model(run, data).model, data)
         return finished(run)

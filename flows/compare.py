@@ -6,17 +6,17 @@ from itertools import product
 from prefect import flow
 
 from components.core.artifact import Artifact
-from components.evaluation.facts.report import embedded_report
+from components.evaluation.factuality.report import embedded_report
 from conf.compose import Preset
 from conf.schema import ProjectConfig
-from flows import seen
+from flows import prefect_ui
 from flows.delegate import delegate_model
 from flows.outcome import Summary, finished
 from flows.prepare import prepare_data
-from flows.stage import FlowRun, Stage, opened
+from flows.stage import FlowRun, Stage, start_flow_run
 
 COMPARE = Stage(
-    "compare", "components.evaluation.facts.comparison:stage", "components.evaluation.config:BootstrapConfig"
+    "compare", "components.evaluation.factuality.comparison:stage", "components.evaluation.config:BootstrapConfig"
 )
 
 
@@ -28,7 +28,7 @@ def compare_selections(run: FlowRun, data: Artifact) -> Artifact:
             cascades.append(delegate_model(run, data).cascade)
     comparison = run.stage(COMPARE, run.config.comparison, *cascades)
     if not run.dry:
-        seen.page("comparison", embedded_report(comparison.folder), "Ways of choosing what to ask, side by side")
+        prefect_ui.page("comparison", embedded_report(comparison.folder), "Ways of choosing what to ask, side by side")
     return comparison
 
 
@@ -50,6 +50,6 @@ def compare(preset: Preset = Preset.world, overrides: list[str] = []) -> Summary
         preset: Experiment to start from.
         overrides: Changes to it, each `key=value`, for example `compare.selections=[lacy,ntp]`.
     """
-    with opened("compare", preset, overrides) as run:
+    with start_flow_run("compare", preset, overrides) as run:
         compare_selections(run, prepare_data(run))
         return finished(run)

@@ -83,7 +83,7 @@ class Connection:
             yield
         except _failures() as error:
             first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ServiceError(f"MLflow at {self.address} does not do its part: {first_line[:300]}") from error
+            raise ServiceError(f"a request to MLflow at {self.address} failed: {first_line[:300]}") from error
 
     def _limit_waiting(self) -> None:
         # Read by MLflow at each request. Its own defaults (7 retries, 120 s each) would hold a flow for many minutes.

@@ -5,20 +5,20 @@ from dataclasses import dataclass
 from prefect import flow
 
 from components.core.artifact import Artifact
-from components.delegation.fingerprint import files_fingerprint, models_fingerprint
-from components.evaluation.facts.report import embedded_report
+from components.core.inputs import files_fingerprint, models_fingerprint
+from components.evaluation.factuality.report import embedded_report
 from conf.compose import Preset
-from flows import seen
+from flows import prefect_ui
 from flows.label import label_facts
 from flows.outcome import Summary, finished
 from flows.prepare import prepare_data
 from flows.pretrain import pretrain_model
-from flows.stage import FlowRun, Stage, opened
+from flows.stage import FlowRun, Stage, start_flow_run
 
 DELEGATE = Stage("delegate", "components.delegation.train:stage", "components.delegation.config:DelegateConfig")
 CALIBRATE = Stage("calibrate", "components.delegation.calibrate:stage", "components.delegation.config:CalibrateConfig")
 CASCADE = Stage(
-    "cascade", "components.evaluation.facts.stage:stage", "components.evaluation.config:CascadeAssessConfig"
+    "cascade", "components.evaluation.factuality.stage:stage", "components.evaluation.config:CascadeAssessConfig"
 )
 
 
@@ -47,7 +47,7 @@ def delegate_model(run: FlowRun, data: Artifact) -> Delegated:
         CASCADE, run.config.cascade_assess, model, calibration, data, labels, plain, sources=_read_from_outside(run)
     )
     if not run.dry:
-        seen.page("cascade-report", embedded_report(cascade.folder), "What asking is worth")
+        prefect_ui.page("cascade-report", embedded_report(cascade.folder), "What asking is worth")
     return Delegated(model, calibration, cascade)
 
 
@@ -68,6 +68,6 @@ def delegate(preset: Preset = Preset.world, overrides: list[str] = []) -> Summar
         preset: Experiment to start from.
         overrides: Changes to it, each `key=value`, for example `delegation.selection=helper_gain`.
     """
-    with opened("delegate", preset, overrides) as run:
+    with start_flow_run("delegate", preset, overrides) as run:
         delegate_model(run, prepare_data(run))
         return finished(run)

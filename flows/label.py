@@ -3,13 +3,13 @@
 from prefect import flow
 
 from components.core.artifact import Artifact
-from components.delegation.fingerprint import pipeline_fingerprint
+from components.core.inputs import pipeline_fingerprint
 from conf.compose import Preset
 from flows.outcome import Summary, finished
 from flows.prepare import prepare_data
-from flows.stage import FlowRun, Stage, opened
+from flows.stage import FlowRun, Stage, start_flow_run
 
-LABEL = Stage("label", "components.delegation.label:stage", "components.delegation.config:LabelConfig")
+LABEL = Stage("label", "components.labelling.stage:stage", "components.delegation.config:LabelConfig")
 
 
 def label_facts(run: FlowRun, data: Artifact) -> Artifact:
@@ -25,6 +25,6 @@ def label(preset: Preset = Preset.world, overrides: list[str] = []) -> Summary: 
         preset: Experiment to start from.
         overrides: Changes to it, each `key=value`, for example `label.pipeline=en_core_web_sm`.
     """
-    with opened("label", preset, overrides) as run:
+    with start_flow_run("label", preset, overrides) as run:
         label_facts(run, prepare_data(run))
         return finished(run)

@@ -2,7 +2,7 @@
 
 from typing import Any, TypedDict
 
-from flows import console, seen
+from flows import console, prefect_ui
 from flows.stage import FlowRun
 from flows.workspace import workspace_folder
 
@@ -23,7 +23,7 @@ def finished(run: FlowRun) -> Summary:
 
     rows = _rows(run)
     console.show_table(f"{run.flow} ({run.preset})", rows)
-    seen.page("summary", _markdown(rows), f"What {run.flow} came to")
+    prefect_ui.page("summary", _markdown(rows), f"What {run.flow} came to")
     summary = Summary(
         flow=run.flow,
         preset=run.preset,

@@ -5,7 +5,7 @@ from prefect import flow
 from conf.compose import Preset
 from flows.outcome import Summary, finished
 from flows.release import whole_line
-from flows.stage import opened
+from flows.stage import start_flow_run
 
 
 @flow(name="pipeline", validate_parameters=True)
@@ -16,6 +16,6 @@ def pipeline(preset: Preset = Preset.world, overrides: list[str] = []) -> Summar
         preset: Experiment to start from.
         overrides: Changes to it, each `key=value`, for example `model=10m`.
     """
-    with opened("pipeline", preset, overrides) as run:
+    with start_flow_run("pipeline", preset, overrides) as run:
         whole_line(run)
         return finished(run)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from flows.stage import FlowRun, opened
+from flows.stage import FlowRun, start_flow_run
 
 
 def plan(flow: str, preset: str, overrides: list[str]) -> FlowRun:
@@ -29,6 +29,6 @@ def plan(flow: str, preset: str, overrides: list[str]) -> FlowRun:
         "release": whole_line,
         "pipeline": whole_line,
     }
-    with opened(flow, preset, overrides, dry=True) as run:
+    with start_flow_run(flow, preset, overrides, dry=True) as run:
         lines[flow](run)
         return run

@@ -7,7 +7,7 @@ from components.data.sources import fingerprint
 from conf.compose import Preset
 from flows import versioning
 from flows.outcome import Summary, finished
-from flows.stage import FlowRun, Stage, opened
+from flows.stage import FlowRun, Stage, start_flow_run
 
 PREPARE = Stage("prepare", "components.data.prepare:stage", "components.data.config:DataConfig")
 
@@ -28,6 +28,6 @@ def prepare(preset: Preset = Preset.world, overrides: list[str] = []) -> Summary
         preset: Experiment to start from.
         overrides: Changes to it, each `key=value`, for example `data.vocab_size=4096`.
     """
-    with opened("prepare", preset, overrides) as run:
+    with start_flow_run("prepare", preset, overrides) as run:
         prepare_data(run)
         return finished(run)

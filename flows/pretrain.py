@@ -6,7 +6,7 @@ from components.core.artifact import Artifact
 from conf.compose import Preset
 from flows.outcome import Summary, finished
 from flows.prepare import prepare_data
-from flows.stage import FlowRun, Stage, opened
+from flows.stage import FlowRun, Stage, start_flow_run
 
 PRETRAIN = Stage("pretrain", "components.pretrain:stage", "components.training.config:PretrainConfig")
 
@@ -24,6 +24,6 @@ def pretrain(preset: Preset = Preset.world, overrides: list[str] = []) -> Summar
         preset: Experiment to start from.
         overrides: Changes to it, each `key=value`, for example `trainer.max_steps=500`.
     """
-    with opened("pretrain", preset, overrides) as run:
+    with start_flow_run("pretrain", preset, overrides) as run:
         pretrain_model(run, prepare_data(run))
         return finished(run)

@@ -35,7 +35,7 @@ from components.core.errors import ArtifactError, InputError
 from components.core.identity import digest_file, digest_json
 from conf.services import TrackingConfig
 from flows.connection import Connection
-from flows.tracking import FlowTracker, Marker
+from flows.tracking import FlowTracker, TrackingRecord
 from flows.workspace import find_artifact
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Move(BaseModel):
 
 
 class Registry:
-    """The registered model at one MLflow address. Raises ``ServiceError`` wherever MLflow does not do its part."""
+    """The registered model at one MLflow address. Raises ``ServiceError`` when a request to MLflow fails."""
 
     def __init__(self, cfg: TrackingConfig) -> None:
         self.cfg = cfg
@@ -304,7 +304,7 @@ class Registry:
         tracker.end()
         if tracker.failure:
             raise tracker.failure
-        entry = Marker.read(bundle.folder).at(self.connection)
+        entry = TrackingRecord.read(bundle.folder).at(self.connection)
         assert entry is not None
         return entry.run_id
 

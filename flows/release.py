@@ -7,13 +7,13 @@ from prefect import flow
 
 from components.core.artifact import Artifact
 from conf.compose import Preset
-from flows import console, seen
+from flows import console, prefect_ui
 from flows.assess import assess_model
 from flows.delegate import Delegated, delegate_model
 from flows.outcome import Summary, finished
 from flows.prepare import prepare_data
 from flows.registry import Registry
-from flows.stage import FlowRun, Stage, opened
+from flows.stage import FlowRun, Stage, start_flow_run
 
 BUNDLE = Stage("bundle", "components.deployment.bundle:stage", "components.deployment.config:BundleStageConfig")
 GATE = Stage("gate", "components.evaluation.gate:stage", "components.evaluation.config:GateConfig")
@@ -48,7 +48,7 @@ def release_model(run: FlowRun, model: Delegated, data: Artifact, scores: Artifa
     version = registry.register(bundle)
     if not verdict.promote:
         run.release = Release(registry.model, version.number, "challenger", False, verdict.reason)
-        seen.tell(f"release    refused: {verdict.reason}")
+        prefect_ui.tell(f"release    refused: {verdict.reason}")
         return
     answer = run.stage(SMOKE, config.smoke, bundle, scores).details
     version = registry.promote(version.number, verdict.reason, allow_rolled_back=config.allow_rolled_back)
@@ -92,6 +92,6 @@ def release(preset: Preset = Preset.world, overrides: list[str] = []) -> Summary
         preset: Experiment to start from.
         overrides: Changes to it, each `key=value`, for example `release.gate.margin_bits_per_byte=0.01`.
     """
-    with opened("release", preset, overrides) as run:
+    with start_flow_run("release", preset, overrides) as run:
         whole_line(run)
         return finished(run)

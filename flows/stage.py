@@ -161,7 +161,7 @@ class FlowRun:
     def _bring_up_to_date(
         self, stage: Stage, identity: Identity, config: BaseModel, inputs: tuple[Artifact, ...], folder: Path
     ) -> Artifact:
-        from flows import seen, tracking
+        from flows import prefect_ui, tracking
 
         started = time.monotonic()
         status: Literal["ran", "skipped"]
@@ -169,22 +169,22 @@ class FlowRun:
             reason = why_it_must_run(folder, identity)
             if reason is None:
                 artifact, status = Artifact.open(folder), "skipped"
-                seen.tell(f"{self.named(stage.name):<10} skipped: {UP_TO_DATE} ({folder.name})")
+                prefect_ui.tell(f"{self.named(stage.name):<10} skipped: {UP_TO_DATE} ({folder.name})")
                 tracking.ensure_tracked(self, artifact)
             else:
                 status = "ran"
-                seen.tell(f"{self.named(stage.name):<10} runs: {reason}")
+                prefect_ui.tell(f"{self.named(stage.name):<10} runs: {reason}")
                 _clear_unless_resumable(folder)
-                with tracking.following(self, identity, folder) as follower, seen.progress(stage.name) as bar:
+                with tracking.following(self, identity, folder) as follower, prefect_ui.progress(stage.name) as bar:
                     for event in _events_of_worker(stage, identity, config, inputs, folder):
                         follower.take(event)
                         bar.take(event)
                     artifact = Artifact.open(folder)
                     follower.finish(artifact)
-                seen.tell(f"{self.named(stage.name):<10} done in {console.duration(time.monotonic() - started)}")
+                prefect_ui.tell(f"{self.named(stage.name):<10} done in {console.duration(time.monotonic() - started)}")
         outcome = Outcome(artifact, status, reason or UP_TO_DATE, time.monotonic() - started)
         self.outcomes[self.named(stage.name)] = outcome
-        seen.stage_table(stage.name, outcome)
+        prefect_ui.stage_table(stage.name, outcome)
         return artifact
 
 
@@ -192,7 +192,7 @@ UP_TO_DATE = "same key, files intact"
 
 
 @contextmanager
-def opened(flow: str, preset: str, overrides: list[str], dry: bool = False) -> Iterator[FlowRun]:
+def start_flow_run(flow: str, preset: str, overrides: list[str], dry: bool = False) -> Iterator[FlowRun]:
     """Compose and check the configuration, then hand out a ``FlowRun``; closes its MLflow run whatever happens."""
     from flows import tracking
 

@@ -4,7 +4,7 @@ from components.core.artifact import Artifact
 from components.core.errors import LacewingError, ServiceError
 from conf.services import TrackingConfig, VersioningConfig
 from flows import versioning
-from flows.tracking import FlowTracker, Marker
+from flows.tracking import FlowTracker, TrackingRecord
 from flows.workspace import sealed_artifacts
 
 Row = tuple[str, str]
@@ -47,7 +47,7 @@ def _send(artifacts: list[Artifact], cfg: TrackingConfig) -> tuple[list[Row], li
     trackers: dict[str, FlowTracker] = {}
     sent: list[Row] = []
     for artifact in artifacts:
-        made_by = Marker.read(artifact.folder).latest()
+        made_by = TrackingRecord.read(artifact.folder).latest()
         flow, flow_run = (made_by.flow, made_by.flow_run) if made_by else ("sync", "")
         tracker = trackers.setdefault(flow_run, FlowTracker(cfg, flow, flow_run))
         if tracker.upload(artifact, certain=True):

@@ -33,7 +33,7 @@ from flows.workspace import find_artifact
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
-MARKER = "tracking.json"
+TRACKING = "tracking.json"
 FLUSH_SECONDS = 1.0
 # MLflow's own limits: entries in one request, characters in one value.
 MAX_METRICS, MAX_PARAMETERS = 1000, 100
@@ -79,7 +79,7 @@ class TrackedRun(BaseModel):
     """Whether everything has been sent."""
 
 
-class Marker(BaseModel):
+class TrackingRecord(BaseModel):
     """Contents of ``tracking.json``: one entry per address the artifact was sent to."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,8 +87,8 @@ class Marker(BaseModel):
     runs: list[TrackedRun] = []
 
     @classmethod
-    def read(cls, folder: Path) -> "Marker":
-        path = folder / MARKER
+    def read(cls, folder: Path) -> "TrackingRecord":
+        path = folder / TRACKING
         return cls.model_validate_json(path.read_bytes()) if path.exists() else cls()
 
     def at(self, connection: Connection) -> TrackedRun | None:
@@ -103,7 +103,7 @@ class Marker(BaseModel):
     def put(self, folder: Path, entry: TrackedRun) -> None:
         """Write the marker with ``entry`` in the place of the one for the same address."""
         others = [run for run in self.runs if (run.uri, run.experiment) != (entry.uri, entry.experiment)]
-        write_text(folder / MARKER, Marker(runs=[*others, entry]).model_dump_json(indent=2) + "\n")
+        write_text(folder / TRACKING, TrackingRecord(runs=[*others, entry]).model_dump_json(indent=2) + "\n")
 
 
 class FlowTracker:
@@ -161,7 +161,7 @@ class FlowTracker:
             artifact: what to send.
             certain: ask MLflow whether it still has the run, instead of trusting ``tracking.json``.
         """
-        entry = Marker.read(artifact.folder).at(self.connection)
+        entry = TrackingRecord.read(artifact.folder).at(self.connection)
         if entry and entry.complete and not (certain and self._has_lost(entry.run_id, artifact)):
             return False
         follower = self.stage(artifact.folder, artifact.record.identity)
@@ -252,7 +252,7 @@ class StageTracker:
         self._figures: list[tuple[str, float, float, int]] = []  # name, value, time, step
         self._last: dict[str, tuple[int, float]] = {}  # highest step of each figure, and when
         # The interrupted run of the same key is continued: one training, one curve.
-        known = Marker.read(folder).at(self.connection)
+        known = TrackingRecord.read(folder).at(self.connection)
         self._known_run_id = known.run_id if known and not known.complete else ""
         self._mark(self._known_run_id, complete=False)
 
@@ -352,7 +352,7 @@ class StageTracker:
             flow_run=self.flow.flow_run,
             complete=complete,
         )
-        Marker.read(self.folder).put(self.folder, entry)
+        TrackingRecord.read(self.folder).put(self.folder, entry)
 
 
 def reports(artifact: Artifact) -> list[Path]:

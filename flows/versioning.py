@@ -310,7 +310,7 @@ class DvcStore:
             ) from error
         except _remote_errors() as error:
             first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ServiceError(f"the DVC remote {self.remote} does not do its part: {first_line[:300]}") from error
+            raise ServiceError(f"a request to the DVC remote {self.remote} failed: {first_line[:300]}") from error
 
     def _put(self, remote: Any, name: str, pointer: Pointer) -> None:
         folder = remote.fs.join(remote.path, POINTERS)

@@ -5,15 +5,15 @@ import logging
 import numpy as np
 import torch
 
+from components.cascade.calibration import CALIBRATION, Calibration
 from components.core.artifact import Artifact
 from components.core.errors import ArtifactError, InputError
 from components.core.run import Run
 from components.data.shards import ShardSet
 from components.data.tokenizer import TextTokenizer
-from components.delegation.calibration import CALIBRATION, Calibration
 from components.delegation.config import CalibrateConfig
-from components.delegation.labels import FactBits, tokenizer_digest
-from components.delegation.positions import Positions, calibrated, look_at
+from components.delegation.positions import Positions, calibrated, score_positions
+from components.labelling.labels import FactBits, tokenizer_digest
 from components.model.checkpoint import load_model
 from components.training.precision import chosen_device, chosen_precision
 
@@ -46,7 +46,7 @@ def stage(run: Run, cfg: CalibrateConfig, delegated: Artifact, prepared: Artifac
     device = model.output_weight.device
     bf16 = chosen_precision(cfg.precision, device) == "bf16-mixed"
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        positions = look_at(
+        positions = score_positions(
             model,
             split,
             facts,

@@ -1,17 +1,16 @@
-"""Settings of delegation: labels, selection and objective, calibration, and the cascade of small model and helper.
+"""Settings of delegation: which tokens are delegated, how that is trained, and how the threshold is found.
 
 Imports neither torch nor numpy: the flow's process reads these classes and must stay light.
 """
 
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
+from components.cascade.config import HelperConfig
 from components.model.config import ModelConfig
 from components.training.config import TrainerConfig
 
-Annotator = Literal["world", "spacy", "capitals"]
-RuleSet = Literal["ner_only", "pos_only", "ner+pos", "ner+pos+attr", "digits_only", "all", "none"]
 SelectionName = Literal[
     "ntp",
     "loss",
@@ -29,34 +28,7 @@ SelectionName = Literal[
 SELECTIONS: tuple[SelectionName, ...] = get_args(SelectionName)
 SELECTIONS_THAT_CALL: frozenset[SelectionName] = frozenset(SELECTIONS) - {"ntp", "rho_ignore", "ignore", "ignore_facts"}
 """The others leave tokens out, or learn all of them: nobody teaches them to call."""
-ReturnUnit = Literal["token", "word", "entity"]
-CallScore = Literal["call", "entropy", "margin"]
-HelperKind = Literal["auto", "none", "world", "model", "endpoint", "retrieval"]
-
 _SETTINGS = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class LabelConfig(BaseModel):
-    """Which tokens state facts: one bit per token, made once on the CPU."""
-
-    model_config = _SETTINGS
-
-    annotator: Literal["auto"] | Annotator = "auto"
-    """auto takes the exact labels of the closed world where the data has them, else the spaCy pipeline if one is
-    named, else the rule `capitals` (capitalised words and digits), and says which."""
-    pipeline: str = ""
-    """Any installed spaCy package or the path of a trained pipeline, for example en_core_web_sm."""
-    rules: RuleSet = "ner+pos"
-    """What of a parse counts as fact: entities, parts of speech, attributes (`ner+pos+attr`), or a control
-    (`digits_only`, `all`, `none`)."""
-    subwords: Literal["all", "first", "span_first"] = "all"
-    """Which subwords of a factual word carry the bit: all, the first of each word, the first of each run of words."""
-    skip_copied: bool = False
-    """Leave out words that the document has stated before: copying needs no knowledge."""
-    processes: NonNegativeInt = 0
-    """Processes that annotate; 0 takes one per physical core."""
-    yardstick_documents: NonNegativeInt = 200
-    """Documents on which annotators are compared with each other, and with the exact labels where there are any."""
 
 
 class DelegationConfig(BaseModel):
@@ -107,33 +79,6 @@ class CalibrateConfig(BaseModel):
     """Arithmetic of the forward pass."""
 
 
-class HelperConfig(BaseModel):
-    """Who answers a call."""
-
-    model_config = _SETTINGS
-
-    kind: HelperKind = "auto"
-    """auto: the fact table where the data is the closed world, else BM25 retrieval over the corpus. `model` is a local
-    larger model, `endpoint` any OpenAI-compatible server."""
-    model: str = ""
-    """kind=model: folder of the larger model and its tokenizer (a bundle, or any Llama folder)."""
-    url: str = ""
-    """kind=endpoint: base URL, for example http://127.0.0.1:8001/v1. A key is read from LACEWING_HELPER_API_KEY."""
-    name: str = ""
-    """kind=endpoint: the model to ask for."""
-    corpus_megabytes: PositiveInt = 100
-    """kind=retrieval: index at most this much of the training text, whole documents by a fixed shuffle. The index is
-    built in memory, about ten times the text."""
-    timeout_seconds: PositiveFloat = 2.0
-    """How long one answer may take before the small model goes on alone."""
-    retries: NonNegativeInt = 1
-    """Further tries after a failure, within the time-out."""
-    failures_before_rest: PositiveInt = 3
-    """After so many failures in a row the helper is left alone for a while (circuit breaker)."""
-    rest_seconds: PositiveFloat = 30.0
-    """How long it is left alone."""
-
-
 class DelegateConfig(BaseModel):
     """What the stage `delegate` reads: `model`, `trainer` and `delegation` of the composed configuration."""
 
@@ -147,33 +92,3 @@ class DelegateConfig(BaseModel):
     """What is delegated."""
     helper: HelperConfig = HelperConfig()
     """Who will be asked: helper_gain and defer look at what it knows."""
-
-
-class CascadeConfig(BaseModel):
-    """How small model and helper answer together."""
-
-    model_config = _SETTINGS
-
-    helper: HelperConfig = HelperConfig()
-    """Who answers a call."""
-    budget: float = Field(0.15, ge=0.0, le=1.0)
-    """Share of the small model's decisions that become calls; also the hard limit of a request."""
-    rule: Literal["running_quantile", "fixed"] = "running_quantile"
-    """Call at the running quantile of P(CALL), or at the threshold that calibration found."""
-    call_score: CallScore = "call"
-    """What is compared with the threshold: P(CALL); or, for a model that never learned to call, the entropy of its
-    prediction or one minus its largest probability (`margin`)."""
-    unit: ReturnUnit = "word"
-    """How much one call returns: one token of the helper, up to the end of a word, or of an entity."""
-    max_unit_tokens: PositiveInt = 16
-    """Longest return in tokens of the helper."""
-
-    @model_validator(mode="after")
-    def _helper_is_complete(self) -> "CascadeConfig":
-        if self.helper.kind == "model" and not self.helper.model:
-            raise ValueError("helper.kind=model needs helper.model, the folder of the larger model")
-        if self.helper.kind == "endpoint" and not self.helper.url.startswith(("http://", "https://")):
-            raise ValueError(
-                f"helper.kind=endpoint needs helper.url, such as http://127.0.0.1:8001/v1; given {self.helper.url!r}"
-            )
-        return self

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from components.delegation.auxiliary_models import CALL_ID, AuxiliaryModel
 from components.delegation.config import DelegationConfig
-from components.delegation.figures import call_figures, mean_where, overlap
-from components.delegation.knowledge import CALL_ID, Knowledge
+from components.delegation.metrics import call_figures, mean_where, overlap
 from components.delegation.objective import COUNTERS, counted, token_losses
 from components.delegation.selection import Selection, Statistics, select
 from components.model import ops
@@ -30,8 +30,8 @@ def statistics(
     batch: Batch,
     boundary_id: int,
     loss: Float[Tensor, "rows"],
-    reference: Knowledge | None = None,
-    helper: Knowledge | None = None,
+    reference: AuxiliaryModel | None = None,
+    helper: AuxiliaryModel | None = None,
 ) -> Statistics:
     """What a selection may look at, for every target of ``batch``, row after row; ``loss`` is the model's own."""
     assert batch.factual is not None, "batches come without labels"
@@ -63,8 +63,8 @@ class DelegatingModel(LanguageModel):
         delegation: DelegationConfig,
         boundary_id: int,
         nats_to_bits_per_byte: float = math.nan,
-        reference: Knowledge | None = None,
-        helper: Knowledge | None = None,
+        reference: AuxiliaryModel | None = None,
+        helper: AuxiliaryModel | None = None,
     ) -> None:
         super().__init__(model, config, nats_to_bits_per_byte)
         self.delegation = delegation

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
+from components.cascade.calibration import LEVELS, Calibration, ReliabilityBin
+from components.cascade.call_rule import RunningQuantile
+from components.cascade.call_scores import call_probability, call_score
 from components.data.shards import Split
-from components.delegation.calibration import LEVELS, Calibration, ReliabilityBin
-from components.delegation.labels import FactBits
-from components.delegation.quantile import RunningQuantile
-from components.delegation.scores import call_probability, call_score
+from components.labelling.labels import FactBits
 from components.model.transformer import Transformer
 
 BUDGETS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.6, 0.8, 1.0)
@@ -45,7 +45,7 @@ class Positions:
 
 
 @torch.inference_mode()
-def look_at(
+def score_positions(
     model: Transformer,
     split: Split,
     facts: FactBits,

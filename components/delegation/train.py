@@ -15,12 +15,12 @@ from components.core.artifact import Artifact
 from components.core.errors import ArtifactError, InputError
 from components.core.run import Run
 from components.data.shards import ShardSet
+from components.delegation.auxiliary_models import FrozenModel, auxiliary_helper
 from components.delegation.config import DelegateConfig
-from components.delegation.knowledge import FrozenModel, helper_knowledge
-from components.delegation.labels import FactBits, tokenizer_digest
-from components.delegation.length import learned_share, matched_steps
 from components.delegation.module import DelegatingModel
 from components.delegation.selection import LOOKS_AT_FACTS, LOOKS_AT_HELPER, LOOKS_AT_REFERENCE
+from components.delegation.step_matching import learned_share, matched_steps
+from components.labelling.labels import FactBits, tokenizer_digest
 from components.model.checkpoint import load_model
 from components.model.transformer import Transformer
 from components.training.config import PretrainConfig, TrainerConfig
@@ -50,7 +50,7 @@ def stage(run: Run, cfg: DelegateConfig, prepared: Artifact, labels: Artifact, *
         shards.boundary_id,
         nats_to_bits_per_byte(shards),
         reference=_reference(cfg, prepared, pretrained),
-        helper=helper_knowledge(cfg.helper, cfg.delegation.selection, prepared, cfg.model.context_length)
+        helper=auxiliary_helper(cfg.helper, cfg.delegation.selection, prepared, cfg.model.context_length)
         if cfg.delegation.selection in LOOKS_AT_HELPER
         else None,
     )

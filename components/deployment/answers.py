@@ -1,6 +1,6 @@
-"""From the engine's pieces to HTTP answers: whole, or as server-sent events.
+"""From the engine's deltas to HTTP answers: whole, or as server-sent events.
 
-The decode thread hands pieces over to the event loop; a client that goes away gives its place in the engine free.
+The decode thread hands deltas over to the event loop; a client that goes away gives its place in the engine free.
 """
 
 import asyncio
@@ -13,12 +13,12 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from components.core.errors import LacewingError
-from components.deployment import refusals
-from components.deployment.decoding import Piece, Request
+from components.deployment import errors
+from components.deployment.decoding import Delta, Request
 from components.deployment.engine import Engine
 from components.deployment.metrics import Metrics
 from components.deployment.protocol import CompletionTokensDetails, ErrorBody, Usage
-from components.deployment.shapes import Shape
+from components.deployment.responses import ResponseBuilder
 
 CLIENT_CLOSED_REQUEST = 499
 _COUNTED = tuple(CompletionTokensDetails.model_fields)  # of the same name in a cascade's summary
@@ -31,12 +31,12 @@ class Answer:
         """Submit ``requests``; raises what ``Engine.submit`` raises. Call in the event loop."""
         self._metrics = metrics
         self._start = time.perf_counter()
-        self._queue: asyncio.Queue[tuple[int, Piece | LacewingError]] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[int, Delta | LacewingError]] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
-        def deliver(index: int, piece: Piece | LacewingError) -> None:
+        def deliver(index: int, delta: Delta | LacewingError) -> None:
             if not loop.is_closed():  # the process is going down; nobody is left to read
-                loop.call_soon_threadsafe(self._queue.put_nowait, (index, piece))
+                loop.call_soon_threadsafe(self._queue.put_nowait, (index, delta))
 
         self._generations = engine.submit(
             [(request, partial(deliver, index)) for index, request in enumerate(requests)]
@@ -59,33 +59,33 @@ class Answer:
             **{name: sum(getattr(summary, name) for summary in summaries) for name in _COUNTED}
         )
 
-    async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
+    async def deltas(self) -> AsyncIterator[tuple[int, Delta]]:
         """Pieces as they come, each with the index of its prompt; raises what ended a generation early."""
         waiting_for_first = set(range(len(self._generations)))
         unfinished = len(self._generations)
         while unfinished:
-            index, piece = await self._queue.get()
-            if isinstance(piece, LacewingError):
-                raise piece
+            index, delta = await self._queue.get()
+            if isinstance(delta, LacewingError):
+                raise delta
             if index in waiting_for_first:
                 waiting_for_first.remove(index)
                 self._metrics.first_token_seconds.observe(time.perf_counter() - self._start)
-            unfinished -= piece.finish is not None
-            yield index, piece
+            unfinished -= delta.finish is not None
+            yield index, delta
 
-    async def whole(self) -> list[Piece]:
-        """All pieces of each prompt joined into one."""
-        parts: list[list[Piece]] = [[] for _ in self._generations]
-        async for index, piece in self.pieces():
-            parts[index].append(piece)
+    async def whole(self) -> list[Delta]:
+        """All deltas of each prompt joined into one."""
+        parts: list[list[Delta]] = [[] for _ in self._generations]
+        async for index, delta in self.deltas():
+            parts[index].append(delta)
         return [
-            Piece(
-                "".join(piece.text for piece in pieces),
-                tuple(token for piece in pieces for token in piece.tokens),
-                pieces[-1].finish,
-                pieces[-1].degraded,
+            Delta(
+                "".join(delta.text for delta in deltas),
+                tuple(token for delta in deltas for token in delta.tokens),
+                deltas[-1].finish,
+                deltas[-1].degraded,
             )
-            for pieces in parts
+            for deltas in parts
         ]
 
     def close(self) -> None:
@@ -100,8 +100,8 @@ class Answer:
 class EventStream(StreamingResponse):
     """Server-sent events; closes its answer however it ends, also before the first event."""
 
-    def __init__(self, answer: Answer, shape: Shape, include_usage: bool) -> None:
-        events = _events(answer, shape, include_usage)
+    def __init__(self, answer: Answer, builder: ResponseBuilder, include_usage: bool) -> None:
+        events = _events(answer, builder, include_usage)
         super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
         self._answer = answer
 
@@ -112,7 +112,7 @@ class EventStream(StreamingResponse):
             self._answer.close()
 
 
-async def respond(http: HttpRequest, answer: Answer, shape: Shape) -> Response:
+async def respond(http: HttpRequest, answer: Answer, builder: ResponseBuilder) -> Response:
     """Wait for the whole answer, but not longer than the client does."""
     work = asyncio.create_task(answer.whole())
     left = asyncio.create_task(_client_left(http))
@@ -120,7 +120,7 @@ async def respond(http: HttpRequest, answer: Answer, shape: Shape) -> Response:
         await asyncio.wait({work, left}, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
             return Response(status_code=CLIENT_CLOSED_REQUEST)
-        return JSONResponse(shape.whole(work.result(), answer.usage).model_dump())
+        return JSONResponse(builder.whole(work.result(), answer.usage).model_dump())
     finally:
         work.cancel()
         left.cancel()
@@ -132,16 +132,16 @@ async def _client_left(http: HttpRequest) -> None:
         pass
 
 
-async def _events(answer: Answer, shape: Shape, include_usage: bool) -> AsyncIterator[str]:
+async def _events(answer: Answer, builder: ResponseBuilder, include_usage: bool) -> AsyncIterator[str]:
     """``data:`` lines; after the last chunk ``[DONE]``, or instead of it the error that ended the answer."""
     hidden = set() if include_usage else {"usage"}
     try:
-        async for index, piece in answer.pieces():
-            for chunk in shape.chunks(index, piece):
+        async for index, delta in answer.deltas():
+            for chunk in builder.chunks(index, delta):
                 yield f"data: {chunk.model_dump_json(exclude=hidden)}\n\n"
     except LacewingError as error:  # the status has been sent already
-        yield f"data: {ErrorBody(error=refusals.detail(error)[1]).model_dump_json()}\n\n"
+        yield f"data: {ErrorBody(error=errors.detail(error)[1]).model_dump_json()}\n\n"
         return
     if include_usage:
-        yield f"data: {shape.usage_chunk(answer.usage).model_dump_json()}\n\n"
+        yield f"data: {builder.usage_chunk(answer.usage).model_dump_json()}\n\n"
     yield "data: [DONE]\n\n"

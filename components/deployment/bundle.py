@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from components.cascade.config import CallScore, HelperKind
 from components.core.artifact import RECORD, Artifact, FileRecord
 from components.core.atomic import full_disk_explained, write_text
 from components.core.errors import ArtifactError
 from components.core.identity import digest_file, digest_json
 from components.core.run import Run
 from components.data.tokenizer import CALL, SPECIAL_TOKENS, TextTokenizer
-from components.delegation.config import CallScore, HelperKind, SelectionName
+from components.delegation.config import SelectionName
 from components.deployment.config import BundleStageConfig
 from components.deployment.delegation import DELEGATION, FACTS, RETRIEVAL, DelegationRecord, gather_delegation
 from components.model.checkpoint import load_model

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from components.delegation.config import CascadeConfig
+from components.cascade.config import CascadeConfig
 
 # Environment variable; if it is set, the server asks for this key on ``/v1/``.
 API_KEY = "LACEWING_API_KEY"

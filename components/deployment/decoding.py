@@ -1,6 +1,6 @@
 """One request on its way to an answer: from its prompt to the cascade's request, from the cascade's tokens to text.
 
-The cascade (``components.delegation.cascade``) decodes all requests together. Here is what each has of its own: the
+The cascade (``components.cascade.decoding``) decodes all requests together. Here is what each has of its own: the
 characters that tokens complete, stop strings, what is held back, and the scores of an echoed prompt.
 """
 
@@ -11,9 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from components.core.errors import InputError
-from components.data.tokenizer import TextTokenizer
-from components.delegation.cascade import (
+from components.cascade.decoding import (
     Author,
     CascadeRequest,
     CascadeStep,
@@ -21,11 +19,13 @@ from components.delegation.cascade import (
     CascadeToken,
     FinishReason,
 )
+from components.core.errors import InputError
+from components.data.tokenizer import TextTokenizer
 from components.deployment.text_stream import Detokenizer, StopMatcher
 from components.model.generate import Sampling
 from components.model.transformer import KeyValueCache, Transformer
 
-# A prompt that is scored (``echo`` with ``logprobs``) is read in pieces of this many tokens, so that others are not
+# A prompt that is scored (``echo`` with ``logprobs``) is read in deltas of this many tokens, so that others are not
 # kept waiting for all of it, and so that it never holds more rows of the vocabulary than this.
 PREFILL_TOKENS = 256
 
@@ -89,7 +89,7 @@ class ScoredToken:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Delta:
     """What one step adds to the answer."""
 
     text: str
@@ -144,15 +144,15 @@ class Decoding:
 
     def begin(self) -> None:
         """Take note of the prompt's text: also one that is not echoed may end inside a character."""
-        pieces: list[str] = []
+        deltas: list[str] = []
         for id in self.request.prompt:
             self._offsets.append(self._characters)
-            pieces.append(self._detokenizer.push(self._tokenizer.token_bytes(id)))
-            self._characters += len(pieces[-1])
+            deltas.append(self._detokenizer.push(self._tokenizer.token_bytes(id)))
+            self._characters += len(deltas[-1])
         if not self.request.echo:
             self._characters = 0
             return
-        self._unsent = "".join(pieces)
+        self._unsent = "".join(deltas)
         self._shown = self._characters
         if self.request.logprobs is not None:
             self._held.append(ScoredToken(self.request.prompt[0], None, (), 0))
@@ -164,7 +164,7 @@ class Decoding:
         return self.request.echo and self.request.logprobs is not None and read < len(self.request.prompt) - 1
 
     @torch.inference_mode()
-    def score(self) -> Piece:
+    def score(self) -> Delta:
         """Read and score up to ``PREFILL_TOKENS`` of the prompt."""
         prompt = self.request.prompt
         if self.cache is None:  # made when it is needed, not while waiting for a turn
@@ -180,7 +180,7 @@ class Decoding:
         )
         return self._piece("")
 
-    def take(self, step: CascadeStep) -> Piece:
+    def take(self, step: CascadeStep) -> Delta:
         """Turn the tokens of one step into what they add to the answer; ``finish`` is set also at a stop string."""
         shown = ""
         for token in step.tokens:
@@ -204,19 +204,19 @@ class Decoding:
         self._shown += len(shown)
         return shown
 
-    def _piece(self, text: str, finish: FinishReason | None = None) -> Piece:
-        """A piece with the tokens whose text has been shown."""
+    def _piece(self, text: str, finish: FinishReason | None = None) -> Delta:
+        """A delta with the tokens whose text has been shown."""
         shown = sum(token.offset < self._shown for token in self._held)  # offsets never fall
         tokens, self._held = self._held[:shown], self._held[shown:]
         return self._sent(text, tokens, finish)
 
-    def _last(self, text: str, finish: FinishReason) -> Piece:
-        """The last piece, with everything that was held back."""
+    def _last(self, text: str, finish: FinishReason) -> Delta:
+        """The last delta, with everything that was held back."""
         return self._sent(text, self._held, finish)
 
-    def _sent(self, text: str, tokens: list[ScoredToken], finish: FinishReason | None) -> Piece:
+    def _sent(self, text: str, tokens: list[ScoredToken], finish: FinishReason | None) -> Delta:
         text, self._unsent = self._unsent + text, ""
-        return Piece(text, tuple(tokens), finish, finish is not None and self.summary.degraded)
+        return Delta(text, tuple(tokens), finish, finish is not None and self.summary.degraded)
 
     def _scored(self, rows: Float[Tensor, "seq vocab"], ids: list[int], offsets: list[int]) -> list[ScoredToken]:
         """Tokens ``ids`` under the distributions ``rows``."""

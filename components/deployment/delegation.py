@@ -9,12 +9,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from components.cascade.calibration import CALIBRATION, Calibration
+from components.cascade.config import CascadeConfig, HelperConfig
+from components.cascade.helpers import Helper, open_helper
 from components.core.artifact import Artifact
 from components.core.atomic import full_disk_explained, write_text
 from components.core.errors import ArtifactError
-from components.delegation.calibration import CALIBRATION, Calibration
-from components.delegation.config import SELECTIONS_THAT_CALL, CascadeConfig, HelperConfig, SelectionName
-from components.delegation.helpers import Helper, open_helper
+from components.delegation.config import SELECTIONS_THAT_CALL, SelectionName
 
 DELEGATION = "delegation.json"
 FACTS = "facts.jsonl"

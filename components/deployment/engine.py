@@ -1,6 +1,6 @@
 """The engine: a loaded bundle and one thread that decodes many requests together.
 
-In every round each request moves on by a piece of its prompt, one token or one reply, so that all streams move on
+In every round each request moves on by a delta of its prompt, one token or one reply, so that all streams move on
 together and a long answer does not keep a short one waiting; one forward pass serves them all. One thread, because on a
 CPU several would only take the cores from each other. The helper is asked beside it: while one request waits for a
 reply, the others go on.
@@ -17,18 +17,18 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+from components.cascade.calibration import LEVELS, Calibration
+from components.cascade.config import CascadeConfig
+from components.cascade.decoding import Cascade, CascadeDecoding, CascadeStep, CascadeSummary
+from components.cascade.helpers.base import Helper
 from components.core.errors import InputError, LacewingError, ServiceError
-from components.delegation.calibration import LEVELS, Calibration
-from components.delegation.cascade import Cascade, CascadeDecoding, CascadeStep, CascadeSummary
-from components.delegation.config import CascadeConfig
-from components.delegation.helpers.base import Helper
 from components.deployment.bundle import Bundle, load_bundle
-from components.deployment.decoding import Decoding, Piece, Request
-from components.deployment.late_helper import opened_helper
+from components.deployment.decoding import Decoding, Delta, Request
+from components.deployment.deferred_helper import opened_helper
 
 logger = logging.getLogger(__name__)
 
-Deliver = Callable[["Piece | LacewingError"], None]
+Deliver = Callable[["Delta | LacewingError"], None]
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class DecodingError(ServiceError):
 
 
 class Generation:
-    """A submitted request: its pieces go to ``deliver`` until one has ``finish``, or an error ends it."""
+    """A submitted request: its deltas go to ``deliver`` until one has ``finish``, or an error ends it."""
 
     def __init__(self, decoding: Decoding, deliver: Deliver, engine: "Engine") -> None:
         self.decoding = decoding
@@ -148,7 +148,7 @@ class Engine:
         return self._thread.is_alive() and not self._closed
 
     def submit(self, requests: Sequence[tuple[Request, Deliver]]) -> list[Generation]:
-        """Queue all of ``requests`` or none; their pieces are delivered from the decode thread.
+        """Queue all of ``requests`` or none; their deltas are delivered from the decode thread.
 
         Raises ``InputError`` for a prompt that cannot be continued or more prompts than ever fit, ``QueueFullError``
         if there is no place for all of them now.
@@ -263,19 +263,19 @@ class Engine:
     def _take(self, generation: Generation, step: CascadeStep) -> None:
         if step.error is not None:
             raise step.error
-        piece = generation.decoding.take(step)
-        if piece.finish is not None:
+        delta = generation.decoding.take(step)
+        if delta.finish is not None:
             self._leave(step.request)  # a stop string: the cascade would go on
             self.withdraw(generation)
-        self._deliver(generation, piece)
+        self._deliver(generation, delta)
 
     def _leave(self, number: int) -> None:
         del self._rows[number]
         self._batch.cancel(number)
 
-    def _deliver(self, generation: Generation, piece: Piece) -> None:
-        if piece.text or piece.tokens or piece.finish is not None:
-            generation.deliver(piece)
+    def _deliver(self, generation: Generation, delta: Delta) -> None:
+        if delta.text or delta.tokens or delta.finish is not None:
+            generation.deliver(delta)
 
     def _guarded(self, generation: Generation, work: Callable[[], None]) -> None:
         """One request must not take the others with it."""

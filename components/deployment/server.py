@@ -30,13 +30,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
 from components.core.errors import InputError, LacewingError, ServiceError
-from components.deployment import refusals
+from components.deployment import errors
 from components.deployment.answers import Answer, EventStream, respond
 from components.deployment.config import API_KEY, ServeConfig
 from components.deployment.decoding import Request
 from components.deployment.engine import Engine
-from components.deployment.guard import Guard
 from components.deployment.metrics import Measured, Metrics
+from components.deployment.middleware import RequestLimits
 from components.deployment.protocol import (
     ChatRequest,
     CompletionRequest,
@@ -44,7 +44,7 @@ from components.deployment.protocol import (
     ModelList,
     SamplingRequest,
 )
-from components.deployment.shapes import ChatShape, CompletionShape, Shape
+from components.deployment.responses import ChatBuilder, CompletionBuilder, ResponseBuilder
 
 # Written to stdout once requests are answered; the process that started this one waits for it.
 READY = "serving {model} on http://{host}:{port}"
@@ -70,7 +70,7 @@ def create_app(engine: Engine, cfg: ServeConfig, api_key: str = "", started: flo
     # The interactive documentation pages would load scripts from the internet; /openapi.json is there.
     app = FastAPI(title="Lacewing", lifespan=lifespan, docs_url=None, redoc_url=None)
     metrics = Metrics(engine)
-    refusals.register(app)
+    errors.register(app)
     card = ModelCard(
         id=cfg.model,
         created=int(started),
@@ -113,8 +113,8 @@ def create_app(engine: Engine, cfg: ServeConfig, api_key: str = "", started: flo
             _request(body, prompt, max_tokens=body.max_tokens, logprobs=body.logprobs, echo=body.echo)
             for prompt in prompts
         ]
-        shape = CompletionShape(cfg.model, engine.tokenizer, body.logprobs is not None, _helper_name(engine))
-        return await _answer(http, body, requests, shape)
+        builder = CompletionBuilder(cfg.model, engine.tokenizer, body.logprobs is not None, _helper_name(engine))
+        return await _answer(http, body, requests, builder)
 
     @app.post("/v1/chat/completions")
     async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
@@ -127,29 +127,31 @@ def create_app(engine: Engine, cfg: ServeConfig, api_key: str = "", started: flo
             max_tokens=body.max_completion_tokens or body.max_tokens,
             logprobs=body.top_logprobs if body.logprobs else None,
         )
-        shape = ChatShape(cfg.model, engine.tokenizer, body.logprobs, _helper_name(engine))
-        return await _answer(http, body, [request], shape)
+        builder = ChatBuilder(cfg.model, engine.tokenizer, body.logprobs, _helper_name(engine))
+        return await _answer(http, body, [request], builder)
 
-    async def _answer(http: HttpRequest, body: SamplingRequest, requests: list[Request], shape: Shape) -> Response:
+    async def _answer(
+        http: HttpRequest, body: SamplingRequest, requests: list[Request], builder: ResponseBuilder
+    ) -> Response:
         answer = Answer(engine, metrics, requests)
-        return EventStream(answer, shape, body.include_usage) if body.stream else await respond(http, answer, shape)
+        return EventStream(answer, builder, body.include_usage) if body.stream else await respond(http, answer, builder)
 
     routes = frozenset(route.path for route in app.routes if hasattr(route, "path"))
-    app.add_middleware(Guard, api_key=api_key, max_body_bytes=cfg.max_body_bytes)
+    app.add_middleware(RequestLimits, api_key=api_key, max_body_bytes=cfg.max_body_bytes)
     app.add_middleware(Measured, metrics=metrics, routes=routes)
     return app
 
 
 def _check_model(name: str, served: str) -> None:
     if name not in ("", served):
-        raise refusals.UnknownModelError(f"the model {name!r} is not served here; this server has {served!r}")
+        raise errors.UnknownModelError(f"the model {name!r} is not served here; this server has {served!r}")
 
 
 def _check(body: SamplingRequest, served: str, engine: Engine) -> None:
     """Refuse what is asked of another model, and calls where there is nobody to call."""
     _check_model(body.model, served)
     if engine.helper is None and body.call_limit is not None:
-        raise refusals.NobodyToCallError(*body.call_limit)
+        raise errors.NobodyToCallError(*body.call_limit)
 
 
 def _helper_name(engine: Engine) -> str | None:

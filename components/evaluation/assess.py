@@ -13,16 +13,16 @@ from components.core.errors import ArtifactError
 from components.core.run import Run
 from components.data.shards import ShardSet
 from components.data.tokenizer import TextTokenizer
-from components.evaluation.arithmetic import autocast, scoring_device
+from components.evaluation.autocast import autocast, scoring_device
 from components.evaluation.bootstrap import ratio_interval
 from components.evaluation.config import AssessConfig
 from components.evaluation.curve import draw_loss_curve
-from components.evaluation.findings import Answer, Findings, Sample
 from components.evaluation.heldout import chosen, first_shuffled, held_out
 from components.evaluation.likelihood import DocumentScores, score_documents
 from components.evaluation.progress import progress
 from components.evaluation.questions import answer_questions, exact_match, read_questions
 from components.evaluation.report import CURVE_PNG, CURVE_SVG, REPORT, report_markdown
+from components.evaluation.results import Answer, Results, Sample
 from components.evaluation.samples import continue_documents
 from components.model.checkpoint import load_model
 from components.model.transformer import Transformer
@@ -49,17 +49,17 @@ def stage(run: Run, cfg: AssessConfig, pretrained: Artifact, prepared: Artifact)
         )
     answers = _answer(run, cfg, model, tokenizer, prepared)
     samples = _sample(run, cfg, model, tokenizer, prepared)
-    findings = _findings(cfg, scores, answers, samples)
+    results = _findings(cfg, scores, answers, samples)
     draw_loss_curve(
         _history(pretrained.path(HISTORY)),
-        f"{findings.bits_per_byte.estimate:.3f} bits per byte on held-out text",
+        f"{results.bits_per_byte.estimate:.3f} bits per byte on held-out text",
         [run.folder / CURVE_PNG, run.folder / CURVE_SVG],
     )
-    write_text(run.folder / REPORT, report_markdown(findings, pretrained, prepared, CURVE_PNG))
-    metrics = _metrics(findings)
+    write_text(run.folder / REPORT, report_markdown(results, pretrained, prepared, CURVE_PNG))
+    metrics = _metrics(results)
     run.log(metrics, None)
     run.report(1.0, f"{metrics['bits_per_byte']:.4f} bits per byte")
-    details = findings.model_dump(mode="json", exclude={"answers", "samples"})
+    details = results.model_dump(mode="json", exclude={"answers", "samples"})
     return run.seal(metrics=metrics, details=details)
 
 
@@ -106,8 +106,8 @@ def _sample(
     return samples
 
 
-def _findings(cfg: AssessConfig, scores: DocumentScores, answers: list[Answer], samples: list[Sample]) -> Findings:
-    return Findings(
+def _findings(cfg: AssessConfig, scores: DocumentScores, answers: list[Answer], samples: list[Sample]) -> Results:
+    return Results(
         documents=len(scores.nats),
         bytes=int(scores.bytes.sum()),
         predictions=int(scores.tokens.sum()),
@@ -121,18 +121,18 @@ def _findings(cfg: AssessConfig, scores: DocumentScores, answers: list[Answer], 
     )
 
 
-def _metrics(findings: Findings) -> dict[str, float]:
+def _metrics(results: Results) -> dict[str, float]:
     metrics = {
-        "bits_per_byte": findings.bits_per_byte.estimate,
-        "bits_per_byte_low": findings.bits_per_byte.low,
-        "bits_per_byte_high": findings.bits_per_byte.high,
-        "perplexity": findings.perplexity,
-        "call_probability": findings.call_probability,
+        "bits_per_byte": results.bits_per_byte.estimate,
+        "bits_per_byte_low": results.bits_per_byte.low,
+        "bits_per_byte_high": results.bits_per_byte.high,
+        "perplexity": results.perplexity,
+        "call_probability": results.call_probability,
     }
-    for part, match in findings.exact_match.items():
+    for part, match in results.exact_match.items():
         metrics["exact_match" if part == "all" else f"exact_match_{part}"] = match.share.estimate
-    if findings.answers:
-        metrics["questions"] = float(len(findings.answers))
+    if results.answers:
+        metrics["questions"] = float(len(results.answers))
     return metrics
 
 

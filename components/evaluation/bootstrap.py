@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from components.evaluation.config import BootstrapConfig
-from components.evaluation.findings import Interval
+from components.evaluation.results import Interval
 
 # Items drawn at once: bounds memory to some tens of MB whatever the number of documents and resamples.
 _DRAWS_AT_ONCE = 2_000_000

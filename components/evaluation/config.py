@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from components.delegation.config import CascadeConfig
+from components.cascade.config import CascadeConfig
 
 
 class ScoringConfig(BaseModel):

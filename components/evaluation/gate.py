@@ -12,7 +12,7 @@ from components.core.atomic import write_json
 from components.core.run import Run
 from components.data.shards import ShardSet
 from components.data.tokenizer import TextTokenizer
-from components.evaluation.arithmetic import autocast, scoring_device
+from components.evaluation.autocast import autocast, scoring_device
 from components.evaluation.config import GateConfig
 from components.evaluation.decision import decide
 from components.evaluation.heldout import chosen, held_out

@@ -19,8 +19,8 @@ from components.core.errors import ArtifactError
 from components.data.tokenizer import TextTokenizer
 from components.evaluation.bootstrap import ratio_interval
 from components.evaluation.config import BootstrapConfig
-from components.evaluation.findings import Answer, ExactMatch
 from components.evaluation.heldout import first_shuffled
+from components.evaluation.results import Answer, ExactMatch
 from components.model.transformer import KeyValueCache, Transformer
 
 # Room for a token or two that the tokenizer splits otherwise when the model writes the answer.

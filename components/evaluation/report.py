@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from components.core.artifact import Artifact
-from components.evaluation.findings import Answer, ExactMatch, Findings, Interval
+from components.evaluation.results import Answer, ExactMatch, Interval, Results
 
 REPORT = "report.md"
 CURVE_PNG = "loss.png"
@@ -21,16 +21,16 @@ _MARKDOWN_SIGNS = re.compile(r"([\\`*_{}\[\]#|~])")
 Row = tuple[str, str]
 
 
-def report_markdown(findings: Findings, pretrained: Artifact, prepared: Artifact, image: str) -> str:
+def report_markdown(results: Results, pretrained: Artifact, prepared: Artifact, image: str) -> str:
     """The report; ``image`` is where the loss curve is found: a relative path or a data URI."""
     sections = [
         "# How good the model is",
-        _verdict(findings, pretrained),
-        _table("On text it has not seen", _scores(findings)),
+        _verdict(results, pretrained),
+        _table("On text it has not seen", _scores(results)),
         f"![Loss over optimizer steps, with the learning rate below]({image})",
         _table("How it was made", _origin(pretrained, prepared)),
-        _answers(findings.answers),
-        _samples(findings),
+        _answers(results.answers),
+        _samples(results),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -41,33 +41,33 @@ def embedded_image(folder: Path) -> str:
     return (folder / REPORT).read_text(encoding="utf-8").replace(f"({CURVE_PNG})", f"(data:image/png;base64,{encoded})")
 
 
-def _verdict(findings: Findings, pretrained: Artifact) -> str:
+def _verdict(results: Results, pretrained: Artifact) -> str:
     figures = pretrained.metrics
     sentence = (
         f"A model of **{short(figures['parameters'])} parameters**, trained on **{short(figures['tokens'])} tokens**,"
-        f" needs **{findings.bits_per_byte.estimate:.3f} bits per byte** for text it has not seen"
+        f" needs **{results.bits_per_byte.estimate:.3f} bits per byte** for text it has not seen"
     )
-    if all_questions := findings.exact_match.get("all"):
+    if all_questions := results.exact_match.get("all"):
         sentence += (
             f" and answers **{all_questions.share.estimate:.1%}** of {all_questions.questions:,} questions exactly"
         )
     return sentence + "."
 
 
-def _scores(findings: Findings) -> Iterable[Row]:
-    low, high = findings.bits_per_byte[1:]
-    sure = f"{findings.confidence * 100:g} % interval"
-    yield "Bits per byte", f"**{findings.bits_per_byte.estimate:.4f}** ({sure} {low:.4f} to {high:.4f})"
-    yield "Perplexity", f"{findings.perplexity:,.2f} per token"
+def _scores(results: Results) -> Iterable[Row]:
+    low, high = results.bits_per_byte[1:]
+    sure = f"{results.confidence * 100:g} % interval"
+    yield "Bits per byte", f"**{results.bits_per_byte.estimate:.4f}** ({sure} {low:.4f} to {high:.4f})"
+    yield "Perplexity", f"{results.perplexity:,.2f} per token"
     yield (
         "Scored on",
-        f"{findings.documents:,} documents, {short(findings.bytes)} bytes, {findings.predictions:,} predictions",
+        f"{results.documents:,} documents, {short(results.bytes)} bytes, {results.predictions:,} predictions",
     )
-    yield "Probability of `<CALL>`", f"{findings.call_probability:.2e} on average, taken out of the softmax"
+    yield "Probability of `<CALL>`", f"{results.call_probability:.2e} on average, taken out of the softmax"
     names = {"all": "Questions answered exactly", "head": "– facts stated often", "tail": "– facts stated rarely"}
     for part, name in names.items():
-        if part in findings.exact_match:
-            yield name, _share(findings.exact_match[part], sure)
+        if part in results.exact_match:
+            yield name, _share(results.exact_match[part], sure)
 
 
 def _share(match: ExactMatch, sure: str) -> str:
@@ -118,11 +118,11 @@ def _spread(answers: Sequence[Answer], count: int) -> list[Answer]:
     return [answers[i * (len(answers) - 1) // (count - 1)] for i in range(count)]
 
 
-def _samples(findings: Findings) -> str:
-    if not findings.samples:
+def _samples(results: Results) -> str:
+    if not results.samples:
         return ""
     lines = ["| Held-out text begins | the model goes on | the text went on |", "|---|---|---|"]
-    for sample in findings.samples:
+    for sample in results.samples:
         lines.append(
             f"| {plain_text(sample.prompt)} | {plain_text(sample.continuation)} | {plain_text(sample.original)} |"
         )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from components.data.tokenizer import TextTokenizer
 from components.evaluation.config import SamplesConfig
-from components.evaluation.findings import Sample
+from components.evaluation.results import Sample
 from components.model.generate import Sampling, generate
 from components.model.transformer import Transformer
 

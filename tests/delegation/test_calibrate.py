@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 import torch
 
+from components.cascade.calibration import CALIBRATION, LEVELS, Calibration
+from components.cascade.call_scores import call_probability, call_score
 from components.core.artifact import Artifact
 from components.core.errors import ArtifactError, InputError
 from components.core.run import Run
 from components.data.shards import ShardSet, ShardWriter
 from components.data.tokenizer import save_tokenizer
 from components.delegation import calibrate
-from components.delegation.calibration import CALIBRATION, LEVELS, Calibration
 from components.delegation.config import CalibrateConfig
-from components.delegation.labels import BitsWriter, LabelIndex, shards_digest, tokenizer_digest, write_index
-from components.delegation.positions import BUDGETS, calibrated, look_at
-from components.delegation.scores import call_probability, call_score
+from components.delegation.positions import BUDGETS, calibrated, score_positions
+from components.labelling.labels import BitsWriter, LabelIndex, shards_digest, tokenizer_digest, write_index
 from components.model.checkpoint import save_model
-from tests.delegation import speakers
+from tests import fakes
 
 CFG = CalibrateConfig(precision="32-true", device="cpu", batch_tokens=500)
-TOKENS = speakers.tokenizer()
+TOKENS = fakes.tokenizer()
 
 
 def labelled(folder: Path, prepared: Artifact, share: float) -> Artifact:
@@ -57,7 +57,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     with ShardWriter(run.folder / "shards", TOKENS.vocab_size, TOKENS.end_of_text_id) as writer:
         for split, documents in (("train", 2), ("validation", 120)):
             for _ in range(documents):
-                text = " ".join(chance.choice(" ".join(speakers.SENTENCES).split(), size=chance.integers(5, 40)))
+                text = " ".join(chance.choice(" ".join(fakes.SENTENCES).split(), size=chance.integers(5, 40)))
                 writer.add(split, TOKENS.encode(text), len(text.encode()))
     return run.seal({})
 
@@ -70,7 +70,7 @@ def labels(tmp_path_factory: pytest.TempPathFactory, prepared: Artifact) -> Arti
 @pytest.fixture(scope="module")
 def delegated(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     run = Run.local(tmp_path_factory.mktemp("delegated"), "delegate")
-    save_model(speakers.speaker(TOKENS), run.folder / "model")
+    save_model(fakes.speaker(TOKENS), run.folder / "model")
     return run.seal({}, {"delegation": {"normalisation": "full"}})
 
 
@@ -84,19 +84,19 @@ def result(
 def test_every_position_is_scored_as_one_forward_pass_over_its_document_scores_it(
     prepared: Artifact, labels: Artifact
 ) -> None:
-    shards, model = ShardSet.open(prepared.path("shards")), speakers.speaker(TOKENS)
+    shards, model = ShardSet.open(prepared.path("shards")), fakes.speaker(TOKENS)
     split = shards.splits["validation"]
     facts = calibrate.FactBits.open(labels.path("facts"), shards, tokenizer_digest(prepared.path("tokenizer")))
     # One document a batch, then many: padding changes nothing.
     for batch_tokens in (1, 800):
-        positions = look_at(model, split, facts, TOKENS.end_of_text_id, TOKENS.call_id, 2000, batch_tokens)
+        positions = score_positions(model, split, facts, TOKENS.end_of_text_id, TOKENS.call_id, 2000, batch_tokens)
         at = 0
         for document in np.random.default_rng(0).permutation(split.n_documents):
             if at == len(positions):
                 break
             start = split.documents[document, 0]
             row = [TOKENS.end_of_text_id, *split.document(int(document)).tolist(), TOKENS.end_of_text_id]
-            row = row[: speakers.SHAPE.context_length + 1]
+            row = row[: fakes.SHAPE.context_length + 1]
             with torch.no_grad():
                 logits = model.logits(model(torch.tensor([row[:-1]])))[0]
             here = slice(at, at + len(row) - 1)
@@ -111,9 +111,9 @@ def test_every_position_is_scored_as_one_forward_pass_over_its_document_scores_i
 
 
 def test_the_record_follows_from_the_positions(result: Artifact, prepared: Artifact, labels: Artifact) -> None:
-    shards, model = ShardSet.open(prepared.path("shards")), speakers.speaker(TOKENS)
+    shards, model = ShardSet.open(prepared.path("shards")), fakes.speaker(TOKENS)
     facts = calibrate.FactBits.open(labels.path("facts"), shards, tokenizer_digest(prepared.path("tokenizer")))
-    positions = look_at(model, shards.splits["validation"], facts, TOKENS.end_of_text_id, TOKENS.call_id)
+    positions = score_positions(model, shards.splits["validation"], facts, TOKENS.end_of_text_id, TOKENS.call_id)
     record = Calibration.load(result.path(CALIBRATION))
     again = calibrated(positions, CFG.bins, "full")
     assert record.quantiles == pytest.approx(again.quantiles, rel=1e-3)
@@ -143,7 +143,7 @@ def test_expected_and_realised_budgets_agree_on_the_other_half(result: Artifact)
 
 
 def test_the_ends_of_the_budget_are_never_and_always() -> None:
-    record = speakers.calibration()
+    record = fakes.calibration()
     assert record.threshold(0.0) == float("inf")
     assert record.threshold(1.0) == float("-inf")
     assert record.threshold(0.1505) == pytest.approx(0.8495)
@@ -173,7 +173,7 @@ def test_the_limit_on_tokens_is_kept_and_one_document_is_enough(
     for limit in (1, 300):
         cfg = CFG.model_copy(update={"max_tokens": limit})
         result = calibrate.stage(Run.local(tmp_path / str(limit), "calibrate"), cfg, delegated, prepared, labels)
-        assert result.metrics["tokens"] <= max(limit, speakers.SHAPE.context_length)
+        assert result.metrics["tokens"] <= max(limit, fakes.SHAPE.context_length)
     assert Calibration.load(tmp_path / "1" / CALIBRATION).expected_vs_realised == []
 
 
@@ -189,7 +189,7 @@ def test_labels_of_other_tokens_and_a_diverged_model_are_refused(
     other = Run.local(folder, "label").seal({})
     with pytest.raises(ArtifactError, match="made for another tokenizer"):
         calibrate.stage(Run.local(tmp_path / "a", "calibrate"), CFG, delegated, prepared, other)
-    model = speakers.speaker(TOKENS)
+    model = fakes.speaker(TOKENS)
     with torch.no_grad():
         model.embedding.weight.fill_(float("nan"))
     run = Run.local(tmp_path / "model", "delegate")
@@ -202,7 +202,7 @@ def test_a_record_that_is_missing_or_damaged_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="never calibrated"):
         Calibration.load(tmp_path / CALIBRATION)
     path = tmp_path / CALIBRATION
-    record = speakers.calibration()
+    record = fakes.calibration()
     record.save(path)
     assert Calibration.load(path) == record
     for quantiles in ([0.0] * 5, [float(LEVELS - i) for i in range(LEVELS)]):

@@ -13,18 +13,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from components.cascade.config import HelperConfig
 from components.core.artifact import Artifact
 from components.core.errors import ArtifactError, InputError
 from components.core.identity import Identity
 from components.core.run import Run
 from components.core.worker import Request, write_request
 from components.data.shards import ShardSet
-from components.delegation.config import DelegateConfig, DelegationConfig, HelperConfig
-from components.delegation.figures import auroc, overlap
-from components.delegation.knowledge import CALL_ID, FactTable, FrozenModel
-from components.delegation.labels import BitsWriter, FactBits, LabelIndex, shards_digest, tokenizer_digest, write_index
+from components.delegation.auxiliary_models import CALL_ID, FactTable, FrozenModel
+from components.delegation.config import DelegateConfig, DelegationConfig
+from components.delegation.metrics import auroc, overlap
 from components.delegation.module import statistics
 from components.delegation.train import stage
+from components.labelling.labels import BitsWriter, FactBits, LabelIndex, shards_digest, tokenizer_digest, write_index
 from components.model.checkpoint import load_model
 from components.model.config import ModelConfig
 from components.pretrain import stage as pretrain

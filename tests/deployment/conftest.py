@@ -9,6 +9,8 @@ import httpx
 import pytest
 import torch
 
+from components.cascade.calibration import CALIBRATION, LEVELS, Calibration
+from components.cascade.config import CascadeConfig
 from components.core.artifact import Artifact
 from components.core.atomic import write_text
 from components.core.run import Run
@@ -16,8 +18,6 @@ from components.data import prepare
 from components.data.config import DataConfig
 from components.data.tokenizer import TextTokenizer, save_tokenizer, train_tokenizer
 from components.data.world.config import WorldConfig
-from components.delegation.calibration import CALIBRATION, LEVELS, Calibration
-from components.delegation.config import CascadeConfig
 from components.deployment import bundle as bundle_stage
 from components.deployment.config import BundleStageConfig
 from components.deployment.engine import Engine

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from components.cascade.config import CascadeConfig
+from components.cascade.helpers.base import Call, Reply
 from components.core.artifact import RECORD, Artifact
 from components.core.errors import ArtifactError
 from components.core.run import Run
 from components.data.tokenizer import TextTokenizer
-from components.delegation.config import CascadeConfig
-from components.delegation.helpers.base import Call, Reply
 from components.deployment.bundle import FILES, MANIFEST, load_bundle, stage
 from components.deployment.config import BundleStageConfig
 from components.deployment.delegation import DELEGATION, FACTS, DelegationRecord, open_bundled_helper

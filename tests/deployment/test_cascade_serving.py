@@ -14,7 +14,7 @@ import pytest
 
 from components.core.artifact import Artifact
 from components.core.errors import InputError, LacewingError, ServiceError
-from components.deployment.decoding import Piece, Request, ScoredToken
+from components.deployment.decoding import Delta, Request, ScoredToken
 from components.deployment.engine import Engine, Generation
 from components.deployment.server import main
 from components.deployment.smoke import server as server_process
@@ -266,7 +266,7 @@ def _asking(delegated: Delegated, folder: Path, url: str, **helper: object) -> P
     return delegated.bundle(folder, budget=0.5, helper=settings).folder
 
 
-def _whole(items: "queue.SimpleQueue[Piece | LacewingError]") -> Piece:
+def _whole(items: "queue.SimpleQueue[Delta | LacewingError]") -> Delta:
     text, tokens = "", list[ScoredToken]()
     while True:
         item = items.get(timeout=PATIENCE_SECONDS)
@@ -275,16 +275,16 @@ def _whole(items: "queue.SimpleQueue[Piece | LacewingError]") -> Piece:
         text += item.text
         tokens += item.tokens
         if item.finish is not None:
-            return Piece(text, tuple(tokens), item.finish, item.degraded)
+            return Delta(text, tuple(tokens), item.finish, item.degraded)
 
 
-def _begin(engine: Engine, request: Request) -> tuple[Generation, "queue.SimpleQueue[Piece | LacewingError]"]:
-    items: queue.SimpleQueue[Piece | LacewingError] = queue.SimpleQueue()
+def _begin(engine: Engine, request: Request) -> tuple[Generation, "queue.SimpleQueue[Delta | LacewingError]"]:
+    items: queue.SimpleQueue[Delta | LacewingError] = queue.SimpleQueue()
     (generation,) = engine.submit([(request, items.put)])
     return generation, items
 
 
-def _ask(engine: Engine, request: Request) -> Piece:
+def _ask(engine: Engine, request: Request) -> Delta:
     return _whole(_begin(engine, request)[1])
 
 
@@ -314,7 +314,7 @@ def test_a_helper_that_fails_in_mid_answer_costs_nothing_but_its_help(
         else:
             neighbour.mood = mood
         began = time.perf_counter()
-        assert isinstance(first, Piece)
+        assert isinstance(first, Delta)
         rest = _whole(items)
         seconds = time.perf_counter() - began
         # Ever so many failures, then the helper rests and calls cost nothing.

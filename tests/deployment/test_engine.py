@@ -9,19 +9,19 @@ import torch
 
 from components.core.artifact import Artifact
 from components.core.errors import InputError, LacewingError, ServiceError
-from components.deployment.decoding import PREFILL_TOKENS, ContextLengthError, Piece, Request, ScoredToken
+from components.deployment.decoding import PREFILL_TOKENS, ContextLengthError, Delta, Request, ScoredToken
 from components.deployment.engine import Engine, QueueFullError
 from components.deployment.text_stream import Detokenizer
 from components.model.generate import Sampling, generate
 from tests.deployment.conftest import CONTEXT_LENGTH, SENTENCES, VOCAB_SIZE
 
-Item = Piece | LacewingError
+Item = Delta | LacewingError
 PROMPT = "The history of"
 PATIENCE_SECONDS = 60.0
 
 
-def _whole(items: "queue.SimpleQueue[Item]") -> Piece:
-    """Read pieces up to the last one and join them."""
+def _whole(items: "queue.SimpleQueue[Item]") -> Delta:
+    """Read deltas up to the last one and join them."""
     text = ""
     tokens: list[ScoredToken] = []
     while True:
@@ -31,10 +31,10 @@ def _whole(items: "queue.SimpleQueue[Item]") -> Piece:
         text += item.text
         tokens += item.tokens
         if item.finish is not None:
-            return Piece(text, tuple(tokens), item.finish)
+            return Delta(text, tuple(tokens), item.finish)
 
 
-def _ask(engine: Engine, request: Request) -> Piece:
+def _ask(engine: Engine, request: Request) -> Delta:
     items: queue.SimpleQueue[Item] = queue.SimpleQueue()
     engine.submit([(request, items.put)])
     return _whole(items)
@@ -180,7 +180,7 @@ def test_a_short_request_does_not_wait_for_a_long_one(bundle: Artifact) -> None:
         long_items: queue.SimpleQueue[Item] = queue.SimpleQueue()
         (long,) = engine.submit([(_endless(engine), long_items.put)])
         first = long_items.get(timeout=PATIENCE_SECONDS)
-        assert isinstance(first, Piece)
+        assert isinstance(first, Delta)
         short = _ask(engine, Request(engine.tokenizer.encode(PROMPT), max_tokens=5, temperature=0.0))
         assert short.finish == "length"
         assert long.generated_tokens < CONTEXT_LENGTH / 2
@@ -229,7 +229,7 @@ def test_a_failure_in_one_request_leaves_the_others_alone(bundle: Artifact) -> N
         broken, _ = engine.submit(
             [(_endless(engine), broken_items.put), (_greedy(engine, SENTENCES[1], 300), other_items.put)]
         )
-        assert isinstance(broken_items.get(timeout=PATIENCE_SECONDS), Piece)
+        assert isinstance(broken_items.get(timeout=PATIENCE_SECONDS), Delta)
         row = next(row for row in engine._batch._rows if row.summary is broken.summary)
         row.suppressed = torch.tensor([VOCAB_SIZE + 1])
         with pytest.raises(ServiceError, match="decoding failed"):
@@ -245,7 +245,7 @@ def test_when_all_fail_together_the_engine_starts_anew(bundle: Artifact) -> None
     with Engine(bundle.folder, threads=1) as engine:
         items: list[queue.SimpleQueue[Item]] = [queue.SimpleQueue(), queue.SimpleQueue()]
         engine.submit([(_endless(engine), item.put) for item in items])
-        assert isinstance(items[0].get(timeout=PATIENCE_SECONDS), Piece)
+        assert isinstance(items[0].get(timeout=PATIENCE_SECONDS), Delta)
         weight = engine.model.norm.weight
         engine.model.norm.weight = torch.nn.Parameter(torch.ones(7))
         for item in items:
@@ -255,7 +255,7 @@ def test_when_all_fail_together_the_engine_starts_anew(bundle: Artifact) -> None
         assert _ask(engine, Request([7], max_tokens=3, temperature=0.0)).finish == "length"
 
 
-def _together(engine: Engine, requests: list[Request]) -> list[Piece]:
+def _together(engine: Engine, requests: list[Request]) -> list[Delta]:
     items: list[queue.SimpleQueue[Item]] = [queue.SimpleQueue() for _ in requests]
     engine.submit([(request, item.put) for request, item in zip(requests, items, strict=True)])
     return [_whole(item) for item in items]

@@ -393,8 +393,8 @@ def test_unknown_routes_and_methods_are_refused_in_the_same_shape(client: httpx.
 @pytest.mark.parametrize("announced", [True, False])
 def test_a_body_beyond_the_limit_is_refused(client: httpx.Client, announced: bool) -> None:
     content = b'{"prompt": "' + b"a" * 4_000_001 + b'"}'
-    pieces = (content[at : at + 65536] for at in range(0, len(content), 65536))
-    answer = client.post("/v1/completions", content=content if announced else pieces, headers=JSON)
+    deltas = (content[at : at + 65536] for at in range(0, len(content), 65536))
+    answer = client.post("/v1/completions", content=content if announced else deltas, headers=JSON)
     assert answer.status_code == 413, answer.text
     assert "4,000,000 bytes" in answer.json()["error"]["message"]
 

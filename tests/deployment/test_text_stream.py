@@ -48,12 +48,12 @@ _letters = st.text(alphabet="ab", max_size=12)
 
 
 @given(st.lists(_letters), st.lists(st.text(alphabet="ab", min_size=1, max_size=4), max_size=4))
-def test_stop_strings_cut_at_the_same_place_however_the_text_arrives(pieces: list[str], stops: list[str]) -> None:
-    text = "".join(pieces)
+def test_stop_strings_cut_at_the_same_place_however_the_text_arrives(deltas: list[str], stops: list[str]) -> None:
+    text = "".join(deltas)
     matcher = StopMatcher(stops)
     shown = ""
-    for piece in pieces:
-        shown += matcher.push(piece)
+    for delta in deltas:
+        shown += matcher.push(delta)
         assert text.startswith(shown)
     expected = _first_completed(text, stops)
     assert matcher.stopped == (expected is not None)
@@ -66,4 +66,4 @@ def test_without_stop_strings_nothing_is_held_back() -> None:
 
 def test_only_what_may_begin_a_stop_string_is_held_back() -> None:
     matcher = StopMatcher(["\n\n", "END"])
-    assert [matcher.push(piece) for piece in ("some\n", "more E", "N", "ough")] == ["some", "\nmore ", "", "ENough"]
+    assert [matcher.push(delta) for delta in ("some\n", "more E", "N", "ough")] == ["some", "\nmore ", "", "ENough"]

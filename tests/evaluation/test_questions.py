@@ -7,8 +7,8 @@ from components.core.artifact import Artifact
 from components.core.errors import ArtifactError
 from components.data.tokenizer import TextTokenizer
 from components.evaluation.config import BootstrapConfig
-from components.evaluation.findings import Answer
 from components.evaluation.questions import Question, answer_questions, begins_with, exact_match, read_questions
+from components.evaluation.results import Answer
 from components.model.generate import Sampling, generate
 from components.model.transformer import Transformer
 from tests.evaluation.conftest import SHAPE, TOWNS

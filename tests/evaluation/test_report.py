@@ -8,8 +8,8 @@ import pytest
 
 from components.core.artifact import Artifact
 from components.core.run import Run
-from components.evaluation.findings import Answer, ExactMatch, Findings, Interval, Sample
 from components.evaluation.report import embedded_image, report_markdown
+from components.evaluation.results import Answer, ExactMatch, Interval, Results, Sample
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def pretrained(tmp_path: Path) -> Artifact:
     )
 
 
-def findings(samples: list[Sample] | None = None, questions: bool = True) -> Findings:
+def results(samples: list[Sample] | None = None, questions: bool = True) -> Results:
     def answer(correct: bool) -> Answer:
         return Answer(
             id="q",
@@ -48,7 +48,7 @@ def findings(samples: list[Sample] | None = None, questions: bool = True) -> Fin
         )
 
     share = ExactMatch(questions=200, share=Interval(0.123, 0.1, 0.15))
-    return Findings(
+    return Results(
         documents=40,
         bytes=12_000,
         predictions=4_321,
@@ -63,7 +63,7 @@ def findings(samples: list[Sample] | None = None, questions: bool = True) -> Fin
 
 
 def test_the_page_says_what_how_good_and_from_what(pretrained: Artifact, prepared: Artifact) -> None:
-    page = report_markdown(findings(), pretrained, prepared, "loss.png")
+    page = report_markdown(results(), pretrained, prepared, "loss.png")
     first = page.split("\n\n")[1]
     assert "**3.67 M parameters**" in first
     assert "**12.3 M tokens**" in first
@@ -87,7 +87,7 @@ def test_the_page_says_what_how_good_and_from_what(pretrained: Artifact, prepare
 
 
 def test_data_without_questions_leaves_no_empty_section(pretrained: Artifact, prepared: Artifact) -> None:
-    page = report_markdown(findings(questions=False), pretrained, prepared, "loss.png")
+    page = report_markdown(results(questions=False), pretrained, prepared, "loss.png")
     assert "uestion" not in page
     assert "## Some answers" not in page
     assert "## Samples" not in page
@@ -95,7 +95,7 @@ def test_data_without_questions_leaves_no_empty_section(pretrained: Artifact, pr
 
 def test_every_table_row_has_the_columns_of_its_head(pretrained: Artifact, prepared: Artifact) -> None:
     sample = Sample(prompt="a | b", continuation="c\n\n| d |\n|---|", original="\\|")
-    page = report_markdown(findings([sample]), pretrained, prepared, "loss.png")
+    page = report_markdown(results([sample]), pretrained, prepared, "loss.png")
     for block in re.findall(r"(?:^\|.*\n)+", page, flags=re.MULTILINE):
         columns = {len(re.split(r"(?<!\\)(?:\\\\)*\|", line)) for line in block.splitlines()}
         assert len(columns) == 1, block
@@ -107,7 +107,7 @@ def test_what_the_model_writes_stays_text(pretrained: Artifact, prepared: Artifa
         continuation="![x](https://example.org/x.png) `code` **bold**",
         original="# h",
     )
-    page = report_markdown(findings([hostile]), pretrained, prepared, "loss.png")
+    page = report_markdown(results([hostile]), pretrained, prepared, "loss.png")
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert r"!\[x\](https" in page
@@ -115,7 +115,7 @@ def test_what_the_model_writes_stays_text(pretrained: Artifact, prepared: Artifa
 
 
 def test_the_embedded_page_carries_its_figure(tmp_path: Path, pretrained: Artifact, prepared: Artifact) -> None:
-    (tmp_path / "report.md").write_text(report_markdown(findings(), pretrained, prepared, "loss.png"))
+    (tmp_path / "report.md").write_text(report_markdown(results(), pretrained, prepared, "loss.png"))
     (tmp_path / "loss.png").write_bytes(b"\x89PNG figure")
     page = embedded_image(tmp_path)
     encoded = re.search(r"!\[[^\]]*\]\(data:image/png;base64,([^)]+)\)", page)
@@ -135,7 +135,7 @@ def test_the_flow_process_can_import_report_and_config_without_torch_or_numpy() 
 
 def test_answers_shown_are_spread_over_all_questions(pretrained: Artifact, prepared: Artifact) -> None:
     """Questions come with popular subjects first; the first few would show those only."""
-    every = findings()
+    every = results()
     numbered = [answer.model_copy(update={"stated": 1000 + i}) for i, answer in enumerate(every.answers)]
     page = report_markdown(every.model_copy(update={"answers": numbered}), pretrained, prepared, "loss.png")
     assert re.findall(r"\| (1,\d+) \| right \|", page) == ["1,000", "1,008", "1,018"]

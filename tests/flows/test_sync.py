@@ -8,7 +8,7 @@ from conf.services import TrackingConfig, VersioningConfig
 from flows import tracking, versioning
 from flows.connection import Connection
 from flows.sync import sync
-from flows.tracking import FlowTracker, Marker
+from flows.tracking import FlowTracker, TrackingRecord
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -45,7 +45,7 @@ def test_what_was_missed_is_sent_under_the_flow_it_belongs_to(missed, data, mode
     runs = [
         connection.client.get_run(entry.run_id)
         for a in (data, model)
-        if (entry := Marker.read(a.folder).at(connection))
+        if (entry := TrackingRecord.read(a.folder).at(connection))
     ]
     assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
     assert all(f"{connection.workspace}/mlartifacts" in run.info.artifact_uri for run in runs)
@@ -91,7 +91,7 @@ def test_a_store_that_was_emptied_is_filled_again(missed, versions, data, model)
 def test_another_address_gets_everything_too(missed, versions, data, model):
     sync(missed, versions)
     assert len(sync(TrackingConfig(), versions)) == 2
-    assert len(Marker.read(model.folder).runs) == 2
+    assert len(TrackingRecord.read(model.folder).runs) == 2
 
 
 def test_an_unfinished_folder_is_not_sent(missed, versions, model):

@@ -21,7 +21,7 @@ from flows import tracking, versioning
 from flows.connection import Connection
 from flows.registry import Registry
 from flows.sync import sync
-from flows.tracking import FlowTracker, Marker
+from flows.tracking import FlowTracker, TrackingRecord
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -41,7 +41,7 @@ def client_of(cfg: TrackingConfig) -> MlflowClient:
 
 
 def run_of(artifact: Artifact, cfg: TrackingConfig):
-    entry = Marker.read(artifact.folder).at(Connection(cfg))
+    entry = TrackingRecord.read(artifact.folder).at(Connection(cfg))
     assert entry is not None
     return client_of(cfg).get_run(entry.run_id)
 
@@ -238,7 +238,7 @@ def test_unreachable_mlflow_lets_the_flow_finish_and_says_once_what_to_resend(mo
     assert len(warnings) == 1
     for word in (uri, f"prepare {data.key[:8]}", f"pretrain {model.key[:8]}", "lacewing sync"):
         assert word in warnings[0]
-    entry = Marker.read(model.folder).at(Connection(flow.config.tracking))
+    entry = TrackingRecord.read(model.folder).at(Connection(flow.config.tracking))
     assert entry is not None
     assert (entry.complete, entry.flow) == (False, "pipeline")
 

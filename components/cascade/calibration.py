@@ -1,0 +1,110 @@
+"""What was learned on held-out text about when to call: the threshold on P(CALL) for any share of calls.
+
+A record in ``calibration.json``. Absolute values of P(CALL) mean little (a model whose loss leaves CALL out of the
+softmax of kept tokens calls nearly everywhere with certainty); their order does. So the record holds quantiles.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from components.cascade.config import CallScore
+from components.core.atomic import write_text
+from components.core.errors import ArtifactError, InputError
+
+CALIBRATION = "calibration.json"
+LEVELS = 1001  # quantiles at 0, 1, ..., 1000 permille
+
+
+class ReliabilityBin(BaseModel):
+    """Positions whose P(CALL) lies in one interval."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    low: float
+    """Smallest P(CALL)."""
+    high: float
+    """Largest; it belongs to the last bin only."""
+    mean: float
+    """Mean P(CALL) of the positions."""
+    wrong: float
+    """Share where the likeliest token without CALL is not the one that follows."""
+    count: int
+    """Positions."""
+
+
+class Calibration(BaseModel):
+    """The record."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    quantiles: list[float] = Field(min_length=LEVELS, max_length=LEVELS)
+    """P(CALL) at 0 to 1000 permille of the positions, ascending."""
+    tokens: int
+    """Positions looked at."""
+    normalisation: str = "unknown"
+    """Softmax that the kept tokens were trained with (``full`` or ``exclude_call``), if the model's artifact says."""
+    factual: bool
+    """Whether the text states facts at all. If not, nothing is ever called."""
+    mean_call_probability: dict[str, float] = {}
+    """Mean P(CALL) of positions by class: factual and other targets, each as the model is right or wrong about them."""
+    reliability: list[ReliabilityBin] = []
+    """P(CALL) beside how often the model alone would be wrong."""
+    expected_vs_realised: list[tuple[float, float]] = []
+    """Budget, and share of calls on the second half of the documents at the threshold found on the first half."""
+    running_realised: list[tuple[float, float]] = []
+    """The same with the running quantile."""
+    post_hoc: dict[Literal["entropy", "margin"], list[float]] = {}
+    """Quantiles of the scores for models that never learned to call, at the same levels."""
+
+    @model_validator(mode="after")
+    def _quantiles_ascend(self) -> "Calibration":
+        for name, quantiles in [("quantiles", self.quantiles), *self.post_hoc.items()]:
+            if len(quantiles) != LEVELS or quantiles != sorted(quantiles):  # a NaN is in no order either
+                raise ValueError(f"{name} must be {LEVELS} ascending numbers")
+        return self
+
+    def levels(self, score: CallScore = "call") -> list[float]:
+        """Quantiles of ``score``; raises ``ArtifactError`` if it was not calibrated."""
+        if score == "call":
+            return self.quantiles
+        if score not in self.post_hoc:
+            raise ArtifactError(f"this calibration has no quantiles of {score!r}: run `lacewing delegate` again")
+        return self.post_hoc[score]
+
+    def threshold(self, budget: float, score: CallScore = "call") -> float:
+        """Call where the score is above this: on text like the calibration's, a share ``budget`` of the positions.
+
+        ``inf`` (never) for a budget of 0 and for text without facts, ``-inf`` (always) for 1. Raises ``InputError``
+        for a budget outside 0 to 1.
+        """
+        check_budget(budget)
+        if budget == 0.0 or not self.factual:
+            return float("inf")
+        if budget == 1.0:
+            return float("-inf")
+        place = (1.0 - budget) * (LEVELS - 1)
+        below = min(int(place), LEVELS - 2)
+        low, high = self.levels(score)[below : below + 2]
+        return low + (high - low) * (place - below)
+
+    def save(self, path: Path) -> None:
+        """Write the record atomically."""
+        write_text(path, self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "Calibration":
+        """Read a record; raises ``ArtifactError`` if it is missing or damaged."""
+        if not path.is_file():
+            raise ArtifactError(f"{path} is missing: the model was never calibrated; run `lacewing delegate`")
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise ArtifactError(f"{path} cannot be read as a calibration: {error}") from error
+
+
+def check_budget(budget: float) -> None:
+    """Raise ``InputError`` unless ``budget`` is a share."""
+    if not 0.0 <= budget <= 1.0:
+        raise InputError(f"a call budget of {budget} is no share: give 0 (never call) to 1 (always), for example 0.15")

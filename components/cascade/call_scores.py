@@ -1,0 +1,34 @@
+"""How much a position asks for help: P(CALL), or for models without it the doubt in their own prediction."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from components.cascade.config import CallScore
+
+
+def call_probability(logits: Float[Tensor, "rows vocab"], call_id: int) -> Float[Tensor, "rows"]:
+    """softmax(logits)[CALL], as sigmoid(z_call - logsumexp of the others) in double precision.
+
+    Models that leave CALL out of the softmax of kept tokens push it towards one on every fact, where fp32 knows but a
+    few values and the order between positions would be lost.
+    """
+    return torch.sigmoid(logits[:, call_id].double() - _others(logits, call_id).float().logsumexp(dim=-1))
+
+
+def call_score(logits: Float[Tensor, "rows vocab"], call_id: int, score: CallScore) -> Float[Tensor, "rows"]:
+    """``call``: P(CALL). ``entropy``: nats of the prediction without CALL; ``margin``: 1 - its largest probability."""
+    if score == "call":
+        return call_probability(logits, call_id)
+    log_probabilities = _others(logits, call_id).float().log_softmax(dim=-1)
+    if score == "margin":
+        return -torch.expm1(log_probabilities.amax(dim=-1).double())
+    # CALL has probability zero: 0 * -inf would be NaN, its share of the entropy is 0.
+    return -(log_probabilities.exp() * log_probabilities.nan_to_num(neginf=0.0)).double().sum(dim=-1)
+
+
+def _others(logits: Tensor, call_id: int) -> Tensor:
+    """Logits in which CALL cannot occur."""
+    without = logits.clone()
+    without[:, call_id] = float("-inf")
+    return without

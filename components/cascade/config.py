@@ -1,0 +1,71 @@
+"""Settings of the cascade: when the small model calls, who answers, and how much comes back.
+
+Imports neither torch nor numpy: the flow's process reads these classes and must stay light.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+ReturnUnit = Literal["token", "word", "entity"]
+CallScore = Literal["call", "entropy", "margin"]
+HelperKind = Literal["auto", "none", "world", "model", "endpoint", "retrieval"]
+
+_SETTINGS = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class HelperConfig(BaseModel):
+    """Who answers a call."""
+
+    model_config = _SETTINGS
+
+    kind: HelperKind = "auto"
+    """auto: the fact table where the data is the closed world, else BM25 retrieval over the corpus. `model` is a local
+    larger model, `endpoint` any OpenAI-compatible server."""
+    model: str = ""
+    """kind=model: folder of the larger model and its tokenizer (a bundle, or any Llama folder)."""
+    url: str = ""
+    """kind=endpoint: base URL, for example http://127.0.0.1:8001/v1. A key is read from LACEWING_HELPER_API_KEY."""
+    name: str = ""
+    """kind=endpoint: the model to ask for."""
+    corpus_megabytes: PositiveInt = 100
+    """kind=retrieval: index at most this much of the training text, whole documents by a fixed shuffle. The index is
+    built in memory, about ten times the text."""
+    timeout_seconds: PositiveFloat = 2.0
+    """How long one answer may take before the small model goes on alone."""
+    retries: NonNegativeInt = 1
+    """Further tries after a failure, within the time-out."""
+    failures_before_rest: PositiveInt = 3
+    """After so many failures in a row the helper is left alone for a while (circuit breaker)."""
+    rest_seconds: PositiveFloat = 30.0
+    """How long it is left alone."""
+
+
+class CascadeConfig(BaseModel):
+    """How small model and helper answer together."""
+
+    model_config = _SETTINGS
+
+    helper: HelperConfig = HelperConfig()
+    """Who answers a call."""
+    budget: float = Field(0.15, ge=0.0, le=1.0)
+    """Share of the small model's decisions that become calls; also the hard limit of a request."""
+    rule: Literal["running_quantile", "fixed"] = "running_quantile"
+    """Call at the running quantile of P(CALL), or at the threshold that calibration found."""
+    call_score: CallScore = "call"
+    """What is compared with the threshold: P(CALL); or, for a model that never learned to call, the entropy of its
+    prediction or one minus its largest probability (`margin`)."""
+    unit: ReturnUnit = "word"
+    """How much one call returns: one token of the helper, up to the end of a word, or of an entity."""
+    max_unit_tokens: PositiveInt = 16
+    """Longest return in tokens of the helper."""
+
+    @model_validator(mode="after")
+    def _helper_is_complete(self) -> "CascadeConfig":
+        if self.helper.kind == "model" and not self.helper.model:
+            raise ValueError("helper.kind=model needs helper.model, the folder of the larger model")
+        if self.helper.kind == "endpoint" and not self.helper.url.startswith(("http://", "https://")):
+            raise ValueError(
+                f"helper.kind=endpoint needs helper.url, such as http://127.0.0.1:8001/v1; given {self.helper.url!r}"
+            )
+        return self

@@ -1,0 +1,548 @@
+"""The cascade: a small model writes, and where it asks for help a helper writes the next token, word or entity.
+
+Each step reads what the rows of a batch have not read yet, forms P(CALL) and the small model's own next token, and asks
+the helper about all rows that call together. ``<CALL>`` itself enters neither the context nor the answer: training
+showed the true text there, so a call is nothing that the model could be shown again. A call that brings no usable reply
+costs the answer nothing but the help: the small model's own token, which was formed already, takes the place.
+"""
+
+import logging
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from components.cascade.calibration import Calibration
+from components.cascade.call_budget import CallBudget
+from components.cascade.call_rule import CallRule, FixedThreshold, call_rule
+from components.cascade.call_scores import call_probability, call_score
+from components.cascade.config import CascadeConfig
+from components.cascade.helpers.base import Call, Helper, HelperError, Reply
+from components.cascade.reply_tokens import ends_inside_character, reply_fault, reply_ids
+from components.core.errors import InputError
+from components.data.tokenizer import TextTokenizer
+from components.model.generate import PIECE_TOKENS, Sampling, choose, read_rows
+from components.model.transformer import KeyValueCache, Transformer
+
+logger = logging.getLogger(__name__)
+
+Author = Literal["small", "helper"]
+Outcome = Literal["none", "answered", "empty", "failed"]
+FinishReason = Literal["stop", "length"]
+
+# How long a step waits for the helper where no row can go on without it.
+_PATIENCE_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class CascadeRequest:
+    """What to continue and how."""
+
+    prompt: Sequence[int]
+    """Ids; a document starts with the boundary token."""
+    sampling: Sampling
+    """As for ``generate``; ``<CALL>`` is suppressed in any case."""
+    budget: float | None = None
+    """Share of calls; ``None`` takes the config's. The request never makes more than floor(budget * max_tokens)."""
+    max_calls: int | None = None
+    """A further limit to the calls."""
+    alternatives: int = 0
+    """Likeliest tokens to report beside each token."""
+
+
+@dataclass(frozen=True)
+class CascadeToken:
+    """One token of an answer."""
+
+    id: int
+    """Of the small model's tokenizer, never ``<CALL>``."""
+    author: Author
+    """Who wrote it."""
+    call_probability: float
+    """P(CALL) at the decision that it comes from; the tokens of one reply share a decision."""
+    seconds: float
+    """Wall time of that decision, the helper's answer included; 0 for the further tokens of a reply."""
+    helper_seconds: float
+    """Of these, the time that the decision waited for the helper."""
+    logprob: float | None
+    """Natural log-probability under the small model without suppressed tokens; ``None`` within a reply, where the
+    small model was not asked."""
+    call: Outcome = "none"
+    """What came of the call made here: answered, nothing to say (``empty``), or ``failed``; the latter two leave the
+    small model's own token."""
+    alternatives: tuple[tuple[int, float], ...] = ()
+    """Likeliest ids at this decision with their log-probabilities, best first."""
+
+
+@dataclass
+class CascadeSummary:
+    """One request in numbers."""
+
+    decisions: int = 0
+    """Positions at which the small model chose between its token and a call."""
+    calls: int = 0
+    """Calls made, answered or not."""
+    failed_calls: int = 0
+    """Calls with an error, a time-out or a reply that is no text."""
+    empty_calls: int = 0
+    """Calls to which the helper had nothing to say."""
+    small_tokens: int = 0
+    """Tokens of the answer by the small model."""
+    helper_tokens: int = 0
+    """Tokens of the answer by the helper, in the small model's tokenizer."""
+    helper_model_tokens: int = 0
+    """Tokens that the helper itself had to generate."""
+    helper_seconds: float = 0.0
+    """Time that the request waited for the helper."""
+
+    @property
+    def degraded(self) -> bool:
+        """Whether help that was asked for could not be had. Nothing to say is an answer."""
+        return self.failed_calls > 0
+
+
+@dataclass(frozen=True)
+class CascadeStep:
+    """What one step adds to one request."""
+
+    request: int
+    """Number of the request, in the order in which they were added."""
+    tokens: tuple[CascadeToken, ...]
+    finish: FinishReason | None = None
+    """Set on the last step of a request."""
+    summary: CascadeSummary | None = None
+    """Set on the last step."""
+    error: Exception | None = None
+    """Why this request had to be dropped, though it was sound; nothing follows. The others go on."""
+
+
+@dataclass(frozen=True)
+class CascadeAnswer:
+    """A whole answer."""
+
+    tokens: tuple[CascadeToken, ...]
+    finish: FinishReason
+    summary: CascadeSummary
+
+    @property
+    def ids(self) -> list[int]:
+        return [token.id for token in self.tokens]
+
+
+class Cascade:
+    """A small model, its calibration and a helper."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        tokenizer: TextTokenizer,
+        helper: Helper | None,
+        calibration: Calibration,
+        config: CascadeConfig,
+        *,
+        shared_rule: bool = False,
+        executor: Executor | None = None,
+    ) -> None:
+        """
+        Arguments:
+            model: in evaluation mode, with the vocabulary of ``tokenizer``.
+            helper: ``None`` is nobody to ask: the plain model.
+            calibration: made for this model.
+            shared_rule: let the running quantile go on from request to request, so that all of them together keep to
+                the budget: for measuring. Else every request begins with the calibration, and its answer does not
+                depend on the others.
+            executor: where to ask the helper while the rows that did not call go on; ``None`` asks in ``step`` itself.
+        """
+        if model.vocab_size != tokenizer.vocab_size:
+            raise InputError(
+                f"the model has {model.vocab_size} tokens and its tokenizer {tokenizer.vocab_size}: they do not belong "
+                "together"
+            )
+        self.model, self.tokenizer, self.helper = model, tokenizer, helper
+        self.calibration, self.config = calibration, config
+        self.shared_rule, self.executor = shared_rule, executor
+
+    def decoding(self) -> "CascadeDecoding":
+        """An empty batch to add requests to."""
+        return CascadeDecoding(self)
+
+    def generate(self, requests: Iterable[CascadeRequest], batch: int = 16) -> Iterator[CascadeStep]:
+        """Answer all ``requests``, ``batch`` of them at a time; their steps come as they are made, mixed.
+
+        Raises the error of the first that fails.
+        """
+        decoding, waiting = self.decoding(), iter(requests)
+        try:
+            while True:
+                for request in islice(waiting, batch - decoding.active):
+                    decoding.add(request)
+                if not decoding.active:
+                    return
+                for step in decoding.step():
+                    if step.error is not None:
+                        raise step.error
+                    yield step
+        finally:
+            decoding.close()
+
+    def answers(self, requests: Sequence[CascadeRequest], batch: int = 16) -> list[CascadeAnswer]:
+        """The whole answer to each request, in their order."""
+        tokens: list[list[CascadeToken]] = [[] for _ in requests]
+        answers: dict[int, CascadeAnswer] = {}
+        for step in self.generate(requests, batch):
+            tokens[step.request] += step.tokens
+            if step.finish is not None and step.summary is not None:
+                answers[step.request] = CascadeAnswer(tuple(tokens[step.request]), step.finish, step.summary)
+        return [answers[number] for number in range(len(requests))]
+
+
+@dataclass(eq=False)
+class _Row:
+    """One request between its steps; its cache row has the index of its place in ``CascadeDecoding._rows``."""
+
+    number: int
+    session: str
+    sampling: Sampling
+    alternatives: int
+    rule: CallRule
+    budget: CallBudget
+    ids: list[int]
+    text: bytearray
+    unread: list[int]
+    left: int
+    generator: torch.Generator
+    suppressed: Tensor
+    summary: CascadeSummary = field(default_factory=CascadeSummary)
+    waiting: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class _Decision:
+    """What the small model says at one position."""
+
+    row: _Row
+    log_probabilities: Float[Tensor, "vocab"]
+    call_probability: float
+    score: float
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """Calls under way, and since when."""
+
+    decisions: list[_Decision]
+    asked: float
+
+
+class CascadeDecoding:
+    """Requests that are answered together, step by step; they may come and go at any time. For one thread."""
+
+    def __init__(self, cascade: Cascade) -> None:
+        self._cascade = cascade
+        self._cache = cascade.model.ragged_cache()
+        self._rows: list[_Row] = []
+        self._added = 0
+        self._shared: dict[float, CallRule] = {}
+        self._asked: dict[Future[list[Reply | HelperError]], _Question] = {}
+
+    @property
+    def active(self) -> int:
+        """Requests not finished."""
+        return len(self._rows)
+
+    def add(self, request: CascadeRequest, read: KeyValueCache | None = None) -> int:
+        """Take in a request; its number. ``read`` has read the beginning of its prompt, fewer tokens than all.
+
+        Raises ``InputError`` for a prompt that is empty, has unknown ids or leaves no room, and for a budget outside
+        0 to 1.
+        """
+        prompt, context = list(request.prompt), self._cascade.model.config.context_length
+        call_id, vocabulary = self._cascade.tokenizer.call_id, self._cascade.model.vocab_size
+        if not prompt:
+            raise InputError("the prompt is empty: give at least one token")
+        if foreign := [id for id in prompt if not 0 <= id < vocabulary or id == call_id]:
+            raise InputError(
+                f"token id {foreign[0]} cannot be part of a prompt: ids go from 0 to {vocabulary - 1}, and {call_id}, "
+                "<CALL>, is never read"
+            )
+        if len(prompt) >= context:
+            raise InputError(
+                f"the prompt has {len(prompt)} tokens, but the context of {context} must also hold at least one "
+                f"generated token: shorten the prompt to {context - 1} tokens"
+            )
+        budget = self._cascade.config.budget if request.budget is None else request.budget
+        room = min(request.sampling.max_tokens, context - len(prompt))
+        row = _Row(
+            number=self._added,
+            session=secrets.token_hex(8),
+            sampling=request.sampling,
+            alternatives=request.alternatives,
+            budget=CallBudget.of(budget, room, request.max_calls),
+            rule=self._rule(budget),
+            ids=prompt,
+            text=bytearray(b"".join(map(self._cascade.tokenizer.token_bytes, prompt))),
+            unread=prompt[read.length if read is not None else 0 :],
+            left=room,
+            generator=torch.Generator().manual_seed(request.sampling.seed),
+            suppressed=torch.tensor(sorted({*request.sampling.suppress_ids, call_id})),
+        )
+        if read is None:
+            self._cache.add()
+        else:
+            self._cache.adopt(read.keys[:, 0, : read.length], read.values[:, 0, : read.length])
+        self._rows.append(row)
+        self._added += 1
+        return row.number
+
+    def summary(self, request: int) -> CascadeSummary:
+        """The numbers of an unfinished request; they go on counting until it is finished or dropped."""
+        return next(row.summary for row in self._rows if row.number == request)
+
+    def cancel(self, request: int) -> None:
+        """Drop a request; no effect if it is finished."""
+        for row in self._rows:
+            if row.number == request:
+                self._drop(row)
+                return
+
+    def close(self) -> None:
+        """Drop all requests."""
+        for row in list(self._rows):
+            self._drop(row)
+
+    @torch.inference_mode()
+    def step(self) -> list[CascadeStep]:
+        """Every request that waits for nobody moves on: by a piece of a long prompt, one token, or one reply."""
+        began = time.perf_counter()
+        steps = self._collect(0.0)
+        free = [row for row in self._rows if not row.waiting]
+        if not free:
+            return steps or self._collect(_PATIENCE_SECONDS)
+        decisions, failed = self._decided(free, began)
+        steps += failed
+        calling = []
+        for decision in decisions:
+            try:
+                if self._calls(decision):
+                    calling.append(decision)
+                else:
+                    steps.append(self._speak(decision, "none", decision.seconds))
+            except Exception as error:
+                steps.append(self._fail(decision.row, error))
+        if calling:
+            steps += self._ask(calling)
+        return steps
+
+    def _decided(self, rows: Sequence[_Row], began: float) -> tuple[list[_Decision], list[CascadeStep]]:
+        """Decisions of ``rows`` together; if that fails, of each alone: one must not take the others with it."""
+        unread = [row.unread for row in rows]
+        try:
+            return self._decide(rows, began), []
+        except Exception as error:
+            if len(rows) == 1:
+                return [], [self._fail(rows[0], error)]
+        decisions, failed = [], []
+        for row, ids in zip(rows, unread, strict=True):
+            # Back to where it was: some of the passes, or all of them, may have gone well.
+            row.unread = ids
+            self._cache.truncate(self._rows.index(row), len(row.ids) - len(ids))
+            found, failure = self._decided([row], began)
+            decisions += found
+            failed += failure
+        return decisions, failed
+
+    def _rule(self, budget: float) -> CallRule:
+        cascade = self._cascade
+        if cascade.helper is None:
+            return FixedThreshold(float("inf"))
+        if not cascade.shared_rule:
+            return call_rule(cascade.config, budget, cascade.calibration)
+        if budget not in self._shared:
+            self._shared[budget] = call_rule(cascade.config, budget, cascade.calibration)
+        return self._shared[budget]
+
+    def _decide(self, rows: Sequence[_Row], began: float) -> list[_Decision]:
+        """Read what ``rows`` have not read, and form the next-token distribution of those that are through."""
+        model, call_id = self._cascade.model, self._cascade.tokenizer.call_id
+        places = {id(row): place for place, row in enumerate(self._rows)}
+        through = [row for row in rows if len(row.unread) <= PIECE_TOKENS]
+        unread = {places[id(row)]: row.unread for row in through}
+        # Of long prompts one piece a step, so that they keep nobody waiting.
+        for row in [row for row in rows if len(row.unread) > PIECE_TOKENS][:1]:
+            unread[places[id(row)]] = row.unread[:PIECE_TOKENS]
+        hidden = read_rows(model, self._cache, unread)
+        for row in rows:
+            row.unread = row.unread[len(unread.get(places[id(row)], ())) :]
+        if not through:
+            return []
+        logits = model.logits(torch.stack([hidden[places[id(row)]] for row in through])[None])[0].float().cpu()
+        probabilities = call_probability(logits, call_id)
+        score = self._cascade.config.call_score
+        scores = probabilities if score == "call" else call_score(logits, call_id, score)
+        for row, values in zip(through, logits, strict=True):
+            values.index_fill_(0, row.suppressed, float("-inf"))
+        log_probabilities = logits.log_softmax(dim=-1)
+        seconds = time.perf_counter() - began
+        return [
+            _Decision(row, log_probabilities[at], probabilities[at].item(), scores[at].item(), seconds)
+            for at, row in enumerate(through)
+        ]
+
+    def _calls(self, decision: _Decision) -> bool:
+        """Whether this position becomes a call; the rule and the limit take note."""
+        row = decision.row
+        # Half a character cannot be handed over as text.
+        called = row.rule.wants(decision.score) and not ends_inside_character(row.text) and row.budget.take()
+        row.rule.record(decision.score, called)
+        row.summary.decisions += 1
+        row.summary.calls += called
+        return called
+
+    def _ask(self, decisions: list[_Decision]) -> list[CascadeStep]:
+        """Put the calls of a step to the helper together."""
+        helper, config = self._cascade.helper, self._cascade.config
+        assert helper is not None
+        calls = [
+            Call(
+                session=decision.row.session,
+                text=decision.row.text.decode("utf-8", errors="replace"),
+                ids=tuple(decision.row.ids),
+                unit=config.unit,
+                max_tokens=config.max_unit_tokens,
+            )
+            for decision in decisions
+        ]
+        question = _Question(decisions, time.perf_counter())
+        if self._cascade.executor is None:
+            return self._answer(question, _answers(helper, calls))
+        for decision in decisions:
+            decision.row.waiting = True
+        self._asked[self._cascade.executor.submit(_answers, helper, calls)] = question
+        return []
+
+    def _collect(self, patience: float) -> list[CascadeStep]:
+        """Take in what the helper has answered, waiting up to ``patience`` seconds for the first."""
+        if not self._asked:
+            return []
+        done, _ = wait(self._asked, timeout=patience, return_when=FIRST_COMPLETED)
+        steps = []
+        for future in done:
+            question = self._asked.pop(future)
+            for decision in question.decisions:
+                decision.row.waiting = False
+            try:
+                replies = future.result()
+            except Exception as error:  # a helper without guard
+                steps += [self._fail(decision.row, error) for decision in self._present(question)]
+            else:
+                steps += self._answer(question, replies)
+        return steps
+
+    def _answer(self, question: _Question, replies: Sequence[Reply | HelperError]) -> list[CascadeStep]:
+        waited = time.perf_counter() - question.asked
+        told = dict(zip(question.decisions, replies, strict=True))
+        steps = []
+        for decision in self._present(question):
+            try:
+                steps.append(self._receive(decision, told[decision], waited))
+            except Exception as error:
+                steps.append(self._fail(decision.row, error))
+        return steps
+
+    def _present(self, question: _Question) -> list[_Decision]:
+        """Those who asked, without the ones that were cancelled meanwhile."""
+        return [decision for decision in question.decisions if decision.row in self._rows]
+
+    def _receive(self, decision: _Decision, reply: Reply | HelperError, waited: float) -> CascadeStep:
+        row, tokenizer = decision.row, self._cascade.tokenizer
+        row.summary.helper_seconds += waited
+        seconds = decision.seconds + waited
+        if isinstance(reply, Reply):
+            row.summary.helper_model_tokens += reply.tokens
+            if not reply.text.strip():
+                row.summary.empty_calls += 1
+                return self._speak(decision, "empty", seconds, waited)
+            fault: object = reply_fault(reply.text, self._cascade.config.max_unit_tokens)
+        else:
+            fault = reply
+        if fault is not None or not isinstance(reply, Reply):
+            logger.info("the helper's reply is of no use, the small model goes on alone: %s", fault)
+            row.summary.failed_calls += 1
+            return self._speak(decision, "failed", seconds, waited)
+        ids = reply_ids(tokenizer, row.ids, reply.text)[: row.left]
+        row.summary.helper_tokens += len(ids)
+        first = self._token(decision, ids[0], "helper", "answered", seconds, waited)
+        rest = [CascadeToken(id, "helper", decision.call_probability, 0.0, 0.0, None, "answered") for id in ids[1:]]
+        return self._emit(row, (first, *rest))
+
+    def _speak(self, decision: _Decision, call: Outcome, seconds: float, waited: float = 0.0) -> CascadeStep:
+        """The small model's own token."""
+        row = decision.row
+        id = choose(decision.log_probabilities, row.sampling, row.generator)
+        row.summary.small_tokens += 1
+        return self._emit(row, (self._token(decision, id, "small", call, seconds, waited),))
+
+    def _token(
+        self, decision: _Decision, id: int, author: Author, call: Outcome, seconds: float, waited: float
+    ) -> CascadeToken:
+        best = decision.log_probabilities.topk(min(decision.row.alternatives, len(decision.log_probabilities)))
+        return CascadeToken(
+            id=id,
+            author=author,
+            call_probability=decision.call_probability,
+            seconds=seconds,
+            helper_seconds=waited,
+            logprob=decision.log_probabilities[id].item(),
+            call=call,
+            alternatives=tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True)),
+        )
+
+    def _emit(self, row: _Row, tokens: tuple[CascadeToken, ...]) -> CascadeStep:
+        """Write ``tokens`` into the row's context."""
+        ids = [token.id for token in tokens]
+        row.ids += ids
+        row.unread += ids
+        for id in ids:
+            row.text += self._cascade.tokenizer.token_bytes(id)
+        row.left -= len(ids)
+        finish: FinishReason | None = None
+        if ids[-1] in row.sampling.stop_ids:
+            finish = "stop"
+        elif row.left == 0:
+            finish = "length"
+        if finish is None:
+            return CascadeStep(row.number, tokens)
+        self._drop(row)
+        return CascadeStep(row.number, tokens, finish, replace(row.summary))
+
+    def _fail(self, row: _Row, error: Exception) -> CascadeStep:
+        self._drop(row)
+        return CascadeStep(row.number, (), error=error)
+
+    def _drop(self, row: _Row) -> None:
+        place = self._rows.index(row)
+        self._cache.remove(place)
+        last = self._rows.pop()
+        if last is not row:
+            self._rows[place] = last
+        if self._cascade.helper is not None:
+            self._cascade.helper.forget(row.session)
+
+
+def _answers(helper: Helper, calls: Sequence[Call]) -> list[Reply | HelperError]:
+    """One reply or error for each call, also from a helper that gives up on all of them at once."""
+    try:
+        replies = helper.answer(calls)
+    except HelperError as error:
+        return [error] * len(calls)
+    if len(replies) != len(calls):
+        raise ValueError(f"the helper {helper.name} gave {len(replies)} replies to {len(calls)} calls")
+    return replies

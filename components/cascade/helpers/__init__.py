@@ -1,0 +1,139 @@
+"""Who answers a call: the fact table, a larger model, an endpoint, retrieval, or nobody.
+
+``open_helper`` makes the one that the configuration names and guards it: whatever it does, the cascade gets a usable
+reply or an error within the time-out.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from components.cascade.config import HelperConfig
+from components.cascade.helpers.base import Call, Helper, HelperError, Reply
+from components.cascade.helpers.resilience import ResilientHelper
+from components.core.errors import ArtifactError, InputError
+from components.data.shards import INDEX as SHARDS
+from components.data.shards import ShardSet
+from components.data.tokenizer import TextTokenizer
+from components.labelling.labels import shards_digest, tokenizer_digest
+
+__all__ = ["Call", "Helper", "HelperError", "NullHelper", "Reply", "open_helper"]
+
+logger = logging.getLogger(__name__)
+
+
+class NullHelper:
+    """No helper: knows nothing to say."""
+
+    @property
+    def name(self) -> str:
+        return "nobody"
+
+    def answer(self, calls: Sequence[Call]) -> list[Reply | HelperError]:
+        return [Reply("", 0, 0.0) for _ in calls]
+
+    def forget(self, session: str) -> None:
+        """Nothing is kept."""
+
+    def check(self) -> None:
+        """Always there."""
+
+    def close(self) -> None:
+        """Nothing to give up."""
+
+
+def open_helper(
+    config: HelperConfig,
+    *,
+    tokenizer: Path | None = None,
+    facts: Path | None = None,
+    corpus: Path | None = None,
+    index: Path | None = None,
+    device: str = "cpu",
+) -> Helper:
+    """The helper of ``config``, checked, with time-out, retries and circuit breaker.
+
+    Raises ``HelperError`` if it cannot work now, ``ArtifactError`` if what it needs is damaged, ``InputError`` if what
+    it needs was not given.
+
+    Arguments:
+        config: who answers; ``auto`` takes the fact table if there is one, else retrieval if there is a corpus.
+        tokenizer: folder of the small model's tokenizer; ``model`` needs it, the others cut tokens with it.
+        facts: the closed world's ``facts.jsonl``.
+        corpus: folder of a retrieval index, or of a prepare artifact to make one from.
+        index: where to make it; kept there and used again as long as it belongs to that corpus.
+        device: where a local model computes.
+    """
+    helper = _opened(config, tokenizer, facts, corpus, index, device)
+    if isinstance(helper, NullHelper):
+        return helper
+    try:
+        helper.check()
+    except BaseException:
+        helper.close()
+        raise
+    logger.info("calls are answered by %s", helper.name)
+    return ResilientHelper(helper, config)
+
+
+def _opened(
+    config: HelperConfig,
+    tokenizer: Path | None,
+    facts: Path | None,
+    corpus: Path | None,
+    index: Path | None,
+    device: str,
+) -> Helper:
+    kind = config.kind
+    if kind == "auto":
+        if facts is None and corpus is None:
+            raise InputError(
+                "helper.kind=auto found neither a fact table nor a corpus to retrieve from; set helper.kind to model "
+                "or endpoint, or to none for a model that never calls"
+            )
+        kind = "world" if facts is not None else "retrieval"
+    if kind == "none":
+        return NullHelper()
+    if kind == "endpoint":
+        from components.cascade.helpers.endpoint import EndpointHelper
+
+        return EndpointHelper.from_config(config)
+    if kind == "model":
+        # Imported here: the other helpers need no torch.
+        from components.cascade.helpers.model import ModelHelper
+
+        if tokenizer is None:
+            raise InputError("helper.kind=model needs the folder of the small model's tokenizer")
+        return ModelHelper.load(Path(config.model), tokenizer, device)
+    known = TextTokenizer.load(tokenizer) if tokenizer is not None else None
+    if kind == "world":
+        from components.cascade.helpers.fact_table import FactTableHelper
+
+        if facts is None:
+            raise InputError(
+                "helper.kind=world needs the fact table of the closed world, and this data has none: set data.sources "
+                "to the closed world, or another helper.kind"
+            )
+        return FactTableHelper.load(facts, known)
+    if corpus is None:
+        raise InputError("helper.kind=retrieval needs a corpus: the folder of a prepare artifact or of an index")
+    return _retrieval(corpus, index, known, config.corpus_megabytes)
+
+
+def _retrieval(corpus: Path, index: Path | None, tokenizer: TextTokenizer | None, megabytes: int) -> Helper:
+    from components.cascade.helpers.retrieval import RetrievalHelper, build_index, documents_of, read_record
+
+    if not (corpus / "shards" / SHARDS).is_file():
+        return RetrievalHelper(corpus, tokenizer)
+    if index is None:
+        raise InputError("a retrieval index is made from a prepare artifact only if the folder to keep it in is given")
+    text = f"{shards_digest(ShardSet.open(corpus / 'shards'))} {tokenizer_digest(corpus / 'tokenizer')}"
+    made_from = f"{text} up to {megabytes} MB"
+    try:
+        usable = read_record(index).corpus == made_from
+    except ArtifactError:
+        usable = False
+    if not usable:
+        logger.info("building the retrieval index of %s", corpus)
+        build_index(documents_of(corpus, megabytes * 1_000_000), index, made_from)
+    return RetrievalHelper(index, tokenizer)

@@ -1,0 +1,220 @@
+"""Any OpenAI-compatible server as a helper: vLLM, llama-server, another Lacewing, a service.
+
+Text crosses, so the server may have any vocabulary. Calls that ask for the same are one request with a list of prompts.
+The text of a request leaves this machine if the server is elsewhere: that is said once, aloud.
+"""
+
+import ipaddress
+import json
+import logging
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+
+from components.cascade.config import HelperConfig, ReturnUnit
+from components.cascade.helpers.base import Call, HelperError, Reply
+from components.cascade.reply_unit import first_unit
+
+API_KEY = "LACEWING_HELPER_API_KEY"
+
+_WORD_TOKENS = 8  # a word seldom takes more of any model; the rest of it can be asked for again
+_TAIL_CHARACTERS = 16_000  # of a text, what is sent: about what a context of 4,096 tokens holds
+_RESPONSE_BYTES = 64_000  # for each prompt; an answer to 16 tokens has far less than one kilobyte
+_MESSAGE_CHARACTERS = 200
+_CHECK_SECONDS = 10.0  # a server that has just been started may need a moment
+
+logger = logging.getLogger(__name__)
+
+
+class EndpointHelper:
+    """``POST {url}/completions``, greedy. Thread-safe: connections are kept and shared."""
+
+    def __init__(self, url: str, model: str = "", timeout_seconds: float = 2.0, api_key: str = "") -> None:
+        """
+        Arguments:
+            url: base, up to and including ``/v1``.
+            model: which one to ask; empty: the first that the server lists.
+            timeout_seconds: for a whole request, connecting and reading included.
+            api_key: sent as bearer token; never written anywhere.
+        """
+        self._url = url.rstrip("/")
+        parsed = httpx.URL(self._url)
+        if parsed.userinfo:
+            raise HelperError(f"helper.url must not hold a user or password; set {API_KEY} instead")
+        self._host = parsed.host
+        self._model = model
+        self._timeout_seconds = timeout_seconds
+        self._api_key = api_key
+        # Neither proxies nor ~/.netrc: what the environment happens to hold shall not decide where text and key go.
+        self._client = httpx.Client(
+            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            timeout=timeout_seconds,
+            trust_env=False,
+            follow_redirects=False,
+        )
+
+    @classmethod
+    def from_config(cls, config: HelperConfig) -> "EndpointHelper":
+        """As ``config`` says, with the key from the environment."""
+        return cls(config.url, config.name, config.timeout_seconds, os.environ.get(API_KEY, ""))
+
+    @property
+    def name(self) -> str:
+        return f"endpoint {self._url}" + (f" {self._model}" if self._model else "")
+
+    def answer(self, calls: Sequence[Call]) -> list[Reply | HelperError]:
+        """One reply or error for each call; calls with the same unit and length go together."""
+        groups: dict[tuple[ReturnUnit, int], list[int]] = {}
+        for place, call in enumerate(calls):
+            groups.setdefault((call.unit, call.max_tokens), []).append(place)
+        answers: dict[int, Reply | HelperError] = {}
+        deadline = time.monotonic() + self._timeout_seconds
+        for places in groups.values():
+            answers |= zip(places, self._group([calls[place] for place in places], deadline), strict=True)
+        return [answers[place] for place in range(len(calls))]
+
+    def forget(self, session: str) -> None:
+        """The server keeps what it likes: requests are independent."""
+
+    def check(self) -> None:
+        """Ask for one token; raises ``HelperError`` with what to do if none comes."""
+        if not _is_loopback(self._host):
+            logger.warning("text of requests will be sent to the helper at %s, on another machine", self._host)
+        deadline = time.monotonic() + max(_CHECK_SECONDS, self._timeout_seconds)
+        served = self._served(deadline)
+        if self._model and served and self._model not in served:
+            raise HelperError(
+                f"the helper at {self._url} has no model {self._model!r}; it has {', '.join(served)}. Set helper.name"
+            )
+        self._model = self._model or next(iter(served), "")
+        self._completed(["The"], 1, deadline)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _group(self, calls: Sequence[Call], deadline: float) -> list[Reply] | list[HelperError]:
+        unit, limit = calls[0].unit, calls[0].max_tokens
+        limit = {"token": 1, "word": min(limit, _WORD_TOKENS), "entity": limit}[unit]
+        # Models write the space before a word together with the word: one that is there already is asked for again.
+        prompts = [_tail(call.text).rstrip(" ") or call.text for call in calls]
+        began = time.perf_counter()
+        try:
+            texts, tokens = self._completed(prompts, limit, deadline)
+        except HelperError as error:
+            return [error] * len(calls)
+        seconds = time.perf_counter() - began
+        return [
+            Reply(_fitted(text, call, prompt), tokens // len(calls) + (place < tokens % len(calls)), seconds)
+            for place, (text, call, prompt) in enumerate(zip(texts, calls, prompts, strict=True))
+        ]
+
+    def _served(self, deadline: float) -> list[str]:
+        """Names of the server's models; none if it does not tell."""
+        try:
+            listed = self._json("GET", "/models", None, 4, deadline)
+            return [str(card["id"]) for card in listed["data"]]
+        except _RefusedError:
+            return []
+        except (KeyError, TypeError):
+            return []
+
+    def _completed(self, prompts: list[str], max_tokens: int, deadline: float) -> tuple[list[str], int]:
+        """Continuations of ``prompts``, and how many tokens they took together."""
+        body: dict[str, Any] = {
+            "prompt": prompts if len(prompts) > 1 else prompts[0],
+            "max_tokens": max_tokens,
+            "temperature": 0.0,
+            "stop": ["\n"],
+        }
+        if self._model:
+            body["model"] = self._model
+        found = self._json("POST", "/completions", body, len(prompts), deadline)
+        try:
+            texts = {choice["index"]: choice["text"] for choice in found["choices"]}
+            tokens = int((found.get("usage") or {}).get("completion_tokens", 0))
+            ordered = [texts[place] for place in range(len(prompts))]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise HelperError(f"the helper at {self._url} answered with no completion ({error!r})") from error
+        if not all(isinstance(text, str) for text in ordered):
+            raise HelperError(f"the helper at {self._url} answered with a completion that is no text")
+        return ordered, max(0, tokens)
+
+    def _json(self, method: str, path: str, body: object, prompts: int, deadline: float) -> Any:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise HelperError(f"the helper at {self._url} had no time left to answer")
+        try:
+            with self._client.stream(
+                method, self._url + path, json=body, timeout=left, headers={"Accept-Encoding": "identity"}
+            ) as response:
+                content = self._content(response, _RESPONSE_BYTES * max(1, prompts), deadline)
+        except httpx.TimeoutException as error:
+            raise HelperError(f"the helper at {self._url} did not answer in time") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise HelperError(
+                f"the helper at {self._url} cannot be reached ({error or type(error).__name__}): start it, set "
+                "helper.url to where it listens, or take another helper with helper.kind"
+            ) from error
+        if not response.is_success:
+            raise _RefusedError(self._refusal(response, content))
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise HelperError(f"the helper at {self._url} answered with what is no JSON") from error
+
+    def _content(self, response: httpx.Response, limit: int, deadline: float) -> bytes:
+        content = bytearray()
+        for part in response.iter_bytes():
+            content += part
+            if len(content) > limit:
+                raise HelperError(f"the helper at {self._url} sent more than {limit:,} bytes")
+            if time.monotonic() > deadline:  # the client's own time-out is per read: a trickle would never meet it
+                raise HelperError(f"the helper at {self._url} did not answer in time")
+        return bytes(content)
+
+    def _refusal(self, response: httpx.Response, content: bytes) -> str:
+        status = response.status_code
+        said = content.decode("utf-8", "replace")[:_MESSAGE_CHARACTERS]
+        if self._api_key:
+            said = said.replace(self._api_key, "***")
+        advice = "see its log"
+        if status in (401, 403):
+            advice = f"set {API_KEY} to a key that it accepts"
+        elif status == 404:
+            advice = (
+                "helper.url is the base, usually ending in /v1, of a server that has /completions, and helper.name a "
+                "model that it serves"
+            )
+        elif 300 <= status < 400:
+            advice = "redirects are not followed, set helper.url to where it leads"
+        return f"the helper at {self._url} answered {status} ({said!r}): {advice}"
+
+
+class _RefusedError(HelperError):
+    """The server answered, but not with success."""
+
+
+def _tail(text: str) -> str:
+    if len(text) <= _TAIL_CHARACTERS:
+        return text
+    tail = text[-_TAIL_CHARACTERS:]
+    return tail[tail.find(" ") + 1 :]
+
+
+def _fitted(text: str, call: Call, prompt: str) -> str:
+    """What of ``text``, which continues ``prompt``, continues the call: one unit, without a space that is there."""
+    text = text.rstrip("\ufffd")  # a token may end inside a character
+    if prompt and call.text[-1:] == " ":
+        text = text.lstrip(" ")
+    return first_unit(text, call.unit)[0]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

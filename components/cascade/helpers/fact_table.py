@@ -1,0 +1,65 @@
+"""The fact table of the closed world as a helper that is never wrong: the upper bound of what calling can bring.
+
+It reads the text as ``components/data/world/comprehension.py`` does and says what a true text states at its end. Where
+that is no fact, or a value has been begun wrongly, it knows nothing to say.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from components.cascade.helpers.base import Call, HelperError, Reply
+from components.cascade.reply_unit import first_unit
+from components.data.tokenizer import TextTokenizer
+from components.data.world.comprehension import World
+
+
+class FactTableHelper:
+    """Answers from ``world``. What it counts in tokens are those of ``tokenizer``; without one, words."""
+
+    def __init__(self, world: World, tokenizer: TextTokenizer | None = None) -> None:
+        self._world = world
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def load(cls, facts: Path, tokenizer: TextTokenizer | None = None) -> "FactTableHelper":
+        """Read ``facts.jsonl``; raises ``ArtifactError`` if it is missing or is no fact table."""
+        return cls(World.load(facts), tokenizer)
+
+    @property
+    def name(self) -> str:
+        return "fact table"
+
+    def answer(self, calls: Sequence[Call]) -> list[Reply | HelperError]:
+        """The facts, or the first word or token of them; an entity is the whole value, however many words it has."""
+        return [self._answer(call) for call in calls]
+
+    def forget(self, session: str) -> None:
+        """Nothing is kept for a request."""
+
+    def check(self) -> None:
+        """It can always work."""
+
+    def close(self) -> None:
+        """Nothing to give up."""
+
+    def _answer(self, call: Call) -> Reply:
+        began = time.perf_counter()
+        found = self._world.next_value(call.text)
+        text = self._cut(found.text, call) if found else ""
+        return Reply(text, 0, time.perf_counter() - began)
+
+    def _cut(self, text: str, call: Call) -> str:
+        if call.unit == "word" or (call.unit == "token" and self._tokenizer is None):
+            text = first_unit(text, "word")[0]
+        if self._tokenizer is None:
+            return text
+        ids = self._tokenizer.encode(text)
+        room = 1 if call.unit == "token" else call.max_tokens
+        while room < len(ids):
+            head = b"".join(map(self._tokenizer.token_bytes, ids[:room]))
+            try:
+                return head.decode()
+            except UnicodeDecodeError:  # ends inside a character: one token more
+                room += 1
+        return text

@@ -1,0 +1,125 @@
+"""What other models make of a training text: the reference of Rho-1, and the helper that will be asked.
+
+A helper over the network or an index cannot be asked for every token of a corpus, so two kinds are known in training:
+the fact table of the closed world, right exactly where a value is stated, and a larger model here, with our tokens.
+"""
+
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from components.cascade.config import HelperConfig
+from components.core.artifact import Artifact
+from components.core.errors import InputError
+from components.core.identity import digest_file
+from components.data.tokenizer import CALL, SPECIAL_TOKENS
+from components.data.world.writer import FACTS
+from components.delegation.config import SelectionName
+from components.labelling.labels import tokenizer_digest
+from components.model import ops
+from components.model.checkpoint import load_model
+from components.model.transformer import Transformer
+from components.training.loader import IGNORED, Batch
+
+CALL_ID = SPECIAL_TOKENS.index(CALL)
+_ALLOWED = (
+    "allowed are helper.kind=world (the fact table of the closed world), helper.kind=auto on the closed world, and "
+    "helper.kind=model with helper.model, the folder of a larger model with the same tokenizer"
+)
+
+
+class TokenPredictions(NamedTuple):
+    """What somebody knows of the targets of a batch, row after row."""
+
+    loss: Float[Tensor, "rows"]
+    """Nats, ``<CALL>`` left out."""
+    right: Bool[Tensor, "rows"]
+    """Its likeliest token is the target."""
+
+
+class AuxiliaryModel(Protocol):
+    """Somebody who reads along."""
+
+    def of(self, batch: Batch) -> TokenPredictions:
+        """On the batch's device; nothing carries a gradient."""
+
+
+class FactTable:
+    """The fact table: sure of every token of a value, at a loss for all others.
+
+    Values are what a judge marked; labels without such marks give the factual tokens. (The difference is the names of
+    subjects: no table tells whom a document is going to be about.)
+    """
+
+    def of(self, batch: Batch) -> TokenPredictions:
+        right = batch.judged if batch.judged is not None else batch.factual
+        assert right is not None, "batches come without labels"
+        right = right.flatten()
+        return TokenPredictions(torch.where(right, 0.0, torch.inf), right)
+
+
+class FrozenModel:
+    """A model with our tokens that reads along and never learns. Costs one forward pass of it for every step."""
+
+    def __init__(self, model: Transformer) -> None:
+        self.model = model.requires_grad_(False).eval()
+
+    @classmethod
+    def loaded(cls, folder: Path, what: str, tokenizer: Path, context_length: int) -> "FrozenModel":
+        """Read a model folder, or one that holds it as ``model/``.
+
+        ``what`` names the setting in errors. Raises ``InputError`` if there is no model, its tokenizer is not the one
+        of the folder ``tokenizer``, or its context is shorter; ``ArtifactError`` if its files are damaged.
+        """
+        place = folder / "model" if (folder / "model").is_dir() else folder
+        if not (place / "config.json").is_file():
+            raise InputError(f"{what}={folder} is no model folder: it has no config.json; give one that has")
+        if not (place / "tokenizer.json").is_file() or digest_file(place / "tokenizer.json") != tokenizer_digest(
+            tokenizer
+        ):
+            raise InputError(
+                f"{what}={folder} has another tokenizer than the training data: its losses would be of other tokens. "
+                "Give a model that was trained on this data"
+            )
+        model = load_model(place)
+        if model.config.context_length < context_length:
+            raise InputError(
+                f"{what}={folder} reads {model.config.context_length} tokens at most, but training has "
+                f"model.context_length={context_length}: give a model with that context, or lower it"
+            )
+        return cls(model)
+
+    def of(self, batch: Batch) -> TokenPredictions:
+        model = self.model.to(batch.tokens.device)
+        targets = batch.targets.flatten()
+        with torch.no_grad():
+            hidden = model(batch.tokens, batch.document_start).flatten(0, 1)
+            stats = ops.linear_token_stats(
+                hidden, model.output_weight, targets, call_id=CALL_ID, ignore_index=IGNORED, return_argmax=True
+            )
+        assert stats.argmax is not None
+        return TokenPredictions(stats.nll_excl, stats.argmax == targets)
+
+
+def auxiliary_helper(
+    config: HelperConfig, selection: SelectionName, prepared: Artifact, context_length: int
+) -> AuxiliaryModel:
+    """What the configured helper knows of the training text.
+
+    Raises ``InputError`` for helpers that cannot say it, and for a model that does not fit.
+    """
+    closed_world = (prepared.folder / "raw" / "world" / FACTS).is_file()
+    if config.kind == "model":
+        if not config.model:
+            raise InputError("helper.kind=model needs helper.model, the folder of the larger model")
+        return FrozenModel.loaded(Path(config.model), "helper.model", prepared.path("tokenizer"), context_length)
+    if config.kind in ("world", "auto") and closed_world:
+        return FactTable()
+    why = "the data is not the closed world" if config.kind in ("world", "auto") else "it cannot score a training text"
+    raise InputError(
+        f"delegation.selection={selection} asks what the helper knows of every token, and helper.kind={config.kind} "
+        f"cannot say ({why}); {_ALLOWED}. Or choose another selection, such as lacy"
+    )

@@ -1,0 +1,110 @@
+"""What an encyclopedia says about an entity: its article in passages, and those that are closest to a statement.
+
+As published for FActScore: passages of at most 256 tokens, the best five for the entity's name and the statement
+together. Here by BM25 (one of the published ways), and a token is taken to be three quarters of a word.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import bm25s
+import numpy as np
+
+from components.core.errors import InputError
+from components.evaluation.factuality.records import json_lines
+from components.evaluation.heldout import first_shuffled
+
+_PASSAGE_WORDS = 192
+_WORD = re.compile(r"\w+")
+
+
+class Article(NamedTuple):
+    """One article."""
+
+    title: str
+    text: str
+
+
+class Passages:
+    """The passages of one article."""
+
+    def __init__(self, article: Article) -> None:
+        self.title = article.title
+        self.texts = list(_passages(article.text))
+        self._vocabulary: dict[str, int] = {}
+        ids = [[self._vocabulary.setdefault(word, len(self._vocabulary)) for word in _words(t)] for t in self.texts]
+        self._bm25: Any = None
+        if self._vocabulary:
+            self._bm25 = bm25s.BM25()
+            self._bm25.index((ids, self._vocabulary), create_empty_token=False, show_progress=False)
+
+    def closest(self, statement: str, count: int) -> list[str]:
+        """At most ``count`` passages, the closest first; of equals the earlier."""
+        if len(self.texts) <= count:
+            count = len(self.texts)
+        query = [
+            self._vocabulary[word]
+            for word in dict.fromkeys(_words(f"{self.title} {statement}"))
+            if word in self._vocabulary
+        ]
+        if not query:
+            return self.texts[:count]
+        scores = self._bm25.get_scores_from_ids(query)
+        return [self.texts[int(place)] for place in np.argsort(-scores, kind="stable")[:count]]
+
+
+def read_entities(path: Path, limit: int) -> dict[str, str]:
+    """Entities and the ids of their articles, at most ``limit`` by a fixed shuffle.
+
+    Raises ``InputError`` naming the line that has no ``entity`` or ``article``.
+    """
+    rows: list[tuple[str, str]] = []
+    for place, row in json_lines(path, "facts.factscore.entities"):
+        entity, article = row.get("entity"), row.get("article")
+        if not (isinstance(entity, str) and entity.strip() and isinstance(article, str) and article):
+            raise InputError(f"{place} needs `entity` and `article`, both texts; given {entity!r} and {article!r}")
+        rows.append((entity, article))
+    if not rows:
+        raise InputError(f"{path} names no entity: give one JSON object with `entity` and `article` a line")
+    return dict(rows[i] for i in first_shuffled(len(rows), limit))
+
+
+def read_articles(paths: Iterable[Path], wanted: Sequence[str]) -> dict[str, Article]:
+    """The articles with the ids ``wanted``; raises ``InputError`` if some are in none of ``paths``."""
+    missing = set(wanted)
+    found: dict[str, Article] = {}
+    searched = list(paths)
+    for path in searched:
+        for place, row in json_lines(path, "facts.factscore.knowledge"):
+            if (id := row.get("id")) not in missing:
+                continue
+            title, text = row.get("title"), row.get("text")
+            if not (isinstance(title, str) and isinstance(text, str) and text.strip()):
+                raise InputError(f"{place} needs `title` and `text`, both texts, to be knowledge about {id!r}")
+            found[str(id)] = Article(title, text)
+            missing.discard(str(id))
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(set(wanted))} articles are in none of {', '.join(map(str, searched))}, such as "
+            f"{min(missing)!r}: facts.factscore.knowledge must hold the articles that facts.factscore.entities names"
+        )
+    return found
+
+
+def _passages(text: str) -> Iterable[str]:
+    """Pieces of about ``_PASSAGE_WORDS`` words that end where a sentence ends, if one does in their second half."""
+    words = [match.span() for match in re.finditer(r"\S+", text)]
+    first = 0
+    while first < len(words):
+        last = min(first + _PASSAGE_WORDS, len(words))
+        if last < len(words):
+            ends = (at for at in range(last, first + _PASSAGE_WORDS // 2, -1) if text[words[at - 1][1] - 1] in ".!?")
+            last = next(ends, last)
+        yield text[words[first][0] : words[last - 1][1]]
+        first = last
+
+
+def _words(text: str) -> list[str]:
+    return [word.casefold() for word in _WORD.findall(text)]

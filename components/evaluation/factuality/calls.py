@@ -1,0 +1,74 @@
+"""What a share of calls is worth: accuracy on facts when the positions that ask most are filled in, beside the bound.
+
+The helper is taken at its best here: every called position gets the gold token. What a real helper makes of it is
+measured elsewhere (``generated``, ``helper_accuracy``); this is about *where* the model asks. The bound places the same
+number of calls exactly where a fact would be wrong.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from components.evaluation.factuality.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class CallPoint:
+    """One call budget."""
+
+    budget: float
+    """Share of all positions that call."""
+    accuracy: float
+    """Share of factual tokens that are right: known, or called for."""
+    bound: float
+    """The same if every call were placed where a fact would be wrong."""
+    wasted: float
+    """Share of the calls on tokens that state no fact; 0 without calls."""
+    precision: float
+    """Share of the calls where the model alone would have been wrong, fact or not; 0 without calls."""
+
+    def gain_of_bound(self, alone: float) -> float:
+        """Share of the possible gain over ``alone`` (no calls) that was had; 1 where nothing could be gained."""
+        return (self.accuracy - alone) / (self.bound - alone) if self.bound > alone else 1.0
+
+
+def call_points(
+    predictions: Predictions, score: Float[np.ndarray, " positions"], budgets: Sequence[float]
+) -> list[CallPoint]:
+    """The curve over ``budgets``, calls at the highest ``score``; ties in the order of the text."""
+    order = np.argsort(-score, kind="stable")
+    facts = max(1, int(predictions.factual.sum()))
+    known = int((predictions.factual & predictions.right).sum())
+    missing = int(predictions.wrong_facts.sum())
+    points = []
+    for budget in budgets:
+        called = order[: round(budget * len(predictions))]
+        filled = int(predictions.wrong_facts[called].sum())
+        count = max(1, len(called))
+        points.append(
+            CallPoint(
+                budget=budget,
+                accuracy=(known + filled) / facts,
+                bound=(known + min(len(called), missing)) / facts,
+                wasted=float((~predictions.factual[called]).sum() / count),
+                precision=float((~predictions.right[called]).sum() / count),
+            )
+        )
+    return points
+
+
+def auroc(score: Float[np.ndarray, " items"], positive: Bool[np.ndarray, " items"]) -> float:
+    """Probability that a positive item scores above a negative one, ties counting half (Mann and Whitney 1947).
+
+    NaN if there are no positives or no negatives.
+    """
+    positives = int(positive.sum())
+    negatives = len(positive) - positives
+    if not positives or not negatives:
+        return float("nan")
+    _, place, counts = np.unique(score, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    rank = (last - (counts - 1) / 2)[place]
+    return float((rank[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))

@@ -1,0 +1,71 @@
+"""How good the real helper is where the model calls: does what it returns stand in the gold text?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from components.cascade.config import CascadeConfig
+from components.cascade.helpers.base import Call, Helper, HelperError
+from components.data.shards import Split
+from components.data.tokenizer import TextTokenizer
+from components.evaluation.factuality.predictions import Predictions
+from components.evaluation.heldout import first_shuffled
+
+
+@dataclass(frozen=True)
+class HelperScores:
+    """What became of a sample of calls on gold text."""
+
+    calls: int
+    right: float
+    """Share whose reply is, character by character, what the text goes on with."""
+    empty: float
+    """Share to which the helper had nothing to say."""
+    failed: float
+    """Share without a usable reply."""
+    seconds: float
+    """Median time of an answer; 0 without answers."""
+
+
+def ask_helper(
+    helper: Helper,
+    tokenizer: TextTokenizer,
+    split: Split,
+    documents: Sequence[int],
+    predictions: Predictions,
+    score: "np.ndarray[tuple[int], np.dtype[np.float64]]",
+    cfg: CascadeConfig,
+    sample: int,
+) -> HelperScores:
+    """Put a fixed sample of the calls at ``cfg.budget`` to the helper, the gold text before each of them.
+
+    No calls at all (budget 0, or no text) give zeros.
+    """
+    called = np.argsort(-score, kind="stable")[: round(cfg.budget * len(predictions))]
+    chosen = [int(called[i]) for i in first_shuffled(len(called), sample)]
+    right = empty = failed = 0
+    seconds: list[float] = []
+    for number, at in enumerate(chosen):
+        ids = split.document(documents[int(predictions.document[at])]).tolist()
+        place = int(predictions.place[at])
+        raw = b"".join(map(tokenizer.token_bytes, ids))
+        given = len(b"".join(map(tokenizer.token_bytes, ids[:place])))
+        call = Call(
+            session=f"helper_accuracy-{number}",
+            text=raw[:given].decode("utf-8", errors="ignore"),
+            ids=(tokenizer.end_of_text_id, *ids[:place]),
+            unit=cfg.unit,
+            max_tokens=cfg.max_unit_tokens,
+        )
+        (reply,) = helper.answer([call])
+        helper.forget(call.session)
+        if isinstance(reply, HelperError):
+            failed += 1
+            continue
+        seconds.append(reply.seconds)
+        empty += not reply.text
+        right += bool(reply.text) and raw[given:].startswith(reply.text.encode())
+    count = max(1, len(chosen))
+    median = float(np.median(seconds)) if seconds else 0.0
+    return HelperScores(len(chosen), right / count, empty / count, failed / count, median)

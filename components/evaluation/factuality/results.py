@@ -1,0 +1,131 @@
+"""What the assessment of a cascade finds, as records for files, for the page and for comparisons. No torch."""
+
+from pydantic import BaseModel, ConfigDict
+
+from components.evaluation.factuality.real_text import FactScoreResults, ProbeResults
+from components.evaluation.results import Interval
+
+_RECORD = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class CurvePoint(BaseModel):
+    """One call budget on gold text; fields as in ``calls.CallPoint``."""
+
+    model_config = _RECORD
+
+    budget: float
+    accuracy: float
+    bound: float
+    wasted: float
+    precision: float
+
+
+class Written(BaseModel):
+    """Biographies written in one way."""
+
+    model_config = _RECORD
+
+    precision: Interval | None
+    """True claims over claims."""
+    recall: Interval
+    """Facts of the subjects stated rightly, over all their facts."""
+    claims: float
+    """Claims per biography."""
+    understood: float
+    """Share of sentences that the judge could read."""
+    calls: float
+    """Share of decisions that became calls."""
+    helper_tokens: float
+    """Share of tokens that the helper wrote."""
+    failed_calls: int
+    """Calls that came to nothing because the helper failed."""
+
+
+class ModelResults(BaseModel):
+    """One model: where it asks, what that is worth, and what it says alone."""
+
+    model_config = _RECORD
+
+    score: str
+    """What it calls by: ``call`` is P(CALL); ``entropy`` for a model that never learned to call."""
+    bits_per_byte: dict[str, float]
+    """Of ``all`` text, its ``factual`` tokens, and ``other`` ones; <CALL> left out."""
+    curve: list[CurvePoint]
+    """Accuracy on facts by call budget."""
+    at_budget: CurvePoint
+    """The same at the cascade's budget."""
+    gain_of_bound: float
+    """Share of the possible gain at this budget that was had."""
+    auroc_wrong_fact: float
+    """Does the score tell facts that the model would get wrong from all other tokens?"""
+    auroc_wrong: float
+    """... tokens that the model would get wrong, fact or not, from the others?"""
+    auroc_wrong_among_facts: float
+    """... wrong facts from known ones?"""
+    leakage: float | None
+    """Share of questions that the model alone, calls forbidden, still answers; None without questions."""
+    alone: Written | None
+    """Biographies with calls forbidden; None where facts are not known."""
+    cascade: Written | None
+    """Biographies with calls up to the budget."""
+    probes: list[ProbeResults] = []
+    """Questions about real entities, by file."""
+    factscore: FactScoreResults | None = None
+    """Biographies of real people, judged against articles."""
+
+
+class HelperAccuracy(BaseModel):
+    """The helper on a sample of calls;"""
+
+    model_config = _RECORD
+
+    calls: int
+    right: float
+    empty: float
+    failed: float
+    seconds: float
+
+
+class Cost(BaseModel):
+    """What it took."""
+
+    model_config = _RECORD
+
+    annotation_seconds: float
+    """Core seconds of labelling the text."""
+    training_seconds: float
+    """Wall time of training with delegation."""
+    tokens_forward: int
+    """Tokens read in that training."""
+    tokens_gt_grad: int
+    """Of these, with a gradient towards the text."""
+    tokens_call_grad: int
+    """Of these, with a gradient towards <CALL>."""
+
+
+class CascadeResults(BaseModel):
+    """All of it: ``facts.json``."""
+
+    model_config = _RECORD
+
+    selection: str
+    match: str
+    normalisation: str
+    seed: int
+    helper: str
+    """Who answered."""
+    budget: float
+    """Of the cascade."""
+    positions: int
+    """Held-out tokens looked at."""
+    factual_share: float
+    """Part of them that states facts."""
+    confidence: float
+    """Of all intervals."""
+    model: ModelResults
+    """The model that learned to ask."""
+    plain: ModelResults | None
+    """The model it came from, calling where it doubts."""
+    helper_accuracy: HelperAccuracy
+    """The real helper at gold text."""
+    cost: Cost

@@ -1,0 +1,78 @@
+"""Who annotates: the exact labels of the closed world, a trained pipeline, or the rule that needs nothing."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from components.core.errors import InputError
+from components.labelling.annotators import capitals, world
+from components.labelling.annotators.base import Annotator
+from components.labelling.annotators.capitals import Capitals
+from components.labelling.annotators.control import CONTROLS, Control, ControlRules
+from components.labelling.annotators.pipeline import Pipeline, PipelineRecord, SpacyAnnotator
+from components.labelling.annotators.rules import ParseRules
+from components.labelling.annotators.world import WorldAnnotator
+from components.labelling.config import LabelConfig
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The annotator of a run, and why it is this one. Crosses to worker processes, which open their own."""
+
+    name: str
+    """``world``, ``spacy``, ``capitals`` or ``control``."""
+    rules: str
+    """What it goes by."""
+    reason: str
+    others: str = ""
+    """Who annotates the documents of a mixed corpus that are none of the closed world's."""
+    pipeline: str = ""
+    documents: Path | None = None
+    """The closed world's documents, where the data holds them."""
+    parse_rules: ParseRules = "ner+pos"
+
+    def open(self) -> tuple[Annotator, PipelineRecord | None]:
+        """The annotator, ready for texts; raises ``InputError`` if it cannot be had."""
+        if self.name == "control":
+            return Control(cast(ControlRules, self.rules)), None
+        if self.name == "world":
+            assert self.documents is not None, self
+            others, record = self._open(self.others) if self.others else (None, None)
+            return WorldAnnotator(self.documents, others), record
+        return self._open(self.name)
+
+    def _open(self, name: str) -> tuple[Annotator, PipelineRecord | None]:
+        if name == "capitals":
+            return Capitals(), None
+        pipeline = Pipeline(self.pipeline, [self.parse_rules])
+        return SpacyAnnotator(pipeline, self.parse_rules), pipeline.record
+
+
+def choose(cfg: LabelConfig, documents: Path | None) -> Choice:
+    """Who annotates under ``cfg``, given the closed world's ``documents.jsonl`` if the data holds one.
+
+    Raises ``InputError`` where ``label.annotator=world`` is asked for and there is no closed world.
+    """
+    if cfg.rules in CONTROLS:
+        reason = f"label.rules={cfg.rules} reads no annotation"
+        return Choice("control", cfg.rules, reason, pipeline=cfg.pipeline, documents=documents)
+    if cfg.annotator == "world" and documents is None:
+        raise InputError(
+            "label.annotator=world needs the closed world, and the prepared data holds none: set data.sources=[world], "
+            "or label.annotator=auto"
+        )
+    fallback = "spacy" if cfg.pipeline else "capitals"
+    name: str = cfg.annotator
+    reason = f"label.annotator={cfg.annotator}"
+    if name == "auto" and documents is not None:
+        name, reason = "world", "the data is the closed world, whose facts are known exactly"
+    elif name == "auto":
+        name = fallback
+        reason = (
+            f"label.pipeline names {cfg.pipeline}"
+            if cfg.pipeline
+            else "no pipeline is named (label.pipeline): words are judged by capitals and digits alone"
+        )
+    rules = {"world": world.RULE, "capitals": capitals.RULE}.get(name, cfg.rules)
+    others = fallback if name == "world" and cfg.annotator == "auto" else ""
+    return Choice(name, rules, reason, others, cfg.pipeline, documents, cast(ParseRules, cfg.rules))

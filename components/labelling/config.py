@@ -1,0 +1,36 @@
+"""Settings of labelling: who finds the tokens that state facts, and by which rules.
+
+Imports neither torch nor numpy: the flow's process reads these classes and must stay light.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
+
+Annotator = Literal["world", "spacy", "capitals"]
+RuleSet = Literal["ner_only", "pos_only", "ner+pos", "ner+pos+attr", "digits_only", "all", "none"]
+
+_SETTINGS = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class LabelConfig(BaseModel):
+    """Which tokens state facts: one bit per token, made once on the CPU."""
+
+    model_config = _SETTINGS
+
+    annotator: Literal["auto"] | Annotator = "auto"
+    """auto takes the exact labels of the closed world where the data has them, else the spaCy pipeline if one is
+    named, else the rule `capitals` (capitalised words and digits), and says which."""
+    pipeline: str = ""
+    """Any installed spaCy package or the path of a trained pipeline, for example en_core_web_sm."""
+    rules: RuleSet = "ner+pos"
+    """What of a parse counts as fact: entities, parts of speech, attributes (`ner+pos+attr`), or a control
+    (`digits_only`, `all`, `none`)."""
+    subwords: Literal["all", "first", "span_first"] = "all"
+    """Which subwords of a factual word carry the bit: all, the first of each word, the first of each run of words."""
+    skip_copied: bool = False
+    """Leave out words that the document has stated before: copying needs no knowledge."""
+    processes: NonNegativeInt = 0
+    """Processes that annotate; 0 takes one per physical core."""
+    agreement_documents: NonNegativeInt = 200
+    """Documents on which annotators are compared with each other, and with the exact labels where there are any."""

@@ -1,0 +1,138 @@
+"""What follows the best matching place of the corpus, if it is about the same subject."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from components.cascade.helpers.base import Reply
+from components.cascade.helpers.retrieval import RetrievalHelper, build_index, documents_of
+from components.core.errors import ArtifactError
+from components.data.tokenizer import TextTokenizer
+from tests.cascade.helpers.conftest import call
+
+DOCUMENTS = [
+    "Ada Quill was born in Brackwater in 1871. She designed the lighthouse of the harbour, and died in Łódź in 1932.",
+    "Bert Oskel was born in Hjelmby in 1902. He taught at Vesper Academy for thirty years, and kept bees there.",
+    "Cora Lindqvist was a painter from Marnholm. "
+    + "She painted boats and bridges all her life. " * 40
+    + "She died in Orvik.",
+    "The weather was calm. The harbour was empty. Nobody was there, and nothing happened for a very long time.",
+    *(f"Person{number} was somebody who lived somewhere and did something at some time." for number in range(20)),
+]
+
+
+@pytest.fixture(scope="module")
+def helper(tmp_path_factory: pytest.TempPathFactory, tokenizer: TextTokenizer) -> RetrievalHelper:
+    folder = tmp_path_factory.mktemp("index")
+    build_index(DOCUMENTS, folder)
+    return RetrievalHelper(folder, tokenizer)
+
+
+def said(helper: RetrievalHelper, *arguments: object) -> str:
+    (reply,) = helper.answer([call(*arguments)])  # type: ignore[arg-type]
+    assert isinstance(reply, Reply)
+    return reply.text
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "answer"),
+    [
+        ("Ada Quill was born in", "word", " Brackwater"),
+        ("Ada Quill was born in ", "word", "Brackwater"),
+        ("Ada Quill was born in Brack", "word", "water"),
+        ("Bert Oskel was born in", "word", " Hjelmby"),
+        ("Ada Quill was an engineer. She loved the sea, and died in", "entity", " Łódź"),
+        ("Bert Oskel liked schools. He taught at", "entity", " Vesper Academy"),
+        ("Bert Oskel liked schools. He taught at Vesper", "entity", " Academy"),
+        ("Bert Oskel was born in Hjelmby in", "entity", " 1902"),
+        ("Cora Lindqvist was a painter. After a long life, she died in", "word", " Orvik"),  # far from her name
+    ],
+)
+def test_it_finds_what_the_corpus_says_of_the_subject(
+    helper: RetrievalHelper, text: str, unit: str, answer: str
+) -> None:
+    assert said(helper, text, unit) == answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "   ",
+        "Dora Mansk was born in",
+        "Ada Quill bought a",
+        "Quark",
+        "Ada",
+        "🙂 🙂",
+        "was born in",
+        "Ada Quill was born in X",
+    ],
+)
+def test_where_nothing_matches_well_it_knows_nothing(helper: RetrievalHelper, text: str) -> None:
+    assert said(helper, text) == ""
+
+
+def test_text_without_a_name_needs_more_agreement(helper: RetrievalHelper) -> None:
+    assert said(helper, "and nothing happened for a") == " very"
+    assert said(helper, "happened for a") == ""
+
+
+def test_tokens_are_the_tokenizers(helper: RetrievalHelper, tokenizer: TextTokenizer) -> None:
+    text = "Ada Quill was born in"
+    first = tokenizer.encode(" Brackwater")[0]
+    assert said(helper, text, "token") == tokenizer.decode([first])
+    assert said(helper, "Ada Quill was an engineer. She loved the sea, and died in", "token").strip("\ufffd") != ""
+
+
+def test_of_a_large_corpus_a_fixed_part_is_indexed_and_said(prepared: object, caplog: pytest.LogCaptureFixture) -> None:
+    folder = prepared.folder  # type: ignore[attr-defined]
+    everything = list(documents_of(folder))
+    assert not caplog.records
+    part = list(documents_of(folder, most_bytes=20_000))
+    assert part == list(documents_of(folder, most_bytes=20_000))
+    assert set(part) < set(everything)
+    assert 10_000 < sum(len(text.encode()) for text in part) <= 20_000
+    assert "corpus_megabytes" in caplog.text
+    assert len(list(documents_of(folder, most_bytes=1))) == 1
+
+
+def test_it_knows_the_training_documents_of_a_prepare_artifact(
+    prepared: object, tmp_path: Path, tokenizer: TextTokenizer
+) -> None:
+    folder = prepared.folder  # type: ignore[attr-defined]
+    documents = list(documents_of(folder))
+    raw = [json.loads(line) for line in (folder / "raw/world/documents.jsonl").read_text().splitlines()]
+    assert 0 < len(documents) < len(raw)  # the other splits stay unseen
+    assert set(documents) <= {row["text"] for row in raw}
+    record = build_index(iter(documents), tmp_path / "index", "corpus 1")
+    assert (record.documents, record.corpus) == (len(documents), "corpus 1")
+    helper = RetrievalHelper(tmp_path / "index", tokenizer)
+    right = asked = 0
+    for row in raw[::3]:
+        if row["text"] in documents:
+            for start, end, _ in row["facts"][3:6]:
+                asked += 1
+                right += said(helper, row["text"][:start], "entity").startswith(row["text"][start:end].split()[0])
+    assert asked > 80
+    assert right / asked > 0.9  # its own text; years and names that many documents share may be found elsewhere
+    assert not [path for path in (tmp_path / "index").rglob("*") if path.suffix in (".pkl", ".pickle")]
+
+
+def test_a_missing_unfinished_or_damaged_index_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="build_index"):
+        RetrievalHelper(tmp_path)
+    build_index(DOCUMENTS, tmp_path / "a")
+    (tmp_path / "a" / "passages.bin").write_bytes(b"short")
+    with pytest.raises(ArtifactError, match="damaged"):
+        RetrievalHelper(tmp_path / "a")
+    build_index(DOCUMENTS, tmp_path / "a")  # building again repairs it
+    RetrievalHelper(tmp_path / "a")
+    (tmp_path / "a" / "bm25" / "params.index.json").unlink()
+    with pytest.raises(ArtifactError, match="damaged"):
+        RetrievalHelper(tmp_path / "a")
+    (tmp_path / "a" / "index.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="build it again"):
+        RetrievalHelper(tmp_path / "a")
+    with pytest.raises(ArtifactError, match="no words"):
+        build_index(["", "..."], tmp_path / "b")

@@ -1,0 +1,182 @@
+"""From nothing to a report on a tiny closed world: prepare, pretrain, label, delegate, calibrate, assess, compare."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from components.cascade.config import CascadeConfig
+from components.core.artifact import Artifact
+from components.core.errors import ArtifactError
+from components.core.identity import Identity
+from components.core.run import Run
+from components.data.config import DataConfig
+from components.data.prepare import stage as prepare
+from components.data.world.config import WorldConfig
+from components.delegation.calibrate import stage as calibrate
+from components.delegation.config import CalibrateConfig, DelegateConfig, DelegationConfig
+from components.delegation.train import stage as delegate
+from components.evaluation.config import BootstrapConfig, CascadeAssessConfig, FactsConfig
+from components.evaluation.factuality.comparison import stage as compare
+from components.evaluation.factuality.report import CURVE_PNG, CURVE_SVG, REPORT, RESULTS
+from components.evaluation.factuality.results import CascadeResults
+from components.evaluation.factuality.stage import BIOGRAPHIES, stage
+from components.labelling.config import LabelConfig
+from components.labelling.stage import stage as label
+from components.model.config import ModelConfig
+from components.pretrain import stage as pretrain
+from components.training.config import PretrainConfig, TrainerConfig
+
+MODEL = ModelConfig(name="tiny", layers=1, width=48, hidden_width=96, heads=4, kv_heads=2, context_length=96)
+TRAINER = TrainerConfig(
+    max_steps=30, batch_size=8, micro_batch_size=8, learning_rate=1e-2, precision="32-true", threads=1, device="cpu",
+    validate_every_steps=30, validation_batches=2, checkpoint_every_steps=30, seed=3,
+)  # fmt: skip
+DELEGATE = DelegateConfig(
+    model=MODEL, trainer=TRAINER, delegation=DelegationConfig(selection="lacy", max_steps=30, learning_rate=1e-2)
+)
+CASCADE = CascadeAssessConfig(
+    facts=FactsConfig(
+        budgets=[0.0, 0.1, 0.5, 1.0], max_tokens=3000, biographies=4, biography_tokens=24, resamples=200, device="cpu",
+        precision="32-true",
+    ),
+    cascade=CascadeConfig(budget=0.15),
+)  # fmt: skip
+
+
+class Stages(NamedTuple):
+    prepared: Artifact
+    pretrained: Artifact
+    labels: Artifact
+    delegated: Artifact
+    calibrated: Artifact
+    cascade: Artifact
+
+
+def run(folder: Path, name: str, config: object = None) -> Run:
+    """A run that knows the configuration it was started with, as the flow's runs do."""
+    recorded = config.model_dump(mode="json") if hasattr(config, "model_dump") else {}
+    folder.mkdir(parents=True, exist_ok=True)
+    return Run(folder, Identity(stage=name, key="0" * 32, config=recorded, inputs={}, code="", lock=""))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_peak() -> Iterator[None]:
+    """The denominator of MFU takes a third of a second to measure."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("components.training.throughput._PRODUCT_SIZE", 64)
+        patch.setattr("components.training.throughput._PRODUCT_SECONDS", 0.0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
+    folder = tmp_path_factory.mktemp("stages")
+    data = DataConfig(vocab_size=512, world=WorldConfig(entities=40, documents_per_entity=3, questions=20),
+                      validation_fraction=0.15, test_fraction=0.15)  # fmt: skip
+    prepared = prepare(run(folder / "prepare", "prepare"), data)
+    training = PretrainConfig(model=MODEL, trainer=TRAINER)
+    pretrained = pretrain(run(folder / "pretrain", "pretrain", training), training, prepared)
+    labels = label(run(folder / "label", "label"), LabelConfig(processes=1, agreement_documents=5), prepared)
+    delegated = delegate(run(folder / "delegate", "delegate", DELEGATE), DELEGATE, prepared, labels, pretrained)
+    calibration = CalibrateConfig(max_tokens=2000, device="cpu", precision="32-true")
+    calibrated = calibrate(run(folder / "calibrate", "calibrate"), calibration, delegated, prepared, labels)
+    cascade = stage(run(folder / "cascade", "cascade"), CASCADE, delegated, calibrated, prepared, labels, pretrained)
+    return Stages(prepared, pretrained, labels, delegated, calibrated, cascade)
+
+
+@pytest.fixture(scope="module")
+def results(stages: Stages) -> CascadeResults:
+    return CascadeResults.model_validate_json(stages.cascade.path(RESULTS).read_bytes())
+
+
+def test_the_stage_leaves_a_page_figures_and_texts(stages: Stages) -> None:
+    cascade = stages.cascade.verify()
+    assert cascade.path(CURVE_PNG).read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in cascade.path(CURVE_SVG).read_bytes()
+    page = cascade.path(REPORT).read_text(encoding="utf-8")
+    for title in ("# What asking is worth", "## By call budget", "## Biographies, fact by fact", "## What it cost"):
+        assert title in page
+    lines = cascade.path(BIOGRAPHIES).read_text(encoding="utf-8").splitlines()
+    assert len({json.loads(line)["subject"] for line in lines}) == 4
+
+
+def test_every_figure_is_a_metric_of_both_models(stages: Stages) -> None:
+    metrics = stages.cascade.metrics
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert {"factual_share", "helper_right"} <= metrics.keys()
+    for prefix in ("", "plain_"):
+        for name in (
+            "fact_accuracy_alone", "fact_accuracy", "fact_accuracy_bound", "gain_of_bound", "wasted_calls",
+            "auroc_wrong_fact", "auroc_wrong", "bits_per_byte_all", "bits_per_byte_factual", "bits_per_byte_other",
+            "leakage", "recall_alone", "recall_cascade", "calls_alone", "calls_cascade",
+        ):  # fmt: skip
+            assert f"{prefix}{name}" in metrics
+        alone, accuracy = metrics[f"{prefix}fact_accuracy_alone"], metrics[f"{prefix}fact_accuracy"]
+        assert alone <= accuracy <= metrics[f"{prefix}fact_accuracy_bound"]
+        assert metrics[f"{prefix}calls_alone"] == 0.0
+        assert 0 < metrics[f"{prefix}calls_cascade"] <= 0.15
+    assert 0.15 < metrics["factual_share"] < 0.35
+
+
+def test_the_curve_begins_alone_and_ends_with_every_fact_right(results: CascadeResults, stages: Stages) -> None:
+    for model in (results.model, results.plain):
+        assert model is not None
+        assert [point.budget for point in model.curve] == [0.0, 0.1, 0.15, 0.5, 1.0]
+        first, last = model.curve[0], model.curve[-1]
+        assert first.accuracy == first.bound
+        assert (first.wasted, first.precision) == (0.0, 0.0)
+        assert last.accuracy == last.bound == 1.0
+        assert last.wasted == pytest.approx(1 - results.factual_share)
+        assert model.at_budget == model.curve[2]
+    assert (results.model.score, results.plain.score if results.plain else "") == ("call", "entropy")
+    assert (results.selection, results.seed, results.helper) == ("lacy", 3, stages.cascade.details["helper"])
+    assert results.cost.tokens_gt_grad + results.cost.tokens_call_grad == results.cost.tokens_forward
+    assert results.helper_accuracy.calls > 0
+
+
+def test_with_budget_0_the_cascade_is_the_model_alone(stages: Stages, tmp_path: Path) -> None:
+    cfg = CASCADE.model_copy(update={"cascade": CascadeConfig(budget=0.0)})
+    inputs = stages.delegated, stages.calibrated, stages.prepared, stages.labels
+    artifact = stage(run(tmp_path, "cascade"), cfg, *inputs)
+    found = CascadeResults.model_validate_json(artifact.path(RESULTS).read_bytes())
+    assert found.plain is None
+    assert found.model.alone == found.model.cascade
+    assert found.model.cascade is not None
+    assert found.model.cascade.calls == found.model.cascade.helper_tokens == 0
+    assert found.model.at_budget == found.model.curve[0]
+    assert found.model.gain_of_bound == 1.0  # nothing could be gained
+    assert found.helper_accuracy.calls == 0
+    assert "plain_leakage" not in artifact.metrics
+
+
+def test_the_same_models_give_the_same_figures_and_can_be_compared(
+    stages: Stages, results: CascadeResults, tmp_path: Path
+) -> None:
+    inputs = stages.delegated, stages.calibrated, stages.prepared, stages.labels, stages.pretrained
+    again = stage(run(tmp_path / "again", "cascade"), CASCADE, *inputs)
+    found = CascadeResults.model_validate_json(again.path(RESULTS).read_bytes())
+    timed = {"helper_accuracy"}
+    assert found.model_dump(exclude=timed) == results.model_dump(exclude=timed)
+    assert again.path(BIOGRAPHIES).read_bytes() == stages.cascade.path(BIOGRAPHIES).read_bytes()
+    compared = compare(run(tmp_path / "compare", "compare"), BootstrapConfig(), stages.cascade, again)
+    assert compared.metrics["lacy.at_budget"] == pytest.approx(stages.cascade.metrics["fact_accuracy"])
+
+
+def test_a_model_that_diverged_is_refused(stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from components.evaluation.factuality import stage as module
+
+    whole = module.load_model
+
+    def broken(*arguments: object) -> object:
+        model = whole(*arguments)  # type: ignore[arg-type]
+        model.output_weight.data.fill_(math.nan)
+        return model
+
+    monkeypatch.setattr(module, "load_model", broken)
+    inputs = stages.delegated, stages.calibrated, stages.prepared, stages.labels
+    with pytest.raises(ArtifactError, match="its training diverged"):
+        stage(run(tmp_path, "cascade"), CASCADE, *inputs)
