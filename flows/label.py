@@ -3,7 +3,7 @@
 from prefect import flow
 
 from components.core.artifact import Artifact
-from components.core.inputs import pipeline_fingerprint
+from components.labelling.fingerprint import pipeline_fingerprint
 from conf.compose import Preset
 from flows.outcome import Summary, finished
 from flows.prepare import prepare_data

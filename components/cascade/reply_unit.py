@@ -3,6 +3,7 @@
 import unicodedata
 
 from components.cascade.config import ReturnUnit
+from components.data.tokenizer import TextTokenizer
 
 _JOINERS = "-'’"  # inside a word, between letters or digits: Rolls-Royce, O'Neill
 _NUMBER_JOINERS = ".,"  # inside a number: 1,234.5
@@ -38,6 +39,17 @@ def first_unit(text: str, unit: ReturnUnit) -> tuple[str, bool]:
             return text[:end], True
         elif not ended:
             return text[:end], False
+
+
+def first_tokens(text: str, count: int, tokenizer: TextTokenizer) -> str:
+    """The text of the first ``count`` tokens of ``text``, and of those that complete its last character."""
+    ids = tokenizer.encode(text)
+    while count < len(ids):
+        try:
+            return b"".join(map(tokenizer.token_bytes, ids[:count])).decode()
+        except UnicodeDecodeError:  # ends inside a character: one token more
+            count += 1
+    return text
 
 
 def _word(text: str, at: int) -> tuple[int, bool]:

@@ -1,29 +1,15 @@
-"""Content digests of what delegation reads from outside the workspace: pipelines and models named by a path.
+"""Content digests of what stages read from outside the workspace: models and files named by a path.
 
-The flow puts them into the key of a stage: whoever trains a pipeline or a model again under the same name gets new
-labels, a new model or new figures. Light: the flow's process computes them.
+The flow puts them into the key of a stage: whoever trains a model again under the same name gets a new result. Light:
+the flow's process computes them.
 """
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from components.core.errors import InputError
 from components.core.identity import digest_file
-from components.labelling.config import LabelConfig
-
-
-def pipeline_fingerprint(cfg: LabelConfig) -> dict[str, str]:
-    """What the annotator's pipeline is: the digest of its files, or the version of its package; empty for none."""
-    if not cfg.pipeline or cfg.annotator in ("world", "capitals"):
-        return {}
-    if Path(cfg.pipeline).is_dir():
-        return {"pipeline": folder_digest(Path(cfg.pipeline))}
-    try:
-        return {"pipeline": version(cfg.pipeline)}
-    except PackageNotFoundError:
-        return {}  # the stage says what is missing, and what to do
 
 
 def models_fingerprint(models: Mapping[str, str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ interrupted run and are removed by the next writer.
     train-documents.bin       int64 [documents, 3]: start, tokens without boundary, bytes of text
 """
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from components.core.errors import ArtifactError
 
 INDEX = "index.json"
 DEFAULT_SHARD_TOKENS = 64 * 1024 * 1024
+_DIGEST_BLOCK_ROWS = 1 << 16
 _DOCUMENT_COLUMNS = 3
 
 Tokens = Integer[np.ndarray, " tokens"]
@@ -266,3 +268,16 @@ def _size_fault(path: Path, expected_bytes: int) -> str | None:
     if (size := path.stat().st_size) != expected_bytes:
         return f"{path.name} has {size} bytes, its index says {expected_bytes}"
     return None
+
+
+def shards_digest(shards: ShardSet) -> str:
+    """Identity of the shards: vocabulary, boundary, and where each document of each split lies.
+
+    Reads the tables of documents, not the tokens: opening labels must stay quick at any size of the corpus.
+    """
+    digest = hashlib.sha256(f"{shards.vocab_size} {shards.boundary_id}".encode())
+    for name, split in sorted(shards.splits.items()):
+        digest.update(f"\n{name} {split.n_tokens} {split.n_documents}\n".encode())
+        for first in range(0, split.n_documents, _DIGEST_BLOCK_ROWS):
+            digest.update(split.documents[first : first + _DIGEST_BLOCK_ROWS].tobytes())
+    return digest.hexdigest()

@@ -16,6 +16,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 from components.core.atomic import replacing, write_json, write_text
 from components.core.errors import ArtifactError, InputError
+from components.core.identity import digest_file
 from components.data.config import SMALLEST_VOCABULARY, VOCABULARY_MULTIPLE
 
 END_OF_TEXT = "<|endoftext|>"
@@ -46,6 +47,14 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """Identity of the tokenizer saved in ``folder``; raises ``ArtifactError`` if there is none."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ArtifactError(f"{folder} holds no tokenizer.json; give the tokenizer folder of a prepare artifact")
+    return digest_file(path)
 
 
 def check_vocab_size(vocab_size: int) -> None:

@@ -15,10 +15,9 @@ from components.cascade.config import HelperConfig
 from components.core.artifact import Artifact
 from components.core.errors import InputError
 from components.core.identity import digest_file
-from components.data.tokenizer import CALL, SPECIAL_TOKENS
+from components.data.tokenizer import CALL, SPECIAL_TOKENS, tokenizer_digest
 from components.data.world.writer import FACTS
 from components.delegation.config import SelectionName
-from components.labelling.labels import tokenizer_digest
 from components.model import ops
 from components.model.checkpoint import load_model
 from components.model.transformer import Transformer

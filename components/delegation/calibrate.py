@@ -10,10 +10,10 @@ from components.core.artifact import Artifact
 from components.core.errors import ArtifactError, InputError
 from components.core.run import Run
 from components.data.shards import ShardSet
-from components.data.tokenizer import TextTokenizer
+from components.data.tokenizer import TextTokenizer, tokenizer_digest
 from components.delegation.config import CalibrateConfig
 from components.delegation.positions import Positions, calibrated, score_positions
-from components.labelling.labels import FactBits, tokenizer_digest
+from components.labelling.labels import FactBits
 from components.model.checkpoint import load_model
 from components.training.precision import chosen_device, chosen_precision
 

@@ -15,12 +15,13 @@ from components.core.artifact import Artifact
 from components.core.errors import ArtifactError, InputError
 from components.core.run import Run
 from components.data.shards import ShardSet
+from components.data.tokenizer import tokenizer_digest
 from components.delegation.auxiliary_models import FrozenModel, auxiliary_helper
 from components.delegation.config import DelegateConfig
 from components.delegation.module import DelegatingModel
 from components.delegation.selection import LOOKS_AT_FACTS, LOOKS_AT_HELPER, LOOKS_AT_REFERENCE
 from components.delegation.step_matching import learned_share, matched_steps
-from components.labelling.labels import FactBits, tokenizer_digest
+from components.labelling.labels import FactBits
 from components.model.checkpoint import load_model
 from components.model.transformer import Transformer
 from components.training.config import PretrainConfig, TrainerConfig

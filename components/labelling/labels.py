@@ -7,7 +7,6 @@ A bit belongs to its token, not to the position that predicts it: for the logits
 ``index.json`` is written last: bits without it are leftovers of an interrupted run.
 """
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,11 +20,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.core.atomic import full_disk_explained, write_text
 from components.core.errors import ArtifactError
-from components.core.identity import digest_file
-from components.data.shards import ShardSet, Split
+from components.data.shards import ShardSet, Split, shards_digest
 
 INDEX = "index.json"
-_DIGEST_BLOCK_ROWS = 1 << 16
 
 Bits = Bool[np.ndarray, " tokens"]
 
@@ -66,27 +63,6 @@ class LabelIndex(BaseModel):
     """Digest of the sizes of all documents of the shards."""
     splits: dict[str, SplitBits]
     """Tokens, boundaries included, and how many of them are factual."""
-
-
-def tokenizer_digest(folder: Path) -> str:
-    """Identity of the tokenizer saved in ``folder``; raises ``ArtifactError`` if there is none."""
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise ArtifactError(f"{folder} holds no tokenizer.json; give the tokenizer folder of a prepare artifact")
-    return digest_file(path)
-
-
-def shards_digest(shards: ShardSet) -> str:
-    """Identity of the shards: vocabulary, boundary, and where each document of each split lies.
-
-    Reads the tables of documents, not the tokens: opening labels must stay quick at any size of the corpus.
-    """
-    digest = hashlib.sha256(f"{shards.vocab_size} {shards.boundary_id}".encode())
-    for name, split in sorted(shards.splits.items()):
-        digest.update(f"\n{name} {split.n_tokens} {split.n_documents}\n".encode())
-        for first in range(0, split.n_documents, _DIGEST_BLOCK_ROWS):
-            digest.update(split.documents[first : first + _DIGEST_BLOCK_ROWS].tobytes())
-    return digest.hexdigest()
 
 
 class BitsWriter:

@@ -18,14 +18,15 @@ from components.core.artifact import Artifact
 from components.core.atomic import write_text
 from components.core.run import Run
 from components.data.gather import WORLD_FOLDER
-from components.data.shards import ShardSet
+from components.data.shards import ShardSet, shards_digest
+from components.data.tokenizer import tokenizer_digest
 from components.data.world.writer import DOCUMENTS
 from components.labelling.annotator_agreement import AnnotatorAgreement, compare
 from components.labelling.annotators.choose import Choice, choose
 from components.labelling.annotators.pipeline import PipelineRecord
 from components.labelling.config import LabelConfig
 from components.labelling.document_labeller import DocumentLabeller, Job, jobs, marked_jobs, useful_processes
-from components.labelling.labels import BitsWriter, LabelIndex, SplitBits, shards_digest, tokenizer_digest, write_index
+from components.labelling.labels import BitsWriter, LabelIndex, SplitBits, write_index
 
 FACTS, JUDGED = "facts", "judged"
 AGREEMENT = "annotator_agreement"

@@ -11,12 +11,12 @@ from components.cascade.call_scores import call_probability, call_score
 from components.core.artifact import Artifact
 from components.core.errors import ArtifactError, InputError
 from components.core.run import Run
-from components.data.shards import ShardSet, ShardWriter
-from components.data.tokenizer import save_tokenizer
+from components.data.shards import ShardSet, ShardWriter, shards_digest
+from components.data.tokenizer import save_tokenizer, tokenizer_digest
 from components.delegation import calibrate
 from components.delegation.config import CalibrateConfig
 from components.delegation.positions import BUDGETS, calibrated, score_positions
-from components.labelling.labels import BitsWriter, LabelIndex, shards_digest, tokenizer_digest, write_index
+from components.labelling.labels import BitsWriter, LabelIndex, write_index
 from components.model.checkpoint import save_model
 from tests import fakes
 

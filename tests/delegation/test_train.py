@@ -19,13 +19,14 @@ from components.core.errors import ArtifactError, InputError
 from components.core.identity import Identity
 from components.core.run import Run
 from components.core.worker import Request, write_request
-from components.data.shards import ShardSet
+from components.data.shards import ShardSet, shards_digest
+from components.data.tokenizer import tokenizer_digest
 from components.delegation.auxiliary_models import CALL_ID, FactTable, FrozenModel
 from components.delegation.config import DelegateConfig, DelegationConfig
 from components.delegation.metrics import auroc, overlap
 from components.delegation.module import statistics
 from components.delegation.train import stage
-from components.labelling.labels import BitsWriter, FactBits, LabelIndex, shards_digest, tokenizer_digest, write_index
+from components.labelling.labels import BitsWriter, FactBits, LabelIndex, write_index
 from components.model.checkpoint import load_model
 from components.model.config import ModelConfig
 from components.pretrain import stage as pretrain

@@ -5,13 +5,12 @@ import numpy as np
 import pytest
 
 from components.core.errors import ArtifactError
-from components.data.shards import ShardSet, ShardWriter
+from components.data.shards import ShardSet, ShardWriter, shards_digest
+from components.data.tokenizer import tokenizer_digest
 from components.labelling.labels import (
     BitsWriter,
     FactBits,
     LabelIndex,
-    shards_digest,
-    tokenizer_digest,
     write_index,
 )
 

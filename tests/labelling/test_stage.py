@@ -15,13 +15,13 @@ from components.core.run import Run
 from components.data.config import DataConfig
 from components.data.prepare import stage as prepare
 from components.data.shards import ShardSet
-from components.data.tokenizer import TextTokenizer, train_tokenizer
+from components.data.tokenizer import TextTokenizer, tokenizer_digest, train_tokenizer
 from components.data.world.config import WorldConfig
 from components.labelling import document_labeller
 from components.labelling.alignment import factual_tokens
 from components.labelling.annotators.pipeline import Pipeline, SpacyAnnotator
 from components.labelling.config import LabelConfig
-from components.labelling.labels import FactBits, tokenizer_digest
+from components.labelling.labels import FactBits
 from components.labelling.stage import stage
 from tests.conftest import SHARED_DATA
 from tests.data.conftest import prose, write_jsonl

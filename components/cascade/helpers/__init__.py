@@ -13,9 +13,8 @@ from components.cascade.helpers.base import Call, Helper, HelperError, Reply
 from components.cascade.helpers.resilience import ResilientHelper
 from components.core.errors import ArtifactError, InputError
 from components.data.shards import INDEX as SHARDS
-from components.data.shards import ShardSet
-from components.data.tokenizer import TextTokenizer
-from components.labelling.labels import shards_digest, tokenizer_digest
+from components.data.shards import ShardSet, shards_digest
+from components.data.tokenizer import TextTokenizer, tokenizer_digest
 
 __all__ = ["Call", "Helper", "HelperError", "NullHelper", "Reply", "open_helper"]
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from components.cascade.helpers.base import Call, HelperError, Reply
-from components.cascade.reply_unit import first_unit
+from components.cascade.reply_unit import first_tokens, first_unit
 from components.data.tokenizer import TextTokenizer
 from components.data.world.comprehension import World
 
@@ -54,12 +54,4 @@ class FactTableHelper:
             text = first_unit(text, "word")[0]
         if self._tokenizer is None:
             return text
-        ids = self._tokenizer.encode(text)
-        room = 1 if call.unit == "token" else call.max_tokens
-        while room < len(ids):
-            head = b"".join(map(self._tokenizer.token_bytes, ids[:room]))
-            try:
-                return head.decode()
-            except UnicodeDecodeError:  # ends inside a character: one token more
-                room += 1
-        return text
+        return first_tokens(text, 1 if call.unit == "token" else call.max_tokens, self._tokenizer)

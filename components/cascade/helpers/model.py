@@ -18,8 +18,7 @@ from components.cascade.helpers.base import Call, HelperError, Reply
 from components.cascade.reply_tokens import ends_inside_character
 from components.cascade.reply_unit import first_unit
 from components.core.errors import ArtifactError
-from components.data.tokenizer import SPECIAL_TOKENS, TextTokenizer
-from components.labelling.labels import tokenizer_digest
+from components.data.tokenizer import SPECIAL_TOKENS, TextTokenizer, tokenizer_digest
 from components.model.checkpoint import load_model
 from components.model.generate import read_rows
 from components.model.transformer import Transformer

@@ -26,7 +26,7 @@ from jaxtyping import Int
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.cascade.helpers.base import Call, HelperError, Reply
-from components.cascade.reply_unit import first_unit
+from components.cascade.reply_unit import first_tokens, first_unit
 from components.core.atomic import write_text
 from components.core.errors import ArtifactError
 from components.data.shards import ShardSet
@@ -178,13 +178,7 @@ class RetrievalHelper:
     def _cut(self, following: str, call: Call) -> str:
         if call.unit != "token" or self._tokenizer is None:
             return first_unit(following, "word" if call.unit == "token" else call.unit)[0]
-        ids = self._tokenizer.encode(following)
-        for count in range(1, len(ids) + 1):
-            try:
-                return b"".join(map(self._tokenizer.token_bytes, ids[:count])).decode()
-            except UnicodeDecodeError:  # ends inside a character: one token more
-                continue
-        return ""
+        return first_tokens(following, 1, self._tokenizer)
 
     def _following(self, text: str) -> str:
         """What stands in the corpus behind the place that agrees best with the end of ``text``; empty if none does."""

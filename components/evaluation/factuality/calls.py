@@ -6,37 +6,17 @@ number of calls exactly where a fact would be wrong.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from components.evaluation.factuality.predictions import Predictions
-
-
-@dataclass(frozen=True)
-class CallPoint:
-    """One call budget."""
-
-    budget: float
-    """Share of all positions that call."""
-    accuracy: float
-    """Share of factual tokens that are right: known, or called for."""
-    bound: float
-    """The same if every call were placed where a fact would be wrong."""
-    wasted: float
-    """Share of the calls on tokens that state no fact; 0 without calls."""
-    precision: float
-    """Share of the calls where the model alone would have been wrong, fact or not; 0 without calls."""
-
-    def gain_of_bound(self, alone: float) -> float:
-        """Share of the possible gain over ``alone`` (no calls) that was had; 1 where nothing could be gained."""
-        return (self.accuracy - alone) / (self.bound - alone) if self.bound > alone else 1.0
+from components.evaluation.factuality.results import CurvePoint
 
 
 def call_points(
     predictions: Predictions, score: Float[np.ndarray, " positions"], budgets: Sequence[float]
-) -> list[CallPoint]:
+) -> list[CurvePoint]:
     """The curve over ``budgets``, calls at the highest ``score``; ties in the order of the text."""
     order = np.argsort(-score, kind="stable")
     facts = max(1, int(predictions.factual.sum()))
@@ -48,7 +28,7 @@ def call_points(
         filled = int(predictions.wrong_facts[called].sum())
         count = max(1, len(called))
         points.append(
-            CallPoint(
+            CurvePoint(
                 budget=budget,
                 accuracy=(known + filled) / facts,
                 bound=(known + min(len(called), missing)) / facts,

@@ -18,17 +18,14 @@ Curves = Sequence[Sequence[CurvePoint]]
 """The curves of one method, one for each seed."""
 
 
-def draw_budget_curve(
-    lines: Mapping[str, Sequence[CurvePoint]] | Mapping[str, Curves], budget: float, paths: Sequence[Path]
-) -> None:
+def draw_budget_curve(methods: Mapping[str, Curves], budget: float, paths: Sequence[Path]) -> None:
     """Draw accuracy on facts and wasted calls over the call budget into every path, in the format of its suffix.
 
     Arguments:
-        lines: by name, the points of one run, or of several seeds: then the mean with the range of the seeds.
+        methods: the curves of every seed by name; of several, the mean is drawn with their range.
         budget: the cascade's own, marked by a line.
         paths: ``.svg`` or ``.png``.
     """
-    methods = {name: _seeds(curves) for name, curves in lines.items()}
     with matplotlib.rc_context(FIGURE_STYLE):
         figure = Figure(figsize=(8, 6.2), layout="constrained")
         accuracy, wasted = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -51,12 +48,6 @@ def draw_budget_curve(
         wasted.set_ylim(0, 100)
         figure.align_ylabels([accuracy, wasted])
         save_figure(figure, paths)
-
-
-def _seeds(curves: Sequence[CurvePoint] | Curves) -> list[list[CurvePoint]]:
-    if curves and isinstance(curves[0], CurvePoint):
-        return [[point for point in curves if isinstance(point, CurvePoint)]]
-    return [list(curve) for curve in curves if not isinstance(curve, CurvePoint)]
 
 
 def _draw(axes: Axes, seeds: Curves, figure: str, colour: str, mark: str, name: str | None = None) -> None:

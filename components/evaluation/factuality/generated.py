@@ -7,8 +7,6 @@ the grammar that the corpus was written with, values left open; what it cannot r
 
 import codecs
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -19,8 +17,8 @@ from components.data.world.comprehension import World
 from components.data.world.facts import facts_of
 from components.evaluation.bootstrap import ratio_interval
 from components.evaluation.config import BootstrapConfig
+from components.evaluation.factuality.results import Written
 from components.evaluation.heldout import first_shuffled
-from components.evaluation.results import Interval
 from components.model.generate import Sampling
 
 NAMES = ("name", "surname")
@@ -51,28 +49,9 @@ class Biography(BaseModel):
     helper_tokens: int
 
 
-@dataclass(frozen=True)
-class FactScores:
-    """What a set of biographies comes to."""
-
-    precision: Interval | None
-    """True claims over claims; ``None`` if nothing at all is claimed."""
-    recall: Interval
-    """Facts of the subjects that are stated rightly, over all their facts."""
-    claims: float
-    """Claims per biography."""
-    understood: float
-    """Share of the sentences that could be read."""
-    calls: float
-    """Share of the small model's decisions that became calls."""
-    helper_tokens: float
-    """Share of the written tokens that the helper wrote."""
-    failed_calls: int
-
-
-def subjects(facts: Path, count: int) -> list[str]:
+def subjects(world: World, count: int) -> list[str]:
     """Names of ``count`` entities by a fixed shuffle, popular and unknown ones alike."""
-    names = list(World.load(facts).table.by_name)
+    names = list(world.table.by_name)
     return [names[i] for i in first_shuffled(len(names), count)]
 
 
@@ -138,7 +117,7 @@ def judged(world: World, tokenizer: TextTokenizer, name: str, answer: CascadeAns
     )
 
 
-def fact_scores(biographies: Sequence[Biography], cfg: BootstrapConfig) -> FactScores:
+def fact_scores(biographies: Sequence[Biography], cfg: BootstrapConfig) -> Written:
     """Figures with intervals over the subjects; at least one biography is needed."""
     true = np.array([sum(claim[4] for claim in each.claims) for each in biographies], dtype=np.float64)
     stated = np.array([len(each.claims) for each in biographies], dtype=np.float64)
@@ -146,7 +125,7 @@ def fact_scores(biographies: Sequence[Biography], cfg: BootstrapConfig) -> FactS
     facts = np.array([each.facts for each in biographies], dtype=np.float64)
     speaks = stated > 0  # a text without claims is neither right nor wrong
     written = sum(each.small_tokens + each.helper_tokens for each in biographies)
-    return FactScores(
+    return Written(
         precision=ratio_interval(true[speaks], stated[speaks], cfg) if speaks.any() else None,
         recall=ratio_interval(known, facts, cfg),
         claims=float(stated.mean()),

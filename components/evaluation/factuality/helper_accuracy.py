@@ -1,7 +1,6 @@
 """How good the real helper is where the model calls: does what it returns stand in the gold text?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,22 +9,8 @@ from components.cascade.helpers.base import Call, Helper, HelperError
 from components.data.shards import Split
 from components.data.tokenizer import TextTokenizer
 from components.evaluation.factuality.predictions import Predictions
+from components.evaluation.factuality.results import HelperAccuracy
 from components.evaluation.heldout import first_shuffled
-
-
-@dataclass(frozen=True)
-class HelperScores:
-    """What became of a sample of calls on gold text."""
-
-    calls: int
-    right: float
-    """Share whose reply is, character by character, what the text goes on with."""
-    empty: float
-    """Share to which the helper had nothing to say."""
-    failed: float
-    """Share without a usable reply."""
-    seconds: float
-    """Median time of an answer; 0 without answers."""
 
 
 def ask_helper(
@@ -37,7 +22,7 @@ def ask_helper(
     score: "np.ndarray[tuple[int], np.dtype[np.float64]]",
     cfg: CascadeConfig,
     sample: int,
-) -> HelperScores:
+) -> HelperAccuracy:
     """Put a fixed sample of the calls at ``cfg.budget`` to the helper, the gold text before each of them.
 
     No calls at all (budget 0, or no text) give zeros.
@@ -68,4 +53,6 @@ def ask_helper(
         right += bool(reply.text) and raw[given:].startswith(reply.text.encode())
     count = max(1, len(chosen))
     median = float(np.median(seconds)) if seconds else 0.0
-    return HelperScores(len(chosen), right / count, empty / count, failed / count, median)
+    return HelperAccuracy(
+        calls=len(chosen), right=right / count, empty=empty / count, failed=failed / count, seconds=median
+    )

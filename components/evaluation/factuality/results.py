@@ -9,15 +9,24 @@ _RECORD = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class CurvePoint(BaseModel):
-    """One call budget on gold text; fields as in ``calls.CallPoint``."""
+    """One call budget on gold text."""
 
     model_config = _RECORD
 
     budget: float
+    """Share of all positions that call."""
     accuracy: float
+    """Share of factual tokens that are right: known, or called for."""
     bound: float
+    """The same if every call were placed where a fact would be wrong."""
     wasted: float
+    """Share of the calls on tokens that state no fact; 0 without calls."""
     precision: float
+    """Share of the calls where the model alone would have been wrong, fact or not; 0 without calls."""
+
+    def gain_of_bound(self, alone: float) -> float:
+        """Share of the possible gain over ``alone`` (no calls) that was had; 1 where nothing could be gained."""
+        return (self.accuracy - alone) / (self.bound - alone) if self.bound > alone else 1.0
 
 
 class Written(BaseModel):
@@ -26,7 +35,7 @@ class Written(BaseModel):
     model_config = _RECORD
 
     precision: Interval | None
-    """True claims over claims."""
+    """True claims over claims; ``None`` if nothing at all is claimed."""
     recall: Interval
     """Facts of the subjects stated rightly, over all their facts."""
     claims: float
@@ -75,15 +84,19 @@ class ModelResults(BaseModel):
 
 
 class HelperAccuracy(BaseModel):
-    """The helper on a sample of calls;"""
+    """What became of a sample of calls on gold text."""
 
     model_config = _RECORD
 
     calls: int
     right: float
+    """Share whose reply is, character by character, what the text goes on with."""
     empty: float
+    """Share to which the helper had nothing to say."""
     failed: float
+    """Share without a usable reply."""
     seconds: float
+    """Median time of an answer; 0 without answers."""
 
 
 class Cost(BaseModel):

@@ -5,7 +5,7 @@ budgets; and every figure beside the bound, where all calls fall on facts that t
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from components.core.atomic import write_text
 from components.core.errors import ArtifactError
 from components.core.run import Run
 from components.data.shards import ShardSet, Split
-from components.data.tokenizer import TextTokenizer
+from components.data.tokenizer import TextTokenizer, tokenizer_digest
 from components.data.world.comprehension import World
 from components.delegation.config import SELECTIONS_THAT_CALL
 from components.delegation.positions import calibrated, score_positions
@@ -28,7 +28,7 @@ from components.evaluation.autocast import autocast, scoring_device
 from components.evaluation.config import CascadeAssessConfig
 from components.evaluation.factuality.attribution_image import draw_texts
 from components.evaluation.factuality.calls import auroc, call_points
-from components.evaluation.factuality.curve import draw_budget_curve
+from components.evaluation.factuality.curve import Curves, draw_budget_curve
 from components.evaluation.factuality.factscore import run_factscore
 from components.evaluation.factuality.generated import Biography, fact_scores, subjects, write_biographies
 from components.evaluation.factuality.helper_accuracy import ask_helper
@@ -49,8 +49,6 @@ from components.evaluation.factuality.report import (
 from components.evaluation.factuality.results import (
     CascadeResults,
     Cost,
-    CurvePoint,
-    HelperAccuracy,
     ModelResults,
     Written,
 )
@@ -58,7 +56,7 @@ from components.evaluation.factuality.subset_likelihood import bits_per_byte
 from components.evaluation.heldout import chosen, held_out
 from components.evaluation.progress import progress
 from components.evaluation.questions import answer_questions, read_questions
-from components.labelling.labels import FactBits, tokenizer_digest
+from components.labelling.labels import FactBits
 from components.model.checkpoint import load_model
 from components.model.transformer import Transformer
 
@@ -124,7 +122,7 @@ def stage(
             confidence=cfg.facts.confidence,
             model=model,
             plain=baseline,
-            helper_accuracy=HelperAccuracy(**asdict(helper_accuracy)),
+            helper_accuracy=helper_accuracy,
             cost=_cost(delegated, labels),
         )
     finally:
@@ -218,13 +216,13 @@ def _written(
 ) -> tuple[Written | None, Written | None, list[Biography]]:
     if data.world is None or not cfg.facts.biographies:
         return None, None, []
-    names = subjects(data.folder / FACT_TABLE, cfg.facts.biographies)
+    names = subjects(data.world, cfg.facts.biographies)
     length, half = cfg.facts.biography_tokens, (begin + end) / 2
     with progress(run, "writing biographies alone", begin, half) as report:
         alone = write_biographies(cascade, data.world, data.tokenizer, names, 0.0, length, report)
     with progress(run, "writing biographies as a cascade", half, end) as report:
         asked = write_biographies(cascade, data.world, data.tokenizer, names, cfg.cascade.budget, length, report)
-    return *(Written(**asdict(fact_scores(texts, cfg.facts))) for texts in (alone, asked)), asked  # type: ignore[return-value]
+    return fact_scores(alone, cfg.facts), fact_scores(asked, cfg.facts), asked
 
 
 def _with_real_text(
@@ -274,8 +272,8 @@ def _findings(
     return ModelResults(
         score=score,
         bits_per_byte=bits_per_byte(predictions),
-        curve=[CurvePoint(**asdict(point)) for point in points],
-        at_budget=CurvePoint(**asdict(at_budget)),
+        curve=points,
+        at_budget=at_budget,
         gain_of_bound=at_budget.gain_of_bound(points[0].accuracy),
         auroc_wrong_fact=auroc(asking, predictions.wrong_facts),
         auroc_wrong=auroc(asking, ~predictions.right),
@@ -305,10 +303,10 @@ def _real_text(results: CascadeResults) -> list[str]:
     ]
 
 
-def _lines(results: CascadeResults) -> dict[str, list[CurvePoint]]:
-    lines = {f"{results.selection}": results.model.curve}
+def _lines(results: CascadeResults) -> dict[str, Curves]:
+    lines: dict[str, Curves] = {results.selection: [results.model.curve]}
     if results.plain is not None:
-        lines["plain model, calling where it doubts"] = results.plain.curve
+        lines["plain model, calling where it doubts"] = [results.plain.curve]
     return lines
 
 

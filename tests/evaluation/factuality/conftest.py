@@ -11,13 +11,13 @@ import torch
 
 from components.core.artifact import Artifact
 from components.core.run import Run
-from components.data.shards import ShardSet
-from components.data.tokenizer import TextTokenizer, train_tokenizer
+from components.data.shards import ShardSet, shards_digest
+from components.data.tokenizer import TextTokenizer, tokenizer_digest, train_tokenizer
 from components.data.world.comprehension import World
 from components.data.world.config import WorldConfig
 from components.data.world.writer import write_world
 from components.evaluation.factuality.predictions import Predictions
-from components.labelling.labels import BitsWriter, FactBits, LabelIndex, shards_digest, tokenizer_digest, write_index
+from components.labelling.labels import BitsWriter, FactBits, LabelIndex, write_index
 
 
 @pytest.fixture(scope="package", autouse=True)

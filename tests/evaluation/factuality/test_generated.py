@@ -154,19 +154,19 @@ def test_figures_are_over_all_claims_and_silence_is_neither_right_nor_wrong() ->
 
 
 def test_subjects_are_drawn_once_and_always_the_same(told: Told) -> None:
-    names = subjects(told.facts, 10)
+    names = subjects(told.world, 10)
     assert len(set(names)) == len(names) == 10
     assert set(names) <= set(told.world.table.by_name)
-    assert names == subjects(told.facts, 10)
-    assert set(names) <= set(subjects(told.facts, 20))
-    assert len(subjects(told.facts, 10_000)) == len(told.world.table.by_name)
+    assert names == subjects(told.world, 10)
+    assert set(names) <= set(subjects(told.world, 20))
+    assert len(subjects(told.world, 10_000)) == len(told.world.table.by_name)
 
 
 def test_biographies_are_written_within_their_budget(told: Told) -> None:
     helper = fakes.Told(" Brackwater")
     model = fakes.speaker(told.tokenizer)
     cascade = Cascade(model, told.tokenizer, helper, fakes.calibration(0.0, 1e-9), CascadeConfig())
-    names = subjects(told.facts, 3)
+    names = subjects(told.world, 3)
     alone, asked = (write_biographies(cascade, told.world, told.tokenizer, names, budget, 20) for budget in (0.0, 0.2))
     for without, with_calls, name in zip(alone, asked, names, strict=True):
         assert without.subject == with_calls.subject == name
