@@ -22,11 +22,11 @@ COMPARE = Stage(
 
 def compare_selections(run: FlowRun, data: Artifact) -> Artifact:
     """Train and measure every combination; what is there already is not trained again."""
-    cascades = []
+    cascades = {}
     for name, config in combinations(run.config):
         with run.varied(name, config):
-            cascades.append(delegate_model(run, data).cascade)
-    comparison = run.stage(COMPARE, run.config.comparison, *cascades)
+            cascades[name] = delegate_model(run, data).cascade
+    comparison = run.stage(COMPARE, run.config.comparison, **cascades)
     if not run.dry:
         prefect_ui.page("comparison", embedded_report(comparison.folder), "Ways of choosing what to ask, side by side")
     return comparison
