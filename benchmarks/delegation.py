@@ -17,6 +17,7 @@ from statistics import median
 
 import torch
 import yaml
+from components.delegation.module import DelegatingModel
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -24,7 +25,6 @@ from torch import Tensor
 from benchmarks.results import Result, add_record_option, given_command, record
 from benchmarks.training import MODELS, Step, random_batch
 from components.delegation.config import DelegationConfig
-from components.delegation.module import DelegatingModel
 from components.model.config import ModelConfig
 from components.model.transformer import Transformer
 from components.training.config import TrainerConfig
