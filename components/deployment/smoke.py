@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,10 +114,9 @@ def _usage_fault(usage: dict[str, Any]) -> str | None:
 def _known_prompt(assessment: Scores | None) -> str:
     """A question that the model answered right, or else the start of a held-out text."""
     if assessment is not None:
-        right = (answer.prompt for answer in assessment.answers() if answer.correct)
-        started = (sample.prompt for sample in assessment.samples())
-        if prompt := next((prompt for prompt in chain(right, started) if prompt), ""):
-            return prompt
+        right = [answer.prompt for answer in assessment.answers() if answer.correct and answer.prompt]
+        if prompts := right or [sample.prompt for sample in assessment.samples() if sample.prompt]:
+            return prompts[0]
     raise InputError("the smoke test has nothing to ask: give it a question with release.smoke.prompt='...'")
 
 
