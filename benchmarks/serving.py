@@ -8,6 +8,10 @@ Options: ``--threads 2 --tokens 128 --prompt-tokens 64``.
 
 # ruff: noqa: E402 - how OpenMP threads wait is decided before torch is imported
 from components.core.environment import quiet_threads
+from components.data.prepared import PreparedData
+from components.evaluation.artifacts import Scores
+from components.model.bundle import Bundle
+from components.training.trained import TrainedModel
 
 quiet_threads()
 
@@ -29,7 +33,6 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.results import Result, add_record_option, given_command, record
-from components.core.artifact import Artifact
 from components.core.run import Run
 from components.data.special_tokens import SpecialTokens
 from components.data.tokenizer import save_tokenizer, train_tokenizer
@@ -138,7 +141,7 @@ def _median(costs: list[Cost]) -> Cost:
     return Cost(*(statistics.median(values) for values in zip(*map(astuple, costs), strict=True)))
 
 
-def _bundle(shape: ModelConfig, folder: Path) -> Artifact:
+def _bundle(shape: ModelConfig, folder: Path) -> Bundle:
     """A bundle of random weights. The special tokens get logit 0, so that greedy answers have full length."""
     torch.manual_seed(0)
     letters = random.Random(0)
@@ -148,10 +151,15 @@ def _bundle(shape: ModelConfig, folder: Path) -> Artifact:
     with torch.no_grad():
         model.embedding.weight[:5] = 0.0
     runs = [Run.local(folder / name, name) for name in ("pretrain", "prepare", "assess")]
-    save_tokenizer(tokenizer, runs[0].folder / "model")
-    save_model(model, runs[0].folder / "model", SpecialTokens.read(runs[0].folder / "model"))
-    inputs = [run.seal({"tokens": 0.0}) for run in runs]
-    return bundle_stage.stage(Run.local(folder / "bundle", "bundle"), BundleStageConfig(), *inputs)
+    save_tokenizer(tokenizer, runs[0].folder / TrainedModel.MODEL)
+    save_model(model, runs[0].folder / TrainedModel.MODEL, SpecialTokens.read(runs[0].folder / TrainedModel.MODEL))
+    return bundle_stage.stage(
+        Run.local(folder / "bundle", "bundle"),
+        BundleStageConfig(),
+        delegated=runs[0].seal({"tokens": 0.0}, view=TrainedModel),
+        prepared=runs[1].seal({}, view=PreparedData),
+        assessment=runs[2].seal({}, view=Scores),
+    )
 
 
 def _plain(model: Transformer, prompt: list[int], tokens: int) -> Cost:
