@@ -36,6 +36,7 @@ def pretrained_artifact(folder: Path, model: Transformer) -> TrainedModel:
     return run.seal(
         dict.fromkeys(names.split(), 1.0),
         {"precision": "32-true", "device": "cpu", "ops": {"attention": "torch"}, "peak": "measured"},
+        view=TrainedModel,
     )
 
 

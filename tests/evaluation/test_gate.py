@@ -101,7 +101,7 @@ def test_each_model_scores_the_same_text_with_its_own_tokenizer(
     torch.manual_seed(3)
     model = Transformer(SHAPE, tokenizer.vocab_size).eval()
     save_model(model, other.folder, tokenizer.special)
-    champion = other.seal({})
+    champion = other.seal({}, view=Bundle)
     ids = tokenizer.encode_batch(texts)
     assert ids != own.encode_batch(texts)
     expected = score_documents(

@@ -34,6 +34,7 @@ def pretrained(tmp_path: Path) -> TrainedModel:
             "ops": {"attention": "torch sdpa", "linear_cross_entropy": "chunked"},
             "peak": "1.2 TFLOP/s, measured",
         },
+        view=TrainedModel,
     )
 
 
