@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.core.atomic import is_partial, write_text
 from components.core.errors import ArtifactError
-from components.core.identity import Identity, digest_file
+from components.core.identity import RecordedIdentity, digest_file, digest_json
 
 RECORD = "artifact.json"
 # Written by adapters after sealing (where the artifact was tracked and pushed), and by the stage for itself while it
@@ -35,8 +35,8 @@ class ArtifactRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    identity: Identity
-    """Stage, key, config slice, input keys, code and lock digests."""
+    identity: RecordedIdentity
+    """Stage, key, config slice, contents of the inputs, code and environment."""
     created: datetime
     """When the artifact was sealed, in UTC."""
     files: dict[str, FileRecord]
@@ -57,6 +57,15 @@ class Artifact:
     @property
     def key(self) -> str:
         return self.record.identity.key
+
+    @property
+    def content(self) -> str:
+        """Digest of what later stages read, the sealed files and the details; it is how an input enters their keys.
+
+        Metrics are for people and not part of it: times among them differ from run to run.
+        """
+        files = {name: file.sha256 for name, file in self.record.files.items()}
+        return digest_json([files, self.record.details])[:32]
 
     @property
     def stage(self) -> str:
@@ -94,7 +103,7 @@ class Artifact:
 
     @classmethod
     def seal(
-        cls, folder: Path, identity: Identity, metrics: dict[str, float], details: dict[str, Any] | None = None
+        cls, folder: Path, identity: RecordedIdentity, metrics: dict[str, float], details: dict[str, Any] | None = None
     ) -> "Artifact":
         """Digest every file in ``folder`` and write ``artifact.json`` last."""
         record = ArtifactRecord(
