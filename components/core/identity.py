@@ -1,7 +1,8 @@
 """Identity of a stage: the key under which its result is stored and found again, and why two keys differ.
 
-key = hash(stage name, resolved config slice, content of the inputs, the first-party definitions that the stage executes,
-versions of the packages that these import). Nothing else moves a key: see ``neutral``, ``reachability``, ``packages``.
+key = hash(stage name, resolved config slice, content of the inputs, the first-party definitions that the stage
+executes, versions of the packages that these import). Nothing else moves a key: see ``neutral``, ``reachability`` and
+``packages``.
 """
 
 import hashlib
@@ -148,13 +149,12 @@ def _package_changes(older: Mapping[str, str], newer: Mapping[str, str]) -> Iter
 
 def _differences(older: Mapping[str, Any], newer: Mapping[str, Any]) -> list[str]:
     absent = object()
-    return sorted(
-        name for name in older.keys() | newer.keys() if older.get(name, absent) != newer.get(name, absent)
-    )
+    return sorted(name for name in older.keys() | newer.keys() if older.get(name, absent) != newer.get(name, absent))
 
 
 def _definitions(code: Mapping[str, str]) -> dict[str, str]:
-    return {name: digest for name, digest in code.items() if "/" not in name}
+    """Without what lies inside a class: the fields that are not at their neutral value, which the config shows."""
+    return {name: digest for name, digest in code.items() if "/" not in name and name.rpartition(".")[0] not in code}
 
 
 def _data_files(code: Mapping[str, str]) -> dict[str, str]:

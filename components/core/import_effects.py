@@ -11,32 +11,32 @@ from collections.abc import Iterator, Mapping
 
 Chain = tuple[str, ...]
 UNKNOWN = "?"
-# Calls that only return a value: whole modules, by their first names ...
-_SILENT_MODULES = (
-    "abc collections contextlib contextvars dataclasses datetime decimal enum fractions itertools jaxtyping math "
-    "operator pathlib re string types typing typing_extensions"
-).split()
-# ... and single functions of others.
-_SILENT_FUNCTIONS = frozenset(
-    """
+# Calls that only return a value. A name without a dot stands for all of its module.
+_SILENT = """
+    abc collections contextlib contextvars dataclasses datetime decimal enum fractions itertools jaxtyping math operator
+    pathlib re string types typing typing_extensions
+
+    components.core.neutral.Neutral
     functools.cache functools.cached_property functools.lru_cache functools.partial functools.total_ordering
-    functools.wraps logging.getLogger threading.Lock threading.RLock
+    functools.wraps
+    logging.getLogger
     numpy.arange numpy.array numpy.dtype numpy.finfo numpy.iinfo numpy.ones numpy.uint32 numpy.uint64 numpy.zeros
     pydantic.AfterValidator pydantic.BeforeValidator pydantic.ConfigDict pydantic.Field pydantic.StringConstraints
     pydantic.computed_field pydantic.field_serializer pydantic.field_validator pydantic.model_serializer
     pydantic.model_validator
-    torch.inference_mode torch.no_grad torch.device
+    threading.Lock threading.RLock
+    torch.device torch.inference_mode torch.no_grad
     triton.jit triton.language.constexpr
-    components.core.neutral.Neutral
-    """.split()
-)
-_LOUD_BUILTINS = frozenset("__import__ breakpoint compile delattr eval exec globals input open print setattr vars".split())
-_SILENT_METHODS = frozenset(
-    """
-    absolute bit_length count decode deleter encode endswith format get getter hex index isspace items joinpath join keys lower
-    removeprefix removesuffix replace resolve rsplit setter split splitlines startswith strip title union upper values
-    with_name with_suffix
-    """.split()
+"""
+_METHODS = """
+    absolute bit_length count decode deleter encode endswith format get getter hex index isspace items join joinpath
+    keys lower removeprefix removesuffix replace resolve rsplit setter split splitlines startswith strip title union
+    upper values with_name with_suffix
+"""
+_SILENT_CALLS = frozenset(_SILENT.split())
+_SILENT_METHODS = frozenset(_METHODS.split())
+_LOUD_BUILTINS = frozenset(
+    {"__import__", "compile", "delattr", "eval", "exec", "globals", "input", "open", "print", "setattr", "vars"}
 )
 _DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -86,7 +86,7 @@ def _unknown(function: ast.expr, imported: Mapping[str, str]) -> Chain | None:
     chain = dotted_name(function)
     if chain and chain[0] in imported:
         target = ".".join([imported[chain[0]], *chain[1:]])
-        silent = target.partition(".")[0] in _SILENT_MODULES or target in _SILENT_FUNCTIONS
+        silent = target in _SILENT_CALLS or target.partition(".")[0] in _SILENT_CALLS
     elif isinstance(function, ast.Attribute):  # a method of a value; a decorator ``@name.setter`` is one too
         silent = function.attr in _SILENT_METHODS
     else:

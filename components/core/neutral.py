@@ -8,6 +8,7 @@ at which value the stage does what it did before the option existed::
 At that value the field is left out of the key, and at that default its declaration is no part of the code either.
 """
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -70,5 +71,5 @@ def _json(value: Any) -> Any:
 
 
 def _declaration(model: type[BaseModel], name: str) -> str:
-    owner = next(each for each in model.__mro__ if name in each.__dict__.get("__annotations__", {}))
+    owner = next(each for each in model.__mro__ if name in inspect.get_annotations(each))
     return f"{owner.__module__}:{owner.__qualname__}.{name}"

@@ -19,17 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from components.core.errors import InputError
-from components.core.import_effects import UNKNOWN, Chain
+from components.core.import_effects import Chain
 from components.core.syntax import EFFECTS, MAIN, STAR, Module, Statement, read_module
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 FIRST_PARTY = ("components", "kernels")
-_REACHES_EVERYTHING = frozenset(
-    """
-    importlib.import_module importlib.reload builtins.__import__ sys.modules pkgutil.iter_modules pkgutil.walk_packages
-    pkgutil.resolve_name pydoc.locate runpy.run_module runpy.run_path gc.get_objects
-    """.split()
-)
+_SEARCHES = """
+    importlib.import_module importlib.reload sys.modules pkgutil.iter_modules pkgutil.walk_packages pkgutil.resolve_name
+    pydoc.locate runpy.run_module runpy.run_path gc.get_objects
+"""
+# What may find any definition of any module.
+_REACHES_EVERYTHING = frozenset(_SEARCHES.split())
+_CONSTRUCTORS = frozenset({"__init__", "__new__", "__post_init__", "model_post_init"})
 # Called by name, these find definitions that the source does not name.
 _WHOLE_MODULE = frozenset({"globals", "vars", "eval", "exec"})
 _GIVEN_TO_MODULES = frozenset({"__name__", "__file__", "__doc__", "__path__", "__package__", "__spec__"})
@@ -108,8 +109,6 @@ class _Tree:
         self._resources = [path for path, text in files.items() if text is None]
         self._resources_below: dict[str, dict[str, set[str]]] = {}
         self._edges: dict[Node, _Edges] = {}
-        # A base class may act on its subclasses: then every subclass counts where its module is imported.
-        self._bases_act = any(b"__init_subclass__" in text for _, text in self._source.values())
 
     def has(self, module: str, name: str) -> bool:
         return module in self._source and name in self._module(module).definitions
@@ -159,27 +158,32 @@ class _Tree:
             return False
         return any(
             not all(self._is_plain_class(module, statement, chain) for chain in statement.calls_at_import)
-            or (self._bases_act and bool(statement.bases))
+            or any("__init_subclass__" in methods for methods in self._methods_above(module, statement))
             for statement in module.definitions[name]
         )
 
     def _is_plain_class(self, module: Module, statement: Statement, chain: Chain) -> bool:
         """Is ``chain`` a first-party class that does nothing of its own when it is called?"""
         nodes = self._meant(module, statement, chain)
-        return bool(nodes) and all(name == chain[-1] and self._constructs_silently((at, name)) for at, name in nodes)
+        for at, name in nodes:
+            if name != chain[-1]:
+                return False  # the module as a whole, or a method of the class
+            home = self._module(at)
+            for each in home.definitions[name]:
+                if each.methods is None or _CONSTRUCTORS & each.methods.union(*self._methods_above(home, each)):
+                    return False
+        return bool(nodes)
 
-    def _constructs_silently(self, node: Node, below: frozenset[Node] = frozenset()) -> bool:
-        module = self._module(node[0])
-        return node[1] in module.definitions and all(
-            statement.is_plain_class
-            and (UNKNOWN,) not in statement.bases
-            and all(
-                self._constructs_silently(base, below | {node})
-                for chain in statement.bases
-                for base in self._meant(module, statement, chain) - below
-            )
-            for statement in module.definitions[node[1]]
-        )
+    def _methods_above(
+        self, module: Module, statement: Statement, seen: frozenset[Node] = frozenset()
+    ) -> Iterator[frozenset[str]]:
+        """Methods of the first-party base classes of a class."""
+        for chain in statement.bases:
+            for base in self._meant(module, statement, chain) - seen:
+                at = self._module(base[0])
+                for each in at.definitions.get(base[1], []):
+                    yield each.methods or frozenset()
+                    yield from self._methods_above(at, each, seen | {base})
 
     def _meant(self, module: Module, statement: Statement, chain: Chain) -> set[Node]:
         """The first-party definitions that ``chain`` may refer to."""

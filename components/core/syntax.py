@@ -13,7 +13,6 @@ from functools import lru_cache
 
 from components.core.import_effects import UNKNOWN, Chain, dotted_name, unknown_calls
 
-_CONSTRUCTORS = frozenset({"__init__", "__new__", "__post_init__", "model_post_init"})
 NEUTRAL = "Neutral"
 MAIN = "__main__"
 EFFECTS = "statements run at import"
@@ -41,8 +40,8 @@ class Statement:
     """Imports inside its functions."""
     calls_at_import: frozenset[Chain]
     """What it calls, or is decorated with, when the module is imported, as far as it is not known to be harmless."""
-    is_plain_class: bool = False
-    """Is it a class without a constructor of its own?"""
+    methods: frozenset[str] | None = None
+    """Names of a class's own methods; ``None`` for anything that is no class."""
     bases: frozenset[Chain] = frozenset()
 
 
@@ -118,7 +117,7 @@ class _Reading:
             frozenset(walk.strings),
             imports,
             calls_at_import,
-            _is_plain_class(node),
+            _methods(node),
             _bases(node),
         )
 
@@ -246,7 +245,9 @@ def _defined(node: ast.stmt) -> list[str]:
 
 
 def _flat(target: ast.expr) -> list[ast.expr]:
-    return [part for each in target.elts for part in _flat(each)] if isinstance(target, ast.Tuple | ast.List) else [target]
+    return (
+        [part for each in target.elts for part in _flat(each)] if isinstance(target, ast.Tuple | ast.List) else [target]
+    )
 
 
 def _all_names(targets: list[ast.expr]) -> bool:
@@ -259,8 +260,10 @@ def _bound(node: ast.stmt) -> set[str]:
     return names | {part.name for part in ast.walk(node) if isinstance(part, defined)}
 
 
-def _is_plain_class(node: ast.stmt) -> bool:
-    return isinstance(node, ast.ClassDef) and not any(getattr(part, "name", "") in _CONSTRUCTORS for part in node.body)
+def _methods(node: ast.stmt) -> frozenset[str] | None:
+    if not isinstance(node, ast.ClassDef):
+        return None
+    return frozenset(part.name for part in node.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
 def _bases(node: ast.stmt) -> frozenset[Chain]:
