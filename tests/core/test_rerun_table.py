@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
 
 from components.core.artifact import Artifact
 from components.core.identity import Identity
@@ -18,21 +17,9 @@ from components.core.packages import installed_version
 from components.core.reachability import PROJECT_ROOT
 from components.core.run import Run
 from conf.schema import ProjectConfig
+from tests.core.stages import STAGES
 
 CONFIG = ProjectConfig()
-STAGES: dict[str, tuple[str, BaseModel]] = {
-    "prepare": ("components.data.prepare:stage", CONFIG.data),
-    "pretrain": ("components.pretrain:stage", CONFIG.pretrain),
-    "label": ("components.labelling.stage:stage", CONFIG.label),
-    "delegate": ("components.delegation.train:stage", CONFIG.delegate),
-    "calibrate": ("components.delegation.calibrate:stage", CONFIG.calibrate),
-    "cascade": ("components.evaluation.factuality.stage:stage", CONFIG.cascade_assess),
-    "compare": ("components.evaluation.factuality.comparison:stage", CONFIG.comparison),
-    "assess": ("components.evaluation.assess:stage", CONFIG.assess),
-    "bundle": ("components.deployment.bundle:stage", CONFIG.bundle),
-    "gate": ("components.evaluation.gate:stage", CONFIG.release.gate),
-    "smoke": ("components.deployment.smoke:stage", CONFIG.release.smoke),
-}
 NONE = frozenset[str]()
 TRAINING = {"pretrain", "delegate"}
 RUNS_A_MODEL = {*TRAINING, "calibrate", "cascade", "assess", "bundle", "gate", "smoke"}
@@ -47,8 +34,8 @@ def keys(root: Path = PROJECT_ROOT, upgraded: Mapping[str, str] | None = None) -
         return (upgraded or {}).get(name) or installed_version(name)
 
     return {
-        name: Identity.of(name, function, config, {}, root=root, version_of=version_of).key
-        for name, (function, config) in STAGES.items()
+        name: Identity.of(name, function, section(CONFIG), {}, root=root, version_of=version_of).key
+        for name, (function, section) in STAGES.items()
     }
 
 
@@ -203,6 +190,6 @@ def test_a_rerun_that_writes_the_same_bytes_stops_there(tmp_path: Path) -> None:
         return run.seal({"seconds": 1.0 if name == "first" else 2.0})
 
     def key(artifact: Artifact) -> str:
-        return Identity.of("pretrain", *STAGES["pretrain"], {"prepared": artifact.content}).key
+        return Identity.of("pretrain", STAGES["pretrain"][0], CONFIG.pretrain, {"prepared": artifact.content}).key
 
     assert key(prepared("first", "a")) == key(prepared("again", "a")) != key(prepared("other", "b"))
