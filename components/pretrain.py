@@ -11,7 +11,8 @@ from components.core.run import Run
 from components.data.shards import ShardSet
 from components.model.transformer import Transformer
 from components.training.config import PretrainConfig
-from components.training.module import LanguageModel
+from components.training.module import TrainingModule
+from components.training.objectives.next_token import NextToken
 from components.training.session import Session, nats_to_bits_per_byte
 
 
@@ -21,5 +22,5 @@ def stage(run: Run, cfg: PretrainConfig, prepared: Artifact) -> Artifact:
     shards = ShardSet.open(prepared.path("shards"))
     torch.manual_seed(cfg.trainer.seed)
     model = Transformer(cfg.model, shards.vocab_size)
-    module = LanguageModel(model, cfg.trainer, nats_to_bits_per_byte(shards))
+    module = TrainingModule(model, cfg.trainer, NextToken(), nats_to_bits_per_byte(shards))
     return session.train(run, cfg, prepared, shards, module, "pretrain")

@@ -470,7 +470,7 @@ class CascadeDecoding:
             if not reply.text.strip():
                 row.summary.empty_calls += 1
                 return self._speak(decision, "empty", seconds, waited)
-            fault: object = reply_fault(reply.text, self._cascade.config.max_unit_tokens)
+            fault: object = reply_fault(reply.text, self._cascade.config.max_unit_tokens, tokenizer.special.ids)
         else:
             fault = reply
         if fault is not None or not isinstance(reply, Reply):

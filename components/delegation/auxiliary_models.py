@@ -15,7 +15,8 @@ from components.cascade.config import HelperConfig
 from components.core.artifact import Artifact
 from components.core.errors import InputError
 from components.core.identity import digest_file
-from components.data.tokenizer import CALL, SPECIAL_TOKENS, tokenizer_digest
+from components.data.special_tokens import SpecialTokens
+from components.data.tokenizer import tokenizer_digest
 from components.data.world.writer import FACTS
 from components.delegation.config import SelectionName
 from components.model import ops
@@ -23,7 +24,6 @@ from components.model.checkpoint import load_model
 from components.model.transformer import Transformer
 from components.training.loader import IGNORED, Batch
 
-CALL_ID = SPECIAL_TOKENS.index(CALL)
 _ALLOWED = (
     "allowed are helper.kind=world (the fact table of the closed world), helper.kind=auto on the closed world, and "
     "helper.kind=model with helper.model, the folder of a larger model with the same tokenizer"
@@ -63,8 +63,9 @@ class FactTable:
 class FrozenModel:
     """A model with our tokens that reads along and never learns. Costs one forward pass of it for every step."""
 
-    def __init__(self, model: Transformer) -> None:
+    def __init__(self, model: Transformer, call_id: int) -> None:
         self.model = model.requires_grad_(False).eval()
+        self.call_id = call_id
 
     @classmethod
     def loaded(cls, folder: Path, what: str, tokenizer: Path, context_length: int) -> "FrozenModel":
@@ -89,7 +90,7 @@ class FrozenModel:
                 f"{what}={folder} reads {model.config.context_length} tokens at most, but training has "
                 f"model.context_length={context_length}: give a model with that context, or lower it"
             )
-        return cls(model)
+        return cls(model, SpecialTokens.read(tokenizer).call)
 
     def of(self, batch: Batch) -> TokenPredictions:
         model = self.model.to(batch.tokens.device)
@@ -97,7 +98,7 @@ class FrozenModel:
         with torch.no_grad():
             hidden = model(batch.tokens, batch.document_start).flatten(0, 1)
             stats = ops.linear_token_stats(
-                hidden, model.output_weight, targets, call_id=CALL_ID, ignore_index=IGNORED, return_argmax=True
+                hidden, model.output_weight, targets, call_id=self.call_id, ignore_index=IGNORED, return_argmax=True
             )
         assert stats.argmax is not None
         return TokenPredictions(stats.nll_excl, stats.argmax == targets)

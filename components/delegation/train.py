@@ -15,10 +15,11 @@ from components.core.artifact import Artifact
 from components.core.errors import ArtifactError, InputError
 from components.core.run import Run
 from components.data.shards import ShardSet
+from components.data.special_tokens import SpecialTokens
 from components.data.tokenizer import tokenizer_digest
 from components.delegation.auxiliary_models import FrozenModel, auxiliary_helper
 from components.delegation.config import DelegateConfig
-from components.delegation.module import DelegatingModel
+from components.delegation.objective import Delegation
 from components.delegation.selection import LOOKS_AT_FACTS, LOOKS_AT_HELPER, LOOKS_AT_REFERENCE
 from components.delegation.step_matching import learned_share, matched_steps
 from components.labelling.labels import FactBits
@@ -26,6 +27,7 @@ from components.model.checkpoint import load_model
 from components.model.transformer import Transformer
 from components.training.config import PretrainConfig, TrainerConfig
 from components.training.loader import Batch, TokenLabels, TrainingBatches, training_order
+from components.training.module import TrainingModule
 from components.training.session import Session, nats_to_bits_per_byte
 
 FACTS, JUDGED = "facts", "judged"
@@ -44,17 +46,17 @@ def stage(run: Run, cfg: DelegateConfig, prepared: Artifact, labels: Artifact, *
     bits = opened_labels(cfg, prepared, labels, shards)
     settings = _trainer(cfg, shards, bits)
     model = _model(cfg, settings, prepared, shards, pretrained)
-    module = DelegatingModel(
-        model,
-        settings,
+    objective = Delegation(
         cfg.delegation,
+        settings,
+        SpecialTokens.read(prepared.path("tokenizer")).call,
         shards.boundary_id,
-        nats_to_bits_per_byte(shards),
         reference=_reference(cfg, prepared, pretrained),
         helper=auxiliary_helper(cfg.helper, cfg.delegation.selection, prepared, cfg.model.context_length)
         if cfg.delegation.selection in LOOKS_AT_HELPER
         else None,
     )
+    module = TrainingModule(model, settings, objective, nats_to_bits_per_byte(shards))
     plan = PretrainConfig(model=cfg.model, trainer=settings)
     before = int(pretrained[0].metrics["tokens"]) if cfg.delegation.start == "checkpoint" else 0
     details = {"delegation": cfg.delegation.model_dump(mode="json"), "tokens_before": before}

@@ -21,7 +21,8 @@ from components.core.atomic import full_disk_explained, write_text
 from components.core.errors import ArtifactError
 from components.core.identity import digest_file, digest_json
 from components.core.run import Run
-from components.data.tokenizer import CALL, SPECIAL_TOKENS, TextTokenizer
+from components.data.special_tokens import CALL, SpecialTokens
+from components.data.tokenizer import TextTokenizer
 from components.delegation.config import SelectionName
 from components.deployment.config import BundleStageConfig
 from components.deployment.delegation import DELEGATION, FACTS, RETRIEVAL, DelegationRecord, gather_delegation
@@ -55,16 +56,28 @@ class TokenPolicy(BaseModel):
     separates_documents: str
     """Token that follows every document of the training data."""
 
+    @classmethod
+    def of(cls, special: SpecialTokens) -> "TokenPolicy":
+        """For models of this platform whose tokenizer has these special tokens."""
+        name = {id: name for name, id in special.ids.items()}
+        return cls(
+            ids=dict(special.ids),
+            begin_of_text=False,
+            stop=[name[special.im_end], name[special.end_of_text]],
+            suppress=[name[special.call]],
+            separates_documents=name[special.end_of_text],
+        )
+
 
 class DelegationPolicy(BaseModel):
     """That this model may ask for help: what a runtime must know that has nobody to ask, and one that has."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    call_token: str = CALL
+    call_token: str
     """Says by its probability how much the model would rather ask. Never to be emitted nor read: a runtime with nobody
     to ask masks it before the softmax; one with a helper reads its probability first, and then masks it."""
-    call_id: int = SPECIAL_TOKENS.index(CALL)
+    call_id: int
     """Its id."""
     selection: SelectionName
     """What the model learned to delegate."""
@@ -169,7 +182,9 @@ def stage(
         if artifact is not None
         for name, value in artifact.metrics.items()
     }
-    manifest = _manifest(cfg.name, model, delegated, prepared, metrics, record, _file_records(run.folder))
+    manifest = _manifest(
+        cfg.name, model, tokenizer.special, delegated, prepared, metrics, record, _file_records(run.folder)
+    )
     write_text(run.folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
     asks = f", asks {record.cascade.helper.kind} at {record.cascade.budget:.0%}" if record else ""
     run.report(1.0, f"{manifest.parameters:,} parameters, vocabulary {tokenizer.vocab_size:,}{asks}")
@@ -215,6 +230,7 @@ def _load(folder: Path, device: torch.device | str = "cpu") -> tuple[Transformer
 def _manifest(
     name: str,
     model: Transformer,
+    special: SpecialTokens,
     delegated: Artifact,
     prepared: Artifact,
     metrics: dict[str, float],
@@ -232,20 +248,16 @@ def _manifest(
         model_key=delegated.key,
         data=DataRecord(key=prepared.key, digests=_digests(prepared), details=prepared.details),
         metrics=metrics,
-        special_tokens=TokenPolicy(
-            ids={token: id for id, token in enumerate(SPECIAL_TOKENS)},
-            begin_of_text=False,
-            stop=["<|im_end|>", "<|endoftext|>"],
-            suppress=[CALL],
-            separates_documents="<|endoftext|>",
-        ),
-        delegation=_policy(delegation) if delegation else None,
+        special_tokens=TokenPolicy.of(special),
+        delegation=_policy(delegation, special) if delegation else None,
         files=files,
     )
 
 
-def _policy(record: DelegationRecord) -> DelegationPolicy:
+def _policy(record: DelegationRecord, special: SpecialTokens) -> DelegationPolicy:
     return DelegationPolicy(
+        call_token=CALL,
+        call_id=special.call,
         selection=record.selection,
         call_score=record.cascade.call_score,
         budget=record.cascade.budget,

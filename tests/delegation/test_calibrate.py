@@ -70,7 +70,7 @@ def labels(tmp_path_factory: pytest.TempPathFactory, prepared: Artifact) -> Arti
 @pytest.fixture(scope="module")
 def delegated(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     run = Run.local(tmp_path_factory.mktemp("delegated"), "delegate")
-    save_model(fakes.speaker(TOKENS), run.folder / "model")
+    save_model(fakes.speaker(TOKENS), run.folder / "model", TOKENS.special)
     return run.seal({}, {"delegation": {"normalisation": "full"}})
 
 
@@ -193,7 +193,7 @@ def test_labels_of_other_tokens_and_a_diverged_model_are_refused(
     with torch.no_grad():
         model.embedding.weight.fill_(float("nan"))
     run = Run.local(tmp_path / "model", "delegate")
-    save_model(model, run.folder / "model")
+    save_model(model, run.folder / "model", TOKENS.special)
     with pytest.raises(ArtifactError, match="no finite prediction"):
         calibrate.stage(Run.local(tmp_path / "b", "calibrate"), CFG, run.seal({}), prepared, labels)
 
