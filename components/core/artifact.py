@@ -11,15 +11,19 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from components.core.acceptance import Acceptance
 from components.core.atomic import is_partial, write_text
 from components.core.errors import ArtifactError
 from components.core.identity import RecordedIdentity, digest_file, digest_json
 
 RECORD = "artifact.json"
+REPORT = "report.md"
+"""The page for people, where a stage writes one."""
+CHECKPOINTS = "checkpoints"
 # Written by adapters after sealing (where the artifact was tracked and pushed), and by the stage for itself while it
 # works (events, checkpoints to resume from). They are not part of the result.
 LOCK = ".lock"
-UNSEALED = ("tracking.json", "versions.json", "events.jsonl", "request.json", "error.json", "checkpoints", LOCK)
+UNSEALED = ("tracking.json", "versions.json", "events.jsonl", "request.json", "error.json", CHECKPOINTS, LOCK)
 
 # Stage name of what was made by hand, in a notebook or a test: it may be opened as any view.
 LOCAL = "local"
@@ -53,6 +57,8 @@ class ArtifactRecord(BaseModel):
     """Facts about the result that are not figures: names, shapes, counts by split."""
     rows: list[tuple[str, str]] = []
     """What people see of this stage in the closing table: a name and a value in each row."""
+    accepted: list[Acceptance] = []
+    """What people have vouched for: this artifact, or one that it was made from."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,11 @@ class Artifact:
     def details(self) -> dict[str, Any]:
         return self.record.details
 
+    @property
+    def report(self) -> Path:
+        """The page for people; raises ``ArtifactError`` if the stage wrote none."""
+        return self.path(REPORT)
+
     def path(self, name: str) -> Path:
         """Path of a file or folder inside the artifact; raises ``ArtifactError`` if it is not there."""
         path = self.folder / name
@@ -134,6 +145,7 @@ class Artifact:
         metrics: dict[str, float],
         details: dict[str, Any] | None = None,
         rows: Rows = (),
+        accepted: Sequence[Acceptance] = (),
     ) -> Self:
         """Digest every file in ``folder`` and write ``artifact.json`` last."""
         record = ArtifactRecord(
@@ -146,6 +158,7 @@ class Artifact:
             metrics=metrics,
             details=details or {},
             rows=list(rows),
+            accepted=list(accepted),
         )
         write_text(folder / RECORD, record.model_dump_json(indent=2) + "\n")
         return cls(folder, record)
