@@ -371,7 +371,7 @@ def cross_entropy(config: ModelConfig, threads: int) -> Iterator[Figure]:
 
 
 def call_statistics(config: ModelConfig, threads: int) -> Iterator[Figure]:
-    """The loss of delegation against the plain one: 15 % of a batch, its hardest facts, learn to call (arXiv:2602.12005).
+    """The loss of LaCy (arXiv:2602.12005: 15 % of a batch, its hardest facts, learn to call) against the plain one.
 
     Only the losses are timed against each other; the difference is set in relation to the whole step it is part of.
     """
