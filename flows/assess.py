@@ -16,7 +16,7 @@ ASSESS = Stage("assess", "components.evaluation.assess:stage", "components.evalu
 
 def assess_model(run: FlowRun, model: Artifact, data: Artifact) -> Artifact:
     """Score the model; its report is shown in Prefect here, and in MLflow as files of the stage's run."""
-    scores = run.stage(ASSESS, run.config.assess, model, data)
+    scores = run.stage(ASSESS, run.config.assess, model=model, prepared=data)
     if not run.dry:
         prefect_ui.page("report", embedded_image(scores.folder), "How good the model is")
     return scores

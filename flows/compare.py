@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 from prefect import flow
 
@@ -22,11 +23,11 @@ COMPARE = Stage(
 
 def compare_selections(run: FlowRun, data: Artifact) -> Artifact:
     """Train and measure every combination; what is there already is not trained again."""
-    cascades = []
+    cascades: dict[str, Any] = {}  # Artifacts: mypy would weigh them against `sources` as well
     for name, config in combinations(run.config):
         with run.varied(name, config):
-            cascades.append(delegate_model(run, data).cascade)
-    comparison = run.stage(COMPARE, run.config.comparison, *cascades)
+            cascades[name] = delegate_model(run, data).cascade
+    comparison = run.stage(COMPARE, run.config.comparison, **cascades)
     if not run.dry:
         prefect_ui.page("comparison", embedded_report(comparison.folder), "Ways of choosing what to ask, side by side")
     return comparison

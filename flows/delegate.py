@@ -36,15 +36,22 @@ def delegate_model(run: FlowRun, data: Artifact) -> Delegated:
     labels = label_facts(run, data)
     # Facts are what is handed over, so the model that keeps them all is always there to compare with.
     plain = pretrain_model(run, data)
-    start = [plain] if run.config.delegation.start == "checkpoint" else []
+    start = plain if run.config.delegation.start == "checkpoint" else None
     settings = run.config.delegate
     asked = models_fingerprint(
         {"delegation.reference": settings.delegation.reference, "cascade.helper.model": settings.helper.model}
     )
-    model = run.stage(DELEGATE, settings, data, labels, *start, sources=asked)
-    calibration = run.stage(CALIBRATE, run.config.calibrate, model, data, labels)
+    model = run.stage(DELEGATE, settings, prepared=data, labels=labels, pretrained=start, sources=asked)
+    calibration = run.stage(CALIBRATE, run.config.calibrate, delegated=model, prepared=data, labels=labels)
     cascade = run.stage(
-        CASCADE, run.config.cascade_assess, model, calibration, data, labels, plain, sources=_read_from_outside(run)
+        CASCADE,
+        run.config.cascade_assess,
+        delegated=model,
+        calibration=calibration,
+        prepared=data,
+        labels=labels,
+        pretrained=plain,
+        sources=_read_from_outside(run),
     )
     if not run.dry:
         prefect_ui.page("cascade-report", embedded_report(cascade.folder), "What asking is worth")

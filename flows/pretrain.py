@@ -13,7 +13,7 @@ PRETRAIN = Stage("pretrain", "components.pretrain:stage", "components.training.c
 
 def pretrain_model(run: FlowRun, data: Artifact) -> Artifact:
     """Shards to a trained model; an interrupted run goes on from its checkpoint."""
-    return run.stage(PRETRAIN, run.config.pretrain, data)
+    return run.stage(PRETRAIN, run.config.pretrain, prepared=data)
 
 
 @flow(name="pretrain", validate_parameters=True)

@@ -416,12 +416,10 @@ def _tags_of(bundle: Artifact) -> dict[str, str]:
         KEY: bundle.key,
         RECORD_DIGEST: digest_file(bundle.folder / RECORD),
         "lacewing.config_digest": digest_json(bundle.record.identity.config)[:16],
-        "lacewing.code": bundle.record.identity.code,
+        "lacewing.code": digest_json(bundle.record.identity.code)[:16],
     }
-    # Inputs are named "<position>:<stage>"; the one called prepare is the data.
-    data_keys = [key for name, key in bundle.record.identity.inputs.items() if name.rpartition(":")[2] == "prepare"]
-    if data_keys:
-        tags["lacewing.data_key"] = data_keys[0]
+    if data_key := bundle.record.identity.inputs.get("prepared"):
+        tags["lacewing.data_key"] = data_key
     if (figure := bundle.metrics.get("assessment.bits_per_byte")) is not None:
         tags["lacewing.bits_per_byte"] = f"{figure:.6f}"
     return tags

@@ -39,7 +39,15 @@ class Release:
 def release_model(run: FlowRun, model: Delegated, data: Artifact, scores: Artifact) -> None:
     """Register the model as challenger; if it is no worse than the champion and really answers, make it champion."""
     config = run.config.release
-    bundle = run.stage(BUNDLE, run.config.bundle, model.model, data, scores, model.calibration, model.cascade)
+    bundle = run.stage(
+        BUNDLE,
+        run.config.bundle,
+        delegated=model.model,
+        prepared=data,
+        assessment=scores,
+        calibration=model.calibration,
+        cascade=model.cascade,
+    )
     if run.dry:
         console.say("release    would compare it with the champion of that moment")
         return
@@ -50,7 +58,7 @@ def release_model(run: FlowRun, model: Delegated, data: Artifact, scores: Artifa
         run.release = Release(registry.model, version.number, "challenger", False, verdict.reason)
         prefect_ui.tell(f"release    refused: {verdict.reason}")
         return
-    answer = run.stage(SMOKE, config.smoke, bundle, scores).details
+    answer = run.stage(SMOKE, config.smoke, bundle=bundle, assessment=scores).details
     version = registry.promote(version.number, verdict.reason, allow_rolled_back=config.allow_rolled_back)
     run.release = Release(
         registry.model, version.number, "champion", True, verdict.reason, str(answer["prompt"]), str(answer["answer"])
@@ -72,7 +80,7 @@ def _verdict(run: FlowRun, registry: Registry, bundle: Artifact, data: Artifact)
     left = registry.rolled_back(bundle.key)
     if left and not run.config.release.allow_rolled_back:
         return Verdict(False, f"{left} was rolled back before; release.allow_rolled_back=true promotes it again")
-    decision = run.stage(GATE, run.config.release.gate, bundle, data, *([champion] if champion else [])).details
+    decision = run.stage(GATE, run.config.release.gate, bundle=bundle, prepared=data, champion=champion).details
     return Verdict(bool(decision["promote"]), str(decision["reason"]))
 
 

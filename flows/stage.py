@@ -26,7 +26,7 @@ from components.core.errors import ArtifactError, LacewingError
 from components.core.identity import Identity
 from components.core.run import EVENTS
 from components.core.worker import ERROR, FOLLOW_PARENT, Request, write_request
-from conf.compose import compose_project, digest, leaves
+from conf.compose import compose_project, digest
 from conf.schema import ProjectConfig
 from flows import console
 from flows.workspace import artifact_folder
@@ -93,22 +93,23 @@ class FlowRun:
         return digest(self.config)
 
     def stage(
-        self, stage: Stage, config: BaseModel, *inputs: Artifact, sources: Mapping[str, str] | None = None
+        self, stage: Stage, config: BaseModel, *, sources: Mapping[str, str] | None = None, **inputs: Artifact | None
     ) -> Artifact:
         """Bring ``stage`` up to date and return its artifact.
 
         Args:
             stage: what to run.
             config: its slice of the configuration; with the inputs and the code it decides the key.
-            inputs: artifacts of the stages before it.
             sources: content digests of what the stage reads from outside, by name.
+            inputs: artifacts of the stages before it, by the names that the stage's function gives them.
         """
-        keys = {f"{position}:{artifact.stage}": artifact.key for position, artifact in enumerate(inputs)}
-        identity = Identity.of(stage.name, stage.module, config, {**keys, **(sources or {})})
+        given = {name: artifact for name, artifact in inputs.items() if artifact is not None}
+        keys = {name: artifact.key for name, artifact in given.items()}
+        identity = Identity.of(stage.name, stage.function, config, {**keys, **(sources or {})})
         folder = artifact_folder(identity.stage, identity.key)
         if self.dry:
             return self._plan(identity, folder)
-        return self._as_task(stage, identity, config, inputs, folder)
+        return self._as_task(stage, identity, config, given, folder)
 
     @contextmanager
     def varied(self, variant: str, config: ProjectConfig) -> Iterator[None]:
@@ -135,7 +136,7 @@ class FlowRun:
         return artifact
 
     def _as_task(
-        self, stage: Stage, identity: Identity, config: BaseModel, inputs: tuple[Artifact, ...], folder: Path
+        self, stage: Stage, identity: Identity, config: BaseModel, inputs: Mapping[str, Artifact], folder: Path
     ) -> Artifact:
         from prefect import task
         from prefect.cache_policies import NO_CACHE
@@ -159,7 +160,7 @@ class FlowRun:
         return bring_up_to_date()
 
     def _bring_up_to_date(
-        self, stage: Stage, identity: Identity, config: BaseModel, inputs: tuple[Artifact, ...], folder: Path
+        self, stage: Stage, identity: Identity, config: BaseModel, inputs: Mapping[str, Artifact], folder: Path
     ) -> Artifact:
         from flows import prefect_ui, tracking
 
@@ -235,21 +236,8 @@ def _what_changed(folder: Path, identity: Identity) -> str:
     finished = [path for path in folder.parent.glob(f"*/{RECORD}") if path.parent != folder]
     if not finished:
         return "first run"
-    newest = Artifact.open(max(finished, key=lambda path: path.stat().st_mtime).parent).record.identity
-    old, new = dict(leaves(newest.config)), dict(leaves(identity.config))
-    changes = [f"{key} {old.get(key)} -> {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)]
-    if newest.code != identity.code:
-        changes.append("its code changed")
-    if newest.lock != identity.lock:
-        changes.append("the locked environment changed")
-    changed_inputs = sorted(
-        name.partition(":")[2] or name
-        for name in newest.inputs.keys() | identity.inputs.keys()
-        if newest.inputs.get(name) != identity.inputs.get(name)
-    )
-    if changed_inputs:
-        changes.append(f"changed input: {', '.join(changed_inputs)}")
-    return "; ".join(changes) or "no finished artifact with this key"
+    newest = Artifact.open(max(finished, key=lambda path: path.stat().st_mtime).parent)
+    return "; ".join(identity.changes_since(newest.record.identity)) or "no finished artifact with this key"
 
 
 def _has_checkpoint(folder: Path) -> bool:
@@ -264,7 +252,7 @@ def _clear_unless_resumable(folder: Path) -> None:
 
 
 def _events_of_worker(
-    stage: Stage, identity: Identity, config: BaseModel, inputs: tuple[Artifact, ...], folder: Path
+    stage: Stage, identity: Identity, config: BaseModel, inputs: Mapping[str, Artifact], folder: Path
 ) -> Iterator[dict[str, Any]]:
     """Start the stage's process and yield its events until it has ended well; raise its error otherwise."""
     write_request(
@@ -273,7 +261,7 @@ def _events_of_worker(
             function=stage.function,
             config_type=stage.config_type,
             config=config.model_dump(mode="json"),
-            inputs=[artifact.folder for artifact in inputs],
+            inputs={name: artifact.folder for name, artifact in inputs.items()},
             identity=identity,
         ),
     )

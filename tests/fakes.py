@@ -5,7 +5,7 @@ from functools import cache
 
 import torch
 
-from components.cascade.calibration import LEVELS, Calibration
+from components.cascade.calibration import LEVELS, CallCalibration
 from components.cascade.helpers.base import Call, HelperError, Reply
 from components.data.special_tokens import OWN_ROLES, SpecialTokens
 from components.data.tokenizer import SPECIAL_TOKENS, TextTokenizer, train_tokenizer
@@ -46,10 +46,10 @@ def speaker(tokens: TextTokenizer, seed: int = 0, shape: ModelConfig = SHAPE) ->
     return model
 
 
-def calibration(low: float = 0.0, high: float = 1.0, factual: bool = True) -> Calibration:
+def calibration(low: float = 0.0, high: float = 1.0, factual: bool = True) -> CallCalibration:
     """Scores spread evenly from ``low`` to ``high``."""
     steps = [low + (high - low) * i / (LEVELS - 1) for i in range(LEVELS)]
-    return Calibration(quantiles=steps, tokens=1000, factual=factual, post_hoc={"entropy": steps, "margin": steps})
+    return CallCalibration(quantiles=steps, tokens=1000, factual=factual, post_hoc={"entropy": steps, "margin": steps})
 
 
 class Told:

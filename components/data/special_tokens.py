@@ -17,7 +17,7 @@ PADDING = "<|pad|>"
 IM_START = "<|im_start|>"
 IM_END = "<|im_end|>"
 CALL = "<CALL>"
-TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+TOKENIZER, TOKENIZER_CONFIG, CHAT_TEMPLATE_FILE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 
 OWN_ROLES: Mapping[str, str] = {"eos_token": END_OF_TEXT, "pad_token": PADDING}
 """Who plays which part in the tokenizers that this platform learns."""

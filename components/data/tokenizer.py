@@ -22,6 +22,7 @@ from components.core.identity import digest_file
 from components.data.config import SMALLEST_VOCABULARY, VOCABULARY_MULTIPLE
 from components.data.special_tokens import (
     CALL,
+    CHAT_TEMPLATE_FILE,
     END_OF_TEXT,
     IM_END,
     IM_START,
@@ -147,7 +148,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
             "chat_template": CHAT_TEMPLATE,
         },
     )
-    write_text(folder / "chat_template.jinja", CHAT_TEMPLATE)
+    write_text(folder / CHAT_TEMPLATE_FILE, CHAT_TEMPLATE)
 
 
 class TextTokenizer:

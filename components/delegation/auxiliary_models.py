@@ -12,17 +12,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from components.cascade.config import HelperConfig
-from components.core.artifact import Artifact
 from components.core.errors import InputError
-from components.core.identity import digest_file
-from components.data.special_tokens import SpecialTokens
+from components.data.prepared import PreparedData
+from components.data.special_tokens import TOKENIZER, SpecialTokens
 from components.data.tokenizer import tokenizer_digest
-from components.data.world.writer import FACTS
 from components.delegation.config import SelectionName
 from components.model import ops
-from components.model.checkpoint import load_model
+from components.model.checkpoint import CONFIG, load_model
 from components.model.transformer import Transformer
 from components.training.loader import IGNORED, Batch
+from components.training.trained import model_folder
 
 _ALLOWED = (
     "allowed are helper.kind=world (the fact table of the closed world), helper.kind=auto on the closed world, and "
@@ -69,17 +68,15 @@ class FrozenModel:
 
     @classmethod
     def loaded(cls, folder: Path, what: str, tokenizer: Path, context_length: int) -> "FrozenModel":
-        """Read a model folder, or one that holds it as ``model/``.
+        """Read a model folder, or that of a stage that trained one.
 
         ``what`` names the setting in errors. Raises ``InputError`` if there is no model, its tokenizer is not the one
         of the folder ``tokenizer``, or its context is shorter; ``ArtifactError`` if its files are damaged.
         """
-        place = folder / "model" if (folder / "model").is_dir() else folder
-        if not (place / "config.json").is_file():
-            raise InputError(f"{what}={folder} is no model folder: it has no config.json; give one that has")
-        if not (place / "tokenizer.json").is_file() or digest_file(place / "tokenizer.json") != tokenizer_digest(
-            tokenizer
-        ):
+        place = model_folder(folder)
+        if not (place / CONFIG).is_file():
+            raise InputError(f"{what}={folder} is no model folder: it has no {CONFIG}; give one that has")
+        if not (place / TOKENIZER).is_file() or tokenizer_digest(place) != tokenizer_digest(tokenizer):
             raise InputError(
                 f"{what}={folder} has another tokenizer than the training data: its losses would be of other tokens. "
                 "Give a model that was trained on this data"
@@ -105,18 +102,17 @@ class FrozenModel:
 
 
 def auxiliary_helper(
-    config: HelperConfig, selection: SelectionName, prepared: Artifact, context_length: int
+    config: HelperConfig, selection: SelectionName, prepared: PreparedData, context_length: int
 ) -> AuxiliaryModel:
     """What the configured helper knows of the training text.
 
     Raises ``InputError`` for helpers that cannot say it, and for a model that does not fit.
     """
-    closed_world = (prepared.folder / "raw" / "world" / FACTS).is_file()
     if config.kind == "model":
         if not config.model:
             raise InputError("helper.kind=model needs helper.model, the folder of the larger model")
-        return FrozenModel.loaded(Path(config.model), "helper.model", prepared.path("tokenizer"), context_length)
-    if config.kind in ("world", "auto") and closed_world:
+        return FrozenModel.loaded(Path(config.model), "helper.model", prepared.tokenizer_folder, context_length)
+    if config.kind in ("world", "auto") and prepared.fact_table is not None:
         return FactTable()
     why = "the data is not the closed world" if config.kind in ("world", "auto") else "it cannot score a training text"
     raise InputError(

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -20,8 +19,7 @@ from components.core.run import Run
 from components.training.config import TrainerConfig
 from components.training.module import TrainingModule
 from components.training.optimizer import learning_rate_factor
-
-HISTORY = "history.jsonl"
+from components.training.trained import TrainedModel, read_history
 
 
 class History(lightning.Callback):  # type: ignore[misc]
@@ -40,7 +38,7 @@ class History(lightning.Callback):  # type: ignore[misc]
         progress_bar: bool = True,
         name: str = "pretrain",
     ) -> None:
-        self.path = run.folder / HISTORY
+        self.path = run.folder / TrainedModel.HISTORY
         self.run = run
         self.config = config
         self.tokens_per_step = tokens_per_step
@@ -191,14 +189,6 @@ def learning_rate(trainer: lightning.Trainer) -> float:
     module = trainer.lightning_module
     assert isinstance(module, TrainingModule)
     return module.config.learning_rate * learning_rate_factor(trainer.global_step - 1, module.config)
-
-
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """The complete rows of a history file; none if there is no file."""
-    if not path.is_file():
-        return []
-    lines = path.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]  # what follows the last line end is half a row
 
 
 def last_metric(rows: list[dict[str, Any]], name: str) -> float:

@@ -12,8 +12,9 @@ from typing import Any
 import lightning
 import torch
 
-from components.core.artifact import Artifact
+from components.core.artifact import CHECKPOINTS
 from components.core.run import Run
+from components.data.prepared import PreparedData
 from components.data.shards import ShardSet
 from components.data.special_tokens import SpecialTokens
 from components.model import ops
@@ -21,15 +22,14 @@ from components.model.checkpoint import save_model
 from components.model.transformer import Transformer
 from components.training.checkpoints import Checkpoints
 from components.training.config import PretrainConfig
-from components.training.history import HISTORY, History, last_metric, mean_tokens_per_second, read_history
+from components.training.history import History, last_metric, mean_tokens_per_second
 from components.training.loader import TokenLabels
 from components.training.module import TrainingModule
 from components.training.precision import chosen_device, chosen_precision, compute_dtype
 from components.training.threads import set_threads
 from components.training.throughput import Peak, peak
+from components.training.trained import TrainedModel, read_history
 from components.training.trainer import ShardData, lightning_trainer
-
-CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ class Session:
         self,
         run: Run,
         cfg: PretrainConfig,
-        prepared: Artifact,
+        prepared: PreparedData,
         shards: ShardSet,
         module: TrainingModule,
         name: str,
         labels: TokenLabels | None = None,
         details: Mapping[str, Any] | None = None,
-    ) -> Artifact:
+    ) -> TrainedModel:
         """Train ``module`` on ``shards`` and seal the model, its history and its metrics; resumes from a checkpoint.
 
         ``name`` stands before the progress bar; ``labels`` come with every batch.
@@ -86,10 +86,11 @@ class Session:
         taken = _fit(trainer, module, data, history, checkpoints)
         if not trainer.is_global_zero:  # the other ranks were started for the loop only; the first one seals
             sys.exit(0)
-        _save(module.model, prepared, run.folder / "model")
+        _save(module.model, prepared, run.folder / TrainedModel.MODEL)
         sealed = run.seal(
             metrics=self._metrics(run, cfg, shards, module),
             details={**self._details(cfg, shards, taken), **(details or {})},
+            view=TrainedModel,
         )
         shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
         return sealed
@@ -109,7 +110,7 @@ class Session:
         )
 
     def _metrics(self, run: Run, cfg: PretrainConfig, shards: ShardSet, module: TrainingModule) -> dict[str, float]:
-        rows = read_history(run.folder / HISTORY)
+        rows = read_history(run.folder / TrainedModel.HISTORY)
         tokens_per_second = mean_tokens_per_second(rows)
         return {
             "parameters": float(cfg.model.parameters(shards.vocab_size)),
@@ -148,10 +149,10 @@ def _fit(
     return taken
 
 
-def _save(model: Transformer, prepared: Artifact, folder: Path) -> None:
+def _save(model: Transformer, prepared: PreparedData, folder: Path) -> None:
     """The model and its tokenizer, as any Llama runtime reads them."""
-    save_model(model, folder, SpecialTokens.read(prepared.path("tokenizer")))
-    for file in sorted(prepared.path("tokenizer").iterdir()):
+    save_model(model, folder, SpecialTokens.read(prepared.tokenizer_folder))
+    for file in sorted(prepared.tokenizer_folder.iterdir()):
         shutil.copyfile(file, folder / file.name)
 
 

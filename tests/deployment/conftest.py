@@ -9,7 +9,7 @@ import httpx
 import pytest
 import torch
 
-from components.cascade.calibration import CALIBRATION, LEVELS, Calibration
+from components.cascade.calibration import CALIBRATION, LEVELS, CallCalibration
 from components.cascade.config import CascadeConfig
 from components.core.artifact import Artifact
 from components.core.atomic import write_text
@@ -138,7 +138,7 @@ def delegated(tmp_path_factory: pytest.TempPathFactory) -> Delegated:
     save_model(_model(tokenizer.vocab_size), model.folder / "model", tokenizer.special)
     calibrated = Run.local(root / "calibrate", "calibrate")
     never = [0.0] * LEVELS  # any score is above all that calibration saw
-    Calibration(quantiles=never, tokens=100, factual=True, post_hoc={"entropy": never}).save(
+    CallCalibration(quantiles=never, tokens=100, factual=True, post_hoc={"entropy": never}).save(
         calibrated.folder / CALIBRATION
     )
     return Delegated(
