@@ -69,8 +69,8 @@ def main() -> None:
             )
             labelled[vocab_size] = stage(Run.local(place / "annotator_agreement"), cfg, prepared=prepared)
         print()
-        for vocab_size, artifact in labelled.items():
-            print(f"vocabulary {vocab_size:,}\n{artifact.agreement_page.read_text()}")
+        for vocab_size, labels in labelled.items():
+            print(f"vocabulary {vocab_size:,}\n{labels.agreement_page.read_text()}")
     if arguments.record:
         record("labels", results, given_command("benchmarks.labels"))
 

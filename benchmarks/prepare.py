@@ -25,7 +25,6 @@ from components.core.run import Run
 from components.data.config import DataConfig
 from components.data.prepare import stage
 from components.data.prepared import PreparedData
-from components.data.special_tokens import TOKENIZER
 from components.data.world.config import WorldConfig
 
 BIOGRAPHIES = Path(__file__).resolve().parents[2] / "shared/data/pretrain/enwiki_bios/train.jsonl.gz"
@@ -89,12 +88,12 @@ class Clock:
         return last[stop] - last[start]
 
 
-def library_seconds(artifact: PreparedData, batch_documents: int = 256) -> float:
+def library_seconds(prepared: PreparedData, batch_documents: int = 256) -> float:
     """Processor seconds of ``encode_batch_fast`` and of reading its ids, text already in memory."""
-    tokenizer = Tokenizer.from_file(str(artifact.tokenizer_folder / TOKENIZER))
-    decoder = artifact.tokenizer()
+    tokenizer = Tokenizer.from_file(str(prepared.tokenizer_folder / "tokenizer.json"))
+    decoder = prepared.tokenizer()
     seconds = 0.0
-    for split in artifact.shards().splits.values():
+    for split in prepared.shards().splits.values():
         for first in range(0, split.n_documents, batch_documents):
             numbers = range(first, min(first + batch_documents, split.n_documents))
             batch = [decoder.decode(split.document(i).tolist()) for i in numbers]

@@ -8,10 +8,6 @@ Options: ``--threads 2 --tokens 128 --prompt-tokens 64``.
 
 # ruff: noqa: E402 - how OpenMP threads wait is decided before torch is imported
 from components.core.environment import quiet_threads
-from components.data.prepared import PreparedData
-from components.evaluation.artifacts import Scores
-from components.model.bundle import Bundle
-from components.training.trained import TrainedModel
 
 quiet_threads()
 
@@ -33,17 +29,21 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.results import Result, add_record_option, given_command, record
+from components.core.artifact import Artifact
 from components.core.run import Run
+from components.data.prepared import PreparedData
 from components.data.special_tokens import SpecialTokens
 from components.data.tokenizer import save_tokenizer, train_tokenizer
 from components.deployment import bundle as bundle_stage
 from components.deployment.bundle import load_bundle
 from components.deployment.config import BundleStageConfig
 from components.deployment.smoke import server
+from components.evaluation.artifacts import Scores
 from components.model.checkpoint import save_model
 from components.model.config import ModelConfig
 from components.model.generate import Sampling, generate
 from components.model.transformer import Transformer
+from components.training.trained import TrainedModel
 
 # The size of ``model=quick``, and one ten times as large, where the matrix products outweigh the bookkeeping.
 SHAPES = (
@@ -141,7 +141,7 @@ def _median(costs: list[Cost]) -> Cost:
     return Cost(*(statistics.median(values) for values in zip(*map(astuple, costs), strict=True)))
 
 
-def _bundle(shape: ModelConfig, folder: Path) -> Bundle:
+def _bundle(shape: ModelConfig, folder: Path) -> Artifact:
     """A bundle of random weights. The special tokens get logit 0, so that greedy answers have full length."""
     torch.manual_seed(0)
     letters = random.Random(0)
@@ -150,15 +150,16 @@ def _bundle(shape: ModelConfig, folder: Path) -> Bundle:
     model = Transformer(shape, VOCAB_SIZE)
     with torch.no_grad():
         model.embedding.weight[:5] = 0.0
-    runs = [Run.local(folder / name, name) for name in ("pretrain", "prepare", "assess")]
-    save_tokenizer(tokenizer, runs[0].folder / TrainedModel.MODEL)
-    save_model(model, runs[0].folder / TrainedModel.MODEL, SpecialTokens.read(runs[0].folder / TrainedModel.MODEL))
+    pretrain, prepare, assess = (Run.local(folder / name, name) for name in ("pretrain", "prepare", "assess"))
+    model_folder = pretrain.folder / TrainedModel.MODEL
+    save_tokenizer(tokenizer, model_folder)
+    save_model(model, model_folder, SpecialTokens.read(model_folder))
     return bundle_stage.stage(
         Run.local(folder / "bundle", "bundle"),
         BundleStageConfig(),
-        delegated=runs[0].seal({"tokens": 0.0}, view=TrainedModel),
-        prepared=runs[1].seal({}, view=PreparedData),
-        assessment=runs[2].seal({}, view=Scores),
+        delegated=pretrain.seal({"tokens": 0.0}, view=TrainedModel),
+        prepared=prepare.seal({}, view=PreparedData),
+        assessment=assess.seal({}, view=Scores),
     )
 
 

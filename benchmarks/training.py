@@ -10,9 +10,7 @@ on the machine affects both alike. ``--preset`` takes a model of ``conf/model``,
 
 # ruff: noqa: E402 - how OpenMP threads wait is decided before torch is imported
 from components.core.environment import quiet_threads
-from components.data.prepared import PreparedData
 from components.model.checkpoint import WEIGHTS
-from components.training.trained import TrainedModel
 
 quiet_threads()
 
@@ -47,25 +45,28 @@ from components.core.run import Run
 from components.core.worker import Request, write_request
 from components.data import prepare
 from components.data.config import DataConfig
+from components.data.prepared import PreparedData
 from components.data.world.config import WorldConfig
 from components.model import ops
 from components.model.config import ModelConfig
 from components.model.transformer import Transformer
 from components.training.checkpoints import Checkpoints
 from components.training.config import PretrainConfig, TrainerConfig
-from components.training.history import History, read_history
+from components.training.history import History
 from components.training.loader import Batch, TrainingBatches
 from components.training.module import TrainingModule
 from components.training.objectives.next_token import NextToken
 from components.training.optimizer import adamw
 from components.training.precision import chosen_precision
 from components.training.threads import set_threads
+from components.training.trained import TrainedModel, read_history
 from components.training.trainer import ShardData, lightning_trainer
 
 MODELS = Path(__file__).resolve().parents[1] / "conf" / "model"
 ROUNDS = 9
 
 Step = Callable[[], object]
+TokenLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def main() -> None:
@@ -284,7 +285,7 @@ def small_world(folder: Path) -> PreparedData:
 
 
 def local_identity() -> Identity:
-    return Identity(stage="benchmark", key="0" * 32, config={}, inputs={}, code="", lock="")
+    return Identity(stage="benchmark", key="0" * 32, config={}, inputs={}, code={}, environment={})
 
 
 def attention(config: ModelConfig, threads: int) -> Iterator[Result]:
@@ -380,7 +381,10 @@ def call_statistics(config: ModelConfig, threads: int) -> Iterator[Result]:
         hidden = torch.randn(len(targets), config.width, requires_grad=True)
         weight = torch.randn(vocab_size, config.width, requires_grad=True)
         factual = torch.rand(len(targets)) < 0.25
-        losses = {"plain": ops.linear_cross_entropy, "delegating": partial(delegation_loss, factual)}
+        losses: dict[str, TokenLoss] = {
+            "plain": ops.linear_cross_entropy,
+            "delegating": partial(delegation_loss, factual),
+        }
         steps: dict[str, Step] = {
             name: partial(loss_both_ways, loss, hidden, weight, targets, auto) for name, loss in losses.items()
         }
@@ -407,7 +411,7 @@ def plain_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
 
 def loss_both_ways(
-    implementation: Callable[[Tensor, Tensor, Tensor], Tensor],
+    implementation: TokenLoss,
     hidden: Tensor,
     weight: Tensor,
     targets: Tensor,

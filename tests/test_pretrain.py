@@ -109,7 +109,7 @@ def request(folder: Path, cfg: PretrainConfig, prepared: PreparedData) -> worker
         config_type="components.training.config:PretrainConfig",
         config=cfg.model_dump(mode="json"),
         inputs={"prepared": prepared.folder},
-        identity=Identity(stage="pretrain", key="0" * 32, config={}, inputs={}, code="", lock=""),
+        identity=Identity(stage="pretrain", key="0" * 32, config={}, inputs={}, code={}, environment={}),
     )
 
 
