@@ -70,7 +70,7 @@ class EndpointHelper:
     def check(self) -> None:
         """Ask for one token; raises ``HelperError`` with what to do if none comes."""
         if not _is_loopback(self._client.host):
-            logger.warning("text of requests will be sent to the helper at %s, on another machine", self._host)
+            logger.warning("text of requests will be sent to the helper at %s, on another machine", self._client.host)
         deadline = time.monotonic() + max(_CHECK_SECONDS, self._timeout_seconds)
         served = self._served(deadline)
         if self._model and served and self._model not in served:

@@ -191,3 +191,10 @@ def test_our_own_server_can_be_the_helper(engine: Engine) -> None:
         assert all(isinstance(each, Reply) and 1 <= each.tokens <= 16 for each in alone)
         web.should_exit = True
         thread.join(5)
+
+
+def test_that_text_leaves_the_machine_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    helper = EndpointHelper("http://helper.invalid/v1", timeout_seconds=0.1)
+    with pytest.raises(HelperError):
+        helper.check()
+    assert "text of requests will be sent to the helper at helper.invalid, on another machine" in caplog.text
