@@ -26,7 +26,6 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
 from components.core.errors import InputError, LacewingError, ServiceError
@@ -35,7 +34,7 @@ from components.deployment.answers import Answer, EventStream, respond
 from components.deployment.config import API_KEY, ServeConfig
 from components.deployment.decoding import Request
 from components.deployment.engine import Engine
-from components.deployment.metrics import Measured, Metrics
+from components.deployment.metrics import Metrics
 from components.deployment.middleware import RequestLimits
 from components.deployment.protocol import (
     ChatRequest,
@@ -88,11 +87,6 @@ def create_app(engine: Engine, cfg: ServeConfig, api_key: str = "", started: flo
             raise ServiceError("the decode thread has stopped")
         return JSONResponse({"status": "ok", "model": cfg.model})
 
-    @app.get("/metrics")
-    async def prometheus() -> Response:
-        """Figures for Prometheus."""
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
     @app.get("/v1/models")
     async def models() -> ModelList:
         """The one model that is served."""
@@ -136,9 +130,8 @@ def create_app(engine: Engine, cfg: ServeConfig, api_key: str = "", started: flo
         answer = Answer(engine, metrics, requests)
         return EventStream(answer, builder, body.include_usage) if body.stream else await respond(http, answer, builder)
 
-    routes = frozenset(route.path for route in app.routes if hasattr(route, "path"))
     app.add_middleware(RequestLimits, api_key=api_key, max_body_bytes=cfg.max_body_bytes)
-    app.add_middleware(Measured, metrics=metrics, routes=routes)
+    metrics.observe(app)  # last, so that it also counts what the limits refuse
     return app
 
 
