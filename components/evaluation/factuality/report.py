@@ -7,8 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
+from components.core.durations import duration
 from components.evaluation.factuality.results import CascadeResults, CurvePoint, ModelResults, Written
-from components.evaluation.report import duration, plain_text, short
+from components.evaluation.report import plain_text, short
 from components.evaluation.results import Interval
 
 RESULTS = "facts.json"
