@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from components.core.artifact import RECORD, Artifact
+from components.core.artifact import RECORD, REPORT, Artifact
 from components.core.atomic import write_text
 from components.core.errors import ServiceError
 from components.core.identity import RecordedIdentity, digest_json, leaves
@@ -326,7 +326,7 @@ class StageTracker:
         client = self.connection.client
         for report in reports(artifact):
             client.log_artifact(self.run_id, str(report))
-            if report.name == "report.md":
+            if report.name == REPORT:
                 client.set_tag(self.run_id, "mlflow.note.content", report.read_text()[:MAX_TAG_CHARACTERS])
         facts = {name: value for name, value in leaves(artifact.details) if isinstance(value, str)}
         send_tags(
