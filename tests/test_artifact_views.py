@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
@@ -85,6 +86,12 @@ def test_views_are_imported_without_numpy_or_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
+class TextNode(ast.expr):
+    """A literal in quotes, as the checker of types sees it."""
+
+    value: str
+
+
 def names() -> set[str]:
     """What the views call the files and folders inside their artifacts."""
     spelt = {value for view in VIEWS for name, value in vars(view).items() if name.isupper()}
@@ -110,7 +117,7 @@ def spelt_paths(tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, each.value) for each in node.args if is_text(each))
 
 
-def is_text(node: ast.expr) -> bool:
+def is_text(node: ast.AST) -> TypeGuard[TextNode]:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
@@ -125,9 +132,8 @@ def file_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """All other string literals that are the name of a file; documentation is none."""
     bare = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in bare:
-            if "." in node.value and " " not in node.value:
-                yield node.lineno, node.value
+        if is_text(node) and node not in bare and "." in node.value and " " not in node.value:
+            yield node.lineno, node.value
 
 
 def test_the_check_finds_a_path_that_is_spelt() -> None:
