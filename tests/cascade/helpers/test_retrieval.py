@@ -8,6 +8,7 @@ import pytest
 from components.cascade.helpers.base import Reply
 from components.cascade.helpers.retrieval import RetrievalHelper, build_index, documents_of
 from components.core.errors import ArtifactError
+from components.data.prepared import PreparedData
 from components.data.tokenizer import TextTokenizer
 from tests.cascade.helpers.conftest import call
 
@@ -85,24 +86,25 @@ def test_tokens_are_the_tokenizers(helper: RetrievalHelper, tokenizer: TextToken
     assert said(helper, "Ada Quill was an engineer. She loved the sea, and died in", "token").strip("\ufffd") != ""
 
 
-def test_of_a_large_corpus_a_fixed_part_is_indexed_and_said(prepared: object, caplog: pytest.LogCaptureFixture) -> None:
-    folder = prepared.folder  # type: ignore[attr-defined]
-    everything = list(documents_of(folder))
+def test_of_a_large_corpus_a_fixed_part_is_indexed_and_said(
+    prepared: PreparedData, caplog: pytest.LogCaptureFixture
+) -> None:
+    everything = list(documents_of(prepared))
     assert not caplog.records
-    part = list(documents_of(folder, most_bytes=20_000))
-    assert part == list(documents_of(folder, most_bytes=20_000))
+    part = list(documents_of(prepared, most_bytes=20_000))
+    assert part == list(documents_of(prepared, most_bytes=20_000))
     assert set(part) < set(everything)
     assert 10_000 < sum(len(text.encode()) for text in part) <= 20_000
     assert "corpus_megabytes" in caplog.text
-    assert len(list(documents_of(folder, most_bytes=1))) == 1
+    assert len(list(documents_of(prepared, most_bytes=1))) == 1
 
 
 def test_it_knows_the_training_documents_of_a_prepare_artifact(
-    prepared: object, tmp_path: Path, tokenizer: TextTokenizer
+    prepared: PreparedData, tmp_path: Path, tokenizer: TextTokenizer
 ) -> None:
-    folder = prepared.folder  # type: ignore[attr-defined]
-    documents = list(documents_of(folder))
-    raw = [json.loads(line) for line in (folder / "raw/world/documents.jsonl").read_text().splitlines()]
+    documents = list(documents_of(prepared))
+    assert prepared.world_documents is not None
+    raw = [json.loads(line) for line in prepared.world_documents.read_text().splitlines()]
     assert 0 < len(documents) < len(raw)  # the other splits stay unseen
     assert set(documents) <= {row["text"] for row in raw}
     record = build_index(iter(documents), tmp_path / "index", "corpus 1")
