@@ -1,4 +1,4 @@
-"""What the server answers: its health and metrics, the model it serves, completions and chat.
+"""What the server answers: its health, the model it serves, completions and chat.
 
 Routes are added to the application itself: FastAPI resolves those of a router only when a request comes, and whatever
 lists the application's paths before would miss them.
@@ -9,7 +9,6 @@ import asyncio
 from fastapi import FastAPI
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from components.core.errors import InputError, ServiceError
 from components.deployment import errors
@@ -21,8 +20,8 @@ from components.deployment.protocol import ChatRequest, CompletionRequest, Model
 from components.deployment.responses import ChatBuilder, CompletionBuilder, ResponseBuilder
 
 
-def add_operations(app: FastAPI, engine: Engine, served: str, metrics: Metrics) -> None:
-    """For whoever runs the server: is it well, and how much does it do."""
+def add_health(app: FastAPI, engine: Engine, served: str) -> None:
+    """For whoever runs the server."""
 
     @app.get("/health")
     async def health() -> JSONResponse:
@@ -30,11 +29,6 @@ def add_operations(app: FastAPI, engine: Engine, served: str, metrics: Metrics) 
         if not engine.running:
             raise ServiceError("the decode thread has stopped")
         return JSONResponse({"status": "ok", "model": served})
-
-    @app.get("/metrics")
-    async def prometheus() -> Response:
-        """Figures for Prometheus."""
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def add_models(app: FastAPI, engine: Engine, served: str, started: float) -> None:

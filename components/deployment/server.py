@@ -30,7 +30,7 @@ from components.core.errors import InputError, LacewingError, ServiceError
 from components.deployment import errors, routes
 from components.deployment.config import API_KEY, ServeConfig
 from components.deployment.engine import Engine
-from components.deployment.metrics import Measured, Metrics
+from components.deployment.metrics import Metrics
 from components.deployment.middleware import RequestLimits
 
 # Written to stdout once requests are answered; the process that started this one waits for it.
@@ -58,12 +58,11 @@ def create_app(engine: Engine, cfg: ServeConfig, api_key: str = "", started: flo
     app = FastAPI(title="Lacewing", lifespan=lifespan, docs_url=None, redoc_url=None)
     metrics = Metrics(engine)
     errors.register(app)
-    routes.add_operations(app, engine, cfg.model, metrics)
+    routes.add_health(app, engine, cfg.model)
     routes.add_models(app, engine, cfg.model, started)
     routes.add_generation(app, engine, cfg.model, metrics)
-    paths = frozenset(route.path for route in app.routes if hasattr(route, "path"))
     app.add_middleware(RequestLimits, api_key=api_key, max_body_bytes=cfg.max_body_bytes)
-    app.add_middleware(Measured, metrics=metrics, routes=paths)
+    metrics.observe(app)  # last, so that it also counts what the limits refuse
     return app
 
 

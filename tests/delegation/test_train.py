@@ -24,7 +24,7 @@ from components.data.world.files import FACTS, WORLD_FOLDER
 from components.delegation.auxiliary_models import FactTable, FrozenModel
 from components.delegation.config import DelegateConfig, DelegationConfig
 from components.delegation.evidence import statistics
-from components.delegation.metrics import auroc, overlap
+from components.delegation.metrics import overlap
 from components.delegation.train import stage
 from components.labelling.artifact import Labels
 from components.labelling.labels import BitsWriter, LabelIndex, write_index
@@ -355,17 +355,6 @@ def test_boundaries_and_the_first_token_after_one_are_never_eligible_and_the_tab
     assert evidence.helper_loss is not None
     assert evidence.helper_right.tolist() == [False, False, False, True, False]
     assert evidence.helper_loss.tolist() == [math.inf, math.inf, math.inf, 0.0, math.inf]
-
-
-def test_auroc_counts_pairs_and_ties_half() -> None:
-    positive = torch.tensor([True, True, False, False])
-    assert auroc(torch.tensor([3.0, 2.0, 1.0, 0.0]), positive) == 1.0
-    assert auroc(torch.tensor([3.0, 1.0, 1.0, 0.0]), positive) == pytest.approx((1 + 1 + 0.5 + 1) / 4)
-    assert auroc(torch.tensor([1.0, 1.0, 1.0, 1.0]), positive) == 0.5
-    assert math.isnan(auroc(torch.tensor([1.0, 2.0]), torch.tensor([True, True])))
-    scores, drawn = torch.randn(200), torch.rand(200) < 0.3
-    pairs = scores[drawn][:, None] > scores[~drawn][None]
-    assert auroc(scores, drawn) == pytest.approx(pairs.double().mean().item())
 
 
 def test_overlap_is_the_share_that_both_hold() -> None:

@@ -26,6 +26,7 @@ from components.labelling.labels import FactBits
 from components.labelling.stage import stage
 from tests.conftest import SHARED_DATA
 from tests.data.conftest import prose, write_jsonl
+from tests.labelling.conftest import Install
 from tests.labelling.test_alignment import by_definition
 
 TRAINED = SHARED_DATA / "spacy" / "en_gum_sm"
@@ -132,7 +133,7 @@ def test_a_bit_belongs_to_its_token_and_boundaries_have_none(world: Corpus, exac
 
 
 def test_any_number_of_processes_gives_the_same_bits(
-    mixed: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    no_pipelines: None, mixed: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(document_labeller, "_FAST_JOB_BYTES", 20_000)
     one = label(tmp_path / "one", mixed, agreement_documents=5)
@@ -144,7 +145,7 @@ def test_any_number_of_processes_gives_the_same_bits(
 
 
 def test_a_mixed_corpus_is_labelled_by_who_knows(
-    mixed: Corpus, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    no_pipelines: None, mixed: Corpus, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
         artifact = label(tmp_path / "run", mixed)
@@ -210,7 +211,7 @@ def test_the_agreement_measures_everyone_against_the_exact_labels(exact: Labels)
 
 
 def test_without_a_pipeline_real_text_is_labelled_by_capitals_and_that_is_said(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    no_pipelines: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = write_jsonl(
         tmp_path / "a.jsonl", [f"{n} 東京は日本の首都であり、{n}年に大きな祭りが開かれた。" * 4 for n in range(90)]
@@ -219,7 +220,10 @@ def test_without_a_pipeline_real_text_is_labelled_by_capitals_and_that_is_said(
     corpus = Corpus.of(prepare(Run.local(tmp_path / "prepared"), cfg))
     artifact = label(tmp_path / "run", corpus)
     assert artifact.details["annotator"] == "capitals"
-    assert "no pipeline is named" in artifact.details["reason"]
+    assert artifact.details["reason"] == "no trained English spaCy pipeline is named or installed"
+    (cost,) = [warning for warning in artifact.details["warnings"] if "installed" in warning]
+    assert "four fifths of the values" in cost
+    assert "python -m spacy download en_core_web_sm" in cost
     assert artifact.metrics["foreign_share"] == 1
     assert "90 of 90 documents do not look like text the annotator knows" in caplog.text
     assert "of the tokens are factual; 20% to 30% are expected" in caplog.text
@@ -227,6 +231,18 @@ def test_without_a_pipeline_real_text_is_labelled_by_capitals_and_that_is_said(
         label(tmp_path / "world", corpus, annotator="world")
     with pytest.raises(InputError, match="no spaCy pipeline 'en_no_such'"):
         label(tmp_path / "spacy", corpus, pipeline="en_no_such")
+
+
+def test_an_installed_pipeline_labels_real_text_and_not_the_closed_world(
+    install: Install, mixed: Corpus, world: Corpus, tmp_path: Path
+) -> None:
+    install("en_patterns_sm")
+    artifact = label(tmp_path / "mixed", mixed, agreement_documents=5)
+    assert artifact.details["documents_by_annotator"] == {"world": len(told(mixed)), "spacy": 64}
+    assert artifact.details["pipeline"] == "en_patterns_sm 0.1.0"
+    closed = label(tmp_path / "world", world, agreement_documents=5)
+    assert closed.details["pipeline"] == ""
+    assert {each.partition(" ")[0] for each in closed.details["documents_by_annotator"]} == {"world"}
 
 
 def test_shards_of_another_tokenizer_are_refused(world: Corpus, mixed: Corpus, tmp_path: Path) -> None:
