@@ -1,11 +1,11 @@
 """What a cascade costs beside its helper alone. ``python -m benchmarks.cascade``.
 
-Milliseconds a token of the small model, of each helper and of both together; what a hand-over takes; and how many
-tokens a second the cascade writes for 1, 4 and 16 requests at once. In wall time and, because a shared machine blurs
-that, in CPU time of the process. Weights are random at the presets' sizes, so what is written is noise and P(CALL) says
-nothing: calls are forced at even distances. All of the vocabulary but whole words is silenced, so that replies are text
-and every word is one token. (A call for a word then takes two passes of the helper: one shows that it has ended.)
-All figures are medians of interleaved rounds.
+Milliseconds per token of the small model, of each helper and of both together, the time of one call, and the tokens per
+second that the cascade writes for 1, 4 and 16 requests at once. Times are wall time and, because other load on the
+machine disturbs that, CPU time of the process. The weights are random at the presets' sizes, so the text is noise and
+P(CALL) says nothing: calls are forced at even distances. Only whole words of the vocabulary can be written, so that
+replies are text and every word is one token. (A call for a word then takes two passes of the helper: the second shows
+that the word has ended.) All numbers are medians of interleaved rounds.
 Options: ``--small 10m --helpers 30m,124m --budget 0.15 --units token,word --tokens 128 --threads 1``.
 """
 
@@ -21,7 +21,7 @@ import statistics
 import string
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.results import Result, add_record_option, given_command, record
 from components.cascade.calibration import LEVELS, Calibration
 from components.cascade.config import CascadeConfig
 from components.cascade.decoding import Cascade, CascadeAnswer, CascadeDecoding, CascadeRequest
@@ -45,6 +46,7 @@ from components.model.transformer import Transformer
 VOCAB_SIZE = 32_768
 PRESETS = Path(__file__).parents[1] / "conf" / "model"
 BATCHES = (1, 4, 16)
+GOALS = {"124m": ">= 2 x"}
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ def main() -> None:
     parser.add_argument("--prompt-tokens", type=int, default=64, help="tokens of every prompt")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the forward pass")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
+    add_record_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     tokenizer = _tokenizer()
@@ -107,22 +110,41 @@ def main() -> None:
     speed = Table(title=f"a cascade beside its helper, one request: {what}, calls {options.budget:.0%} of decisions")
     for column in ("helper", "unit", "small ms/token", "helper", "cascade", "faster than helper, wall", "CPU"):
         speed.add_column(column, justify="right")
-    for column in ("calls/decisions", "helper's tokens", "hand-over ms, median", "95 %", "median CPU"):
+    for column in ("calls/decisions", "helper's tokens", "call ms, median", "95 %", "median CPU"):
         speed.add_column(column, justify="right")
     batched = Table(title=f"cascade, tokens of all requests together a second, wall / CPU: {what}")
     for column in ("helper", "unit", *(f"{batch} at once" for batch in BATCHES)):
         batched.add_column(column, justify="right")
+    results = []
     for name in options.helpers.split(","):
         helper = Timed(_model(name, tokenizer), tokenizer, same_tokenizer=True)
         for unit in options.units.split(","):
             config = CascadeConfig(budget=options.budget, unit=cast(Any, unit))
             cascade = Forced(small, tokenizer, helper, _calibration(), config)
-            speed.add_row(name, unit, *_beside_helper(cascade, helper, options))
-            batched.add_row(name, unit, *_together(cascade, helper, options))
+            alone, together = _beside_helper(cascade, helper, options), _together(cascade, helper, options)
+            speed.add_row(name, unit, *alone)
+            batched.add_row(name, unit, *together)
+            results += _results(options, name, unit, alone, together)
     console = Console(width=180)
     console.print(speed)
     console.print(batched)
     console.print(f"load of the machine at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    if options.record:
+        record("cascade", results, given_command("benchmarks.cascade"))
+
+
+def _results(
+    options: argparse.Namespace, helper: str, unit: str, alone: list[str], together: list[str]
+) -> Iterator[Result]:
+    """The rows of one helper and unit for ``docs/results.md``."""
+    small, large, both, wall, cpu, _, _, call, call_95, _ = alone
+    pair = f"{options.small} asking {helper} for one {unit} at {options.budget:.0%} calls"
+    milliseconds = f"small {small}, helper {large}, cascade {both} ms per token"
+    yield Result(f"{pair}, against the helper alone", f"{wall} (CPU time {cpu})", GOALS.get(helper, ""), milliseconds)
+    goal = "<= 30 ms" if (helper, unit) == ("30m", "token") else ""
+    yield Result(f"one call to {helper} for one {unit}", f"{call} ms", goal, f"95 % of the calls within {call_95} ms")
+    rates = ", ".join(rate.split(" / ")[0] for rate in together)
+    yield Result(f"{pair}: {', '.join(map(str, BATCHES))} requests at once", f"{rates} tokens/s")
 
 
 def _beside_helper(cascade: Cascade, helper: Timed, options: argparse.Namespace) -> list[str]:
@@ -144,7 +166,7 @@ def _beside_helper(cascade: Cascade, helper: Timed, options: argparse.Namespace)
         )
     _check(answers)
     summary = answers[0].summary
-    handovers = sorted(1e3 * cost.wall for cost in helper.costs[warm:])
+    calls = sorted(1e3 * cost.wall for cost in helper.costs[warm:])
     return [
         *(
             f"{1e3 * statistics.median(cost.wall for cost in costs) / options.tokens:.2f}"
@@ -154,8 +176,8 @@ def _beside_helper(cascade: Cascade, helper: Timed, options: argparse.Namespace)
         f"{statistics.median(large.cpu / both.cpu for _, large, both in rounds):.2f}x",
         f"{summary.calls}/{summary.decisions}",
         f"{summary.helper_tokens / (summary.helper_tokens + summary.small_tokens):.0%}",
-        f"{statistics.median(handovers):.1f}",
-        f"{handovers[int(0.95 * len(handovers))]:.1f}",
+        f"{statistics.median(calls):.1f}",
+        f"{calls[int(0.95 * len(calls))]:.1f}",
         f"{1e3 * statistics.median(cost.cpu for cost in helper.costs[warm:]):.1f}",
     ]
 
@@ -189,10 +211,10 @@ def _cost(action: Callable[[], object]) -> Cost:
 
 
 def _check(answers: Sequence[CascadeAnswer]) -> None:
-    """Failed calls would be cheap: a figure with them would flatter."""
+    """Failed calls would be cheap, so a number with them would flatter."""
     failed = sum(answer.summary.failed_calls + answer.summary.empty_calls for answer in answers)
     if failed:
-        raise SystemExit(f"{failed} calls brought no reply, the figures would mean nothing")
+        raise SystemExit(f"{failed} calls brought no reply, the measurement would mean nothing")
 
 
 def _tokenizer() -> TextTokenizer:

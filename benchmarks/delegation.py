@@ -1,8 +1,9 @@
 """What delegation costs a training step. ``python -m benchmarks.delegation``.
 
 The whole step (forward, backward, clip, AdamW) of a model that delegates, against the same step with plain
-cross-entropy: one process, one batch, in turns; figures are medians of the ratios of neighbours, in processor time,
-because on a shared machine wall time also holds what others took. ``--preset`` takes a model of ``conf/model``.
+cross-entropy, on the same batch, in one process and in turns. The numbers are medians of the ratios of neighbouring
+steps, in processor time, because wall time on a shared machine includes what others took. ``--preset`` takes a model of
+``conf/model``.
 """
 
 # ruff: noqa: E402 - how OpenMP threads wait is decided before torch is imported
@@ -20,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.results import Result, add_record_option, given_command, record
 from benchmarks.training import MODELS, Step, random_batch
 from components.delegation.config import DelegationConfig
 from components.delegation.module import DelegatingModel
@@ -44,6 +46,7 @@ def main() -> None:
     parser.add_argument("--precision", default="auto", choices=("auto", "32-true", "bf16-mixed"))
     parser.add_argument("--vocab-size", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=25)
+    add_record_option(parser)
     arguments = parser.parse_args()
     config = ModelConfig.model_validate(yaml.safe_load((MODELS / f"{arguments.preset}.yaml").read_text()))
     threads = set_threads(TrainerConfig(threads=1))
@@ -53,13 +56,19 @@ def main() -> None:
     table = Table(title=f"delegation, {config.name}, CPU, {threads} thread, {precision}, torch {torch.__version__}")
     for column in ("selection", "normalisation", "step / plain step", "goal", "plain step"):
         table.add_column(column, justify="left" if column in ("selection", "normalisation") else "right")
+    results = []
     for selection in SELECTIONS:
         for normalisation in ("full", "exclude_call"):
             delegation = DelegationConfig.model_validate({"selection": selection, "normalisation": normalisation})
             plain, ours = (step(config, arguments.vocab_size, batch, precision, how) for how in (None, delegation))
             ratio, seconds = neighbours(plain, ours, arguments.rounds)
-            table.add_row(selection, normalisation, f"{ratio:.3f}", f"<= {GOAL}", f"{seconds * 1e3:.0f} ms")
+            row = f"{ratio:.3f}", f"<= {GOAL}", f"{seconds * 1e3:.0f} ms"
+            table.add_row(selection, normalisation, *row)
+            what = f"step with `{selection}`, `{normalisation}`, against a plain step"
+            results.append(Result(what, f"{ratio:.2f} x", f"<= {GOAL} x", f"plain step {row[2]}, {precision}"))
     Console().print(table)
+    if arguments.record:
+        record("delegation", results, given_command("benchmarks.delegation"))
 
 
 def labelled_batch(config: ModelConfig, vocab_size: int) -> Batch:

@@ -1,9 +1,9 @@
 """How far the local judge of FActScore can be trusted: ``python -m benchmarks.factscore [ENTITIES]``.
 
-Statements whose truth is known by construction, from the articles of ``../shared/data``: clauses of an article as they
-are, and the year of birth in other words; and the same with one value replaced, by a value of another article (foreign)
-or by another one of the same article, the hard case: it stands close by. Printed is the share that the judge calls
-supported: it should be 100 % of the true, and 0 % of the false ones.
+The benchmark builds statements whose truth is known, from the articles in ``../shared/data``. True ones are clauses of
+an article as they are, and the year of birth in other words. False ones have one value replaced: by a value of another
+article (foreign), or by another value of the same article, which is the hard case because it stands close by. It prints
+the share that the judge calls supported. That should be 100 % of the true and 0 % of the false statements.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from benchmarks.results import Result, add_record_option, given_command, record
 from components.evaluation.factuality.articles import Article, Passages, read_articles, read_entities
 from components.evaluation.factuality.atomic_facts import Clauses, Sentences, Splitter, sentences
 from components.evaluation.factuality.chat import ChatError
@@ -32,21 +33,27 @@ def main() -> None:
     parser.add_argument("entities", nargs="?", type=int, default=100)
     parser.add_argument("--data", type=Path, default=SHARED_DATA, help="folder of the shared data")
     parser.add_argument("--sentences", action="store_true", help="judge whole sentences instead of clauses")
+    add_record_option(parser)
     arguments = parser.parse_args()
     splitter: Splitter = Sentences() if arguments.sentences else Clauses(str(arguments.data / "spacy/en_gum_sm"))
     print(f"{arguments.entities} articles, {splitter.name}")
     judge = LocalJudge(passages=5)
-    began, count = time.process_time(), 0
+    began, count, results = time.process_time(), 0, []
     print(f"{'statement':44} {'truth':6} {'statements':>10} {'supported':>10}")
     for kind, truth, statements in kinds(arguments.data, arguments.entities, splitter):
         supported = sum(verdict is True for verdict in judge.verdicts(statements))
         count += len(statements)
-        print(f"{kind:44} {truth!s:6} {len(statements):10,} {supported / max(1, len(statements)):10.1%}", flush=True)
+        share = f"{supported / max(1, len(statements)):.1%}"
+        print(f"{kind:44} {truth!s:6} {len(statements):10,} {share:>10}", flush=True)
+        goal = "100 %" if truth else "0 %"
+        results.append(Result(f"{kind}: called supported by the local judge", share, goal, f"{len(statements):,}"))
     print(f"{count / (time.process_time() - began):,.0f} statements per second, retrieval included")
+    if arguments.record:
+        record("factscore", results, given_command("benchmarks.factscore"))
 
 
 def kinds(data: Path, entities: int, splitter: Splitter) -> Iterator[tuple[str, bool, list[Statement]]]:
-    """What is put to the judge: its kind, whether it is true, the statements."""
+    """Statements for the judge, by kind: the kind, whether they are true, and the statements."""
     choose = random.Random(0)
     ids = read_entities(data / "eval/factscore_like/entities_500.jsonl", entities)
     read = read_articles([data / "pretrain/enwiki_bios/train.jsonl.gz"], list(ids.values()))

@@ -1,9 +1,10 @@
 """How fast text becomes fact bits, per core: ``python -m benchmarks.labels [PIPELINE]``.
 
 Runs the real label stage in one process on biographies of ``../shared/data`` and, in a second table, the share of
-factual tokens under each rule set. Processor time, because on a shared machine wall time also holds what others took.
-Without a pipeline: the one in ``../shared/data``. Tokens are those of the BPE that is labelled, as in the published
-figure (its vocabulary has 32K entries; a smaller one cuts the same text into more tokens and looks faster).
+factual tokens under each rule set. Times are processor times, because wall time on a shared machine includes what
+others took. The default pipeline is the one in ``../shared/data``. Tokens are those of the BPE that is labelled, as in
+the published number (its vocabulary has 32K entries; a smaller one cuts the same text into more tokens and so looks
+faster).
 """
 
 import argparse
@@ -12,6 +13,7 @@ import resource
 import tempfile
 from pathlib import Path
 
+from benchmarks.results import Result, add_record_option, given_command, record
 from components.core.artifact import Artifact
 from components.core.run import Run
 from components.data.config import DataConfig
@@ -34,6 +36,7 @@ def main() -> None:
     parser.add_argument("pipeline", nargs="?", default=str(PIPELINE), help="installed spaCy package or path")
     parser.add_argument("--source", default=str(BIOGRAPHIES / "train.jsonl.gz"), help="as in data.sources")
     parser.add_argument("--agreement-documents", type=int, default=200)
+    add_record_option(parser)
     arguments = parser.parse_args()
 
     print(f"BPE tokens per second of one core; published: {PUBLISHED_TOKENS_PER_SECOND:,}")
@@ -41,6 +44,7 @@ def main() -> None:
         f"{'annotator':24} {'vocabulary':>10} {'bytes/token':>11} {'tokens/s':>9} {'of published':>12} {'peak MB':>8}"
     )
     labelled: dict[int, Artifact] = {}
+    results: list[Result] = []
     with tempfile.TemporaryDirectory() as folder:
         for vocab_size in VOCABULARIES:
             place = Path(folder) / str(vocab_size)
@@ -50,9 +54,9 @@ def main() -> None:
             few = held_out_only(prepared, place / "few")
             for rules in RULES:
                 cfg = LabelConfig(pipeline=arguments.pipeline, rules=rules, processes=1, agreement_documents=0)
-                print(row(stage(Run.local(place / rules), cfg, few), rules, prepared, vocab_size), flush=True)
+                results.append(measured(stage(Run.local(place / rules), cfg, few), rules, prepared, vocab_size))
             cfg = LabelConfig(annotator="capitals", processes=1, agreement_documents=0)
-            print(row(stage(Run.local(place / "capitals"), cfg, few), "", prepared, vocab_size), flush=True)
+            results.append(measured(stage(Run.local(place / "capitals"), cfg, few), "", prepared, vocab_size))
             # The comparison is over training documents, the same ones for either vocabulary.
             cfg = LabelConfig(
                 annotator="capitals",
@@ -64,6 +68,8 @@ def main() -> None:
         print()
         for vocab_size, artifact in labelled.items():
             print(f"vocabulary {vocab_size:,}\n{artifact.path('annotator_agreement.md').read_text()}")
+    if arguments.record:
+        record("labels", results, given_command("benchmarks.labels"))
 
 
 def held_out_only(prepared: Artifact, folder: Path) -> Artifact:
@@ -84,13 +90,18 @@ def held_out_only(prepared: Artifact, folder: Path) -> Artifact:
     return Artifact(folder, prepared.record)
 
 
-def row(labels: Artifact, rules: str, prepared: Artifact, vocab_size: int) -> str:
-    """One line of the first table."""
+def measured(labels: Artifact, rules: str, prepared: Artifact, vocab_size: int) -> Result:
+    """Print one line of the first table, and return the result."""
     speed = labels.metrics["tokens_per_second_per_core"]
     name = f"{labels.details['annotator']} {rules}".strip()
-    return (
-        f"{name:24} {vocab_size:10,} {prepared.metrics['bytes_per_token']:11.2f} {speed:9,.0f} "
-        f"{speed / PUBLISHED_TOKENS_PER_SECOND:11.1f}x {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000:8.0f}"
+    ratio, peak_mb = speed / PUBLISHED_TOKENS_PER_SECOND, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    bytes_per_token = prepared.metrics["bytes_per_token"]
+    print(f"{name:24} {vocab_size:10,} {bytes_per_token:11.2f} {speed:9,.0f} {ratio:11.1f}x {peak_mb:8.0f}", flush=True)
+    return Result(
+        f"facts labelled by {name}, one core, vocabulary {vocab_size:,}",
+        f"{speed:,.0f} tokens/s",
+        f"published: {PUBLISHED_TOKENS_PER_SECOND:,} tokens/s",
+        f"{ratio:.1f} x; {bytes_per_token:.2f} bytes per token; peak memory {peak_mb:,.0f} MB",
     )
 
 

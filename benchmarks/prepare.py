@@ -1,14 +1,14 @@
 """How fast text becomes shards, per core: ``python -m benchmarks.prepare [SOURCE ...]``.
 
 Runs the real prepare stage on one thread. ``stage`` is everything after the sources are gathered, both passes over the
-text, tokenizer training excluded; ``library alone`` is ``encode_batch_fast`` of the tokenizer library on the same text
-in memory. Processor time, because on a shared machine wall time also holds what others took. Without a source: the
-closed world at 20,000 entities, and the biographies of ``../shared/data`` where they lie beside the repository.
+text, without the training of the tokenizer; ``library alone`` is ``encode_batch_fast`` of the tokenizer library on the
+same text in memory. Times are processor times, because wall time on a shared machine includes what others took. The
+default sources are the closed world with 20,000 entities and, where they exist, the biographies in ``../shared/data``.
 """
 
 import os
 
-os.environ["RAYON_NUM_THREADS"] = "1"  # before the tokenizer library is imported: figures are per core
+os.environ["RAYON_NUM_THREADS"] = "1"  # before the tokenizer library is imported: results are per core
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import argparse
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from benchmarks.results import Result, add_record_option, given_command, record
 from components.core.artifact import Artifact
 from components.core.run import Run
 from components.data.config import DataConfig
@@ -38,19 +39,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sources", nargs="*", help="as in data.sources; one row each")
     parser.add_argument("--vocab-size", type=int, default=2048)
+    add_record_option(parser)
     arguments = parser.parse_args()
     sources = arguments.sources or ["world", *([str(BIOGRAPHIES)] if BIOGRAPHIES.exists() else [])]
 
     print(f"MB of text per second of one core; goal for the stage: {GOAL_MB_PER_SECOND:g}")
     print(f"{'source':32} {'MB':>7} {'bytes/token':>11} {'stage':>7} {'library alone':>13} {'peak MB':>8}")
+    results = []
     for source in sources:
         cfg = DataConfig(sources=[source], vocab_size=arguments.vocab_size, world=WorldConfig(entities=WORLD_ENTITIES))
         with tempfile.TemporaryDirectory() as folder:
-            print(row(cfg, Path(folder)), flush=True)
+            results.append(measured(cfg, Path(folder)))
+    if arguments.record:
+        record("prepare", results, given_command("benchmarks.prepare"))
 
 
-def row(cfg: DataConfig, folder: Path) -> str:
-    """One line of the table for ``cfg.sources``, working in ``folder``."""
+def measured(cfg: DataConfig, folder: Path) -> Result:
+    """Print one line of the table for ``cfg.sources``, working in ``folder``, and return the result."""
     clock = Clock()
     artifact = stage(replace(Run.local(folder), report=clock.note), cfg)
     stage_seconds = clock.seconds("gathered", "learning") + clock.seconds("learnt", "wrote")
@@ -58,9 +63,14 @@ def row(cfg: DataConfig, folder: Path) -> str:
 
     megabytes = artifact.metrics["bytes"] / 1e6
     library = megabytes / library_seconds(artifact)
-    return (
-        f"{cfg.sources[0][-32:]:32} {megabytes:7.1f} {artifact.metrics['bytes_per_token']:11.2f} "
-        f"{megabytes / stage_seconds:7.2f} {library:13.2f} {peak_mb:8.0f}"
+    source, bytes_per_token, speed = cfg.sources[0], artifact.metrics["bytes_per_token"], megabytes / stage_seconds
+    print(f"{source[-32:]:32} {megabytes:7.1f} {bytes_per_token:11.2f} {speed:7.2f} {library:13.2f} {peak_mb:8.0f}")
+    name = "/".join(Path(source).parts[-2:])
+    return Result(
+        f"text to shards, one core, without tokenizer training: {megabytes:.0f} MB of `{name}`",
+        f"{speed:.1f} MB/s",
+        f">= {GOAL_MB_PER_SECOND:g} MB/s",
+        f"tokenizer library alone {library:.1f} MB/s; peak memory {peak_mb:,.0f} MB",
     )
 
 

@@ -1,9 +1,8 @@
 """What the server costs and gives, on random weights of a preset's size. ``python -m benchmarks.serving``.
 
-Tokens per second of plain generation, of the server with one client, with 4 and with 16 (and how many times that of
-one: requests are decoded in one batch), and the time to the first token. The overhead over plain generation is given in
-wall time and, because a shared machine blurs that, in CPU time per token of the whole server process. All are medians
-of interleaved rounds.
+Tokens per second of plain generation and of the server with 1, 4 and 16 clients (requests are decoded in one batch),
+and the time to the first token. The overhead over plain generation is given in wall time and, because other load on the
+machine disturbs that, in CPU time per token of the whole server process. All numbers are medians of interleaved rounds.
 Options: ``--threads 2 --tokens 128 --prompt-tokens 64``.
 """
 
@@ -29,6 +28,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.results import Result, add_record_option, given_command, record
 from components.core.artifact import Artifact
 from components.core.run import Run
 from components.data.tokenizer import save_tokenizer, train_tokenizer
@@ -41,7 +41,7 @@ from components.model.config import ModelConfig
 from components.model.generate import Sampling, generate
 from components.model.transformer import Transformer
 
-# The shape of ``model=quick``, and one ten times as large, where arithmetic outweighs bookkeeping.
+# The size of ``model=quick``, and one ten times as large, where the matrix products outweigh the bookkeeping.
 SHAPES = (
     ModelConfig(),
     ModelConfig(name="12m", layers=8, width=384, hidden_width=1024, heads=6, kv_heads=2, context_length=512),
@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the forward pass")
     parser.add_argument("--tokens", type=int, default=128, help="tokens of every answer")
     parser.add_argument("--prompt-tokens", type=int, default=64, help="tokens of every prompt")
+    add_record_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     table = Table(title=f"serving, {options.threads} thread(s), {options.prompt_tokens} + {options.tokens} tokens")
@@ -80,11 +81,24 @@ def main() -> None:
         *(f"{clients} clients" for clients in CLIENTS),
     ):
         table.add_column(column, justify="right")
+    results = []
     for shape in SHAPES:
-        table.add_row(
-            *_measure(shape, options.threads, [5 + at for at in range(options.prompt_tokens)], options.tokens)
-        )
+        row = _measure(shape, options.threads, [5 + at for at in range(options.prompt_tokens)], options.tokens)
+        table.add_row(*row)
+        results.append(_result(row, options.threads))
     Console(width=160).print(table)
+    if options.record:
+        record("serving", results, given_command("benchmarks.serving"))
+
+
+def _result(row: list[str], threads: int) -> Result:
+    """The same row for ``docs/results.md``."""
+    parameters, plain, one, four, sixteen, wall, cpu, first, *_ = row
+    return Result(
+        f"tokens/s with {parameters} parameters, {threads} thread(s); plain generation {plain}",
+        f"1 client {one}, 4 clients {four}, 16 clients {sixteen}",
+        remark=f"overhead {wall} wall, {cpu} CPU; first token after {first} ms",
+    )
 
 
 def _measure(shape: ModelConfig, threads: int, prompt: list[int], tokens: int) -> list[str]:
@@ -140,7 +154,7 @@ def _bundle(shape: ModelConfig, folder: Path) -> Artifact:
 
 
 def _plain(model: Transformer, prompt: list[int], tokens: int) -> Cost:
-    """The same arithmetic without a server."""
+    """The same tokens without a server."""
     sampling = Sampling(temperature=0.0, max_tokens=tokens)
     started, started_cpu = time.perf_counter(), time.process_time()
     steps = generate(model, prompt, sampling)

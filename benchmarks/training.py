@@ -4,8 +4,8 @@ Names: ``precision`` (automatic precision, and with torch.compile, against fp32 
 with our callbacks against a plain loop), ``resume`` (SIGKILL at a random step: are the final weights bit-equal?),
 ``attention`` and ``cross_entropy`` (the implementations that ``components.model.ops`` chooses, against the obvious
 ones), ``call_statistics`` (what a loss that ranks tokens and knows ``<CALL>`` costs beside the plain one). All by
-default. Both sides of a ratio run in one process, in turns; figures are medians, so that other load on
-the machine touches both alike. ``--preset`` takes a model of ``conf/model``, ``--threads`` their number.
+default. Both sides of a ratio run in one process, in turns, and the numbers are medians, so that other load
+on the machine affects both alike. ``--preset`` takes a model of ``conf/model``, ``--threads`` their number.
 """
 
 # ruff: noqa: E402 - how OpenMP threads wait is decided before torch is imported
@@ -23,7 +23,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -39,6 +38,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from benchmarks.results import Result, add_record_option, given_command, record
 from components.core.artifact import Artifact
 from components.core.identity import Identity
 from components.core.run import Run
@@ -66,19 +66,9 @@ ROUNDS = 9
 Step = Callable[[], object]
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One row of the table."""
-
-    what: str
-    value: str
-    goal: str
-    remark: str = ""
-
-
 def main() -> None:
     """Run the named benchmarks and print one table."""
-    names: dict[str, Callable[[ModelConfig, int], Iterator[Figure]]] = {
+    names: dict[str, Callable[[ModelConfig, int], Iterator[Result]]] = {
         "precision": precision,
         "trainer": trainer,
         "resume": resume,
@@ -90,6 +80,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[[], *names], metavar="NAME", help=", ".join(names))
     parser.add_argument("--preset", default="quick", choices=sorted(path.stem for path in MODELS.glob("*.yaml")))
     parser.add_argument("--threads", type=int, default=0, help="0: one per physical core")
+    add_record_option(parser)
     arguments = parser.parse_args()
     model = ModelConfig.model_validate(yaml.safe_load((MODELS / f"{arguments.preset}.yaml").read_text()))
     threads = set_threads(TrainerConfig(threads=arguments.threads))
@@ -98,9 +89,13 @@ def main() -> None:
     for column in ("what", "measured", "goal", "remark"):
         table.add_column(column)
     for name in arguments.names or names:
-        for figure in names[name](model, threads):
-            print(figure, file=sys.stderr, flush=True)
-            table.add_row(figure.what, figure.value, figure.goal, figure.remark)
+        results = []
+        for result in names[name](model, threads):
+            print(result, file=sys.stderr, flush=True)
+            table.add_row(result.what, result.measured, result.goal, result.remark)
+            results.append(result)
+        if arguments.record:
+            record(f"training {name}", results, given_command("benchmarks.training", name, names))
     Console().print(table)
 
 
@@ -116,7 +111,7 @@ def interleaved(steps: Mapping[str, Step], rounds: int = ROUNDS) -> dict[str, fl
     return {name: median(times) for name, times in seconds.items()}
 
 
-def precision(config: ModelConfig, threads: int, vocab_size: int = 2048) -> Iterator[Figure]:
+def precision(config: ModelConfig, threads: int, vocab_size: int = 2048) -> Iterator[Result]:
     """Optimizer steps of one model on one batch, by precision."""
     batch = random_batch(config, vocab_size, rows=16)
     auto = chosen_precision("auto", torch.device("cpu"))
@@ -135,7 +130,7 @@ def precision(config: ModelConfig, threads: int, vocab_size: int = 2048) -> Iter
     for name, goal in (("auto", "2.0"), ("compiled", "2.8")):
         words = f"{auto} {'eager' if name == 'auto' else 'torch.compile'} / fp32 eager, tokens/s"
         cost = f"; compiling took {compile_seconds:.0f} s" if name == "compiled" else ""
-        yield Figure(words, f"{times['fp32'] / times[name]:.2f} x", f">= {goal} x", fp32 + hardware + cost)
+        yield Result(words, f"{times['fp32'] / times[name]:.2f} x", f">= {goal} x", fp32 + hardware + cost)
 
 
 def random_batch(config: ModelConfig, vocab_size: int, rows: int) -> Batch:
@@ -195,7 +190,7 @@ class StepTimes(lightning.Callback):  # type: ignore[misc]
         self._steps += 1
 
 
-def trainer(config: ModelConfig, threads: int) -> Iterator[Figure]:
+def trainer(config: ModelConfig, threads: int) -> Iterator[Result]:
     """The same model, data and step: inside the Trainer as the stage sets it up, and in a plain loop."""
     turns, steps = 10, 8
     in_trainer, in_loop = StepTimes(), StepTimes()
@@ -225,10 +220,10 @@ def trainer(config: ModelConfig, threads: int) -> Iterator[Figure]:
     for clock in ("wall", "processor"):
         plain, ours = median(getattr(in_loop, clock)), median(getattr(in_trainer, clock))
         remark = f"{len(in_loop.wall)} steps each in {turns} turns; {plain * 1e3:.0f} and {ours * 1e3:.0f} ms"
-        yield Figure(f"Trainer / plain loop, tokens per {clock} second", f"{plain / ours:.3f} x", ">= 0.95 x", remark)
+        yield Result(f"Trainer / plain loop, tokens per {clock} second", f"{plain / ours:.3f} x", ">= 0.95 x", remark)
 
 
-def resume(config: ModelConfig, threads: int) -> Iterator[Figure]:
+def resume(config: ModelConfig, threads: int) -> Iterator[Result]:
     """Three runs of one configuration in processes of their own; two of them killed at a random step."""
     settings = TrainerConfig(
         max_steps=30,
@@ -247,7 +242,7 @@ def resume(config: ModelConfig, threads: int) -> Iterator[Figure]:
             step = random.randint(5, settings.max_steps - 1)
             resumed = final_weights(folder / f"killed-{attempt}", cfg, prepared, kill_after=step)
             differing = [name for name in whole if not torch.equal(whole[name], resumed[name])]
-            yield Figure(
+            yield Result(
                 f"killed after step {step} of {settings.max_steps}, resumed",
                 f"{len(differing)} of {len(whole)} tensors differ",
                 "bit-equal",
@@ -288,25 +283,25 @@ def local_identity() -> Identity:
     return Identity(stage="benchmark", key="0" * 32, config={}, inputs={}, code="", lock="")
 
 
-def attention(config: ModelConfig, threads: int) -> Iterator[Figure]:
+def attention(config: ModelConfig, threads: int) -> Iterator[Result]:
     """Forward and backward against torch's math path and its flash kernel, both as they come.
 
     First the shape that the goals are set for (4 x 512 tokens, 8 heads of 64), then the preset's heads.
     """
     fp32, bf16 = torch.float32, torch.bfloat16
     goal, own = (8, 8, 64), (config.heads, config.kv_heads, config.head_dim)
-    yield attention_figure(4, 512, goal, fp32, packed=False, goal=">= 1.8 x math")
-    yield attention_figure(4, 512, (8, 2, 64), fp32, packed=False, goal=">= 2 x math")
-    yield attention_figure(4, 512, goal, fp32, packed=True, goal=">= 2 x math")
-    yield attention_figure(4, 512, (8, 2, 64), bf16, packed=True, goal=">= 2 x math")
+    yield attention_result(4, 512, goal, fp32, packed=False, goal=">= 1.8 x math")
+    yield attention_result(4, 512, (8, 2, 64), fp32, packed=False, goal=">= 2 x math")
+    yield attention_result(4, 512, goal, fp32, packed=True, goal=">= 2 x math")
+    yield attention_result(4, 512, (8, 2, 64), bf16, packed=True, goal=">= 2 x math")
     for seq, dtype in ((512, fp32), (256, bf16), (512, bf16), (1024, bf16)):
         goal_text = ">= 1.8 x math" if dtype == fp32 else ">= 1 x flash"
-        yield attention_figure(16 * 256 // seq, seq, own, dtype, packed=True, goal=goal_text)
+        yield attention_result(16 * 256 // seq, seq, own, dtype, packed=True, goal=goal_text)
 
 
-def attention_figure(
+def attention_result(
     rows: int, seq: int, heads: tuple[int, int, int], dtype: torch.dtype, packed: bool, goal: str
-) -> Figure:
+) -> Result:
     """``heads``: of queries, of keys, and their size. ``packed``: two documents a row."""
     query_heads, kv_heads, head_dim = heads
     query, key, value = (
@@ -326,7 +321,7 @@ def attention_figure(
     upstream = torch.randn_like(query)
     times = interleaved({name: partial(both_ways, call, upstream) for name, call in calls.items()})
     kind = str(dtype).removeprefix("torch.")
-    return Figure(
+    return Result(
         f"attention {kind}, {rows} x {seq} tokens, {query_heads}:{kv_heads} heads of {head_dim}, "
         f"{'two documents a row' if packed else 'plain causal'}",
         f"{times['math'] / times['ours']:.2f} x math, {times['flash'] / times['ours']:.2f} x flash",
@@ -347,7 +342,7 @@ def both_ways(forward: Callable[[], Tensor], upstream: Tensor) -> None:
     forward().backward(upstream)  # type: ignore[no-untyped-call]
 
 
-def cross_entropy(config: ModelConfig, threads: int) -> Iterator[Figure]:
+def cross_entropy(config: ModelConfig, threads: int) -> Iterator[Result]:
     """Forward and backward of the output layer and its loss, against F.cross_entropy on all logits at once."""
     for rows, vocab_size in ((2048, 8192), (4096, 2048), (4096, 8192)):  # the first is what the goal is set for
         hidden = torch.randn(rows, config.width, requires_grad=True)
@@ -361,7 +356,7 @@ def cross_entropy(config: ModelConfig, threads: int) -> Iterator[Figure]:
             }
             times = interleaved(steps)
             memory = {name: peak_bytes(run) for name, run in steps.items()}
-            yield Figure(
+            yield Result(
                 f"output layer and loss, {precision}, {rows} rows, vocabulary {vocab_size}",
                 f"{times['ours'] / times['plain']:.2f} x time, {memory['ours'] / memory['plain']:.2f} x memory",
                 "<= 1.1 x time, <= 0.6 x memory",
@@ -369,10 +364,10 @@ def cross_entropy(config: ModelConfig, threads: int) -> Iterator[Figure]:
             )
 
 
-def call_statistics(config: ModelConfig, threads: int) -> Iterator[Figure]:
-    """The loss of delegation (design/lacy.md: 15 % of a batch, its hardest facts, learn to call) against the plain one.
+def call_statistics(config: ModelConfig, threads: int) -> Iterator[Result]:
+    """The loss of LaCy (arXiv:2602.12005: the 15 % hardest facts of a batch learn to call) against the plain one.
 
-    Only the losses are timed against each other; the difference is set in relation to the whole step it is part of.
+    Only the two losses are timed against each other. The difference is given as a share of the whole step.
     """
     auto = chosen_precision("auto", torch.device("cpu"))
     for vocab_size in (2048, 8192):
@@ -387,7 +382,7 @@ def call_statistics(config: ModelConfig, threads: int) -> Iterator[Figure]:
         }
         times = interleaved({**steps, "step": training_step(config, vocab_size, batch, auto)}, rounds=5 * ROUNDS)
         extra = times["delegating"] - times["plain"]
-        yield Figure(
+        yield Result(
             f"delegation's loss over the plain one, {auto}, {len(targets)} rows, vocabulary {vocab_size}",
             f"{extra / times['step']:+.1%} of a step",
             "<= 3 %",

@@ -1,5 +1,6 @@
 """Promises of the house that no single package can keep: names, dependencies, what a person is shown."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,7 @@ from packaging.requirements import Requirement
 
 from tests.conftest import ROOT
 
+NUMBER = re.compile(r"\d[\d.,]*")
 BUILDS_A_LLAMA = """
 import transformers
 config = transformers.LlamaConfig(
@@ -57,13 +59,53 @@ def test_the_installed_versions_are_the_locked_ones() -> None:
         assert version(name) == locked[name]
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/decisions.md", "CHANGELOG.md"])
+DOCUMENTS = [
+    "README.md",
+    "CHANGELOG.md",
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
+]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
 def test_links_and_pictures_of_the_documents_exist(path: str) -> None:
     text = (ROOT / path).read_text()
     targets = [part.split(")")[0] for part in text.split("](")[1:]]
     local = [target for target in targets if not target.startswith(("http://", "https://", "#"))]
     missing = [target for target in local if not (ROOT / Path(path).parent / target).exists()]
     assert missing == []
+
+
+def test_every_picture_is_shown() -> None:
+    shown = "".join((ROOT / path).read_text() for path in DOCUMENTS)
+    assert [path.name for path in (ROOT / "docs" / "images").iterdir() if path.name not in shown] == []
+
+
+def test_the_readme_can_be_read_in_three_minutes() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 900
+
+
+def test_the_readme_lists_the_folders_that_there_are() -> None:
+    tree = (ROOT / "README.md").read_text().partition("## Where things are")[2].split("```")[1]
+    listed = re.findall(r"^(  )?(\w+)/ ", tree, flags=re.MULTILINE)
+    top = {name for indent, name in listed if not indent}
+    rooms = {name for indent, name in listed if indent}
+    assert all((ROOT / name).is_dir() for name in top)
+    assert {"flows", "components", "conf", "kernels"} <= top
+    assert rooms == {path.parent.name for path in (ROOT / "components").glob("*/__init__.py")}
+
+
+def test_the_readme_shows_what_the_page_of_results_holds() -> None:
+    """Both are written by the same commands; a number that was changed by hand in one of them would be found here."""
+    readme, results = (ROOT / "README.md").read_text(), (ROOT / "docs" / "results.md").read_text()
+    for section in ("comparison", "pipeline output"):
+        shown, full = (between_markers(text, section) for text in (readme, results))
+        numbers = [number for line in shown.splitlines() if "---" not in line for number in NUMBER.findall(line)]
+        assert len(numbers) > 10
+        assert [number for number in numbers if number not in NUMBER.findall(full)] == []
+
+
+def between_markers(text: str, section: str) -> str:
+    return text.partition(f"<!-- begin {section} -->")[2].partition(f"<!-- end {section} -->")[0]
 
 
 def test_every_command_in_the_readme_is_a_command() -> None:

@@ -3,10 +3,11 @@
 The record says what the folder is, from what it was made, and the digest of every file in it. No pickles.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -19,6 +20,11 @@ RECORD = "artifact.json"
 # works (events, checkpoints to resume from). They are not part of the result.
 LOCK = ".lock"
 UNSEALED = ("tracking.json", "versions.json", "events.jsonl", "request.json", "error.json", "checkpoints", LOCK)
+
+# Stage name of what was made by hand, in a notebook or a test: it may be opened as any view.
+LOCAL = "local"
+
+Rows = Sequence[tuple[str, str]]
 
 
 class FileRecord(BaseModel):
@@ -45,11 +51,21 @@ class ArtifactRecord(BaseModel):
     """Final figures of the stage."""
     details: dict[str, Any]
     """Facts about the result that are not figures: names, shapes, counts by split."""
+    rows: list[tuple[str, str]] = []
+    """What people see of this stage in the closing table: a name and a value in each row."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A sealed folder and its record."""
+    """A sealed folder and its record.
+
+    A subclass is a typed view: it names the stages whose artifacts it can open, it is the only place that spells the
+    paths inside, and its methods open what lies there. The flow's process imports views, so they load neither numpy
+    nor torch until a method needs them.
+    """
+
+    stages: ClassVar[tuple[str, ...]] = ()
+    """Stages whose artifacts may be opened as this view; empty: all."""
 
     folder: Path
     record: ArtifactRecord
@@ -80,22 +96,36 @@ class Artifact:
         return path
 
     @classmethod
-    def open(cls, folder: Path) -> "Artifact":
-        """Read the record of a sealed folder; raises ``ArtifactError`` if it is missing or unreadable."""
+    def open(cls, folder: Path) -> Self:
+        """Read the record of a sealed folder.
+
+        Raises ``ArtifactError`` if it is missing or unreadable, or if another stage made it than this view is for.
+        """
         path = folder / RECORD
         if not path.is_file():
             raise ArtifactError(
                 f"{folder} is not a finished artifact: it has no {RECORD} (stage unfinished or wrong path)"
             )
         try:
-            return cls(folder, ArtifactRecord.model_validate_json(path.read_bytes()))
+            artifact = cls(folder, ArtifactRecord.model_validate_json(path.read_bytes()))
         except ValidationError as error:
             raise ArtifactError(f"{path} cannot be read as an artifact record: {error}") from error
+        if cls.stages and artifact.stage not in (*cls.stages, LOCAL):
+            raise ArtifactError(
+                f"{folder} was made by the stage {artifact.stage!r} and cannot be opened as {cls.__name__}: give an "
+                f"artifact of {' or '.join(map(repr, cls.stages))}"
+            )
+        return artifact
 
     @classmethod
     def seal(
-        cls, folder: Path, identity: Identity, metrics: dict[str, float], details: dict[str, Any] | None = None
-    ) -> "Artifact":
+        cls,
+        folder: Path,
+        identity: Identity,
+        metrics: dict[str, float],
+        details: dict[str, Any] | None = None,
+        rows: Rows = (),
+    ) -> Self:
         """Digest every file in ``folder`` and write ``artifact.json`` last."""
         record = ArtifactRecord(
             identity=identity,
@@ -106,6 +136,7 @@ class Artifact:
             },
             metrics=metrics,
             details=details or {},
+            rows=list(rows),
         )
         write_text(folder / RECORD, record.model_dump_json(indent=2) + "\n")
         return cls(folder, record)
@@ -123,7 +154,7 @@ class Artifact:
                 return f"{name} was altered (its digest differs from the record)"
         return None
 
-    def verify(self) -> "Artifact":
+    def verify(self) -> Self:
         """Return self if every file is intact; raise ``ArtifactError`` naming the first fault otherwise."""
         if fault := self.fault():
             raise ArtifactError(

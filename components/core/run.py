@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
-from components.core.artifact import Artifact
+from components.core.artifact import LOCAL, Artifact, Rows
 from components.core.identity import Identity
 
 EVENTS = "events.jsonl"
+
+View = TypeVar("View", bound=Artifact)
 
 LogMetrics = Callable[[Mapping[str, float], int | None], None]
 ReportProgress = Callable[[float, str], None]
@@ -37,12 +39,34 @@ class Run:
     log: LogMetrics = field(default=_silent_log)
     report: ReportProgress = field(default=_silent_report)
 
-    def seal(self, metrics: dict[str, float], details: dict[str, Any] | None = None) -> Artifact:
-        """Finish the stage: record metrics, details and the digest of every file."""
-        return Artifact.seal(self.folder, self.identity, metrics, details)
+    @overload
+    def seal(self, metrics: dict[str, float], details: dict[str, Any] | None = None, rows: Rows = ()) -> Artifact: ...
+
+    @overload
+    def seal(
+        self, metrics: dict[str, float], details: dict[str, Any] | None = None, rows: Rows = (), *, view: type[View]
+    ) -> View: ...
+
+    def seal(
+        self,
+        metrics: dict[str, float],
+        details: dict[str, Any] | None = None,
+        rows: Rows = (),
+        *,
+        view: type[Artifact] = Artifact,
+    ) -> Artifact:
+        """Finish the stage: record metrics, details and the digest of every file.
+
+        Arguments:
+            metrics: final figures.
+            details: facts that are not figures.
+            rows: what people see of this stage in the closing table.
+            view: the class as which the artifact is returned.
+        """
+        return view.seal(self.folder, self.identity, metrics, details, rows)
 
     @classmethod
-    def local(cls, folder: Path, stage: str = "local") -> "Run":
+    def local(cls, folder: Path, stage: str = LOCAL) -> "Run":
         """A run without adapters, for tests and notebooks."""
         folder.mkdir(parents=True, exist_ok=True)
         return cls(folder, Identity(stage=stage, key="0" * 32, config={}, inputs={}, code="", lock=""))

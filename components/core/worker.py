@@ -5,16 +5,17 @@ it never shares a process with the flow. Config and inputs cross as JSON in ``re
 back through ``events.jsonl``; an error comes back through ``error.json``.
 """
 
+import inspect
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
@@ -33,14 +34,14 @@ ORPHAN_TIMEOUT_SECONDS = 120
 
 
 class Request(BaseModel):
-    """A stage to run: its function as ``module:function``, its config class likewise, and its input folders."""
+    """A stage to run: its function as ``module:function``, its config class likewise, and its input folders by name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     function: str
     config_type: str
     config: dict[str, Any]
-    inputs: list[Path]
+    inputs: dict[str, Path]
     identity: Identity
 
 
@@ -61,8 +62,8 @@ def main(folder: Path, follow_parent: bool = False) -> int:
         request = Request.model_validate_json((folder / REQUEST).read_bytes())
         try:
             config = _named(request.config_type).model_validate(request.config)
-            inputs = [Artifact.open(path) for path in request.inputs]
-            _named(request.function)(Run.recorded(folder, request.identity), config, *inputs)
+            stage = _named(request.function)
+            stage(Run.recorded(folder, request.identity), config, **open_inputs(stage, request.inputs))
         except LacewingError as error:
             write_json(folder / ERROR, {"type": type(error).__name__, "message": str(error)})
             return error.exit_code
@@ -71,6 +72,27 @@ def main(folder: Path, follow_parent: bool = False) -> int:
             write_json(folder / ERROR, {"type": "bug", "message": text, "traceback": traceback.format_exc()})
             raise
     return 0
+
+
+def open_inputs(stage: Callable[..., Artifact], folders: Mapping[str, Path]) -> dict[str, Artifact]:
+    """Open each folder as the view that ``stage`` declares for the input of that name.
+
+    Raises ``ArtifactError`` for a folder that is no artifact or that another stage made, ``TypeError`` for a name that
+    ``stage`` does not know.
+    """
+    hints = get_type_hints(stage)
+    parameters = inspect.signature(stage).parameters.values()
+    named = {each.name: hints[each.name] for each in parameters if each.kind is each.KEYWORD_ONLY}
+    others = next((hints[each.name] for each in parameters if each.kind is each.VAR_KEYWORD), None)
+    if unknown := [name for name in folders if name not in named and others is None]:
+        raise TypeError(f"the stage takes the inputs {sorted(named)}, not {unknown}")
+    return {name: _view(named.get(name, others)).open(folder) for name, folder in folders.items()}
+
+
+def _view(annotation: Any) -> type[Artifact]:
+    """The view class in an annotation ``View`` or ``View | None``."""
+    candidates = get_args(annotation) or (annotation,)
+    return next(each for each in candidates if isinstance(each, type) and issubclass(each, Artifact))
 
 
 @contextmanager

@@ -18,7 +18,16 @@ class ProbeConfig(BaseModel):
     text: str = "hello"
 
 
-def stage(run: Run, cfg: ProbeConfig, *inputs: Artifact) -> Artifact:
+class Probe(Artifact):
+    """What the stage below leaves."""
+
+    stages = ("probe",)
+
+    def text(self) -> str:
+        return self.path("text.txt").read_text()
+
+
+def stage(run: Run, cfg: ProbeConfig, *, earlier: Probe | None = None, **others: Artifact) -> Probe:
     run.log({"loss": 2.0}, 1)
     run.report(0.5, "half way")
     match cfg.end:
@@ -36,5 +45,7 @@ def stage(run: Run, cfg: ProbeConfig, *inputs: Artifact) -> Artifact:
                 os.kill(os.getpid(), signal.SIGKILL)
         case "sleeps":
             time.sleep(60)
-    (run.folder / "text.txt").write_text(cfg.text + "".join(artifact.key for artifact in inputs))
-    return run.seal(metrics={"letters": float(len(cfg.text))}, details={"text": cfg.text})
+    read = [] if earlier is None else [earlier.text()]
+    (run.folder / "text.txt").write_text("".join([cfg.text, *read, *others]))
+    metrics = {"letters": float(len(cfg.text))}
+    return run.seal(metrics, {"text": cfg.text}, [("Letters", str(len(cfg.text)))], view=Probe)

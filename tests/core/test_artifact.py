@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from components.core.artifact import RECORD, Artifact
+from components.core.artifact import LOCAL, RECORD, Artifact
 from components.core.atomic import replacing
 from components.core.errors import ArtifactError
 from components.core.run import Run
+
+
+class Shards(Artifact):
+    stages = ("prepare", "repack")
 
 
 @pytest.fixture
@@ -57,6 +61,21 @@ def test_a_record_that_cannot_be_read_is_named(artifact: Artifact) -> None:
 def test_a_file_that_is_asked_for_but_not_there_is_named(artifact: Artifact) -> None:
     with pytest.raises(ArtifactError, match="no 'tokenizer'"):
         artifact.path("tokenizer")
+
+
+def test_a_view_opens_only_what_its_stages_made(tmp_path: Path) -> None:
+    for stage in ("prepare", "repack", LOCAL):
+        sealed = Run.local(tmp_path / stage, stage).seal({}, view=Shards)
+        assert (type(sealed), type(Shards.open(sealed.folder).verify())) == (Shards, Shards)
+    Run.local(tmp_path / "label", "label").seal({})
+    with pytest.raises(ArtifactError, match=r"stage 'label' .* as Shards: give an artifact of 'prepare' or 'repack'"):
+        Shards.open(tmp_path / "label")
+
+
+def test_the_rows_for_people_are_kept_in_their_order(tmp_path: Path) -> None:
+    rows = [("Tokens", "1.2 M"), ("Documents", "300")]
+    assert Run.local(tmp_path).seal({}, rows=rows).record.rows == rows
+    assert Artifact.open(tmp_path).record.rows == rows
 
 
 def test_what_the_flow_is_writing_while_a_stage_seals_is_no_part_of_the_artifact(tmp_path: Path) -> None:

@@ -10,20 +10,21 @@ from pathlib import Path
 import pytest
 
 from components.core.artifact import Artifact
+from components.core.errors import ArtifactError
 from components.core.identity import Identity
-from components.core.run import EVENTS
-from components.core.worker import ERROR, FOLLOW_PARENT, Request, write_request
-from tests.core.probe_stage import ProbeConfig
+from components.core.run import EVENTS, Run
+from components.core.worker import ERROR, FOLLOW_PARENT, Request, open_inputs, write_request
+from tests.core.probe_stage import Probe, ProbeConfig, stage
 
 
-def requested(folder: Path, config: ProbeConfig) -> list[str]:
+def requested(folder: Path, config: ProbeConfig, **inputs: Path) -> list[str]:
     folder.mkdir()
     identity = Identity(stage="probe", key="1" * 32, config=config.model_dump(), inputs={}, code="", lock="")
     request = Request(
         function="tests.core.probe_stage:stage",
         config_type="tests.core.probe_stage:ProbeConfig",
         config=config.model_dump(),
-        inputs=[],
+        inputs=inputs,
         identity=identity,
     )
     write_request(folder, request)
@@ -38,7 +39,39 @@ def test_a_stage_leaves_an_artifact_and_its_events(tmp_path: Path) -> None:
     events = [json.loads(line) for line in (tmp_path / "run" / EVENTS).read_text().splitlines()]
     assert events[0]["metrics"] == {"loss": 2.0}
     assert (events[1]["progress"], events[1]["message"]) == (0.5, "half way")
+    assert artifact.record.rows == [("Letters", "4")]
     assert EVENTS not in artifact.record.files
+
+
+def sealed(folder: Path, stage: str) -> Path:
+    run = Run.local(folder, stage)
+    (folder / "text.txt").write_text(f"by {stage}")
+    return run.seal({}).folder
+
+
+def test_inputs_cross_by_name_and_are_opened_as_the_stage_declares_them(tmp_path: Path) -> None:
+    earlier, other = sealed(tmp_path / "earlier", "probe"), sealed(tmp_path / "other", "prepare")
+    command = requested(tmp_path / "run", ProbeConfig(), earlier=earlier, **{"lacy-0": other})
+    assert subprocess.run(command, timeout=60).returncode == 0
+    assert Probe.open(tmp_path / "run").text() == "helloby probelacy-0"
+    opened = open_inputs(stage, {"lacy-0": other, "earlier": earlier})
+    assert {name: type(artifact) for name, artifact in opened.items()} == {"lacy-0": Artifact, "earlier": Probe}
+
+
+def test_an_input_of_another_stage_is_refused_by_name(tmp_path: Path) -> None:
+    command = requested(tmp_path / "run", ProbeConfig(), earlier=sealed(tmp_path / "labels", "label"))
+    assert subprocess.run(command, timeout=60).returncode == ArtifactError.exit_code
+    message = json.loads((tmp_path / "run" / ERROR).read_text())["message"]
+    assert "made by the stage 'label'" in message
+    assert "as Probe: give an artifact of 'probe'" in message
+
+
+def test_a_name_that_the_stage_does_not_know_is_a_bug(tmp_path: Path) -> None:
+    def strict(run: Run, cfg: ProbeConfig, *, earlier: Probe) -> Probe:
+        return earlier
+
+    with pytest.raises(TypeError, match=r"\['earlier'\], not \['later'\]"):
+        open_inputs(strict, {"later": sealed(tmp_path, "probe")})
 
 
 @pytest.mark.parametrize(("end", "code", "kind"), [("input error", 2, "InputError"), ("bug", 1, "bug")])

@@ -79,7 +79,7 @@ def model(make_artifact: MakeArtifact, data: Artifact) -> Artifact:
         "pretrain",
         {"model/model.safetensors": b"w" * 4000, "history.jsonl": "{}\n"},
         metrics={"loss": 3.5, "parameters": 1000},
-        inputs={"0:prepare": data.key},
+        inputs={"prepared": data.key},
         config={"model": {"layers": 2, "name": "quick"}, "trainer": {"seeds": [1, 2]}},
         events=30,
     )
@@ -90,7 +90,7 @@ def make_bundle(make_artifact: MakeArtifact, data: Artifact) -> Callable[[str], 
     def make(weights: str) -> Artifact:
         files = {"model.safetensors": weights * 100, "config.json": "{}", "tokenizer.json": "{}", "manifest.json": "{}"}
         metrics = {"assessment.bits_per_byte": 1.25, "parameters": 2000.0}
-        return make_artifact("bundle", files, metrics=metrics, inputs={"0:pretrain": "f" * 32, "1:prepare": data.key})
+        return make_artifact("bundle", files, metrics=metrics, inputs={"delegated": "f" * 32, "prepared": data.key})
 
     return make
 

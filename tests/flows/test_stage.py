@@ -24,7 +24,7 @@ pytestmark = pytest.mark.xdist_group("prefect")
 PROBE = Stage("probe", "tests.core.probe_stage:stage", "tests.core.probe_stage:ProbeConfig")
 
 
-def run_probe(config: ProbeConfig, *inputs: Artifact, stage: Stage = PROBE) -> FlowRun:
+def run_probe(config: ProbeConfig, earlier: Artifact | None = None, stage: Stage = PROBE) -> FlowRun:
     """One flow with one stage."""
     run = FlowRun("test", "world", [], ProjectConfig())
 
@@ -32,7 +32,7 @@ def run_probe(config: ProbeConfig, *inputs: Artifact, stage: Stage = PROBE) -> F
 
     @flow(name="probe")
     def probe() -> None:
-        run.stage(stage, config, *inputs)
+        run.stage(stage, config, earlier=earlier)
 
     probe()
     return run
@@ -56,10 +56,10 @@ def test_a_changed_setting_runs_again_and_is_named(workspace: Path) -> None:
 def test_a_changed_input_runs_again_and_is_named(workspace: Path) -> None:
     one, two = (run_probe(ProbeConfig(text=text)).outcomes["probe"].artifact for text in ("one", "two"))
     later = Stage("later", PROBE.function, PROBE.config_type)
-    run_probe(ProbeConfig(), one, stage=later)
-    outcome = run_probe(ProbeConfig(), two, stage=later).outcomes["later"]
-    assert (outcome.status, outcome.reason) == ("ran", "changed input: probe")
-    assert outcome.artifact.path("text.txt").read_text() == "hello" + two.key
+    run_probe(ProbeConfig(), earlier=one, stage=later)
+    outcome = run_probe(ProbeConfig(), earlier=two, stage=later).outcomes["later"]
+    assert (outcome.status, outcome.reason) == ("ran", "changed input: earlier")
+    assert outcome.artifact.path("text.txt").read_text() == "hellotwo"
 
 
 @pytest.mark.parametrize("damage", ["altered", "missing", "truncated"])
