@@ -280,7 +280,7 @@ def small_world(folder: Path) -> Artifact:
 
 
 def local_identity() -> Identity:
-    return Identity(stage="benchmark", key="0" * 32, config={}, inputs={}, code="", lock="")
+    return Identity(stage="benchmark", key="0" * 32, config={}, inputs={}, code={}, environment={})
 
 
 def attention(config: ModelConfig, threads: int) -> Iterator[Result]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.core.atomic import is_partial, write_text
 from components.core.errors import ArtifactError
-from components.core.identity import Identity, digest_file
+from components.core.identity import RecordedIdentity, digest_file, digest_json
 
 RECORD = "artifact.json"
 # Written by adapters after sealing (where the artifact was tracked and pushed), and by the stage for itself while it
@@ -41,8 +41,8 @@ class ArtifactRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    identity: Identity
-    """Stage, key, config slice, input keys, code and lock digests."""
+    identity: RecordedIdentity
+    """Stage, key, config slice, contents of the inputs, code and environment."""
     created: datetime
     """When the artifact was sealed, in UTC."""
     files: dict[str, FileRecord]
@@ -73,6 +73,15 @@ class Artifact:
     @property
     def key(self) -> str:
         return self.record.identity.key
+
+    @property
+    def content(self) -> str:
+        """Digest of what later stages read, the sealed files and the details; it is how an input enters their keys.
+
+        Metrics and rows are for people and not part of it: times among them differ from run to run.
+        """
+        files = {name: file.sha256 for name, file in self.record.files.items()}
+        return digest_json([files, self.record.details])[:32]
 
     @property
     def stage(self) -> str:
@@ -121,7 +130,7 @@ class Artifact:
     def seal(
         cls,
         folder: Path,
-        identity: Identity,
+        identity: RecordedIdentity,
         metrics: dict[str, float],
         details: dict[str, Any] | None = None,
         rows: Rows = (),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from components.core.artifact import LOCAL, Artifact, Rows
-from components.core.identity import Identity
+from components.core.identity import RecordedIdentity
 
 EVENTS = "events.jsonl"
 
@@ -35,7 +35,7 @@ class Run:
     """
 
     folder: Path
-    identity: Identity
+    identity: RecordedIdentity
     log: LogMetrics = field(default=_silent_log)
     report: ReportProgress = field(default=_silent_report)
 
@@ -69,10 +69,10 @@ class Run:
     def local(cls, folder: Path, stage: str = LOCAL) -> "Run":
         """A run without adapters, for tests and notebooks."""
         folder.mkdir(parents=True, exist_ok=True)
-        return cls(folder, Identity(stage=stage, key="0" * 32, config={}, inputs={}, code="", lock=""))
+        return cls(folder, RecordedIdentity(stage=stage, key="0" * 32, config={}, inputs={}, code={}, environment={}))
 
     @classmethod
-    def recorded(cls, folder: Path, identity: Identity) -> "Run":
+    def recorded(cls, folder: Path, identity: RecordedIdentity) -> "Run":
         """A run whose metrics and progress are appended to ``events.jsonl``, one JSON object a line.
 
         The file is how a stage in another process speaks to the flow, and how an interrupted upload is repeated.

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from components.core.artifact import LOCK, Artifact
 from components.core.atomic import write_json, write_text
 from components.core.errors import LacewingError
-from components.core.identity import Identity
+from components.core.identity import RecordedIdentity
 from components.core.run import Run
 
 REQUEST = "request.json"
@@ -42,7 +42,7 @@ class Request(BaseModel):
     config_type: str
     config: dict[str, Any]
     inputs: dict[str, Path]
-    identity: Identity
+    identity: RecordedIdentity
 
 
 def write_request(folder: Path, request: Request) -> None:

@@ -384,7 +384,7 @@ def test_two_processes_delegate_what_one_delegates(
             config_type="components.delegation.config:DelegateConfig",
             config=config(loop, selection=selection).model_dump(mode="json"),
             inputs=[prepared.folder, labels.folder],
-            identity=Identity(stage="delegate", key="0" * 32, config={}, inputs={}, code="", lock=""),
+            identity=Identity(stage="delegate", key="0" * 32, config={}, inputs={}, code={}, environment={}),
         )
         write_request(folder, request)
         command = [sys.executable, "-m", "components.core.worker", str(folder)]

@@ -143,7 +143,7 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path, pretrained: Artifact
 
 
 def test_the_stage_runs_in_the_worker_process(tmp_path: Path, pretrained: Artifact, prepared: Artifact) -> None:
-    identity = Identity.of("assess", "components.evaluation.assess", CFG, {})
+    identity = Identity.of("assess", "components.evaluation.assess:stage", CFG, {})
     worker.write_request(
         tmp_path,
         worker.Request(
