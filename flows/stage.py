@@ -17,7 +17,6 @@ from components.core.artifact import RECORD, Artifact
 from components.core.errors import ArtifactError, InputError
 from components.core.identity import Identity
 from components.core.worker import Request
-from conf.compose import leaves
 from flows import console
 from flows.adapters import prefect_ui
 from flows.adapters.mlflow_runs import FlowTracker
@@ -88,13 +87,12 @@ class StageExecutor:
 
 def contents_of(inputs: Mapping[str, Artifact]) -> dict[str, str]:
     """By what the inputs enter a key."""
-    return {name: artifact.key for name, artifact in inputs.items()}
+    return {name: artifact.content for name, artifact in inputs.items()}
 
 
 def identity_of(call: StageCall, contents: Mapping[str, str]) -> Identity:
     """The identity of the stage for inputs of these contents."""
-    module = call.stage.function.partition(":")[0]
-    return Identity.of(call.stage.name, module, call.config, {**contents, **call.sources})
+    return Identity.of(call.stage.name, call.stage.function, call.config, {**contents, **call.sources})
 
 
 def why_it_must_run(folder: Path, identity: Identity) -> str | None:
@@ -131,19 +129,7 @@ def _what_changed(identity: Identity) -> str:
     newest = newest_artifact(identity.stage)
     if newest is None:
         return FIRST_RUN
-    return "; ".join(_changes(newest.record.identity, identity)) or "no finished artifact with this key"
-
-
-def _changes(newest: Identity, identity: Identity) -> list[str]:
-    old, new = dict(leaves(newest.config)), dict(leaves(identity.config))
-    changes = [f"{key} {old.get(key)} -> {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)]
-    if newest.code != identity.code:
-        changes.append("its code changed")
-    if newest.lock != identity.lock:
-        changes.append("the locked environment changed")
-    inputs = sorted(newest.inputs.keys() | identity.inputs.keys())
-    changed = [name for name in inputs if newest.inputs.get(name) != identity.inputs.get(name)]
-    return [*changes, *(f"input changed: {name}" for name in changed)]
+    return "; ".join(identity.changes_since(newest.record.identity)) or "no finished artifact with this key"
 
 
 def _has_checkpoint(folder: Path) -> bool:

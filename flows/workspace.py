@@ -70,4 +70,4 @@ def newest_artifact(stage: str) -> "Artifact | None":
 def artifacts_with_content(contents: Iterable[str]) -> list["Artifact"]:
     """The finished artifacts that hold one of these ``contents``, oldest first."""
     wanted = set(contents)
-    return [artifact for artifact in sealed_artifacts() if artifact.key in wanted] if wanted else []
+    return [artifact for artifact in sealed_artifacts() if artifact.content in wanted] if wanted else []

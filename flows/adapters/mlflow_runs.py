@@ -14,7 +14,7 @@ from typing import Any
 
 from components.core.artifact import Artifact
 from components.core.errors import ServiceError
-from components.core.identity import Identity
+from components.core.identity import RecordedIdentity
 from conf.services import TrackingConfig
 from flows import console
 from flows.adapters.mlflow_connection import Connection
@@ -76,7 +76,7 @@ class FlowTracker:
                     self.sender.parameters(self.run_id, self.parameters)
             return self.run_id
 
-    def stage(self, folder: Path, identity: Identity, inputs: Iterable[Artifact] | None = None) -> StageTracker:
+    def stage(self, folder: Path, identity: RecordedIdentity, inputs: Iterable[Artifact] | None = None) -> StageTracker:
         """Track the stage that is being made in ``folder``; inputs that are not given are found in the workspace."""
 
         def found() -> Iterable[Artifact]:
@@ -88,7 +88,7 @@ class FlowTracker:
         return tracker
 
     @contextmanager
-    def following(self, folder: Path, identity: Identity, inputs: Iterable[Artifact]) -> Iterator[StageTracker]:
+    def following(self, folder: Path, identity: RecordedIdentity, inputs: Iterable[Artifact]) -> Iterator[StageTracker]:
         """Track one stage; a block that does not end well ends the stage's MLflow run as failed or killed."""
         tracker = self.stage(folder, identity, inputs)
         try:

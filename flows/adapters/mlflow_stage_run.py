@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from components.core.artifact import RECORD, Artifact
-from components.core.identity import Identity, digest_json, leaves
+from components.core.identity import RecordedIdentity, digest_json, leaves
 from components.core.run import EVENTS
 from flows.adapters import dvc
 from flows.adapters.mlflow_connection import MAX_TAG_CHARACTERS
@@ -53,7 +53,9 @@ class Origin:
 class StageTracker:
     """Follows one stage: its run is opened with the first event, so that the stage does not wait for MLflow to load."""
 
-    def __init__(self, sender: Sender, origin: Origin, folder: Path, identity: Identity, inputs: Inputs) -> None:
+    def __init__(
+        self, sender: Sender, origin: Origin, folder: Path, identity: RecordedIdentity, inputs: Inputs
+    ) -> None:
         self.sender, self.origin, self.folder, self.identity = sender, origin, folder, identity
         self.connection = sender.connection
         self.run_id = ""
@@ -169,7 +171,7 @@ class StageTracker:
         TrackingRecord.read(self.folder).put(self.folder, entry)
 
 
-def identity_tags(identity: Identity) -> dict[str, str]:
+def identity_tags(identity: RecordedIdentity) -> dict[str, str]:
     """The parts of a key as tags, of runs and of registered models."""
     return {
         "lacewing.config_digest": digest_json(identity.config)[:16],
