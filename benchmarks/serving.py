@@ -31,6 +31,7 @@ from rich.table import Table
 from benchmarks.results import Result, add_record_option, given_command, record
 from components.core.artifact import Artifact
 from components.core.run import Run
+from components.data.special_tokens import SpecialTokens
 from components.data.tokenizer import save_tokenizer, train_tokenizer
 from components.deployment import bundle as bundle_stage
 from components.deployment.bundle import load_bundle
@@ -147,8 +148,8 @@ def _bundle(shape: ModelConfig, folder: Path) -> Artifact:
     with torch.no_grad():
         model.embedding.weight[:5] = 0.0
     runs = [Run.local(folder / name, name) for name in ("pretrain", "prepare", "assess")]
-    save_model(model, runs[0].folder / "model")
     save_tokenizer(tokenizer, runs[0].folder / "model")
+    save_model(model, runs[0].folder / "model", SpecialTokens.read(runs[0].folder / "model"))
     inputs = [run.seal({"tokens": 0.0}) for run in runs]
     return bundle_stage.stage(Run.local(folder / "bundle", "bundle"), BundleStageConfig(), *inputs)
 

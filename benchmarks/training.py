@@ -54,7 +54,8 @@ from components.training.checkpoints import Checkpoints
 from components.training.config import PretrainConfig, TrainerConfig
 from components.training.history import History, read_history
 from components.training.loader import Batch, TrainingBatches
-from components.training.module import LanguageModel
+from components.training.module import TrainingModule
+from components.training.objectives.next_token import NextToken
 from components.training.optimizer import adamw
 from components.training.precision import chosen_precision
 from components.training.threads import set_threads
@@ -148,18 +149,18 @@ def training_step(
 ) -> Callable[[], Tensor]:
     """The step of our training as a plain function: forward, backward, clip, AdamW."""
     settings = TrainerConfig()
-    module = LanguageModel(Transformer(config, vocab_size), settings)
+    module = TrainingModule(Transformer(config, vocab_size), settings, NextToken())
     if compiled:
         module.model.compile()
     return plain_step(module, adamw(module.model, settings), precision, lambda: batch)
 
 
 def plain_step(
-    module: LanguageModel, optimizer: torch.optim.Optimizer, precision: str, batches: Callable[[], Batch]
+    module: TrainingModule, optimizer: torch.optim.Optimizer, precision: str, batches: Callable[[], Batch]
 ) -> Callable[[], Tensor]:
     def step() -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
-            loss = module.losses(batches()).mean()
+            loss = module.training_step(batches(), 0)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(module.model.parameters(), module.config.gradient_clip, foreach=True)
         optimizer.step()
@@ -205,13 +206,13 @@ def trainer(config: ModelConfig, threads: int) -> Iterator[Result]:
             run = Run.recorded(folder / "run", local_identity())
             history = History(run, settings, settings.batch_size * config.context_length, 0.0, progress_bar=False)
             callbacks = [history, Checkpoints(folder / "checkpoints", 10**9, history), in_trainer]
-            module = LanguageModel(Transformer(config, shards.vocab_size), settings, 1.0)
+            module = TrainingModule(Transformer(config, shards.vocab_size), settings, NextToken(), 1.0)
             data = ShardData(shards, cfg)
             lightning_trainer(settings, torch.device("cpu"), chosen, folder, callbacks).fit(module, datamodule=data)
 
             split, length = shards.splits["train"], config.context_length
             batches = iter(TrainingBatches(split, data.order, length, shards.boundary_id, 0, 0, steps))
-            module = LanguageModel(Transformer(config, shards.vocab_size), settings, 1.0)
+            module = TrainingModule(Transformer(config, shards.vocab_size), settings, NextToken(), 1.0)
             loop = plain_step(module, adamw(module.model, settings), chosen, partial(next, batches))
             in_loop.on_train_start()
             for _ in range(steps):

@@ -16,10 +16,13 @@ from components.core.errors import ArtifactError
 from components.core.identity import RecordedIdentity, digest_file, digest_json
 
 RECORD = "artifact.json"
+REPORT = "report.md"
+"""The page for people, where a stage writes one."""
+CHECKPOINTS = "checkpoints"
 # Written by adapters after sealing (where the artifact was tracked and pushed), and by the stage for itself while it
 # works (events, checkpoints to resume from). They are not part of the result.
 LOCK = ".lock"
-UNSEALED = ("tracking.json", "versions.json", "events.jsonl", "request.json", "error.json", "checkpoints", LOCK)
+UNSEALED = ("tracking.json", "versions.json", "events.jsonl", "request.json", "error.json", CHECKPOINTS, LOCK)
 
 # Stage name of what was made by hand, in a notebook or a test: it may be opened as any view.
 LOCAL = "local"
@@ -94,6 +97,11 @@ class Artifact:
     @property
     def details(self) -> dict[str, Any]:
         return self.record.details
+
+    @property
+    def report(self) -> Path:
+        """The page for people; raises ``ArtifactError`` if the stage wrote none."""
+        return self.path(REPORT)
 
     def path(self, name: str) -> Path:
         """Path of a file or folder inside the artifact; raises ``ArtifactError`` if it is not there."""
