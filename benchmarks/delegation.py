@@ -17,7 +17,6 @@ from statistics import median
 
 import torch
 import yaml
-from components.delegation.module import DelegatingModel
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from components.core.acceptance import Acceptance
 from components.core.atomic import is_partial, write_text
 from components.core.errors import ArtifactError
 from components.core.identity import RecordedIdentity, digest_file, digest_json
@@ -56,6 +57,8 @@ class ArtifactRecord(BaseModel):
     """Facts about the result that are not figures: names, shapes, counts by split."""
     rows: list[tuple[str, str]] = []
     """What people see of this stage in the closing table: a name and a value in each row."""
+    accepted: list[Acceptance] = []
+    """What people have vouched for: this artifact, or one that it was made from."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,7 @@ class Artifact:
         metrics: dict[str, float],
         details: dict[str, Any] | None = None,
         rows: Rows = (),
+        accepted: Sequence[Acceptance] = (),
     ) -> Self:
         """Digest every file in ``folder`` and write ``artifact.json`` last."""
         record = ArtifactRecord(
@@ -154,6 +158,7 @@ class Artifact:
             metrics=metrics,
             details=details or {},
             rows=list(rows),
+            accepted=list(accepted),
         )
         write_text(folder / RECORD, record.model_dump_json(indent=2) + "\n")
         return cls(folder, record)

@@ -20,7 +20,7 @@ from typing import Any
 
 from components.core.errors import InputError
 from components.core.import_effects import Chain
-from components.core.syntax import EFFECTS, MAIN, STAR, Module, Statement, read_module
+from components.core.syntax import EFFECTS, IN_MODULE, MAIN, STAR, SUBCLASSES, Module, Statement, read_module
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 FIRST_PARTY = ("components", "kernels")
@@ -31,8 +31,6 @@ _SEARCHES = """
 # What may find any definition of any module.
 _REACHES_EVERYTHING = frozenset(_SEARCHES.split())
 _CONSTRUCTORS = frozenset({"__init__", "__new__", "__post_init__", "model_post_init"})
-# Called by name, these find definitions that the source does not name.
-_WHOLE_MODULE = frozenset({"globals", "vars", "eval", "exec"})
 _GIVEN_TO_MODULES = frozenset({"__name__", "__file__", "__doc__", "__path__", "__package__", "__spec__"})
 _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+(:[A-Za-z_]\w*)?")
 _NO_RESOURCE = frozenset({".py", ".pyc", ".pyi", ".so", ".typed"})
@@ -72,12 +70,13 @@ def _files(root: Path, packages: Iterable[str]) -> Iterator[tuple[str, bytes | N
     for package in sorted(packages):
         for folder, inner, names in os.walk(root / package):
             inner[:] = sorted(name for name in inner if name != "__pycache__" and not name.startswith("."))
+            place = os.path.relpath(folder, root).replace(os.sep, "/")
             for name in sorted(names):
-                path = Path(folder, name)
-                if path.suffix == ".py":
-                    yield path.relative_to(root).as_posix(), path.read_bytes()
-                elif path.suffix not in _NO_RESOURCE and not name.startswith("."):
-                    yield path.relative_to(root).as_posix(), None
+                if name.endswith(".py"):
+                    with open(f"{folder}/{name}", "rb") as file:  # noqa: PTH123 - hundreds of files for every stage
+                        yield f"{place}/{name}", file.read()
+                elif not name.startswith(".") and Path(name).suffix not in _NO_RESOURCE:
+                    yield f"{place}/{name}", None
 
 
 @lru_cache(maxsize=2)
@@ -109,6 +108,7 @@ class _Tree:
         self._resources = [path for path, text in files.items() if text is None]
         self._resources_below: dict[str, dict[str, set[str]]] = {}
         self._edges: dict[Node, _Edges] = {}
+        self._run: dict[str, set[Node]] = {}
 
     def has(self, module: str, name: str) -> bool:
         return module in self._source and name in self._module(module).definitions
@@ -193,9 +193,9 @@ class _Tree:
 
     def _run_by_import(self, name: str) -> set[Node]:
         """Importing ``a.b.c`` runs a, a.b and a.b.c."""
-        parts = name.split(".")
-        names = (".".join(parts[:length]) for length in range(1, len(parts) + 1))
-        return {(name, EFFECTS) for name in names if name in self._source}
+        if name not in self._run:
+            self._run[name] = {(each, EFFECTS) for each in _prefixes(name.split(".")) if each in self._source}
+        return self._run[name]
 
     def _named_by(self, module: Module, statements: Sequence[Statement]) -> _Edges:
         edges = _Edges(nodes={(module.name, EFFECTS)})
@@ -218,9 +218,9 @@ class _Tree:
     def _follow(self, module: Module, statement: Statement, chain: Chain, edges: _Edges) -> list[str]:
         """Add what ``chain`` refers to; returns what its first name was imported as."""
         name = chain[0]
-        if name in _WHOLE_MODULE:
+        if name in IN_MODULE:
             edges.nodes.add((module.name, STAR))
-        if name == "__import__" or "__subclasses__" in chain:
+        if name == "__import__" or SUBCLASSES in chain:
             edges.nodes |= self._everything()
         if name in module.definitions:
             edges.nodes.add((module.name, name))

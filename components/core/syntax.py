@@ -7,16 +7,25 @@ Statements that do something when the module is imported are kept apart: they ru
 import ast
 import gc
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any, ClassVar
 
 from components.core.import_effects import UNKNOWN, Chain, dotted_name, unknown_calls
 
+_NOT_WRITTEN = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
+# A string may name a definition or a data file if it looks like this.
+_NAME_IN_STRING = re.compile(r"[\w./:-]{1,100}")
 NEUTRAL = "Neutral"
 MAIN = "__main__"
 EFFECTS = "statements run at import"
 STAR = "*"
+# Called by name, these find definitions that the source does not name.
+IN_MODULE = frozenset({"globals", "vars", "eval", "exec"})
+SUBCLASSES = "__subclasses__"
+SEARCHES = IN_MODULE | {"__import__"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class Statement:
 
     digest: str
     names: frozenset[Chain]
-    """Every name and dotted name that is read, ``("F", "cross_entropy")``."""
+    """Every name and dotted name that is read and known to the module: ``("F", "cross_entropy")``."""
     strings: frozenset[str]
     imports: tuple[Import, ...]
     """Imports inside its functions."""
@@ -81,6 +90,7 @@ class _Reading:
 
     def module(self, tree: ast.Module) -> Module:
         self.found.imports = list(self._imports(tree.body))
+        self.scope = _scope(tree.body) | {each.name for each in self.found.imports} | SEARCHES
         known = {each.name: each.target for each in self.found.imports}
         for node in tree.body:
             self._take(node, known)
@@ -109,17 +119,24 @@ class _Reading:
         walk = _Walk(whole_class=not isinstance(node, ast.ClassDef))
         walk.visit(node)
         digest = hashlib.sha256("\n".join(walk.written).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        self.found.used.update(chain[0] for chain in walk.names)
         imports = tuple(each for line in walk.imports for each in self._import(line))
+        names = self._in_scope(walk.names, imports)
+        self.found.used.update(chain[0] for chain in names)
         return Statement(
             digest,
-            frozenset(walk.names),
-            frozenset(walk.strings),
+            names,
+            frozenset(filter(_NAME_IN_STRING.fullmatch, walk.strings)),
             imports,
             calls_at_import,
             _methods(node),
             _bases(node),
         )
+
+    def _in_scope(self, names: Iterable[Chain], imports: Iterable[Import]) -> frozenset[Chain]:
+        """Without names of locals, parameters and builtins, which refer to nothing in the source."""
+        scope = self.scope.union(each.name for each in imports)
+        everything = STAR in scope
+        return frozenset(name for name in names if everything or name[0] in scope or SUBCLASSES in name)
 
     def _imports(self, body: Iterable[ast.stmt]) -> Iterator[Import]:
         """Imports that run with the module itself: also those inside ``if``, ``try`` and class bodies."""
@@ -156,42 +173,22 @@ class _Walk:
         self.imports: list[ast.Import | ast.ImportFrom] = []
 
     def visit(self, node: ast.AST) -> None:
-        match node:
-            case ast.Name():
-                if not isinstance(node.ctx, ast.Store):
-                    self.names.add((node.id,))
-                self.written.append(f"name {node.id}")
-                return
-            case ast.Attribute() if chain := dotted_name(node):
-                self.names.add(chain)
-                self.written.append(f"dotted {'.'.join(chain)}")
-                return
-            case ast.Constant():
-                if isinstance(node.value, str):
-                    self.strings.add(node.value)
-                self.written.append(repr(node.value))
-                return
-            case ast.Import() | ast.ImportFrom():
-                self.imports.append(node)
-            case ast.Global():
-                self.names.update((name,) for name in node.names)
-            case ast.If() if _is_typing_only(node):
-                self._children("orelse", node.orelse)
-                return
-        self.written.append(f"({type(node).__name__}")
+        kind = type(node)
+        if (special := self._SPECIAL.get(kind)) and special(self, node):
+            return
+        self.written.append(kind.__name__)
         for name in node._fields:
-            if name not in ("ctx", "kind", "type_comment", "type_ignores"):
-                self._children(name, getattr(node, name, None))
-        self.written.append(")")
+            if name not in _NOT_WRITTEN:
+                self._field(name, getattr(node, name, None))
 
-    def _children(self, name: str, value: object) -> None:
-        if name in ("annotation", "returns") and isinstance(value, ast.AST):
-            self._names_in_quotes(value)
+    def _field(self, name: str, value: Any) -> None:
         if isinstance(value, ast.AST):
+            if name in ("annotation", "returns"):
+                self._names_in_quotes(value)
             self.written.append(name)
             self.visit(value)
         elif isinstance(value, list):
-            self.written.append(f"{name}[")
+            self.written.append(f"{name} [")
             for each in value:
                 if not isinstance(each, ast.AST):
                     self.written.append(repr(each))
@@ -199,7 +196,51 @@ class _Walk:
                     self.visit(each)
             self.written.append("]")
         elif value is not None:
-            self.written.append(f"{name}={value!r}")
+            self.written.append(f"{name} {value!r}")
+
+    # Each returns whether nothing is left to be written.
+
+    def _name(self, node: ast.Name) -> bool:
+        if type(node.ctx) is not ast.Store:
+            self.names.add((node.id,))
+        self.written.append(node.id)
+        return True
+
+    def _attribute(self, node: ast.Attribute) -> bool:
+        if chain := dotted_name(node):
+            self.names.add(chain)
+            self.written.append(".".join(chain))
+        return chain is not None
+
+    def _constant(self, node: ast.Constant) -> bool:
+        if isinstance(node.value, str):
+            self.strings.add(node.value)
+        self.written.append(repr(node.value))
+        return True
+
+    def _import(self, node: ast.Import | ast.ImportFrom) -> bool:
+        self.imports.append(node)
+        return False
+
+    def _global(self, node: ast.Global) -> bool:
+        self.names.update((name,) for name in node.names)
+        return False
+
+    def _if(self, node: ast.If) -> bool:
+        typing_only = _is_typing_only(node)
+        if typing_only:
+            self._field("orelse", node.orelse)
+        return typing_only
+
+    _SPECIAL: ClassVar[dict[type[ast.AST], Callable[["_Walk", Any], bool]]] = {
+        ast.Name: _name,
+        ast.Attribute: _attribute,
+        ast.Constant: _constant,
+        ast.Import: _import,
+        ast.ImportFrom: _import,
+        ast.Global: _global,
+        ast.If: _if,
+    }
 
     def _names_in_quotes(self, annotation: ast.AST) -> None:
         for node in ast.walk(annotation):
@@ -242,6 +283,10 @@ def _defined(node: ast.stmt) -> list[str]:
         case _:
             return []
     return [part.id for part in targets if isinstance(part, ast.Name)] if _all_names(targets) else []
+
+
+def _scope(body: Iterable[ast.stmt]) -> set[str]:
+    return {name for node in body for name in (*_defined(node), *(_bound(node) if not _defined(node) else ()))}
 
 
 def _flat(target: ast.expr) -> list[ast.expr]:

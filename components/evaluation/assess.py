@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel
 
+from components.core.acceptance import accepted_section
 from components.core.artifact import REPORT
 from components.core.atomic import write_text
 from components.core.errors import ArtifactError
@@ -52,7 +53,10 @@ def stage(run: Run, config: AssessConfig, *, model: TrainedModel, prepared: Prep
         f"{results.bits_per_byte.estimate:.3f} bits per byte on held-out text",
         [run.folder / Scores.CURVE_PNG, run.folder / Scores.CURVE_SVG],
     )
-    write_text(run.folder / REPORT, report_markdown(results, model, prepared, Scores.CURVE_PNG))
+    write_text(
+        run.folder / REPORT,
+        report_markdown(results, model, prepared, Scores.CURVE_PNG) + accepted_section(run.accepted),
+    )
     metrics = _metrics(results)
     run.log(metrics, None)
     run.report(1.0, f"{metrics['bits_per_byte']:.4f} bits per byte")

@@ -5,7 +5,7 @@ models with different vocabularies compare in bits per byte.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from components.core.atomic import write_json
 from components.core.run import Run
@@ -32,6 +32,8 @@ def stage(
     challenging = _scores(run, config, bundle, texts, "scoring the challenger", 0.0, middle)
     defending = _scores(run, config, champion, texts, "scoring the champion", middle, 0.98) if champion else None
     decision = decide(challenging, defending, config)
+    if run.accepted:  # whoever reads the reason must know what the comparison rests on
+        decision = replace(decision, reason="; ".join([decision.reason, *map(str, run.accepted)]))
     write_json(run.folder / GateDecision.DECISION, asdict(decision))
     run.log(decision.metrics, None)
     run.report(1.0, decision.reason)

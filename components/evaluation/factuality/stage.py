@@ -17,9 +17,11 @@ from components.cascade.calibration import Calibration, CallCalibration
 from components.cascade.config import CallScore
 from components.cascade.decoding import Cascade
 from components.cascade.helpers import Helper, open_helper
+from components.core.acceptance import accepted_section
 from components.core.artifact import REPORT, Rows
 from components.core.atomic import write_text
 from components.core.errors import ArtifactError
+from components.core.metrics import auroc
 from components.core.run import Run
 from components.data.prepared import PreparedData
 from components.data.shards import ShardSet, Split
@@ -31,7 +33,7 @@ from components.evaluation.autocast import autocast, scoring_device
 from components.evaluation.config import CascadeAssessConfig
 from components.evaluation.factuality.artifacts import CascadeAssessment
 from components.evaluation.factuality.attribution_image import draw_texts
-from components.evaluation.factuality.calls import auroc, call_points
+from components.evaluation.factuality.calls import call_points
 from components.evaluation.factuality.curve import Curves, draw_budget_curve
 from components.evaluation.factuality.factscore import run_factscore
 from components.evaluation.factuality.generated import Biography, fact_scores, subjects, write_biographies
@@ -108,7 +110,7 @@ def stage(
             helper_accuracy=helper_accuracy,
             cost=_cost(delegated, labels),
         )
-    _write(run.folder, results, texts)
+    _write(run, results, texts)
     metrics = _metrics(results)
     run.log(metrics, None)
     run.report(1.0, f"facts right: {model.curve[0].accuracy:.1%} alone, {model.at_budget.accuracy:.1%} with calls")
@@ -128,9 +130,9 @@ def _delegation(delegated: TrainedModel) -> DelegationConfig:
     return settings
 
 
-def _write(folder: Path, results: CascadeResults, texts: list[Biography]) -> None:
+def _write(run: Run, results: CascadeResults, texts: list[Biography]) -> None:
     """The results for programs; the page, the curve and the written texts for people."""
-    files = CascadeAssessment
+    folder, files = run.folder, CascadeAssessment
     write_text(folder / files.RESULTS, results.model_dump_json(indent=2) + "\n")
     if texts:
         lines = (json.dumps(text.model_dump(), ensure_ascii=False) + "\n" for text in texts)
@@ -138,7 +140,8 @@ def _write(folder: Path, results: CascadeResults, texts: list[Biography]) -> Non
         write_text(folder / files.TEXTS, texts_page(texts))
         draw_texts(texts[:TEXTS_SHOWN], [folder / files.TEXTS_PNG])
     draw_budget_curve(_lines(results), results.budget, [folder / files.CURVE_PNG, folder / files.CURVE_SVG])
-    write_text(folder / REPORT, cascade_report(results, texts, files.CURVE_PNG, _real_text(results)))
+    page = cascade_report(results, texts, files.CURVE_PNG, _real_text(results))
+    write_text(folder / REPORT, page + accepted_section(run.accepted))
 
 
 def _helper_accuracy(
