@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from components.core.neutral import FieldPath, neutral_fields, without
 from components.core.packages import VersionOf, environment_of, installed_version
-from components.core.reachability import PROJECT_ROOT, reach
+from components.core.reachability import OPTION, PROJECT_ROOT, reach
 
 NAMES_SHOWN = 4
 
@@ -153,8 +153,8 @@ def _differences(older: Mapping[str, Any], newer: Mapping[str, Any]) -> list[str
 
 
 def _definitions(code: Mapping[str, str]) -> dict[str, str]:
-    """Without what lies inside a class: the fields that are not at their neutral value, which the config shows."""
-    return {name: digest for name, digest in code.items() if "/" not in name and name.rpartition(".")[0] not in code}
+    """Without the declarations of fields that are not at their neutral value: the config shows those."""
+    return {name: digest for name, digest in code.items() if "/" not in name and not name.endswith(OPTION)}
 
 
 def _data_files(code: Mapping[str, str]) -> dict[str, str]:
