@@ -115,7 +115,7 @@ def main() -> None:
     batched = Table(title=f"cascade, tokens of all requests together a second, wall / CPU: {what}")
     for column in ("helper", "unit", *(f"{batch} at once" for batch in BATCHES)):
         batched.add_column(column, justify="right")
-    results = []
+    results: list[Result] = []
     for name in options.helpers.split(","):
         helper = Timed(_model(name, tokenizer), tokenizer, same_tokenizer=True)
         for unit in options.units.split(","):

@@ -39,32 +39,33 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.results import Result, add_record_option, given_command, record
-from components.core.artifact import Artifact
 from components.core.identity import Identity
 from components.core.run import Run
 from components.core.worker import Request, write_request
 from components.data import prepare
 from components.data.config import DataConfig
-from components.data.shards import ShardSet
+from components.data.prepared import PreparedData
 from components.data.world.config import WorldConfig
 from components.model import ops
 from components.model.config import ModelConfig
 from components.model.transformer import Transformer
 from components.training.checkpoints import Checkpoints
 from components.training.config import PretrainConfig, TrainerConfig
-from components.training.history import History, read_history
+from components.training.history import History
 from components.training.loader import Batch, TrainingBatches
 from components.training.module import TrainingModule
 from components.training.objectives.next_token import NextToken
 from components.training.optimizer import adamw
 from components.training.precision import chosen_precision
 from components.training.threads import set_threads
+from components.training.trained import TrainedModel, read_history
 from components.training.trainer import ShardData, lightning_trainer
 
 MODELS = Path(__file__).resolve().parents[1] / "conf" / "model"
 ROUNDS = 9
 
 Step = Callable[[], object]
+TokenLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def main() -> None:
@@ -198,7 +199,7 @@ def trainer(config: ModelConfig, threads: int) -> Iterator[Result]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepared = small_world(folder / "prepared")
-        shards = ShardSet.open(prepared.path("shards"))
+        shards = prepared.shards()
         settings = TrainerConfig(max_steps=steps, warmup_fraction=0.0, threads=threads)
         cfg = PretrainConfig(model=config, trainer=settings)
         chosen = chosen_precision(settings.precision, torch.device("cpu"))
@@ -251,12 +252,14 @@ def resume(config: ModelConfig, threads: int) -> Iterator[Result]:
             )
 
 
-def final_weights(folder: Path, cfg: PretrainConfig, prepared: Artifact, kill_after: int | None) -> dict[str, Tensor]:
+def final_weights(
+    folder: Path, cfg: PretrainConfig, prepared: PreparedData, kill_after: int | None
+) -> dict[str, Tensor]:
     request = Request(
         function="components.pretrain:stage",
         config_type="components.training.config:PretrainConfig",
         config=cfg.model_dump(mode="json"),
-        inputs=[prepared.folder],
+        inputs={"prepared": prepared.folder},
         identity=local_identity(),
     )
     folder.mkdir()
@@ -264,17 +267,17 @@ def final_weights(folder: Path, cfg: PretrainConfig, prepared: Artifact, kill_af
     command = [sys.executable, "-m", "components.core.worker", str(folder)]
     if kill_after is not None:
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        while not any(row["step"] >= kill_after for row in read_history(folder / "history.jsonl")):
+        while not any(row["step"] >= kill_after for row in read_history(folder / TrainedModel.HISTORY)):
             if process.poll() is not None:
                 raise RuntimeError(f"the run ended (code {process.returncode}) before step {kill_after}")
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-    return load_file(folder / "model" / "model.safetensors")
+    return load_file(folder / TrainedModel.MODEL / "model.safetensors")
 
 
-def small_world(folder: Path) -> Artifact:
+def small_world(folder: Path) -> PreparedData:
     data = DataConfig(world=WorldConfig(entities=200))
     with contextlib.redirect_stderr(io.StringIO()):
         return prepare.stage(Run.local(folder, "prepare"), data)
@@ -377,7 +380,10 @@ def call_statistics(config: ModelConfig, threads: int) -> Iterator[Result]:
         hidden = torch.randn(len(targets), config.width, requires_grad=True)
         weight = torch.randn(vocab_size, config.width, requires_grad=True)
         factual = torch.rand(len(targets)) < 0.25
-        losses = {"plain": ops.linear_cross_entropy, "delegating": partial(delegation_loss, factual)}
+        losses: dict[str, TokenLoss] = {
+            "plain": ops.linear_cross_entropy,
+            "delegating": partial(delegation_loss, factual),
+        }
         steps: dict[str, Step] = {
             name: partial(loss_both_ways, loss, hidden, weight, targets, auto) for name, loss in losses.items()
         }
@@ -404,7 +410,7 @@ def plain_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
 
 def loss_both_ways(
-    implementation: Callable[[Tensor, Tensor, Tensor], Tensor],
+    implementation: TokenLoss,
     hidden: Tensor,
     weight: Tensor,
     targets: Tensor,

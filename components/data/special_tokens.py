@@ -75,6 +75,11 @@ class SpecialTokens:
         ids = {token["content"]: int(token["id"]) for token in record.get("added_tokens", []) if token["special"]}
         return cls.of(ids, read_record(folder / TOKENIZER_CONFIG), folder / TOKENIZER)
 
+    @property
+    def never_written(self) -> frozenset[int]:
+        """Those to suppress where only text is wanted: all but the end of it."""
+        return frozenset(self.ids.values()) - {self.end_of_text}
+
     def name(self, id: int) -> str | None:
         """How the special token ``id`` is spelled; ``None`` for a token of text."""
         return next((name for name, known in self.ids.items() if known == id), None)

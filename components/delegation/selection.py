@@ -1,7 +1,7 @@
 """Which targets a model learns, which it hands over to ``<CALL>``, and which it leaves out.
 
-Twelve selections, each a pure function of what is known about every token of a batch. Grades of evidence as in the
-design (``lacy.md``): [P] the paper's abstract (arXiv:2602.12005), [R] reported by its readers, [I] our own reading.
+Twelve selections, each a pure function of what is known about every token of a batch. Grades of evidence for each:
+[P] the abstract of LaCy (arXiv:2602.12005), [R] reported by readers of that paper, [I] our own reading.
 
 All of them choose ``k = round(budget * valid)`` tokens, fewer if there are fewer candidates (or, with
 ``budget_of=facts``, the share ``fraction_of_facts`` of the factual ones). Equal ranks go to the earlier token. Nothing
