@@ -9,7 +9,7 @@ ledger.jsonl                                      every promotion and rollback
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,3 +56,18 @@ def sealed_artifacts() -> Iterator["Artifact"]:
 
     folders = [path.parent for path in (workspace_folder() / "artifacts").glob(f"*/*/{RECORD}")]
     yield from sorted(map(Artifact.open, folders), key=lambda artifact: artifact.record.created)
+
+
+def newest_artifact(stage: str) -> "Artifact | None":
+    """The finished artifact of ``stage`` that was sealed last; ``None`` if there is none."""
+    from components.core.artifact import RECORD, Artifact
+
+    records = (workspace_folder() / "artifacts" / stage).glob(f"*/{RECORD}")
+    newest = max(records, key=lambda path: path.stat().st_mtime, default=None)
+    return Artifact.open(newest.parent) if newest else None
+
+
+def artifacts_with_content(contents: Iterable[str]) -> list["Artifact"]:
+    """The finished artifacts that hold one of these ``contents``, oldest first."""
+    wanted = set(contents)
+    return [artifact for artifact in sealed_artifacts() if artifact.content in wanted] if wanted else []
