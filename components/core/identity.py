@@ -105,13 +105,25 @@ class Identity(RecordedIdentity):
         return cls(key=digest_json(counted)[:32], **parts)
 
     def changes_since(self, older: RecordedIdentity) -> list[str]:
-        """What makes this key differ from ``older``'s, in words; first what was asked for, then what it runs on."""
+        """What makes this key differ from ``older``'s, in words."""
         return [
             *_config_changes(older, self),
-            *_named("code changed", _differences(_definitions(older.code), _definitions(self.code))),
-            *_named("data file changed", _differences(_data_files(older.code), _data_files(self.code))),
+            *self.changes_of_code_since(older),
+            *_named("input changed", _differences(older.inputs, self.inputs), NAMES_SHOWN),
+        ]
+
+    def changes_of_request_since(self, older: RecordedIdentity) -> list[str]:
+        """Only what was asked for: configuration and inputs. Empty if ``older`` would be the answer of other code."""
+        inputs = _named("input changed", _differences(older.inputs, self.inputs), NAMES_SHOWN)
+        return [*_config_changes(older, self), *inputs]
+
+    def changes_of_code_since(self, older: RecordedIdentity, names_shown: int = NAMES_SHOWN) -> list[str]:
+        """Only what it runs on: definitions, data files and packages; of many definitions the first few are named."""
+        definitions = _differences(_definitions(older.code), _definitions(self.code))
+        return [
+            *_named("code changed", definitions, names_shown),
+            *_named("data file changed", _differences(_data_files(older.code), _data_files(self.code)), names_shown),
             *_package_changes(older.environment, self.environment),
-            *_named("input changed", _differences(older.inputs, self.inputs)),
         ]
 
 
@@ -161,7 +173,7 @@ def _data_files(code: Mapping[str, str]) -> dict[str, str]:
     return {name: digest for name, digest in code.items() if "/" in name}
 
 
-def _named(what: str, names: Sequence[str]) -> Iterator[str]:
+def _named(what: str, names: Sequence[str], names_shown: int) -> Iterator[str]:
     if names:
-        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-        yield f"{what}: {', '.join(names[:NAMES_SHOWN])}{more}"
+        more = f" and {len(names) - names_shown} more" if len(names) > names_shown else ""
+        yield f"{what}: {', '.join(names[:names_shown])}{more}"
