@@ -10,7 +10,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 INDEX  := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help run up serve test quick-test lint bench comparison gpu-bench screenshots lock clean
+.PHONY: help run up serve test quick-test lint bench comparison gpu-bench screenshots reference lock clean
 
 help:  ## this page
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -45,6 +45,7 @@ lint: $(VENV)/dev  ## check style, types and import boundaries
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/deptry .
 
 quick-test: lint  ## lint, then the quick tests
 	$(BIN)/pytest --timeout=600 -m "not slow and not gpu and not browser" -n 2 --dist loadgroup
@@ -73,6 +74,9 @@ gpu-bench: $(VENV)/dev  ## check the kernels on a GPU, then print a table of eve
 
 screenshots: $(VENV)/dev  ## retake the pictures from a real run (needs chromium and chromium-driver)
 	$(BIN)/python docs/screenshots.py
+
+reference: $(VENV)/run  ## docs/reference.md, from the catalogue of flows and commands
+	$(BIN)/python -m flows.reference
 
 lock: $(VENV)/dev  ## write constraints.txt from what is installed
 	$(BIN)/pip freeze --exclude-editable | grep -viE '^(lacewing|pip|setuptools)\b' | sed 's/+[a-z0-9.]*$$//' | sort -f > constraints.txt

@@ -11,7 +11,12 @@ LABEL = Stage("label", "components.labelling.stage:stage")
 
 def label_facts(run: FlowRun, data: Artifact) -> Artifact:
     """One bit for each token of the shards."""
-    return run.stage(LABEL, run.config.label, prepared=data, sources=pipeline_fingerprint(run.config.label))
+    return run.stage(
+        LABEL,
+        run.config.label,
+        prepared=data,
+        sources=pipeline_fingerprint(run.config.label, run.config.data.sources),
+    )
 
 
 @flow("mark the tokens that state facts", example="label.pipeline=en_core_web_sm", order=30)

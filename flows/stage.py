@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from components.core.artifact import RECORD, Artifact
+from components.core.durations import duration
 from components.core.errors import ArtifactError, InputError
 from components.core.identity import Identity
 from components.core.worker import Request
@@ -81,7 +82,7 @@ class StageExecutor:
                 bar.take(event)
             artifact = Artifact.open(folder)
             tracker.finish(artifact)
-        prefect_ui.tell(f"{call.title:<10} done in {console.duration(time.monotonic() - started)}")
+        prefect_ui.tell(f"{call.title:<10} done in {duration(time.monotonic() - started)}")
         return artifact
 
 
@@ -161,7 +162,7 @@ def _show(outcome: Outcome) -> None:
     facts = {
         "status": outcome.status,
         "reason": outcome.reason,
-        "time": console.duration(outcome.seconds),
+        "time": duration(outcome.seconds),
         "key": record.identity.key,
         "folder": str(outcome.artifact.folder),
         **{name: f"{value:,.6g}" for name, value in record.metrics.items()},

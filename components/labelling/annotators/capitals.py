@@ -1,8 +1,8 @@
 """The rule that needs no parser: capitalised words that do not open a sentence, and words with digits.
 
-It is the fallback where no trained pipeline is named, and only that: on Wikipedia it marks a third of the tokens,
-recalls four fifths of the values that a language model marked, and four of five tokens it marks are none (lacy.md,
-3.3). It cannot see a name that opens a sentence, except where the same word stands capitalised within a sentence too.
+It is the fallback where no trained pipeline is at hand, and only that: on Wikipedia it marks a third of the tokens,
+recalls 79 % of the values that a language model marked, and 19 % of the tokens it marks are such values. It cannot see
+a name that opens a sentence, except where the same word stands capitalised within a sentence too.
 """
 
 import re
