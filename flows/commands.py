@@ -97,10 +97,35 @@ def _sync(arguments: list[str]) -> int:
     return 0
 
 
+def _accept(arguments: list[str]) -> int:
+    from flows import console
+    from flows.accept import accept
+
+    words, reason = _without_reason(arguments)
+    stages = [word for word in words if "=" not in word]
+    if len(stages) != 1:
+        raise InputError("name one stage: lacewing accept STAGE --reason '...' [key=value ...]")
+    artifact = accept(stages[0], reason, *split_preset([word for word in words if "=" in word]))
+    rows = [("folder", str(artifact.folder)), *(("accepted", str(each)) for each in artifact.record.accepted)]
+    console.show_table(f"{artifact.stage} counts as current", rows)
+    return 0
+
+
+def _without_reason(arguments: list[str]) -> tuple[list[str], str]:
+    """The other arguments, and what follows ``--reason``."""
+    option = "--reason"
+    if option in arguments:
+        place = arguments.index(option)
+        return arguments[:place] + arguments[place + 2 :], "".join(arguments[place + 1 : place + 2])
+    given = [word for word in arguments if word.startswith(f"{option}=")]
+    return [word for word in arguments if word not in given], "".join(given[-1:]).removeprefix(f"{option}=")
+
+
 COMMANDS = {
     "serve": Command("answer OpenAI requests from a registered model: model=champion port=8000", _serve),
     "up": Command("start Prefect, MLflow and a worker on loopback, and print where they are", _up),
     "rollback": Command("return to the champion before this one", _rollback),
     "data": Command("data list | data pull ARTIFACT: versions of prepared data", _data),
+    "accept": Command("accept STAGE --reason '...': let a result of older code or packages count as current", _accept),
     "sync": Command("send MLflow and DVC what could not be sent before", _sync),
 }

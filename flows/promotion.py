@@ -13,8 +13,6 @@ Killed after 2: the next promotion or rollback finds that the ledger's last line
 is also how a move made by hand in MLflow comes in. The ledger is this workspace's; the tags are everybody's.
 """
 
-import getpass
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -29,6 +27,7 @@ from conf.services import TrackingConfig
 from flows.adapters.mlflow_connection import Connection
 from flows.adapters.mlflow_registry import RegisteredModel, Version
 from flows.ledger import Ledger, Move
+from flows.person import person
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
@@ -134,7 +133,7 @@ class Registry:
                 raise _refusal(left[0])
             if champion and champion.number == number:
                 return champion
-            self._promote(version, champion, left, reason, by or _person())
+            self._promote(version, champion, left, reason, by or person())
             return self.model.existing(number)
 
     def rollback(self, reason: str = "", by: str = "") -> Version:
@@ -147,7 +146,7 @@ class Registry:
             if champion is None:
                 raise InputError(f"the model {self.name!r} at {self.connection.address} has no champion to roll back")
             target = self._champion_before(champion)
-            now, by = datetime.now(UTC), by or _person()
+            now, by = datetime.now(UTC), by or person()
             self.model.tag(champion, {ROLLED_BACK: _text(now), ROLLED_BACK_BY: by, ROLLBACK_REASON: reason})
             self.model.set_alias(CHAMPION, target)
             self._write_down(now, "rollback", target, champion.number, by, reason)
@@ -230,13 +229,6 @@ def _refusal(left: Version) -> InputError:
         f"{left.tags.get(ROLLBACK_REASON) or 'no reason given'}. To promote the same model again, "
         "set release.allow_rolled_back=true."
     )
-
-
-def _person() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
-        return f"user {os.getuid()}"
 
 
 def _text(time: datetime) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
 
+from components.core.acceptance import Acceptance, joined
 from components.core.artifact import Artifact
 from conf.compose import DEFAULT_PRESET, digest
 from conf.schema import ProjectConfig
@@ -42,6 +43,8 @@ class StageCall:
     """The stage as people see it: with its variant, if there is one."""
     made_by: str = ""
     """The command that makes the result, if this flow must find it made already."""
+    accepted: tuple[Acceptance, ...] = ()
+    """What people have vouched for among the artifacts that the inputs are made from."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,11 @@ class FlowRun:
     """What sets the stages that run now apart from others of the same name; see ``varied``."""
     made_by: str = ""
     """The command that makes the stages which this flow only uses; see ``only_using``."""
+    accepted: dict[str, tuple[Acceptance, ...]] = field(default_factory=dict)
+    """What people have vouched for, by key of the artifact that rests on it.
+
+    Records alone would not do: what was made before the acceptance is skipped, and its record says nothing of it.
+    """
 
     @property
     def config_digest(self) -> str:
@@ -111,9 +119,15 @@ class FlowRun:
         """
         given = {name: artifact for name, artifact in inputs.items() if artifact is not None}
         title = f"{stage.name} {self.variant}".rstrip()
-        outcome = self.runner.bring_up_to_date(StageCall(stage, config, given, sources or {}, title, self.made_by))
+        accepted = joined(*(self._accepted_for(artifact) for artifact in given.values()))
+        call = StageCall(stage, config, given, sources or {}, title, self.made_by, accepted)
+        outcome = self.runner.bring_up_to_date(call)
         self.outcomes[title] = outcome
+        self.accepted[outcome.artifact.key] = joined(accepted, outcome.artifact.record.accepted)
         return outcome.artifact
+
+    def _accepted_for(self, artifact: Artifact) -> tuple[Acceptance, ...]:
+        return self.accepted.get(artifact.key, tuple(artifact.record.accepted))
 
     @contextmanager
     def varied(self, variant: str, config: ProjectConfig) -> Iterator[None]:

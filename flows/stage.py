@@ -152,6 +152,7 @@ def _request(call: StageCall, identity: Identity) -> Request:
         config=call.config.model_dump(mode="json"),
         inputs={name: artifact.folder for name, artifact in call.inputs.items()},
         identity=identity,
+        accepted=list(call.accepted),
     )
 
 

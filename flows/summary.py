@@ -2,6 +2,7 @@
 
 from typing import Any, TypedDict
 
+from components.core.acceptance import joined
 from flows import console
 from flows.adapters import prefect_ui
 from flows.run import FlowRun, Row
@@ -58,6 +59,7 @@ def _rows(run: FlowRun, where: str) -> list[Row]:
         *run.rows,
         *(row for artifact in stages for row in artifact.record.rows),
         *_release_rows(run),
+        *(("accepted", str(each)) for each in joined(*run.accepted.values())),
         ("stages", ", ".join(f"{name} {outcome.status}" for name, outcome in run.outcomes.items())),
         ("config digest", run.config_digest),
         ("where to look", where),
