@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from components.core.artifact import RECORD, Artifact
+from components.core.artifact import RECORD, REPORT, Artifact
 from components.core.identity import RecordedIdentity, digest_json, leaves
 from components.core.run import EVENTS
 from flows.adapters import dvc
@@ -147,7 +147,7 @@ class StageTracker:
         client = self.connection.client
         for report in reports(artifact):
             client.log_artifact(self.run_id, str(report))
-            if report.name == "report.md":
+            if report.name == REPORT:
                 client.set_tag(self.run_id, "mlflow.note.content", report.read_text()[:MAX_TAG_CHARACTERS])
         facts = {name: value for name, value in leaves(artifact.details) if isinstance(value, str)}
         self.sender.tags(self.run_id, {f"lacewing.details.{name}": text for name, text in facts.items()})
