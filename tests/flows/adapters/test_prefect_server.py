@@ -17,6 +17,8 @@ import sys, time
 from flows.adapters.prefect_server import PrefectServer
 from flows.ports import answers
 import os
+from flows.workspace import make_workspace
+make_workspace()
 server = PrefectServer()
 server.wait()
 assert answers(os.environ["PREFECT_API_URL"] + "/health")
