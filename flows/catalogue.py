@@ -82,8 +82,12 @@ def _entries(path: Path) -> Iterator[Flow]:
     for node in ast.parse(source, str(path)).body:
         if isinstance(node, ast.FunctionDef):
             for decorator in node.decorator_list:
-                if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == flow.__name__:
+                if isinstance(decorator, ast.Call) and _is_declaration(decorator.func):
                     yield _entry(path, node, decorator)
+
+
+def _is_declaration(decorator: ast.expr) -> bool:
+    return isinstance(decorator, ast.Name) and decorator.id == flow.__name__
 
 
 def _entry(path: Path, function: ast.FunctionDef, declaration: ast.Call) -> Flow:

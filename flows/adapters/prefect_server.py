@@ -38,8 +38,9 @@ class PrefectServer:
         """Return when the server answers; raises ``ServiceError`` if it does not in time."""
         seconds = float(os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"])
         if not wait_until_answers(f"{self._url}/health", seconds, lambda: self._process.poll() is None):
+            happened = "ended" if self._process.poll() is not None else f"did not answer within {seconds:.0f} s"
             raise ServiceError(
-                f"Prefect's server did not answer at {self._url} within {seconds:.0f} s; its own words are above. "
+                f"Prefect's server at {self._url} {happened}; its own words are above. "
                 "Run the same command again, or start one with `lacewing up`."
             )
 

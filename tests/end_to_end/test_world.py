@@ -177,7 +177,7 @@ def test_no_process_of_the_whole_flow_spoke_to_another_machine(
     """Every Python process writes its sockets down: command, Prefect server, stages, smoke server."""
     assert place.outside_connections() == []
     commands = place.watched_commands()
-    for process in ("lacewing", "prefect.server", "components.core.worker", "components.deployment.server"):
+    for process in ("lacewing", "prefect_server", "components.core.worker", "components.deployment.server"):
         assert process in commands
 
 

@@ -1,0 +1,81 @@
+"""The closing table is what the stages say of themselves; a refusal is a state of its own."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from components.core.identity import RecordedIdentity
+from components.core.run import Run
+from conf.schema import ProjectConfig
+from flows.plan import Planner
+from flows.run import FlowRun, Outcome, Release
+from flows.summary import finished
+from flows.workspace import make_workspace
+
+pytestmark = pytest.mark.xdist_group("prefect")
+
+
+@pytest.fixture
+def run(workspace: Path) -> FlowRun:
+    make_workspace()
+    return FlowRun("pipeline", "world", [], ProjectConfig(), Planner())
+
+
+@pytest.fixture
+def ended(tmp_path: Path) -> Callable[..., Outcome]:
+    """What became of a stage that sealed these rows."""
+
+    def end(stage: str, key: str, *rows: tuple[str, str]) -> Outcome:
+        identity = RecordedIdentity(stage=stage, key=key * 32, config={}, inputs={}, code={}, environment={})
+        artifact = Run.recorded(tmp_path / stage / key, identity).seal({"loss": 1.0}, rows=rows)
+        return Outcome(artifact, "ran", "first run", 1.0)
+
+    return end
+
+
+def closing(run: FlowRun) -> State[object]:
+    @flow(name="closing")
+    def close() -> object:
+        return finished(run, "in MLflow")
+
+    state: State[object] = close(return_state=True)
+    return state
+
+
+def test_rows_of_the_flow_come_first_then_those_of_the_stages_in_order(
+    run: FlowRun, ended: Callable[..., Outcome], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.rows.append(("data version", "abc"))
+    run.outcomes["prepare"] = ended("prepare", "a", ("training text", "7 documents"))
+    run.outcomes["pretrain"] = ended("pretrain", "b", ("loss", "2.500"))
+    closing(run)
+    shown = [line.split("│")[1].strip() for line in capsys.readouterr().out.splitlines() if "│" in line]
+    assert shown[:4] == ["data version", "training text", "loss", "stages"]
+
+
+def test_no_variant_speaks_for_its_stage(
+    run: FlowRun, ended: Callable[..., Outcome], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.outcomes["pretrain lacy-0"] = ended("pretrain", "b", ("loss", "2.500"))
+    closing(run)
+    assert "2.500" not in capsys.readouterr().out
+
+
+def test_a_refusal_is_a_state_that_carries_the_summary(run: FlowRun, ended: Callable[..., Outcome]) -> None:
+    run.outcomes["prepare"] = ended("prepare", "a")
+    run.release = Release("lacewing", 2, "challenger", False, "worse by 0.1")
+    state = closing(run)
+    assert (state.name, state.message) == ("Refused", "worse by 0.1")
+    summary = state.result()
+    assert isinstance(summary, dict)
+    assert summary["release"] == {
+        "model": "lacewing",
+        "version": 2,
+        "alias": "challenger",
+        "promoted": False,
+        "reason": "worse by 0.1",
+    }
+    assert summary["stages"]["prepare"]["key"] == "a" * 32
