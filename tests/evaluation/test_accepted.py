@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from components.core.artifact import REPORT, Artifact
+from components.core.artifact import Artifact
 from components.core.identity import RecordedIdentity
 from components.core.run import Run
 from components.data.prepared import PreparedData
@@ -31,7 +31,7 @@ def test_the_report_on_a_model(tmp_path: Path, untrained: Transformer, prepared:
     )
     model = pretrained_artifact(tmp_path / "model", untrained)
     scores = assess.stage(run(tmp_path / "run"), config, model=model, prepared=prepared)
-    assert LINE in scores.path(REPORT).read_text()
+    assert LINE in scores.report.read_text()
     assert scores.record.accepted == [FIRST]
 
 
