@@ -289,8 +289,7 @@ class _Graph:
         edges.nodes |= self._run_by_import(name)
         rest = parts[name.count(".") + 1 :]
         module = self.tree.module(name)
-        if not rest:
-            # The module itself is a value now: who has it may take anything in it.
+        if not rest:  # the module is a value: who has it may take anything in it
             edges.nodes |= {(each, STAR) for each in self.tree if each == name or each.startswith(f"{name}.")}
         elif rest[0] in module.definitions:
             edges.nodes.add((name, rest[0]))

@@ -112,6 +112,8 @@ class _Reading:
                 self._take(other, known)
         elif isinstance(node, ast.If) and _is_main(node):
             self.found.define(MAIN, self._statement(node))
+            for other in node.orelse:
+                self._take(other, known)
         elif names := _defined(node):
             statement = self._statement(node, unknown_calls(node, known))
             for name in names:
@@ -359,4 +361,4 @@ def _is_typing_only(node: ast.If) -> bool:
 
 
 def _is_main(node: ast.If) -> bool:
-    return isinstance(node.test, ast.Compare) and dotted_name(node.test.left) == ("__name__",)
+    return ast.unparse(node.test) in ("__name__ == '__main__'", "'__main__' == __name__")

@@ -35,7 +35,8 @@ INSTALLED = {
 def _fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     caches = (packages._providers, packages._with_requirements)
     monkeypatch.setattr(packages, "_distribution", INSTALLED.get)
-    monkeypatch.setattr(packages, "_all_providers", lambda: {"yaml": ["PyYAML"]})
+    files = (("PyYAML", "\nyaml/__init__.py,sha256=,1\n"), ("other", "\nyaml2/__init__.py,sha256=,1\n"))
+    monkeypatch.setattr(packages, "_recorded_files", lambda: files)
     for cached in caches:
         cached.cache_clear()
     yield

@@ -148,6 +148,8 @@ ACTS = {
     "a loop": "for each in [Y]:\n    each()",
     "a constructor": "class C:\n    def __init__(self, y): ...\nZ = C(Y)",
     "a function's result": "def made(y): ...\nZ = made(Y)",
+    "a block that runs unless it is the program": "if __name__ != '__main__':\n    print(Y)",
+    "the other side of a main block": "if __name__ == '__main__':\n    pass\nelse:\n    print(Y)",
     "a metaclass": "class Z(metaclass=Y): ...",
     "a base class that acts": "class B:\n    def __init_subclass__(cls): ...\nclass Z(B):\n    y = Y",
     "torch.library": "import torch\n@torch.library.register_fake('a::b')\ndef fake():\n    return Y",
