@@ -24,7 +24,6 @@ _QUIET = {
     "ITERATIVE_DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "WANDB_MODE": "disabled",
-    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait starve everybody else on a small machine
     # Prefect's own server, started when no address is given, needs more than its default 20 s on two cores.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_HOME": str(workspace_folder() / "prefect"),

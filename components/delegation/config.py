@@ -55,7 +55,7 @@ class DelegationConfig(BaseModel):
     """`checkpoint` goes on from the pretrained model, `scratch` delegates from the first step of pretraining on."""
     max_steps: PositiveInt = 300
     """Optimizer steps of delegation training with start=checkpoint; scratch takes trainer.max_steps."""
-    learning_rate: PositiveFloat = 1.5e-3
+    learning_rate: PositiveFloat = 4e-3
     """Peak learning rate with start=checkpoint; scratch takes trainer.learning_rate."""
     match: Literal["steps", "gradient_tokens"] = "steps"
     """What max_steps counts: optimizer steps, or as many tokens with a ground-truth gradient as that many steps of

@@ -10,13 +10,13 @@ class ModelConfig(BaseModel):
 
     name: str = Field(default="quick", min_length=1)
     """Name of the preset, for people; it travels with the weights."""
-    layers: PositiveInt = 4
+    layers: PositiveInt = 2
     """Transformer blocks."""
-    width: PositiveInt = 192
+    width: PositiveInt = 128
     """Size of the residual stream; also of the token embeddings."""
     hidden_width: PositiveInt = 512
     """Inner size of the SwiGLU feed-forward."""
-    heads: PositiveInt = 3
+    heads: PositiveInt = 2
     """Query heads; the head dimension is width / heads."""
     kv_heads: PositiveInt = 1
     """Key and value heads, each shared by heads / kv_heads query heads (grouped-query attention)."""

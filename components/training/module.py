@@ -18,7 +18,7 @@ from components.model.transformer import Transformer
 from components.training.config import TrainerConfig
 from components.training.loader import IGNORED, Batch
 from components.training.objectives.base import ForwardPass, Objective, Ranks
-from components.training.optimizer import adamw, learning_rate_factor
+from components.training.optimizer import learning_rate_factor, optimizer
 from kernels.cross_entropy import TokenStats
 
 
@@ -96,9 +96,9 @@ class TrainingModule(lightning.LightningModule):  # type: ignore[misc]
         self.objective.restore(checkpoint["objective"])
 
     def configure_optimizers(self) -> Any:
-        optimizer = adamw(self.model, self.config)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, self.config))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        chosen = optimizer(self.model, self.config)
+        schedule = torch.optim.lr_scheduler.LambdaLR(chosen, lambda step: learning_rate_factor(step, self.config))
+        return {"optimizer": chosen, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
         self.normalise()

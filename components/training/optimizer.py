@@ -1,4 +1,4 @@
-"""AdamW on two groups of weights, and the learning rate of every step."""
+"""The optimizer of a run, and the learning rate of every step."""
 
 import math
 
@@ -6,6 +6,29 @@ import torch
 from torch import nn
 
 from components.training.config import TrainerConfig
+from components.training.muon import Muon
+
+
+def optimizer(model: nn.Module, config: TrainerConfig) -> torch.optim.Optimizer:
+    """What ``config.optimizer`` asks for."""
+    return muon(model, config) if config.optimizer == "muon" else adamw(model, config)
+
+
+def muon(model: nn.Module, config: TrainerConfig) -> Muon:
+    """Muon for the matrices of the layers; AdamW for embeddings, which are looked up by row, and for norm weights."""
+    embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+    looked_up = {id(weight) for weight in embeddings}
+    parameters = [weight for weight in model.parameters() if id(weight) not in looked_up]
+    return Muon(
+        [weight for weight in parameters if weight.ndim == 2],
+        [
+            {"params": embeddings},
+            {"params": [weight for weight in parameters if weight.ndim != 2], "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        betas=(config.beta1, config.beta2),
+    )
 
 
 def adamw(model: nn.Module, config: TrainerConfig) -> torch.optim.AdamW:

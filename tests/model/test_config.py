@@ -38,14 +38,15 @@ def test_a_preset_builds_with_the_number_of_parameters_it_states(preset: str) ->
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in (CONF / "trainer").glob("*.yaml")))
 def test_every_model_preset_has_a_valid_trainer(preset: str) -> None:
-    TrainerConfig.model_validate(yaml.safe_load((CONF / "trainer" / f"{preset}.yaml").read_text()))
+    values = yaml.safe_load((CONF / "trainer" / f"{preset}.yaml").read_text())
+    TrainerConfig.model_validate(values.get("trainer", values))
     assert preset in PRESETS
 
 
-def test_quick_is_the_default_and_has_one_to_two_million_parameters() -> None:
+def test_quick_is_the_default_and_has_half_to_two_million_parameters() -> None:
     quick = ModelConfig.model_validate(yaml.safe_load((CONF / "model" / "quick.yaml").read_text()))
     assert quick == ModelConfig()
-    assert 1e6 <= quick.parameters(2048) <= 2e6
+    assert 0.5e6 <= quick.parameters(2048) <= 2e6
 
 
 @pytest.mark.parametrize(
