@@ -22,7 +22,7 @@ _logger = logging.getLogger(__name__)
 
 
 def stage(run: Run, cfg: CalibrateConfig, delegated: Artifact, prepared: Artifact, labels: Artifact) -> Artifact:
-    """Look at the validation split through the model in ``delegated`` (or in a pretrain artifact).
+    """Score the validation split with the model in ``delegated`` (or in a pretrain artifact).
 
     Writes ``calibration.json``. Metrics: ``tokens``, ``factual_share``, ``mean_call_probability`` and that by class,
     ``reliability_error``, and how far the realised calls were from the budget at worst: ``budget_error`` with the
@@ -54,7 +54,7 @@ def stage(run: Run, cfg: CalibrateConfig, delegated: Artifact, prepared: Artifac
             tokenizer.call_id,
             cfg.max_tokens,
             cfg.batch_tokens,
-            lambda fraction: run.report(0.9 * fraction, "looking at held-out text"),
+            lambda fraction: run.report(0.9 * fraction, "scoring held-out text"),
         )
     if not all(np.isfinite(scores).all() for scores in (positions.call, positions.entropy)):
         raise ArtifactError(

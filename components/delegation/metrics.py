@@ -1,4 +1,4 @@
-"""What a mask and a ``<CALL>`` look like: how high P(CALL) stands where, and whether it finds what is delegated."""
+"""Metrics of delegation: P(CALL) by class of token, and how well it finds the delegated tokens."""
 
 import math
 
@@ -31,7 +31,8 @@ def call_figures(
     factual: Bool[Tensor, "rows"],
     valid: Bool[Tensor, "rows"],
 ) -> dict[str, float]:
-    """Mean P(CALL) by class, how well it finds what is delegated, and what that costs; without figures of no rows.
+    """Mean P(CALL) by class, how well it finds what is delegated, and what that costs; metrics without rows are left
+    out.
 
     Arguments:
         odds: log P(CALL) / (1 - P(CALL)).

@@ -1,11 +1,11 @@
-"""What a selection costs: the ground truth where it is learned, ``<CALL>`` where a token is handed over.
+"""The loss of a selection: the ground truth where it is learned, ``<CALL>`` where a token is delegated.
 
     L = 1 / N * sum over valid tokens t of  [learned] * nll(x_t) + [delegated] * -log P(CALL)
 
 N counts the valid tokens, also dropped ones. Two ways to normalise the first term: ``full`` is the cross-entropy over
 the whole vocabulary and so pushes P(CALL) down where nothing is to be asked; ``exclude_call`` leaves ``<CALL>`` out of
 the softmax, as the paper is reported to do, and moves P(CALL) nowhere else than at delegated tokens, so that only its
-order over tokens means anything (lacy.md, 2.2). ``-log P(CALL)`` is always over everything.
+order over tokens has a meaning. ``-log P(CALL)`` is always over everything.
 """
 
 from typing import Literal

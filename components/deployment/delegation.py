@@ -67,7 +67,7 @@ def gather_delegation(
     selection: SelectionName = delegated.details.get("delegation", {}).get("selection", "ntp")
     score = config.call_score
     if score == "call" and selection not in SELECTIONS_THAT_CALL:
-        score = "entropy"  # nobody taught it to call: its doubt decides
+        score = "entropy"  # it was never taught to call, so its uncertainty decides
     calibration = Calibration.load(calibrated.verify().path(CALIBRATION))
     calibration.levels(score)
     record = DelegationRecord(
@@ -94,7 +94,7 @@ def open_bundled_helper(record: DelegationRecord, folder: Path, device: str) -> 
 
 
 def _with_knowledge(folder: Path, helper: HelperConfig, prepared: Artifact, assessed: Artifact | None) -> HelperConfig:
-    """Put what ``helper`` knows into ``folder``; the helper as it is to be found from there."""
+    """Copy the data of ``helper`` into ``folder``; returns its configuration as seen from there."""
     facts = prepared.folder / _FACT_TABLE
     kind = helper.kind
     if kind == "auto":

@@ -90,7 +90,7 @@ def create_app(engine: Engine, cfg: ServeConfig, api_key: str = "", started: flo
 
     @app.get("/metrics")
     async def prometheus() -> Response:
-        """Figures for Prometheus."""
+        """Metrics for Prometheus."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/v1/models")
@@ -148,10 +148,10 @@ def _check_model(name: str, served: str) -> None:
 
 
 def _check(body: SamplingRequest, served: str, engine: Engine) -> None:
-    """Refuse what is asked of another model, and calls where there is nobody to call."""
+    """Refuse requests for another model, and calls if there is no helper."""
     _check_model(body.model, served)
     if engine.helper is None and body.call_limit is not None:
-        raise errors.NobodyToCallError(*body.call_limit)
+        raise errors.NoHelperError(*body.call_limit)
 
 
 def _helper_name(engine: Engine) -> str | None:
@@ -159,7 +159,7 @@ def _helper_name(engine: Engine) -> str | None:
 
 
 def _encoded(body: CompletionRequest, engine: Engine) -> list[list[int]]:
-    """Token ids of every prompt; what is wrong with a prompt as such is told before any is continued."""
+    """Token ids of every prompt; a bad prompt is refused before any prompt is continued."""
     if not body.prompts:
         raise InputError("the list of prompts is empty: give at least one prompt")
     return [engine.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in body.prompts]
@@ -185,7 +185,7 @@ def _request(
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket; raises ``ServiceError`` if the port is taken or the address is not ours.
 
-    Taken before the model is loaded, so that a clash is told at once. Clients that come early wait in its backlog.
+    Opened before the model is loaded, so that a conflict is reported at once. Early clients wait in its backlog.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -204,7 +204,7 @@ def serve(folder: Path, cfg: ServeConfig) -> None:
     """Serve the bundle in ``folder`` until SIGINT or SIGTERM, which let requests in flight end within a time limit."""
     api_key = os.environ.get(API_KEY, "")
     if not api_key and not _is_loopback(cfg.host):
-        logger.warning("%s is reachable from other machines and %s is not set: anybody may use it", cfg.host, API_KEY)
+        logger.warning("%s is reachable from other machines and %s is not set: anyone may use it", cfg.host, API_KEY)
     with listen(cfg.host, cfg.port) as listener:
         engine = Engine(
             folder,
@@ -232,7 +232,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _stop(number: int, frame: object) -> NoReturn:
-    # While the model loads; and again after uvicorn's orderly end, which repeats the signal it was stopped by.
+    # While the model loads, and again after uvicorn's shutdown, which repeats the signal that stopped it.
     raise SystemExit(0)
 
 

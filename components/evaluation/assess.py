@@ -1,4 +1,4 @@
-"""Stage ``assess``: how good is the trained model? Figures, intervals, answers, samples and a page to read."""
+"""Stage ``assess``: how good is the trained model? Metrics, intervals, answers, samples and a report."""
 
 import json
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The rule of the gate: from two models' scores of the same documents to yes or no, and why.
 
-The champion stays unless the difference is shown to be an improvement (or, with a margin, shown to be harmless): doubt
-is a refusal, and a refusal says by how much it failed and what to do. A tie is a doubt.
+The champion stays unless the difference is shown to be an improvement (or, with a margin, shown to be harmless). An
+uncertain difference is refused, and so is a tie. A refusal says by how much it failed, and what to do.
 """
 
 import math
@@ -19,7 +19,7 @@ WORTHLESS_BITS_PER_BYTE = 8.0
 
 @dataclass(frozen=True)
 class Decision:
-    """What the gate says. Figures in bits per byte; ``difference`` is challenger - champion; ``None``: unknown."""
+    """The decision of the gate, in bits per byte. ``difference`` is challenger - champion; ``None``: unknown."""
 
     promote: bool
     reason: str
@@ -32,7 +32,7 @@ class Decision:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The figures that exist."""
+        """The metrics that are known."""
         return {name: value for name, value in asdict(self).items() if isinstance(value, float)}
 
 

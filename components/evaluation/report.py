@@ -1,4 +1,4 @@
-"""The one-page report of a model in markdown. Light: the flow's process embeds its figure to show it in Prefect."""
+"""The one-page report on a model in markdown. Light: the flow's process embeds its image to show it in Prefect."""
 
 import base64
 import html
@@ -36,7 +36,7 @@ def report_markdown(results: Results, pretrained: Artifact, prepared: Artifact, 
 
 
 def embedded_image(folder: Path) -> str:
-    """The report in ``folder`` with its figure inside, readable where relative paths lead nowhere."""
+    """The report in ``folder`` with its image embedded, for viewers that cannot follow relative paths."""
     encoded = base64.b64encode((folder / CURVE_PNG).read_bytes()).decode()
     return (folder / REPORT).read_text(encoding="utf-8").replace(f"({CURVE_PNG})", f"(data:image/png;base64,{encoded})")
 
@@ -134,7 +134,7 @@ def _table(title: str, rows: Iterable[Row]) -> str:
 
 
 def plain_text(text: Any) -> str:
-    """``text`` as one line that means nothing to markdown or HTML: the corpus and the model may write anything."""
+    """``text`` as one escaped line of markdown, because the corpus and the model may write anything."""
     return _MARKDOWN_SIGNS.sub(r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
 
 

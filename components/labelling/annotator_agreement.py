@@ -1,7 +1,7 @@
-"""How annotators compare: with the exact labels where the world is closed, and with each other on any text.
+"""Agreement of annotators: with the exact labels of the closed world, and with each other on any text.
 
-Token by token over the same documents. Agreement beyond chance is Cohen's kappa; F is that of either taken as the truth
-for the other (it is symmetric).
+They are compared token by token on the same documents. Agreement beyond chance is Cohen's kappa. F1 takes one annotator
+as the truth for the other; it is symmetric.
 """
 
 from collections.abc import Iterator, Sequence
@@ -104,9 +104,9 @@ class _Candidate(NamedTuple):
 def compare(labeller: DocumentLabeller, documents: int) -> AnnotatorAgreement:
     """Compare every annotator that is available, under all rule sets, on a fixed sample of training documents.
 
-    With ``documents`` 0 nobody is compared.
+    With ``documents=0`` no annotators are compared.
 
-    Raises ``InputError`` if a pipeline is named and cannot be had.
+    Raises ``InputError`` if a pipeline is named but cannot be loaded.
     """
     if documents == 0:
         return AnnotatorAgreement(documents=0, tokens=0, exact=False, standings=[], agreements=[], unavailable={})
@@ -144,7 +144,7 @@ def compare(labeller: DocumentLabeller, documents: int) -> AnnotatorAgreement:
 
 
 def kappa(one: Bits, other: Bits) -> float:
-    """Cohen's kappa: agreement beyond what the two shares make likely; 1 if both always say the same one thing."""
+    """Cohen's kappa: agreement beyond chance; 1 if both give the same single label everywhere."""
     if len(one) == 0:
         return 1.0
     agreed = float(np.mean(one == other))

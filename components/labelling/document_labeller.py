@@ -35,7 +35,7 @@ from components.labelling.annotators.pipeline import PipelineRecord
 from components.labelling.annotators.world import WorldAnnotator
 from components.labelling.labels import Bits
 
-_JOBS_PER_PROCESS = 2  # under way or waiting: enough that nobody idles
+_JOBS_PER_PROCESS = 2  # running or waiting: enough that no process is idle
 # Bytes of text in a job: some seconds of work, so that starting a process pays and progress is seen.
 _JOB_BYTES = {"spacy": 256_000}
 _FAST_JOB_BYTES = 4_000_000
@@ -52,7 +52,7 @@ class Job(NamedTuple):
 
 @dataclass
 class Marked:
-    """What came of a job."""
+    """The result of a job."""
 
     job: Job
     tokens: int
@@ -78,7 +78,7 @@ class Marked:
 
 @dataclass(frozen=True)
 class DocumentLabeller:
-    """Reads documents from the shards and marks their tokens. Crosses to processes as paths and settings."""
+    """Reads documents from the shards and labels their tokens. It is sent to processes as paths and settings."""
 
     shards_folder: Path
     tokenizer_folder: Path
@@ -201,7 +201,7 @@ def marked_jobs(labeller: DocumentLabeller, work: Iterator[Job], processes: int)
                 yield marked
         except BrokenProcessPool as error:
             raise ServiceError(
-                f"one of {processes} annotating processes ended without a word (most often killed for want of memory): "
+                f"one of {processes} annotating processes ended without an error (often because memory ran out): "
                 "set label.processes lower and run the same command again"
             ) from error
         finally:
@@ -235,7 +235,7 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
-    os._exit(1)  # the parent was killed outright: nobody will take the result
+    os._exit(1)  # the parent was killed, so no one will receive the result
 
 
 def _mark(job: Job) -> Marked:

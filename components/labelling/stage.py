@@ -30,7 +30,7 @@ from components.labelling.labels import BitsWriter, LabelIndex, SplitBits, write
 
 FACTS, JUDGED = "facts", "judged"
 AGREEMENT = "annotator_agreement"
-# On Wikipedia-like text (lacy.md 3.3); outside, the call budget or the annotator should be thought over.
+# On Wikipedia-like text, as LaCy reports. Outside this range, check the call budget and the annotator.
 EXPECTED_SHARE = (0.20, 0.30)
 # Lists and tables look foreign too; a share above this is text of another language.
 _FOREIGN_SHARE = 0.02
@@ -55,9 +55,9 @@ class _Totals:
 
 
 def stage(run: Run, cfg: LabelConfig, prepared: Artifact) -> Artifact:
-    """Mark the tokens of ``prepared``.
+    """Label the tokens of ``prepared``.
 
-    Raises ``InputError`` if the annotator cannot be had, ``ArtifactError`` if shards and tokenizer do not fit,
+    Raises ``InputError`` if the annotator cannot be opened, ``ArtifactError`` if shards and tokenizer do not fit,
     ``ServiceError`` if a process of its own is killed, ``DiskFullError``.
     """
     facts, judged = run.folder / FACTS, run.folder / JUDGED

@@ -1,8 +1,8 @@
 """Stage ``compare``: ways of choosing the delegated tokens, side by side, with intervals over seeds.
 
-All were trained on the same data; what differs is which tokens they learned to ask for. Two notions of a fair fight are
-kept apart: equal optimizer steps, and equal tokens with a gradient towards the text (lacy.md, section 7: methods that
-leave tokens out otherwise gain by training longer).
+All models were trained on the same data and differ in which tokens they learned to ask for. There are two fair
+comparisons, which are kept apart: at equal optimizer steps, and at equal numbers of tokens with a gradient towards the
+text. (Methods that leave tokens out would otherwise have an advantage or a disadvantage from the length of training.)
 """
 
 from collections import defaultdict
@@ -39,7 +39,7 @@ def _precision(written: Written | None) -> float:
     return written.precision.estimate if written is not None and written.precision is not None else NAN
 
 
-# What the table says of every method, in its order.
+# The columns of the table, in their order.
 COLUMNS: dict[str, Figure] = {
     "alone": lambda found: found.model.curve[0].accuracy,
     "5 %": _at(0.05),
@@ -62,7 +62,7 @@ _PLAIN_NUMBERS = ("bits/byte non-facts", "AUROC wrong facts")
 def stage(run: Run, cfg: BootstrapConfig, *cascades: Artifact) -> Artifact:
     """One table and one figure over the cascades of several methods and seeds.
 
-    Writes ``report.md``, ``comparison.json``, ``curve.png`` and ``.svg``. Metrics: ``<method>.<figure>``, means over
+    Writes ``report.md``, ``comparison.json``, ``curve.png`` and ``.svg``. Metrics: ``<method>.<metric>``, means over
     the seeds. Raises ``ArtifactError`` if the cascades do not share their budget.
     """
     groups = _groups([CascadeResults.model_validate_json(each.path(RESULTS).read_bytes()) for each in cascades])

@@ -1,7 +1,8 @@
 """Stage ``cascade``: what asking is worth, over all call budgets, on held-out text and in what the model writes itself.
 
-The delegated model stands beside the plain one that it came from, which calls where it doubts (by entropy) at the same
-budgets; and every figure beside the bound, where all calls fall on facts that the model would get wrong.
+The delegated model is compared with the plain one that it was trained from, which calls where it is uncertain (by
+entropy) at the same budgets. Every result is compared with the bound, where all calls are placed on facts that the
+model would get wrong.
 """
 
 import json
@@ -65,13 +66,13 @@ QUESTIONS = "raw/world/questions.jsonl"
 BIOGRAPHIES = "biographies.jsonl"
 LEAKAGE_QUESTIONS = 300
 HANDOVERS = 200
-# Calibration of the plain model, for calls by its doubt; the delegated one brings its own.
+# Calibration of the plain model, for calls by entropy; the delegated model has its own.
 _CALIBRATION_TOKENS = 30_000
 
 
 @dataclass(frozen=True)
 class _Data:
-    """What both models are measured on."""
+    """The data that both models are measured on."""
 
     folder: Path
     tokenizer: TextTokenizer
@@ -311,7 +312,7 @@ def _lines(results: CascadeResults) -> dict[str, Curves]:
 
 
 def _metrics(results: CascadeResults) -> dict[str, float]:
-    """Flat figures for MLflow and for gates."""
+    """Flat metrics for MLflow and for gates."""
     metrics = {"factual_share": results.factual_share, "helper_right": results.helper_accuracy.right}
     for prefix, model in (("", results.model), ("plain_", results.plain)):
         if model is None:
@@ -345,4 +346,4 @@ def _metrics(results: CascadeResults) -> dict[str, float]:
                 judged = getattr(model.factscore, way)
                 if judged.score is not None:
                     metrics[f"{prefix}factscore_{way}"] = judged.score.estimate
-    return {name: value for name, value in metrics.items() if value == value}  # NaN is no metric
+    return {name: value for name, value in metrics.items() if value == value}  # NaN is not a metric

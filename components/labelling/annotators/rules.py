@@ -1,4 +1,4 @@
-"""The rule sets of lacy.md 3.3 over a parse, as array operations: which spaCy tokens state facts.
+"""The rule sets of LaCy (arXiv:2602.12005) on a parse, as array operations: which spaCy tokens state facts.
 
     ner_only       entities
     pos_only       proper nouns and numbers
@@ -88,7 +88,7 @@ def _attributes(column: dict[str, np.ndarray[Any, Any]], symbols: Symbols) -> Ma
     head = np.arange(tokens) + column["HEAD"].view(np.int64)
     known_form = np.isin(column["LOWER"], symbols.verb_forms)
 
-    # UD: "a painter" of "was a painter" is itself what the copula and the preposition hang from.
+    # In UD, "a painter" in "was a painter" is itself the head of the copula and of the preposition.
     copulas = (column["DEP"] == symbols.copula) & known_form & (symbols.copula != 0)
     predicate = _has_child(copulas, head)
     with_preposition = _has_child((column["DEP"] == symbols.preposition) & (symbols.preposition != 0), head)
