@@ -2,7 +2,7 @@
 
 Text is split with the regular expression of Llama 3 (llama.cpp calls it ``llama-bpe``), mapped byte by byte to
 printable characters (GPT-2's ``ByteLevel``) and merged. There is no normaliser and no start-of-text token, so decoding
-returns the very text that was encoded. Documents are separated by ``<|endoftext|>``.
+returns exactly the text that was encoded. Documents are separated by ``<|endoftext|>``.
 
 Special tokens belong to the platform, never to text: where a document or a user spells ``<CALL>``, that is six ordinary
 characters.
@@ -150,7 +150,7 @@ class TextTokenizer:
     call_id = SPECIAL_TOKENS.index(CALL)
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        tokenizer.encode_special_tokens = True  # "encode them like any text", in the words of the library
+        tokenizer.encode_special_tokens = True  # the library's name for "encode them like any text"
         self._tokenizer = tokenizer
         self.vocab_size: int = tokenizer.get_vocab_size()
 
@@ -177,7 +177,7 @@ class TextTokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, computed on all cores that ``RAYON_NUM_THREADS`` allows."""
-        # The fast variant leaves out character offsets, which nobody asks for.
+        # The fast variant leaves out character offsets, which are not needed.
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
@@ -192,7 +192,7 @@ class TextTokenizer:
         return [id for encoding in encodings for id in encoding.ids]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ``ids``; special tokens are skipped, bytes that are no UTF-8 become U+FFFD."""
+        """Text of ``ids``; special tokens are skipped, bytes that are not valid UTF-8 become U+FFFD."""
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
 
     def token_bytes(self, id: int) -> bytes:
