@@ -1,6 +1,6 @@
 # Everything goes through .venv, installed from constraints.txt (the lock).
-#   make run     the whole line on the closed world: raw text to a served, registered model
-#   make test    lint, types, import boundaries, unit tests and the end-to-end runs
+#   make run     the whole pipeline on the closed world: raw text to a served, registered model
+#   make test    lint, types, import boundaries, unit tests and whole flows
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -10,7 +10,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 INDEX  := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help run up serve test quick-test lint bench gpu-bench screenshots lock clean
+.PHONY: help run up serve test quick-test lint bench comparison gpu-bench screenshots lock clean
 
 help:  ## this page
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -19,7 +19,7 @@ $(VENV)/python: constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit(f"Python 3.11 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11")'
 	@echo "creating $(VENV) and installing from constraints.txt (minutes, once)"
 	$(PYTHON) -m venv $(VENV)
-	# torch first and alone: then nothing that depends on it may choose another build.
+	# torch first and alone, so that no package that depends on it chooses another build.
 	$(PIP) install $(INDEX) -c constraints.txt torch
 	@touch $@
 
@@ -31,41 +31,47 @@ $(VENV)/dev: $(VENV)/run
 	$(PIP) install $(INDEX) -c constraints.txt -e '.[dev]'
 	@touch $@
 
-run: $(VENV)/run  ## the full flow on the closed world, on this machine
+run: $(VENV)/run  ## run the whole pipeline on the closed world
 	$(BIN)/lacewing pipeline
 
-up: $(VENV)/run  ## Prefect, MLflow and a worker on loopback
+up: $(VENV)/run  ## start Prefect, MLflow and a worker on loopback
 	$(BIN)/lacewing up
 
-serve: $(VENV)/run  ## answer OpenAI requests from the champion
+serve: $(VENV)/run  ## answer OpenAI requests with the champion
 	$(BIN)/lacewing serve model=champion
 
-lint: $(VENV)/dev  ## style, types, import boundaries
+lint: $(VENV)/dev  ## check style, types and import boundaries
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-quick-test: lint  ## lint and the quick tests
+quick-test: lint  ## lint, then the quick tests
 	$(BIN)/pytest --timeout=600 -m "not slow and not gpu and not browser" -n 2 --dist loadgroup
 
-test: quick-test  ## everything CI runs: quick tests, then the end-to-end runs
+test: quick-test  ## everything that CI runs: the quick tests, then whole flows
 	$(BIN)/pytest --timeout=900 -m "slow and not gpu and not browser" -n 2 --dist loadgroup
 
-bench: $(VENV)/dev  ## the measured claims, as ratios
-	$(BIN)/python -m benchmarks.prepare
-	$(BIN)/python -m benchmarks.labels
-	$(BIN)/python -m benchmarks.training
-	$(BIN)/python -m benchmarks.delegation
-	$(BIN)/python -m benchmarks.cascade
-	$(BIN)/python -m benchmarks.serving
-	$(BIN)/python -m benchmarks.flow
+bench: $(VENV)/dev  ## measure every claim on this machine and write docs/results.md (an hour or more)
+	$(BIN)/python -m benchmarks.prepare --record
+	$(BIN)/python -m benchmarks.training --record
+	$(BIN)/python -m benchmarks.delegation --record
+	$(BIN)/python -m benchmarks.cascade --record
+	$(BIN)/python -m benchmarks.serving --record
+	$(BIN)/python -m benchmarks.flow --record
+	# These two read ../shared/data.
+	$(BIN)/python -m benchmarks.labels --record
+	$(BIN)/python -m benchmarks.factscore --record
 
-gpu-bench: $(VENV)/dev  ## the kernels on a GPU: correctness, then a table of every goal
+comparison: $(VENV)/run  ## train all ways of choosing what to ask, and write their table (hours)
+	$(BIN)/lacewing compare
+	$(BIN)/python -m benchmarks.comparison --record
+
+gpu-bench: $(VENV)/dev  ## check the kernels on a GPU, then print a table of every goal
 	$(BIN)/pytest -m gpu
 	$(BIN)/python -m kernels.bench
 
-screenshots: $(VENV)/dev  ## the README's pictures, from a real run (needs chromium and chromium-driver)
+screenshots: $(VENV)/dev  ## retake the pictures from a real run (needs chromium and chromium-driver)
 	$(BIN)/python docs/screenshots.py
 
 lock: $(VENV)/dev  ## write constraints.txt from what is installed

@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.results import Result, add_record_option, given_command, record
-from components.cascade.calibration import LEVELS, Calibration
+from components.cascade.calibration import LEVELS, CallCalibration
 from components.cascade.config import CascadeConfig
 from components.cascade.decoding import Cascade, CascadeAnswer, CascadeDecoding, CascadeRequest
 from components.cascade.helpers.base import Call, HelperError, Reply
@@ -115,7 +115,7 @@ def main() -> None:
     batched = Table(title=f"cascade, tokens of all requests together a second, wall / CPU: {what}")
     for column in ("helper", "unit", *(f"{batch} at once" for batch in BATCHES)):
         batched.add_column(column, justify="right")
-    results = []
+    results: list[Result] = []
     for name in options.helpers.split(","):
         helper = Timed(_model(name, tokenizer), tokenizer, same_tokenizer=True)
         for unit in options.units.split(","):
@@ -239,9 +239,9 @@ def _prompts(count: int, tokens: int) -> list[list[int]]:
     return [[0, *(chance.randrange(300, VOCAB_SIZE) for _ in range(tokens - 1))] for _ in range(count)]
 
 
-def _calibration() -> Calibration:
+def _calibration() -> CallCalibration:
     """Never asked: the calls are forced."""
-    return Calibration(quantiles=[0.0] * LEVELS, tokens=1, factual=True)
+    return CallCalibration(quantiles=[0.0] * LEVELS, tokens=1, factual=True)
 
 
 if __name__ == "__main__":

@@ -24,12 +24,14 @@ from torch import Tensor
 from benchmarks.results import Result, add_record_option, given_command, record
 from benchmarks.training import MODELS, Step, random_batch
 from components.delegation.config import DelegationConfig
-from components.delegation.module import DelegatingModel
+from components.delegation.objective import Delegation
 from components.model.config import ModelConfig
 from components.model.transformer import Transformer
 from components.training.config import TrainerConfig
 from components.training.loader import Batch
-from components.training.module import LanguageModel
+from components.training.module import TrainingModule
+from components.training.objectives.base import ForwardPass, Objective, Ranks
+from components.training.objectives.next_token import NextToken
 from components.training.optimizer import adamw
 from components.training.precision import chosen_precision
 from components.training.threads import set_threads
@@ -84,14 +86,15 @@ def step(
     settings = TrainerConfig()
     model = Transformer(config, vocab_size)
     optimizer = adamw(model, settings)
-    if delegation is None:
-        plain = LanguageModel(model, settings)
-    else:
-        delegating = DelegatingModel(model, settings, delegation, boundary_id=0)
-    after_warmup = settings.max_steps
+    objective: Objective = NextToken()
+    if delegation is not None:
+        objective = Delegation(delegation, settings, call_id=4, boundary_id=0)
+    module = TrainingModule(model, settings, objective)
+    after_warmup = ForwardPass(settings.max_steps, 0, Ranks())
 
     def loss() -> Tensor:
-        return plain.losses(batch).mean() if delegation is None else delegating.objective(batch, after_warmup, 0)
+        losses, weights = objective.losses(batch, module.token_stats(batch), after_warmup)
+        return losses.sum() / weights.sum()
 
     def run() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):

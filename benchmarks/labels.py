@@ -14,10 +14,11 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.results import Result, add_record_option, given_command, record
-from components.core.artifact import Artifact
 from components.core.run import Run
 from components.data.config import DataConfig
 from components.data.prepare import stage as prepare
+from components.data.prepared import PreparedData
+from components.labelling.artifact import Labels
 from components.labelling.config import LabelConfig, RuleSet
 from components.labelling.stage import stage
 
@@ -43,7 +44,7 @@ def main() -> None:
     print(
         f"{'annotator':24} {'vocabulary':>10} {'bytes/token':>11} {'tokens/s':>9} {'of published':>12} {'peak MB':>8}"
     )
-    labelled: dict[int, Artifact] = {}
+    labelled: dict[int, Labels] = {}
     results: list[Result] = []
     with tempfile.TemporaryDirectory() as folder:
         for vocab_size in VOCABULARIES:
@@ -54,9 +55,11 @@ def main() -> None:
             few = held_out_only(prepared, place / "few")
             for rules in RULES:
                 cfg = LabelConfig(pipeline=arguments.pipeline, rules=rules, processes=1, agreement_documents=0)
-                results.append(measured(stage(Run.local(place / rules), cfg, few), rules, prepared, vocab_size))
+                results.append(
+                    measured(stage(Run.local(place / rules), cfg, prepared=few), rules, prepared, vocab_size)
+                )
             cfg = LabelConfig(annotator="capitals", processes=1, agreement_documents=0)
-            results.append(measured(stage(Run.local(place / "capitals"), cfg, few), "", prepared, vocab_size))
+            results.append(measured(stage(Run.local(place / "capitals"), cfg, prepared=few), "", prepared, vocab_size))
             # The comparison is over training documents, the same ones for either vocabulary.
             cfg = LabelConfig(
                 annotator="capitals",
@@ -64,19 +67,19 @@ def main() -> None:
                 processes=1,
                 agreement_documents=arguments.agreement_documents,
             )
-            labelled[vocab_size] = stage(Run.local(place / "annotator_agreement"), cfg, prepared)
+            labelled[vocab_size] = stage(Run.local(place / "annotator_agreement"), cfg, prepared=prepared)
         print()
-        for vocab_size, artifact in labelled.items():
-            print(f"vocabulary {vocab_size:,}\n{artifact.path('annotator_agreement.md').read_text()}")
+        for vocab_size, labels in labelled.items():
+            print(f"vocabulary {vocab_size:,}\n{labels.agreement_page.read_text()}")
     if arguments.record:
         record("labels", results, given_command("benchmarks.labels"))
 
 
-def held_out_only(prepared: Artifact, folder: Path) -> Artifact:
+def held_out_only(prepared: PreparedData, folder: Path) -> PreparedData:
     """The same artifact without its training split: enough text to time."""
-    shards = folder / "shards"
+    shards = folder / PreparedData.SHARDS
     shards.mkdir(parents=True)
-    for path in prepared.path("shards").iterdir():
+    for path in prepared.shards_folder.iterdir():
         (shards / path.name).symlink_to(path)
     index = json.loads((shards / "index.json").read_text())
     index["splits"] = {"train": index["splits"]["validation"]}
@@ -86,11 +89,11 @@ def held_out_only(prepared: Artifact, folder: Path) -> Artifact:
         path.unlink()
     for path in sorted(shards.glob("validation-*")):
         path.rename(shards / path.name.replace("validation", "train"))
-    (folder / "tokenizer").symlink_to(prepared.path("tokenizer"))
-    return Artifact(folder, prepared.record)
+    (folder / PreparedData.TOKENIZER).symlink_to(prepared.tokenizer_folder)
+    return PreparedData(folder, prepared.record)
 
 
-def measured(labels: Artifact, rules: str, prepared: Artifact, vocab_size: int) -> Result:
+def measured(labels: Labels, rules: str, prepared: PreparedData, vocab_size: int) -> Result:
     """Print one line of the first table, and return the result."""
     speed = labels.metrics["tokens_per_second_per_core"]
     name = f"{labels.details['annotator']} {rules}".strip()

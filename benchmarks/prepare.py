@@ -21,12 +21,10 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from benchmarks.results import Result, add_record_option, given_command, record
-from components.core.artifact import Artifact
 from components.core.run import Run
 from components.data.config import DataConfig
 from components.data.prepare import stage
-from components.data.shards import ShardSet
-from components.data.tokenizer import TextTokenizer
+from components.data.prepared import PreparedData
 from components.data.world.config import WorldConfig
 
 BIOGRAPHIES = Path(__file__).resolve().parents[2] / "shared/data/pretrain/enwiki_bios/train.jsonl.gz"
@@ -90,12 +88,12 @@ class Clock:
         return last[stop] - last[start]
 
 
-def library_seconds(artifact: Artifact, batch_documents: int = 256) -> float:
+def library_seconds(prepared: PreparedData, batch_documents: int = 256) -> float:
     """Processor seconds of ``encode_batch_fast`` and of reading its ids, text already in memory."""
-    tokenizer = Tokenizer.from_file(str(artifact.path("tokenizer/tokenizer.json")))
-    decoder = TextTokenizer.load(artifact.path("tokenizer"))
+    tokenizer = Tokenizer.from_file(str(prepared.tokenizer_folder / "tokenizer.json"))
+    decoder = prepared.tokenizer()
     seconds = 0.0
-    for split in ShardSet.open(artifact.path("shards")).splits.values():
+    for split in prepared.shards().splits.values():
         for first in range(0, split.n_documents, batch_documents):
             numbers = range(first, min(first + batch_documents, split.n_documents))
             batch = [decoder.decode(split.document(i).tolist()) for i in numbers]

@@ -101,10 +101,10 @@ def describe_cpu(cpuinfo: str, cores: int) -> str:
 
 
 def commit() -> str:
-    """Short name of the commit, and whether the tree differs from it."""
+    """Short name of the commit, and whether the code differs from it."""
     try:
         name = _git("rev-parse", "--short", "HEAD")
-        return f"{name} with changes" if _git("status", "--porcelain", "--untracked-files=no") else name
+        return f"{name} with changes" if _git("status", "--porcelain", "--", ".", ":!docs", ":!README.md") else name
     except (FileNotFoundError, subprocess.CalledProcessError):
         return "unknown"
 

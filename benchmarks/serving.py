@@ -31,15 +31,19 @@ from rich.table import Table
 from benchmarks.results import Result, add_record_option, given_command, record
 from components.core.artifact import Artifact
 from components.core.run import Run
+from components.data.prepared import PreparedData
+from components.data.special_tokens import SpecialTokens
 from components.data.tokenizer import save_tokenizer, train_tokenizer
 from components.deployment import bundle as bundle_stage
 from components.deployment.bundle import load_bundle
 from components.deployment.config import BundleStageConfig
 from components.deployment.smoke import server
+from components.evaluation.artifacts import Scores
 from components.model.checkpoint import save_model
 from components.model.config import ModelConfig
 from components.model.generate import Sampling, generate
 from components.model.transformer import Transformer
+from components.training.trained import TrainedModel
 
 # The size of ``model=quick``, and one ten times as large, where the matrix products outweigh the bookkeeping.
 SHAPES = (
@@ -146,11 +150,17 @@ def _bundle(shape: ModelConfig, folder: Path) -> Artifact:
     model = Transformer(shape, VOCAB_SIZE)
     with torch.no_grad():
         model.embedding.weight[:5] = 0.0
-    runs = [Run.local(folder / name, name) for name in ("pretrain", "prepare", "assess")]
-    save_model(model, runs[0].folder / "model")
-    save_tokenizer(tokenizer, runs[0].folder / "model")
-    inputs = [run.seal({"tokens": 0.0}) for run in runs]
-    return bundle_stage.stage(Run.local(folder / "bundle", "bundle"), BundleStageConfig(), *inputs)
+    pretrain, prepare, assess = (Run.local(folder / name, name) for name in ("pretrain", "prepare", "assess"))
+    model_folder = pretrain.folder / TrainedModel.MODEL
+    save_tokenizer(tokenizer, model_folder)
+    save_model(model, model_folder, SpecialTokens.read(model_folder))
+    return bundle_stage.stage(
+        Run.local(folder / "bundle", "bundle"),
+        BundleStageConfig(),
+        delegated=pretrain.seal({"tokens": 0.0}, view=TrainedModel),
+        prepared=prepare.seal({}, view=PreparedData),
+        assessment=assess.seal({}, view=Scores),
+    )
 
 
 def _plain(model: Transformer, prompt: list[int], tokens: int) -> Cost:

@@ -39,31 +39,33 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.results import Result, add_record_option, given_command, record
-from components.core.artifact import Artifact
 from components.core.identity import Identity
 from components.core.run import Run
 from components.core.worker import Request, write_request
 from components.data import prepare
 from components.data.config import DataConfig
-from components.data.shards import ShardSet
+from components.data.prepared import PreparedData
 from components.data.world.config import WorldConfig
 from components.model import ops
 from components.model.config import ModelConfig
 from components.model.transformer import Transformer
 from components.training.checkpoints import Checkpoints
 from components.training.config import PretrainConfig, TrainerConfig
-from components.training.history import History, read_history
+from components.training.history import History
 from components.training.loader import Batch, TrainingBatches
-from components.training.module import LanguageModel
+from components.training.module import TrainingModule
+from components.training.objectives.next_token import NextToken
 from components.training.optimizer import adamw
 from components.training.precision import chosen_precision
 from components.training.threads import set_threads
+from components.training.trained import TrainedModel, read_history
 from components.training.trainer import ShardData, lightning_trainer
 
 MODELS = Path(__file__).resolve().parents[1] / "conf" / "model"
 ROUNDS = 9
 
 Step = Callable[[], object]
+TokenLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def main() -> None:
@@ -148,18 +150,18 @@ def training_step(
 ) -> Callable[[], Tensor]:
     """The step of our training as a plain function: forward, backward, clip, AdamW."""
     settings = TrainerConfig()
-    module = LanguageModel(Transformer(config, vocab_size), settings)
+    module = TrainingModule(Transformer(config, vocab_size), settings, NextToken())
     if compiled:
         module.model.compile()
     return plain_step(module, adamw(module.model, settings), precision, lambda: batch)
 
 
 def plain_step(
-    module: LanguageModel, optimizer: torch.optim.Optimizer, precision: str, batches: Callable[[], Batch]
+    module: TrainingModule, optimizer: torch.optim.Optimizer, precision: str, batches: Callable[[], Batch]
 ) -> Callable[[], Tensor]:
     def step() -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
-            loss = module.losses(batches()).mean()
+            loss = module.training_step(batches(), 0)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(module.model.parameters(), module.config.gradient_clip, foreach=True)
         optimizer.step()
@@ -197,7 +199,7 @@ def trainer(config: ModelConfig, threads: int) -> Iterator[Result]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepared = small_world(folder / "prepared")
-        shards = ShardSet.open(prepared.path("shards"))
+        shards = prepared.shards()
         settings = TrainerConfig(max_steps=steps, warmup_fraction=0.0, threads=threads)
         cfg = PretrainConfig(model=config, trainer=settings)
         chosen = chosen_precision(settings.precision, torch.device("cpu"))
@@ -205,13 +207,13 @@ def trainer(config: ModelConfig, threads: int) -> Iterator[Result]:
             run = Run.recorded(folder / "run", local_identity())
             history = History(run, settings, settings.batch_size * config.context_length, 0.0, progress_bar=False)
             callbacks = [history, Checkpoints(folder / "checkpoints", 10**9, history), in_trainer]
-            module = LanguageModel(Transformer(config, shards.vocab_size), settings, 1.0)
+            module = TrainingModule(Transformer(config, shards.vocab_size), settings, NextToken(), 1.0)
             data = ShardData(shards, cfg)
             lightning_trainer(settings, torch.device("cpu"), chosen, folder, callbacks).fit(module, datamodule=data)
 
             split, length = shards.splits["train"], config.context_length
             batches = iter(TrainingBatches(split, data.order, length, shards.boundary_id, 0, 0, steps))
-            module = LanguageModel(Transformer(config, shards.vocab_size), settings, 1.0)
+            module = TrainingModule(Transformer(config, shards.vocab_size), settings, NextToken(), 1.0)
             loop = plain_step(module, adamw(module.model, settings), chosen, partial(next, batches))
             in_loop.on_train_start()
             for _ in range(steps):
@@ -250,12 +252,14 @@ def resume(config: ModelConfig, threads: int) -> Iterator[Result]:
             )
 
 
-def final_weights(folder: Path, cfg: PretrainConfig, prepared: Artifact, kill_after: int | None) -> dict[str, Tensor]:
+def final_weights(
+    folder: Path, cfg: PretrainConfig, prepared: PreparedData, kill_after: int | None
+) -> dict[str, Tensor]:
     request = Request(
         function="components.pretrain:stage",
         config_type="components.training.config:PretrainConfig",
         config=cfg.model_dump(mode="json"),
-        inputs=[prepared.folder],
+        inputs={"prepared": prepared.folder},
         identity=local_identity(),
     )
     folder.mkdir()
@@ -263,24 +267,24 @@ def final_weights(folder: Path, cfg: PretrainConfig, prepared: Artifact, kill_af
     command = [sys.executable, "-m", "components.core.worker", str(folder)]
     if kill_after is not None:
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        while not any(row["step"] >= kill_after for row in read_history(folder / "history.jsonl")):
+        while not any(row["step"] >= kill_after for row in read_history(folder / TrainedModel.HISTORY)):
             if process.poll() is not None:
                 raise RuntimeError(f"the run ended (code {process.returncode}) before step {kill_after}")
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-    return load_file(folder / "model" / "model.safetensors")
+    return load_file(folder / TrainedModel.MODEL / "model.safetensors")
 
 
-def small_world(folder: Path) -> Artifact:
+def small_world(folder: Path) -> PreparedData:
     data = DataConfig(world=WorldConfig(entities=200))
     with contextlib.redirect_stderr(io.StringIO()):
         return prepare.stage(Run.local(folder, "prepare"), data)
 
 
 def local_identity() -> Identity:
-    return Identity(stage="benchmark", key="0" * 32, config={}, inputs={}, code="", lock="")
+    return Identity(stage="benchmark", key="0" * 32, config={}, inputs={}, code={}, environment={})
 
 
 def attention(config: ModelConfig, threads: int) -> Iterator[Result]:
@@ -376,7 +380,10 @@ def call_statistics(config: ModelConfig, threads: int) -> Iterator[Result]:
         hidden = torch.randn(len(targets), config.width, requires_grad=True)
         weight = torch.randn(vocab_size, config.width, requires_grad=True)
         factual = torch.rand(len(targets)) < 0.25
-        losses = {"plain": ops.linear_cross_entropy, "delegating": partial(delegation_loss, factual)}
+        losses: dict[str, TokenLoss] = {
+            "plain": ops.linear_cross_entropy,
+            "delegating": partial(delegation_loss, factual),
+        }
         steps: dict[str, Step] = {
             name: partial(loss_both_ways, loss, hidden, weight, targets, auto) for name, loss in losses.items()
         }
@@ -403,7 +410,7 @@ def plain_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
 
 def loss_both_ways(
-    implementation: Callable[[Tensor, Tensor, Tensor], Tensor],
+    implementation: TokenLoss,
     hidden: Tensor,
     weight: Tensor,
     targets: Tensor,

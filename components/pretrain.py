@@ -6,20 +6,21 @@ from it, with the batches it would have seen without the interruption.
 
 import torch
 
-from components.core.artifact import Artifact
 from components.core.run import Run
-from components.data.shards import ShardSet
+from components.data.prepared import PreparedData
 from components.model.transformer import Transformer
 from components.training.config import PretrainConfig
-from components.training.module import LanguageModel
+from components.training.module import TrainingModule
+from components.training.objectives.next_token import NextToken
 from components.training.session import Session, nats_to_bits_per_byte
+from components.training.trained import TrainedModel
 
 
-def stage(run: Run, cfg: PretrainConfig, prepared: Artifact) -> Artifact:
+def stage(run: Run, config: PretrainConfig, *, prepared: PreparedData) -> TrainedModel:
     """Train a decoder on the shards of ``prepared``. Raises what ``Session.train`` does."""
-    session = Session.opened(cfg)
-    shards = ShardSet.open(prepared.path("shards"))
-    torch.manual_seed(cfg.trainer.seed)
-    model = Transformer(cfg.model, shards.vocab_size)
-    module = LanguageModel(model, cfg.trainer, nats_to_bits_per_byte(shards))
-    return session.train(run, cfg, prepared, shards, module, "pretrain")
+    session = Session.opened(config)
+    shards = prepared.shards()
+    torch.manual_seed(config.trainer.seed)
+    model = Transformer(config.model, shards.vocab_size)
+    module = TrainingModule(model, config.trainer, NextToken(), nats_to_bits_per_byte(shards))
+    return session.train(run, config, prepared, shards, module, "pretrain")

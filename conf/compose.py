@@ -109,15 +109,6 @@ def keys(schema: type[BaseModel]) -> Iterator[str]:
             yield from (f"{name}.{key}" for key in keys(field.annotation))
 
 
-def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Values of a nested mapping with their dotted names."""
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
 def register_defaults() -> None:
     """Register the schema's defaults with Hydra, as the plain-dict node that ``flow.yaml`` lists first."""
     from hydra.core.config_store import ConfigStore

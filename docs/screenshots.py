@@ -1,10 +1,12 @@
-"""The README's pictures, taken from a real run: ``make screenshots``.
+"""The pictures of the README and the guides, taken from a real run: ``make screenshots``.
 
-Starts ``lacewing up`` in the workspace, triggers the pipeline from the API as the form does, and photographs the run,
-the form and the registered model with headless Chromium. Needs Debian's chromium and chromium-driver.
+Starts ``lacewing up`` in the workspace, starts the pipeline through the API as the form does, and takes pictures of the
+run, its reports, the form and the registered model with headless Chromium. The picture of who wrote what is copied from
+the run's cascade artifact. Needs Debian's chromium and chromium-driver.
 """
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -36,8 +38,7 @@ def main() -> None:
         run_id, deployment_id = finished_pipeline_run(prefect)
         for name, address in {
             "prefect-run": f"{prefect}/runs/flow-run/{run_id}",
-            "prefect-report": f"{prefect}/artifacts/artifact/{page_of(prefect, 'report')}",
-            "prefect-cascade": f"{prefect}/artifacts/artifact/{page_of(prefect, 'cascade-report')}",
+            "prefect-report": f"{prefect}/artifacts/artifact/{page_of(prefect, 'cascade-report')}",
             "prefect-form": f"{prefect}/deployments/deployment/{deployment_id}/run",
             "mlflow-model": f"{mlflow}/#/models/lacewing",
         }.items():
@@ -45,6 +46,7 @@ def main() -> None:
             time.sleep(SETTLE_SECONDS)
             driver.save_screenshot(str(IMAGES / f"{name}.png"))
             print(f"{name}.png  {address}")
+    shutil.copyfile(newest_texts(), IMAGES / "who-wrote-what.png")
 
 
 @contextmanager
@@ -66,7 +68,7 @@ def platform() -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def browser() -> Iterator[webdriver.Chrome]:
-    """Headless Chromium that talks to nobody but us."""
+    """Headless Chromium without background requests."""
     options = Options()
     options.binary_location = os.environ.get("CHROMIUM", "/usr/bin/chromium")
     for switch in (
@@ -89,10 +91,12 @@ def browser() -> Iterator[webdriver.Chrome]:
 
 
 def finished_pipeline_run(prefect: str) -> tuple[str, str]:
-    """Trigger the default pipeline from the API and wait for it; returns the ids of the run and its deployment."""
+    """Start the default pipeline through the API and wait for it; returns the ids of the run and its deployment."""
     api = f"{prefect}/api"
     deployments: list[dict[str, Any]] = httpx.post(f"{api}/deployments/filter", json={}).json()
-    deployment = next(item for item in deployments if item["name"] == "world")
+    deployment = next(
+        item for item in deployments if item["name"] == "world" and item["entrypoint"].endswith(".pipeline")
+    )
     run = httpx.post(f"{api}/deployments/{deployment['id']}/create_flow_run", json={}).json()
     deadline = time.monotonic() + RUN_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
@@ -112,8 +116,14 @@ def page_of(prefect: str, key: str) -> str:
     return str(found[0]["id"])
 
 
+def newest_texts() -> Path:
+    """The picture of the newest cascade assessment in the workspace."""
+    pictures = (workspace_folder() / "artifacts" / "cascade").glob("*/texts.png")
+    return max(pictures, key=lambda path: path.stat().st_mtime)
+
+
 def free_port() -> int:
-    """A loopback port that nobody uses at the moment."""
+    """A loopback port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

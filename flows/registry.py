@@ -416,7 +416,7 @@ def _tags_of(bundle: Artifact) -> dict[str, str]:
         KEY: bundle.key,
         RECORD_DIGEST: digest_file(bundle.folder / RECORD),
         "lacewing.config_digest": digest_json(bundle.record.identity.config)[:16],
-        "lacewing.code": bundle.record.identity.code,
+        "lacewing.code": digest_json(bundle.record.identity.code)[:16],
     }
     if data_key := bundle.record.identity.inputs.get("prepared"):
         tags["lacewing.data_key"] = data_key

@@ -26,7 +26,7 @@ from components.core.errors import ArtifactError, LacewingError
 from components.core.identity import Identity
 from components.core.run import EVENTS
 from components.core.worker import ERROR, FOLLOW_PARENT, Request, write_request
-from conf.compose import compose_project, digest, leaves
+from conf.compose import compose_project, digest
 from conf.schema import ProjectConfig
 from flows import console
 from flows.workspace import artifact_folder
@@ -105,7 +105,7 @@ class FlowRun:
         """
         given = {name: artifact for name, artifact in inputs.items() if artifact is not None}
         keys = {name: artifact.key for name, artifact in given.items()}
-        identity = Identity.of(stage.name, stage.module, config, {**keys, **(sources or {})})
+        identity = Identity.of(stage.name, stage.function, config, {**keys, **(sources or {})})
         folder = artifact_folder(identity.stage, identity.key)
         if self.dry:
             return self._plan(identity, folder)
@@ -236,21 +236,8 @@ def _what_changed(folder: Path, identity: Identity) -> str:
     finished = [path for path in folder.parent.glob(f"*/{RECORD}") if path.parent != folder]
     if not finished:
         return "first run"
-    newest = Artifact.open(max(finished, key=lambda path: path.stat().st_mtime).parent).record.identity
-    old, new = dict(leaves(newest.config)), dict(leaves(identity.config))
-    changes = [f"{key} {old.get(key)} -> {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)]
-    if newest.code != identity.code:
-        changes.append("its code changed")
-    if newest.lock != identity.lock:
-        changes.append("the locked environment changed")
-    changed_inputs = sorted(
-        name
-        for name in newest.inputs.keys() | identity.inputs.keys()
-        if newest.inputs.get(name) != identity.inputs.get(name)
-    )
-    if changed_inputs:
-        changes.append(f"changed input: {', '.join(changed_inputs)}")
-    return "; ".join(changes) or "no finished artifact with this key"
+    newest = Artifact.open(max(finished, key=lambda path: path.stat().st_mtime).parent)
+    return "; ".join(identity.changes_since(newest.record.identity)) or "no finished artifact with this key"
 
 
 def _has_checkpoint(folder: Path) -> bool:

@@ -22,9 +22,8 @@ from pydantic import BaseModel, ConfigDict
 from components.core.artifact import RECORD, Artifact
 from components.core.atomic import write_text
 from components.core.errors import ServiceError
-from components.core.identity import Identity, digest_json
+from components.core.identity import RecordedIdentity, digest_json, leaves
 from components.core.run import EVENTS
-from conf.compose import leaves
 from conf.services import TrackingConfig
 from flows import console, versioning
 from flows.connection import Connection
@@ -147,7 +146,7 @@ class FlowTracker:
                     send_parameters(self.connection, self.run_id, self.parameters)
             return self.run_id
 
-    def stage(self, folder: Path, identity: Identity) -> "StageTracker":
+    def stage(self, folder: Path, identity: RecordedIdentity) -> "StageTracker":
         """Track the stage that is being made in ``folder``."""
         follower = StageTracker(self, folder, identity)
         with self._lock:
@@ -224,7 +223,7 @@ class FlowTracker:
             "mlflow.source.type": "LOCAL",
         }
 
-    def stage_tags(self, identity: Identity) -> dict[str, str]:
+    def stage_tags(self, identity: RecordedIdentity) -> dict[str, str]:
         """What a stage's run is found by: the parts of its key, and the flow it belongs to."""
         return {
             **self._names(),
@@ -232,8 +231,8 @@ class FlowTracker:
             "lacewing.role": "stage",
             "lacewing.stage": identity.stage,
             "lacewing.key": identity.key,
-            "lacewing.code": identity.code,
-            "lacewing.lock": identity.lock,
+            "lacewing.code": digest_json(identity.code)[:16],
+            "lacewing.environment": json.dumps(identity.environment)[:MAX_TAG_CHARACTERS],
             "lacewing.config_digest": digest_json(identity.config)[:16],
             "lacewing.inputs": json.dumps(identity.inputs)[:MAX_TAG_CHARACTERS],
         }
@@ -242,7 +241,7 @@ class FlowTracker:
 class StageTracker:
     """Follows one stage: its run is opened with the first event, so that the stage does not wait for MLflow to load."""
 
-    def __init__(self, flow: FlowTracker, folder: Path, identity: Identity) -> None:
+    def __init__(self, flow: FlowTracker, folder: Path, identity: RecordedIdentity) -> None:
         self.flow, self.folder, self.identity = flow, folder, identity
         self.connection = flow.connection
         self.run_id = ""
@@ -444,7 +443,7 @@ def closing(run: FlowRun) -> Iterator[FlowTracker]:
 
 
 @contextmanager
-def following(run: FlowRun, identity: Identity, folder: Path) -> Iterator[StageTracker]:
+def following(run: FlowRun, identity: RecordedIdentity, folder: Path) -> Iterator[StageTracker]:
     """Track one stage of ``run``; a block that does not end well ends the stage's MLflow run as failed or killed."""
     follower = tracker_of(run).stage(folder, identity)
     try:

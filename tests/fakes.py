@@ -5,9 +5,10 @@ from functools import cache
 
 import torch
 
-from components.cascade.calibration import LEVELS, Calibration
+from components.cascade.calibration import LEVELS, CallCalibration
 from components.cascade.helpers.base import Call, HelperError, Reply
-from components.data.tokenizer import TextTokenizer, train_tokenizer
+from components.data.special_tokens import OWN_ROLES, SpecialTokens
+from components.data.tokenizer import SPECIAL_TOKENS, TextTokenizer, train_tokenizer
 from components.model.config import ModelConfig
 from components.model.transformer import Transformer
 
@@ -19,6 +20,8 @@ SENTENCES = [
     "Their daughter studied medicine at the University of Warszawa and became a surgeon in Poznań.",
     "A teacher from Toruń collected songs, printed them and travelled through Pomerania every summer.",
 ]
+SPECIAL = SpecialTokens.of({name: id for id, name in enumerate(SPECIAL_TOKENS)}, OWN_ROLES)
+"""Of every tokenizer that the platform learns."""
 SHAPE = ModelConfig(name="small", layers=2, width=48, hidden_width=80, heads=6, kv_heads=2, context_length=96)
 
 
@@ -43,10 +46,10 @@ def speaker(tokens: TextTokenizer, seed: int = 0, shape: ModelConfig = SHAPE) ->
     return model
 
 
-def calibration(low: float = 0.0, high: float = 1.0, factual: bool = True) -> Calibration:
+def calibration(low: float = 0.0, high: float = 1.0, factual: bool = True) -> CallCalibration:
     """Scores spread evenly from ``low`` to ``high``."""
     steps = [low + (high - low) * i / (LEVELS - 1) for i in range(LEVELS)]
-    return Calibration(quantiles=steps, tokens=1000, factual=factual, post_hoc={"entropy": steps, "margin": steps})
+    return CallCalibration(quantiles=steps, tokens=1000, factual=factual, post_hoc={"entropy": steps, "margin": steps})
 
 
 class Told:

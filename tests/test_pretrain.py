@@ -104,7 +104,7 @@ def request(folder: Path, cfg: PretrainConfig, prepared: Artifact) -> worker.Req
         config_type="components.training.config:PretrainConfig",
         config=cfg.model_dump(mode="json"),
         inputs=[prepared.folder],
-        identity=Identity(stage="pretrain", key="0" * 32, config={}, inputs={}, code="", lock=""),
+        identity=Identity(stage="pretrain", key="0" * 32, config={}, inputs={}, code={}, environment={}),
     )
 
 

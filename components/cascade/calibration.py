@@ -1,20 +1,20 @@
 """The calibration of a model on held-out text: the threshold on P(CALL) for any share of calls.
 
-It is stored in ``calibration.json``. The absolute values of P(CALL) mean little: a model whose loss leaves CALL out of
-the softmax of the kept tokens is almost certain to call nearly everywhere. Their order has a meaning, so the record
-holds quantiles.
+Absolute values of P(CALL) mean little (a model whose loss leaves CALL out of the
+softmax of kept tokens calls nearly everywhere with certainty); their order does. So the record holds quantiles.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from components.cascade.config import CallScore
+from components.core.artifact import Artifact
 from components.core.atomic import write_text
 from components.core.errors import ArtifactError, InputError
+from components.core.records import read_record
 
-CALIBRATION = "calibration.json"
 LEVELS = 1001  # quantiles at 0, 1, ..., 1000 permille
 
 
@@ -35,8 +35,8 @@ class ReliabilityBin(BaseModel):
     """Positions."""
 
 
-class Calibration(BaseModel):
-    """The record."""
+class CallCalibration(BaseModel):
+    """Quantiles of the scores by which a model calls."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -60,7 +60,7 @@ class Calibration(BaseModel):
     """Quantiles of the scores for models that never learned to call, at the same levels."""
 
     @model_validator(mode="after")
-    def _quantiles_ascend(self) -> "Calibration":
+    def _quantiles_ascend(self) -> "CallCalibration":
         for name, quantiles in [("quantiles", self.quantiles), *self.post_hoc.items()]:
             if len(quantiles) != LEVELS or quantiles != sorted(quantiles):  # also false for NaN
                 raise ValueError(f"{name} must be {LEVELS} ascending numbers")
@@ -94,15 +94,17 @@ class Calibration(BaseModel):
         """Write the record atomically."""
         write_text(path, self.model_dump_json(indent=2) + "\n")
 
-    @classmethod
-    def load(cls, path: Path) -> "Calibration":
-        """Read a record; raises ``ArtifactError`` if it is missing or damaged."""
-        if not path.is_file():
-            raise ArtifactError(f"{path} is missing: the model was never calibrated; run `lacewing delegate`")
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise ArtifactError(f"{path} cannot be read as a calibration: {error}") from error
+
+class Calibration(Artifact):
+    """The artifact of the stage ``calibrate``: when a model calls."""
+
+    stages = ("calibrate",)
+
+    RECORD: ClassVar = "calibration.json"
+
+    def load(self) -> CallCalibration:
+        """Raises ``ArtifactError`` if it is missing or damaged."""
+        return read_record(self.path(self.RECORD), CallCalibration, "a calibration")
 
 
 def check_budget(budget: float) -> None:

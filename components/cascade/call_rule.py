@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-from components.cascade.calibration import Calibration, check_budget
+from components.cascade.calibration import CallCalibration, check_budget
 from components.cascade.config import CascadeConfig
 
 WINDOW = 512
@@ -97,7 +97,7 @@ class FixedThreshold:
         """A fixed threshold does not change."""
 
 
-def call_rule(config: CascadeConfig, budget: float, calibration: Calibration) -> CallRule:
+def call_rule(config: CascadeConfig, budget: float, calibration: CallCalibration) -> CallRule:
     """The rule for ``budget``; never a call where the calibration text stated no facts."""
     fixed = calibration.threshold(budget, config.call_score)
     if config.rule == "fixed" or math.isinf(fixed):

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from components.cascade.calibration import Calibration
+from components.cascade.calibration import CallCalibration
 from components.cascade.call_budget import CallBudget
 from components.cascade.call_rule import CallRule, FixedThreshold, call_rule
 from components.cascade.call_scores import call_probability, call_score
@@ -144,7 +144,7 @@ class Cascade:
         model: Transformer,
         tokenizer: TextTokenizer,
         helper: Helper | None,
-        calibration: Calibration,
+        calibration: CallCalibration,
         config: CascadeConfig,
         *,
         shared_rule: bool = False,
@@ -470,7 +470,7 @@ class CascadeDecoding:
             if not reply.text.strip():
                 row.summary.empty_calls += 1
                 return self._speak(decision, "empty", seconds, waited)
-            fault: object = reply_fault(reply.text, self._cascade.config.max_unit_tokens)
+            fault: object = reply_fault(reply.text, self._cascade.config.max_unit_tokens, tokenizer.special.ids)
         else:
             fault = reply
         if fault is not None or not isinstance(reply, Reply):

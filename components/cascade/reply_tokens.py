@@ -2,7 +2,7 @@
 
 import codecs
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from components.data.tokenizer import SPECIAL_TOKENS, TextTokenizer
 
@@ -20,8 +20,11 @@ def ends_inside_character(text: bytes | bytearray) -> bool:
     return bool(decoder.getstate()[0])
 
 
-def reply_fault(text: str, max_tokens: int) -> str | None:
-    """Why a reply cannot be used, in words; ``None`` if it can."""
+def reply_fault(text: str, max_tokens: int, special: Iterable[str] = SPECIAL_TOKENS) -> str | None:
+    """Why a reply cannot be used, in words; ``None`` if it can.
+
+    ``special``: names of the small model's special tokens, which no reply may spell.
+    """
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -32,8 +35,8 @@ def reply_fault(text: str, max_tokens: int) -> str | None:
         return "the reply has bytes that are not valid UTF-8"
     if any(unicodedata.category(character) == "Cc" and character not in _ALLOWED_CONTROLS for character in text):
         return "the reply has control characters"
-    if special := next((token for token in SPECIAL_TOKENS if token in text), None):
-        return f"the reply contains the special token {special}"
+    if spelled := next((token for token in special if token in text), None):
+        return f"the reply spells the special token {spelled}"
     return None
 
 
@@ -53,9 +56,10 @@ def reply_ids(tokenizer: TextTokenizer, ids: Sequence[int], reply: str) -> list[
 def _tail(tokenizer: TextTokenizer, ids: Sequence[int]) -> list[int]:
     """The last of ``ids``: text only, and if it is not all of the text, from the beginning of a word."""
     tail = list(ids[-_TAIL_TOKENS:])
-    special = [at for at, id in enumerate(tail) if id < len(SPECIAL_TOKENS)]
-    if special:
-        return tail[special[-1] + 1 :]
+    special = set(tokenizer.special.ids.values())
+    borders = [at for at, id in enumerate(tail) if id in special]
+    if borders:
+        return tail[borders[-1] + 1 :]
     if len(ids) <= _TAIL_TOKENS:
         return tail
     starts = [at for at, id in enumerate(tail) if tokenizer.token_bytes(id).startswith(b" ")]

@@ -11,15 +11,19 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from components.core.acceptance import Acceptance
 from components.core.atomic import is_partial, write_text
 from components.core.errors import ArtifactError
-from components.core.identity import Identity, digest_file
+from components.core.identity import RecordedIdentity, digest_file, digest_json
 
 RECORD = "artifact.json"
+REPORT = "report.md"
+"""The page for people, where a stage writes one."""
+CHECKPOINTS = "checkpoints"
 # Written by adapters after sealing (where the artifact was tracked and pushed), and by the stage for itself while it
 # works (events, checkpoints to resume from). They are not part of the result.
 LOCK = ".lock"
-UNSEALED = ("tracking.json", "versions.json", "events.jsonl", "request.json", "error.json", "checkpoints", LOCK)
+UNSEALED = ("tracking.json", "versions.json", "events.jsonl", "request.json", "error.json", CHECKPOINTS, LOCK)
 
 # Stage name of what was made by hand, in a notebook or a test: it may be opened as any view.
 LOCAL = "local"
@@ -41,8 +45,8 @@ class ArtifactRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    identity: Identity
-    """Stage, key, config slice, input keys, code and lock digests."""
+    identity: RecordedIdentity
+    """Stage, key, config slice, contents of the inputs, code and environment."""
     created: datetime
     """When the artifact was sealed, in UTC."""
     files: dict[str, FileRecord]
@@ -53,6 +57,8 @@ class ArtifactRecord(BaseModel):
     """Facts about the result that are not figures: names, shapes, counts by split."""
     rows: list[tuple[str, str]] = []
     """What people see of this stage in the closing table: a name and a value in each row."""
+    accepted: list[Acceptance] = []
+    """What people have vouched for: this artifact, or one that it was made from."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,15 @@ class Artifact:
         return self.record.identity.key
 
     @property
+    def content(self) -> str:
+        """Digest of what later stages read, the sealed files and the details; it is how an input enters their keys.
+
+        Metrics and rows are for people and not part of it: times among them differ from run to run.
+        """
+        files = {name: file.sha256 for name, file in self.record.files.items()}
+        return digest_json([files, self.record.details])[:32]
+
+    @property
     def stage(self) -> str:
         return self.record.identity.stage
 
@@ -85,6 +100,11 @@ class Artifact:
     @property
     def details(self) -> dict[str, Any]:
         return self.record.details
+
+    @property
+    def report(self) -> Path:
+        """The page for people; raises ``ArtifactError`` if the stage wrote none."""
+        return self.path(REPORT)
 
     def path(self, name: str) -> Path:
         """Path of a file or folder inside the artifact; raises ``ArtifactError`` if it is not there."""
@@ -121,10 +141,11 @@ class Artifact:
     def seal(
         cls,
         folder: Path,
-        identity: Identity,
+        identity: RecordedIdentity,
         metrics: dict[str, float],
         details: dict[str, Any] | None = None,
         rows: Rows = (),
+        accepted: Sequence[Acceptance] = (),
     ) -> Self:
         """Digest every file in ``folder`` and write ``artifact.json`` last."""
         record = ArtifactRecord(
@@ -137,6 +158,7 @@ class Artifact:
             metrics=metrics,
             details=details or {},
             rows=list(rows),
+            accepted=list(accepted),
         )
         write_text(folder / RECORD, record.model_dump_json(indent=2) + "\n")
         return cls(folder, record)

@@ -1,27 +1,30 @@
-"""Identity of a stage: the key under which its result is stored and found again.
+"""Identity of a stage: the key under which its result is stored and found again, and why two keys differ.
 
-key = hash(stage name, resolved config slice, input keys, digest of the transitive first-party source, lock digest).
-Prefect's own TASK_SOURCE cache policy misses edited helper functions; this one follows imports.
+key = hash(stage name, resolved config slice, content of the inputs, the first-party definitions that the stage
+executes, versions of the packages that these import). Nothing else moves a key: see ``neutral``, ``reachability`` and
+``packages``.
 """
 
-import ast
 import hashlib
 import json
-import platform
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
-FIRST_PARTY = ("components", "kernels")
-LOCK_FILE = PROJECT_ROOT / "constraints.txt"
+from components.core.neutral import FieldPath, neutral_fields, without
+from components.core.packages import VersionOf, environment_of, installed_version
+from components.core.reachability import PROJECT_ROOT, reach
+
+NAMES_SHOWN = 4
 
 
-class Identity(BaseModel):
-    """Everything that decides a stage's output, and the key that follows from it."""
+class RecordedIdentity(BaseModel):
+    """An identity as a record holds it.
+
+    Stages write this, so it counts as code of every stage; ``Identity``, which computes it, does not.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -31,24 +34,85 @@ class Identity(BaseModel):
     """32 hexadecimal digits over all the fields below and the stage's name."""
     config: dict[str, Any]
     """The resolved configuration slice of this stage."""
+    neutral: list[FieldPath] = []
+    """Fields of ``config`` at their neutral value, which are no part of the key."""
     inputs: dict[str, str]
-    """Key of every input artifact by role, and the content digest of every outside source."""
-    code: str
-    """Digest of the transitive first-party source of the stage's module."""
-    lock: str
-    """Digest of the environment lock and the Python version."""
+    """Content digest of every input artifact, by the name of the parameter, and of every outside source."""
+    code: dict[str, str]
+    """Digests of the first-party definitions and data files that the stage executes and reads, by name."""
+    environment: dict[str, str]
+    """Versions of the distributions that this code depends on, and of Python."""
+
+
+class Identity(RecordedIdentity):
+    """Everything that decides a stage's output, and the key that follows from it."""
 
     @classmethod
-    def of(cls, stage: str, module: str, config: BaseModel, inputs: Mapping[str, str]) -> "Identity":
-        """Compute the identity of ``stage``, implemented in ``module``, for this config and these input keys."""
-        parts = {
+    def of(
+        cls,
+        stage: str,
+        function: str,
+        config: BaseModel,
+        inputs: Mapping[str, str],
+        *,
+        root: Path = PROJECT_ROOT,
+        version_of: VersionOf = installed_version,
+    ) -> "Identity":
+        """The identity of ``stage``, implemented by ``function``, for this config and these contents of its inputs.
+
+        Args:
+            stage: name of the stage.
+            function: ``module:name``.
+            config: the stage's slice of the configuration.
+            inputs: content digest of each input by name, and of what is read from outside.
+            root: folder of the source to look at.
+            version_of: version of an installed distribution by its name.
+
+        Raises:
+            InputError: ``function`` is not in the source below ``root``.
+        """
+        optional = list(neutral_fields(config))
+        found = reach(function, root, also=[field.declaration for field in optional if not field.is_neutral])
+        return cls.from_parts(
+            stage,
+            config=config.model_dump(mode="json"),
+            neutral=[field.path for field in optional if field.is_neutral],
+            inputs=inputs,
+            code=found.code,
+            environment=environment_of(found.packages, version_of),
+        )
+
+    @classmethod
+    def from_parts(
+        cls,
+        stage: str,
+        *,
+        config: Mapping[str, Any],
+        neutral: Sequence[FieldPath] = (),
+        inputs: Mapping[str, str],
+        code: Mapping[str, str],
+        environment: Mapping[str, str],
+    ) -> "Identity":
+        """An identity of given parts: the one place that says how they make a key."""
+        counted = {
             "stage": stage,
-            "config": config.model_dump(mode="json"),
+            "config": without(config, neutral),
             "inputs": dict(inputs),
-            "code": source_digest(module),
-            "lock": lock_digest(),
+            "code": dict(code),
+            "environment": dict(environment),
         }
-        return cls(key=digest_json(parts)[:32], **parts)
+        parts = {**counted, "config": dict(config), "neutral": list(neutral)}
+        return cls(key=digest_json(counted)[:32], **parts)
+
+    def changes_since(self, older: RecordedIdentity) -> list[str]:
+        """What makes this key differ from ``older``'s, in words; first what was asked for, then what it runs on."""
+        return [
+            *_config_changes(older, self),
+            *_named("code changed", _differences(_definitions(older.code), _definitions(self.code))),
+            *_named("data file changed", _differences(_data_files(older.code), _data_files(self.code))),
+            *_package_changes(older.environment, self.environment),
+            *_named("input changed", _differences(older.inputs, self.inputs)),
+        ]
 
 
 def digest_json(value: Any) -> str:
@@ -62,84 +126,42 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def lock_digest() -> str:
-    """Digest of the constraints file (when run from a checkout) and of the Python minor version."""
-    lock = digest_file(LOCK_FILE) if LOCK_FILE.exists() else "no lock"
-    return digest_json([lock, ".".join(platform.python_version_tuple()[:2])])[:16]
+def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Values of a nested mapping with their dotted names."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
-def source_digest(module: str, root: Path = PROJECT_ROOT) -> str:
-    """Digest of ``module`` and of every first-party module it imports, directly or not.
-
-    Comments, docstrings and layout do not count; a changed statement anywhere downstream of the imports does.
-    Data files lying beside a module (word lists, templates) count as part of it.
-    """
-    modules = _reachable(module, root)
-    return digest_json({name: _module_digest(path) for name, path in sorted(modules.items())})[:16]
+def _config_changes(older: RecordedIdentity, newer: RecordedIdentity) -> Iterator[str]:
+    before, now = dict(leaves(older.config)), dict(leaves(newer.config))
+    counted = _differences(*(dict(leaves(without(each.config, each.neutral))) for each in (older, newer)))
+    return (f"{name} {before.get(name)} -> {now.get(name)}" for name in counted)
 
 
-def _reachable(module: str, root: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    queue = [module]
-    while queue:
-        name = queue.pop()
-        path = _module_file(name, root)
-        if name in found or path is None:
-            continue
-        found[name] = path
-        queue.extend(_imports(name, path))
-        if "." in name:
-            queue.append(name.rpartition(".")[0])  # importing a.b runs a/__init__ first
-    return found
+def _package_changes(older: Mapping[str, str], newer: Mapping[str, str]) -> Iterator[str]:
+    for name in _differences(older, newer):
+        kind = "Python" if name == "python" else f"package changed: {name}"
+        yield f"{kind} {older.get(name, 'not used')} -> {newer.get(name, 'not used')}"
 
 
-def _module_file(name: str, root: Path) -> Path | None:
-    if name.split(".")[0] not in FIRST_PARTY:
-        return None
-    base = root.joinpath(*name.split("."))
-    candidates: Sequence[Path] = (base / "__init__.py", base.with_suffix(".py"))
-    return next((path for path in candidates if path.is_file()), None)
+def _differences(older: Mapping[str, Any], newer: Mapping[str, Any]) -> list[str]:
+    absent = object()
+    return sorted(name for name in older.keys() | newer.keys() if older.get(name, absent) != newer.get(name, absent))
 
 
-def _imports(name: str, path: Path) -> list[str]:
-    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    names: list[str] = []
-    for node in ast.walk(_parsed(path, path.stat().st_mtime_ns)):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            # ``from a import b``: b may be a module or a name in a; a file decides.
-            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return names
+def _definitions(code: Mapping[str, str]) -> dict[str, str]:
+    """Without what lies inside a class: the fields that are not at their neutral value, which the config shows."""
+    return {name: digest for name, digest in code.items() if "/" not in name and name.rpartition(".")[0] not in code}
 
 
-def _module_digest(path: Path) -> str:
-    beside = sorted(
-        entry
-        for entry in path.parent.iterdir()
-        if entry.is_file() and entry.suffix not in {".py", ".pyc", ".so"} and not entry.name.startswith(".")
-    )
-    return digest_json(
-        [_code_digest(path, path.stat().st_mtime_ns), {entry.name: digest_file(entry) for entry in beside}]
-    )
+def _data_files(code: Mapping[str, str]) -> dict[str, str]:
+    return {name: digest for name, digest in code.items() if "/" in name}
 
 
-@cache
-def _parsed(path: Path, modified_ns: int) -> ast.Module:
-    return ast.parse(path.read_bytes(), filename=str(path))
-
-
-@cache
-def _code_digest(path: Path, modified_ns: int) -> str:
-    tree = ast.parse(path.read_bytes(), filename=str(path))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):  # bare strings are documentation: they cannot change what the code does
-            node.body = [line for line in body if not _is_bare_string(line)]  # type: ignore[attr-defined]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
-
-
-def _is_bare_string(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+def _named(what: str, names: Sequence[str]) -> Iterator[str]:
+    if names:
+        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        yield f"{what}: {', '.join(names[:NAMES_SHOWN])}{more}"

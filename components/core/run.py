@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+from components.core.acceptance import Acceptance
 from components.core.artifact import LOCAL, Artifact, Rows
-from components.core.identity import Identity
+from components.core.identity import RecordedIdentity
 
 EVENTS = "events.jsonl"
 
@@ -35,9 +36,11 @@ class Run:
     """
 
     folder: Path
-    identity: Identity
+    identity: RecordedIdentity
     log: LogMetrics = field(default=_silent_log)
     report: ReportProgress = field(default=_silent_report)
+    accepted: tuple[Acceptance, ...] = ()
+    """What people have vouched for among the artifacts that this one is made from."""
 
     @overload
     def seal(self, metrics: dict[str, float], details: dict[str, Any] | None = None, rows: Rows = ()) -> Artifact: ...
@@ -63,16 +66,16 @@ class Run:
             rows: what people see of this stage in the closing table.
             view: the class as which the artifact is returned.
         """
-        return view.seal(self.folder, self.identity, metrics, details, rows)
+        return view.seal(self.folder, self.identity, metrics, details, rows, self.accepted)
 
     @classmethod
     def local(cls, folder: Path, stage: str = LOCAL) -> "Run":
         """A run without adapters, for tests and notebooks."""
         folder.mkdir(parents=True, exist_ok=True)
-        return cls(folder, Identity(stage=stage, key="0" * 32, config={}, inputs={}, code="", lock=""))
+        return cls(folder, RecordedIdentity(stage=stage, key="0" * 32, config={}, inputs={}, code={}, environment={}))
 
     @classmethod
-    def recorded(cls, folder: Path, identity: Identity) -> "Run":
+    def recorded(cls, folder: Path, identity: RecordedIdentity, accepted: tuple[Acceptance, ...] = ()) -> "Run":
         """A run whose metrics and progress are appended to ``events.jsonl``, one JSON object a line.
 
         The file is how a stage in another process speaks to the flow, and how an interrupted upload is repeated.
@@ -91,4 +94,4 @@ class Run:
         def report(fraction: float, message: str = "") -> None:
             append({"progress": fraction, "message": message})
 
-        return cls(folder, identity, log, report)
+        return cls(folder, identity, log, report, accepted)

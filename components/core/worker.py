@@ -20,10 +20,11 @@ from typing import Any, get_args, get_type_hints
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
 
+from components.core.acceptance import Acceptance, joined
 from components.core.artifact import LOCK, Artifact
 from components.core.atomic import write_json, write_text
 from components.core.errors import LacewingError
-from components.core.identity import Identity
+from components.core.identity import RecordedIdentity
 from components.core.run import Run
 
 REQUEST = "request.json"
@@ -42,7 +43,9 @@ class Request(BaseModel):
     config_type: str
     config: dict[str, Any]
     inputs: dict[str, Path]
-    identity: Identity
+    identity: RecordedIdentity
+    accepted: list[Acceptance] = []
+    """What has been vouched for further up, where the records of the inputs do not say so."""
 
 
 def write_request(folder: Path, request: Request) -> None:
@@ -63,7 +66,9 @@ def main(folder: Path, follow_parent: bool = False) -> int:
         try:
             config = _named(request.config_type).model_validate(request.config)
             stage = _named(request.function)
-            stage(Run.recorded(folder, request.identity), config, **open_inputs(stage, request.inputs))
+            inputs = open_inputs(stage, request.inputs)
+            accepted = joined(request.accepted, *(each.record.accepted for each in inputs.values()))
+            stage(Run.recorded(folder, request.identity, accepted), config, **inputs)
         except LacewingError as error:
             write_json(folder / ERROR, {"type": type(error).__name__, "message": str(error)})
             return error.exit_code

@@ -19,9 +19,8 @@ from components.data.sources import (
     pydoc_topics,
     url_name,
 )
-from components.data.world.writer import DOCUMENTS, write_world
-
-WORLD_FOLDER = "world"
+from components.data.world.files import DOCUMENTS, WORLD_FOLDER
+from components.data.world.writer import write_world
 
 Report = Callable[[float, str], None]
 

@@ -9,7 +9,7 @@ downloads excepted.
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,19 +17,18 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from components.core.artifact import Artifact
 from components.core.errors import InputError
 from components.core.run import Run
 from components.data.config import DataConfig
 from components.data.encoder import Encoder
-from components.data.gather import WORLD_FOLDER, discard, forget_downloads, gather
+from components.data.gather import discard, forget_downloads, gather
+from components.data.prepared import PreparedData
 from components.data.reading import Document, Reader
 from components.data.sample import Sample
-from components.data.shards import ShardSet, ShardWriter
+from components.data.shards import ShardSet, ShardWriter, Split
 from components.data.sources import SourceFile
 from components.data.split import SPLITS, TRAIN, position, split_of
 from components.data.tokenizer import TextTokenizer, save_tokenizer, train_tokenizer
-from components.data.world.writer import QUESTIONS
 
 _BATCH_BYTES = 2_000_000
 _MEGABYTE = 1_000_000
@@ -47,38 +46,50 @@ class Survey:
     bytes: Counter[str] = field(default_factory=Counter)
 
 
-def stage(run: Run, cfg: DataConfig, *inputs: Artifact) -> Artifact:
-    """Read ``cfg.sources`` and leave ``raw/``, ``tokenizer/`` and ``shards/`` in the run's folder.
+def stage(run: Run, config: DataConfig) -> PreparedData:
+    """Read ``config.sources`` and leave sources, tokenizer and shards in the run's folder.
 
     Raises ``InputError`` for unusable sources, ``ServiceError`` for unreachable ones, ``DiskFullError``.
     """
-    raw, tokenizer_folder, shards_folder = (run.folder / name for name in ("raw", "tokenizer", "shards"))
+    raw, tokenizer_folder, shards_folder = (
+        run.folder / name for name in (PreparedData.RAW, PreparedData.TOKENIZER, PreparedData.SHARDS)
+    )
     for leftover in (tokenizer_folder, shards_folder):
         shutil.rmtree(leftover, ignore_errors=True)
 
-    files = gather(cfg, raw, lambda fraction, message: run.report(fraction * _GATHERED, message))
+    files = gather(config, raw, lambda fraction, message: run.report(fraction * _GATHERED, message))
     sources = _sources(files)
-    survey = _survey(run, cfg, files)
-    _check_splits(survey, cfg)
+    survey = _survey(run, config, files)
+    _check_splits(survey, config)
 
-    run.report(_SURVEYED, f"learning {cfg.vocab_size} tokens from {survey.documents[TRAIN]} documents")
+    run.report(_SURVEYED, f"learning {config.vocab_size} tokens from {survey.documents[TRAIN]} documents")
     started = time.perf_counter()
-    save_tokenizer(train_tokenizer(survey.sample.texts(), cfg.vocab_size), tokenizer_folder)
+    save_tokenizer(train_tokenizer(survey.sample.texts(), config.vocab_size), tokenizer_folder)
     tokenizer_seconds = time.perf_counter() - started
-    run.report(_LEARNT, f"learnt {cfg.vocab_size} tokens in {tokenizer_seconds:.1f} s")
+    run.report(_LEARNT, f"learnt {config.vocab_size} tokens in {tokenizer_seconds:.1f} s")
 
     started = time.perf_counter()
-    skipped = _encode(run, cfg, files, TextTokenizer.load(tokenizer_folder), shards_folder)
+    skipped = _encode(run, config, files, TextTokenizer.load(tokenizer_folder), shards_folder)
     encode_seconds = time.perf_counter() - started
 
     forget_downloads(raw)
-    if not cfg.keep_sources:
+    if not config.keep_sources:
         discard(raw)
     splits = ShardSet.open(shards_folder).splits
+    metrics = _metrics(splits, encode_seconds, tokenizer_seconds, skipped)
+    run.log(metrics, None)
+    run.report(_ENCODED, f"wrote {metrics['tokens']:,} tokens of {metrics['documents']:,} documents")
+    details = {"vocab_size": config.vocab_size, "splits": _sizes(splits), "sources": sources, "skipped": dict(skipped)}
+    return run.seal(metrics, details, view=PreparedData)
+
+
+def _metrics(
+    splits: Mapping[str, Split], encode_seconds: float, tokenizer_seconds: float, skipped: Counter[str]
+) -> dict[str, float]:
     documents = sum(split.n_documents for split in splits.values())
     tokens = sum(split.n_tokens for split in splits.values())
     n_bytes = sum(split.n_bytes for split in splits.values())
-    metrics = {
+    return {
         "documents": documents,
         "tokens": tokens,
         "bytes": n_bytes,
@@ -87,21 +98,13 @@ def stage(run: Run, cfg: DataConfig, *inputs: Artifact) -> Artifact:
         "tokenizer_seconds": tokenizer_seconds,
         "skipped": skipped.total(),
     }
-    run.log(metrics, None)
-    run.report(_ENCODED, f"wrote {tokens:,} tokens of {documents:,} documents")
-    return run.seal(
-        metrics,
-        {
-            "vocab_size": cfg.vocab_size,
-            "splits": {
-                name: {"documents": split.n_documents, "tokens": split.n_tokens, "bytes": split.n_bytes}
-                for name, split in splits.items()
-            },
-            "sources": sources,
-            "skipped": dict(skipped),
-            "has_questions": (raw / WORLD_FOLDER / QUESTIONS).exists(),
-        },
-    )
+
+
+def _sizes(splits: Mapping[str, Split]) -> dict[str, dict[str, int]]:
+    return {
+        name: {"documents": split.n_documents, "tokens": split.n_tokens, "bytes": split.n_bytes}
+        for name, split in splits.items()
+    }
 
 
 def _survey(run: Run, cfg: DataConfig, files: list[SourceFile]) -> Survey:

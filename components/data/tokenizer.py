@@ -5,12 +5,14 @@ printable characters (GPT-2's ``ByteLevel``) and merged. There is no normaliser 
 returns exactly the text that was encoded. Documents are separated by ``<|endoftext|>``.
 
 Special tokens belong to the platform, never to text: where a document or a user spells ``<CALL>``, that is six ordinary
-characters.
+characters. Their ids come from the tokenizer's record (``special_tokens.py``), so a tokenizer that was not learned here
+may have them anywhere.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -18,13 +20,22 @@ from components.core.atomic import replacing, write_json, write_text
 from components.core.errors import ArtifactError, InputError
 from components.core.identity import digest_file
 from components.data.config import SMALLEST_VOCABULARY, VOCABULARY_MULTIPLE
+from components.data.special_tokens import (
+    CALL,
+    CHAT_TEMPLATE_FILE,
+    END_OF_TEXT,
+    IM_END,
+    IM_START,
+    OWN_ROLES,
+    PADDING,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    SpecialTokens,
+    read_record,
+)
 
-END_OF_TEXT = "<|endoftext|>"
-PADDING = "<|pad|>"
-IM_START = "<|im_start|>"
-IM_END = "<|im_end|>"
-CALL = "<CALL>"
-SPECIAL_TOKENS = (END_OF_TEXT, PADDING, IM_START, IM_END, CALL)  # their ids are 0..4, in this order
+SPECIAL_TOKENS = (END_OF_TEXT, PADDING, IM_START, IM_END, CALL)
+"""Of the tokenizers that are learned here."""
 
 LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"  # English contractions
@@ -51,9 +62,9 @@ CHAT_TEMPLATE = (
 
 def tokenizer_digest(folder: Path) -> str:
     """Identity of the tokenizer saved in ``folder``; raises ``ArtifactError`` if there is none."""
-    path = folder / "tokenizer.json"
+    path = folder / TOKENIZER
     if not path.is_file():
-        raise ArtifactError(f"{folder} holds no tokenizer.json; give the tokenizer folder of a prepare artifact")
+        raise ArtifactError(f"{folder} holds no {TOKENIZER}; give the tokenizer folder of a prepare artifact")
     return digest_file(path)
 
 
@@ -112,16 +123,16 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     transformers 5 would write class and key names that transformers 4.57 and other readers do not know, so the
     configuration is spelled here in the older terms, which both accept.
     """
-    with replacing(folder / "tokenizer.json") as temporary:
+    special = SpecialTokens.of(_special_ids(tokenizer), OWN_ROLES)
+    with replacing(folder / TOKENIZER) as temporary:
         tokenizer.save(str(temporary))
     write_json(
-        folder / "tokenizer_config.json",
+        folder / TOKENIZER_CONFIG,
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": None,
-            "eos_token": END_OF_TEXT,
-            "pad_token": PADDING,
-            "additional_special_tokens": [IM_START, IM_END, CALL],
+            **OWN_ROLES,
+            "additional_special_tokens": [name for name in special.ids if name not in OWN_ROLES.values()],
             "clean_up_tokenization_spaces": False,
             "added_tokens_decoder": {
                 str(id): {
@@ -132,44 +143,47 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
                     "single_word": False,
                     "special": True,
                 }
-                for id, token in enumerate(SPECIAL_TOKENS)
+                for token, id in special.ids.items()
             },
             "chat_template": CHAT_TEMPLATE,
         },
     )
-    write_text(folder / "chat_template.jinja", CHAT_TEMPLATE)
+    write_text(folder / CHAT_TEMPLATE_FILE, CHAT_TEMPLATE)
 
 
 class TextTokenizer:
-    """Text to ids and back. Ids are ``int`` in ``[0, vocab_size)``; 0..4 are the special tokens."""
+    """Text to ids and back. Ids are ``int`` in ``[0, vocab_size)``."""
 
-    end_of_text_id = SPECIAL_TOKENS.index(END_OF_TEXT)
-    padding_id = SPECIAL_TOKENS.index(PADDING)
-    im_start_id = SPECIAL_TOKENS.index(IM_START)
-    im_end_id = SPECIAL_TOKENS.index(IM_END)
-    call_id = SPECIAL_TOKENS.index(CALL)
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        tokenizer.encode_special_tokens = True  # the library's name for "encode them like any text"
+    def __init__(self, tokenizer: Tokenizer, roles: Mapping[str, Any] = OWN_ROLES, source: object = "the tokenizer"):
+        """
+        Arguments:
+            roles: ``eos_token`` and ``pad_token``, as in ``tokenizer_config.json``.
+            source: where the tokenizer is from, for errors.
+        """
+        tokenizer.encode_special_tokens = True  # "encode them like any text", in the words of the library
         self._tokenizer = tokenizer
-        self.vocab_size: int = tokenizer.get_vocab_size()
+        self._source = source
+        self.vocab_size: int = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
+        self.special = SpecialTokens.of(_special_ids(tokenizer), roles, source)
+        self.end_of_text_id = self.special.end_of_text
+        self.padding_id = self.special.padding
+        self.im_start_id = self.special.im_start
+        self.im_end_id = self.special.im_end
+        self.call_id = self.special.call
 
     @classmethod
     def load(cls, folder: Path) -> "TextTokenizer":
-        """Read ``tokenizer.json`` in ``folder``; raises ``ArtifactError`` if it is missing, damaged or not ours."""
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise ArtifactError(f"{folder} holds no tokenizer.json; give the tokenizer folder of a prepare artifact")
+        """Read the tokenizer in ``folder``.
+
+        Raises ``ArtifactError`` if a file of it is missing or damaged, or if it lacks a special token.
+        """
+        path = folder / TOKENIZER
+        read_record(path)
         try:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
             raise ArtifactError(f"{path} cannot be read as a tokenizer: {error}") from error
-        found = [tokenizer.id_to_token(id) for id in range(len(SPECIAL_TOKENS))]
-        if found != list(SPECIAL_TOKENS):
-            raise ArtifactError(
-                f"{path} was not made by Lacewing: ids 0..4 are {found}, expected {list(SPECIAL_TOKENS)}"
-            )
-        return cls(tokenizer)
+        return cls(tokenizer, read_record(folder / TOKENIZER_CONFIG), path)
 
     def encode(self, text: str) -> list[int]:
         """Ids of ``text``; a special token spelled in it is plain text."""
@@ -217,12 +231,22 @@ class TextTokenizer:
     @cached_property
     def _bytes(self) -> list[bytes]:
         byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
-        id_of = self._tokenizer.get_vocab(with_added_tokens=True)
+        added = {id for id, token in self._tokenizer.get_added_tokens_decoder().items()}
         raw = [b""] * self.vocab_size
-        for token, id in id_of.items():
-            if id >= len(SPECIAL_TOKENS):
-                raw[id] = bytes(byte_of[character] for character in token)
+        for token, id in self._tokenizer.get_vocab(with_added_tokens=True).items():
+            if token in self.special.ids:
+                continue
+            try:
+                raw[id] = token.encode() if id in added else bytes(byte_of[character] for character in token)
+            except KeyError as error:
+                raise ArtifactError(
+                    f"{self._source} cannot be used: its token {token!r} is not spelled in bytes; give a byte-level BPE"
+                ) from error
         return raw
+
+
+def _special_ids(tokenizer: Tokenizer) -> dict[str, int]:
+    return {token.content: id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
 
 
 def _byte_characters() -> list[str]:

@@ -13,18 +13,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from components.cascade.config import HelperConfig
-from components.core.artifact import Artifact
 from components.core.errors import InputError
-from components.core.identity import digest_file
-from components.data.tokenizer import CALL, SPECIAL_TOKENS, tokenizer_digest
-from components.data.world.writer import FACTS
+from components.data.prepared import PreparedData
+from components.data.special_tokens import TOKENIZER, SpecialTokens
+from components.data.tokenizer import tokenizer_digest
 from components.delegation.config import SelectionName
 from components.model import ops
-from components.model.checkpoint import load_model
+from components.model.checkpoint import CONFIG, load_model
 from components.model.transformer import Transformer
 from components.training.loader import IGNORED, Batch
+from components.training.trained import model_folder
 
-CALL_ID = SPECIAL_TOKENS.index(CALL)
 _ALLOWED = (
     "allowed are helper.kind=world (the fact table of the closed world), helper.kind=auto on the closed world, and "
     "helper.kind=model with helper.model, the folder of a larger model with the same tokenizer"
@@ -64,22 +63,21 @@ class FactTable:
 class FrozenModel:
     """A frozen model with the same tokenizer. It costs one forward pass of that model per step."""
 
-    def __init__(self, model: Transformer) -> None:
+    def __init__(self, model: Transformer, call_id: int) -> None:
         self.model = model.requires_grad_(False).eval()
+        self.call_id = call_id
 
     @classmethod
     def loaded(cls, folder: Path, what: str, tokenizer: Path, context_length: int) -> "FrozenModel":
-        """Read a model folder, or one that holds it as ``model/``.
+        """Read a model folder, or that of a stage that trained one.
 
         ``what`` names the setting in errors. Raises ``InputError`` if there is no model, its tokenizer is not the one
         of the folder ``tokenizer``, or its context is shorter; ``ArtifactError`` if its files are damaged.
         """
-        place = folder / "model" if (folder / "model").is_dir() else folder
-        if not (place / "config.json").is_file():
-            raise InputError(f"{what}={folder} is not a model folder: it has no config.json; give one that has")
-        if not (place / "tokenizer.json").is_file() or digest_file(place / "tokenizer.json") != tokenizer_digest(
-            tokenizer
-        ):
+        place = model_folder(folder)
+        if not (place / CONFIG).is_file():
+            raise InputError(f"{what}={folder} is no model folder: it has no {CONFIG}; give one that has")
+        if not (place / TOKENIZER).is_file() or tokenizer_digest(place) != tokenizer_digest(tokenizer):
             raise InputError(
                 f"{what}={folder} has another tokenizer than the training data: its losses would be of other tokens. "
                 "Give a model that was trained on this data"
@@ -90,7 +88,7 @@ class FrozenModel:
                 f"{what}={folder} reads {model.config.context_length} tokens at most, but training has "
                 f"model.context_length={context_length}: give a model with that context, or lower it"
             )
-        return cls(model)
+        return cls(model, SpecialTokens.read(tokenizer).call)
 
     def of(self, batch: Batch) -> TokenPredictions:
         model = self.model.to(batch.tokens.device)
@@ -98,25 +96,24 @@ class FrozenModel:
         with torch.no_grad():
             hidden = model(batch.tokens, batch.document_start).flatten(0, 1)
             stats = ops.linear_token_stats(
-                hidden, model.output_weight, targets, call_id=CALL_ID, ignore_index=IGNORED, return_argmax=True
+                hidden, model.output_weight, targets, call_id=self.call_id, ignore_index=IGNORED, return_argmax=True
             )
         assert stats.argmax is not None
         return TokenPredictions(stats.nll_excl, stats.argmax == targets)
 
 
 def auxiliary_helper(
-    config: HelperConfig, selection: SelectionName, prepared: Artifact, context_length: int
+    config: HelperConfig, selection: SelectionName, prepared: PreparedData, context_length: int
 ) -> AuxiliaryModel:
     """The predictions of the configured helper on the training text.
 
     Raises ``InputError`` for helpers that cannot say it, and for a model that does not fit.
     """
-    closed_world = (prepared.folder / "raw" / "world" / FACTS).is_file()
     if config.kind == "model":
         if not config.model:
             raise InputError("helper.kind=model needs helper.model, the folder of the larger model")
-        return FrozenModel.loaded(Path(config.model), "helper.model", prepared.path("tokenizer"), context_length)
-    if config.kind in ("world", "auto") and closed_world:
+        return FrozenModel.loaded(Path(config.model), "helper.model", prepared.tokenizer_folder, context_length)
+    if config.kind in ("world", "auto") and prepared.fact_table is not None:
         return FactTable()
     why = "the data is not the closed world" if config.kind in ("world", "auto") else "it cannot score a training text"
     raise InputError(

@@ -5,46 +5,58 @@ import logging
 import numpy as np
 import torch
 
-from components.cascade.calibration import CALIBRATION, Calibration
-from components.core.artifact import Artifact
+from components.cascade.calibration import Calibration, CallCalibration
 from components.core.errors import ArtifactError, InputError
 from components.core.run import Run
-from components.data.shards import ShardSet
-from components.data.tokenizer import TextTokenizer, tokenizer_digest
-from components.delegation.config import CalibrateConfig
+from components.data.prepared import PreparedData
+from components.data.shards import ShardSet, Split
+from components.delegation.config import CalibrateConfig, DelegationConfig
 from components.delegation.positions import Positions, calibrated, score_positions
-from components.labelling.labels import FactBits
-from components.model.checkpoint import load_model
+from components.labelling.artifact import Labels
 from components.training.precision import chosen_device, chosen_precision
+from components.training.trained import TrainedModel
 
 SPLIT = "validation"
 _logger = logging.getLogger(__name__)
 
 
-def stage(run: Run, cfg: CalibrateConfig, delegated: Artifact, prepared: Artifact, labels: Artifact) -> Artifact:
-    """Score the validation split with the model in ``delegated`` (or in a pretrain artifact).
+def stage(
+    run: Run, config: CalibrateConfig, *, delegated: TrainedModel, prepared: PreparedData, labels: Labels
+) -> Calibration:
+    """Look at the validation split through the model in ``delegated``, which may be a plain one.
 
-    Writes ``calibration.json``. Metrics: ``tokens``, ``factual_share``, ``mean_call_probability`` and that by class,
+    Metrics: ``tokens``, ``factual_share``, ``mean_call_probability`` and that by class,
     ``reliability_error``, and how far the realised calls were from the budget at worst: ``budget_error`` with the
     thresholds of the first half on the second, ``running_budget_error`` with the running quantile.
     """
-    model = load_model(delegated.verify().path("model"), chosen_device(cfg.device))
-    tokenizer = TextTokenizer.load(prepared.path("tokenizer"))
-    shards = ShardSet.open(prepared.path("shards"))
-    facts = FactBits.open(labels.path("facts"), shards, tokenizer_digest(prepared.path("tokenizer")))
-    split = shards.splits.get(SPLIT)
-    if split is None or split.n_documents == 0:
-        raise InputError(
-            "the validation split holds no document, so nothing can be calibrated: give more documents, or set "
-            "data.validation_fraction higher"
-        )
+    positions = _positions(run, config, delegated, prepared, labels)
+    settings = DelegationConfig.of(delegated)
+    calibration = calibrated(positions, config.bins, settings.normalisation if settings else "unknown")
+    calibration.save(run.folder / Calibration.RECORD)
+    warnings = _warnings(calibration)
+    for warning in warnings:
+        _logger.warning(warning)
+    metrics = _metrics(calibration, positions)
+    run.log(metrics, None)
+    run.report(1.0, f"mean P(CALL) {metrics['mean_call_probability']:.3f} on {calibration.tokens:,} tokens")
+    return run.seal(metrics, {"normalisation": calibration.normalisation, "warnings": warnings}, view=Calibration)
+
+
+def _positions(
+    run: Run, config: CalibrateConfig, delegated: TrainedModel, prepared: PreparedData, labels: Labels
+) -> Positions:
+    """What the model says of held-out text; raises ``ArtifactError`` if it does not fit the data or diverged."""
+    model = delegated.load(chosen_device(config.device))
+    tokenizer = prepared.tokenizer()
+    facts = labels.facts(prepared)
+    split = _held_out(prepared.shards())
     if model.vocab_size != tokenizer.vocab_size:
         raise ArtifactError(
             f"the model in {delegated.folder} has {model.vocab_size} tokens, the tokenizer in {prepared.folder} "
             f"{tokenizer.vocab_size}: they do not belong together"
         )
     device = model.output_weight.device
-    bf16 = chosen_precision(cfg.precision, device) == "bf16-mixed"
+    bf16 = chosen_precision(config.precision, device) == "bf16-mixed"
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         positions = score_positions(
             model,
@@ -52,32 +64,29 @@ def stage(run: Run, cfg: CalibrateConfig, delegated: Artifact, prepared: Artifac
             facts,
             tokenizer.end_of_text_id,
             tokenizer.call_id,
-            cfg.max_tokens,
-            cfg.batch_tokens,
-            lambda fraction: run.report(0.9 * fraction, "scoring held-out text"),
+            config.max_tokens,
+            config.batch_tokens,
+            lambda fraction: run.report(0.9 * fraction, "looking at held-out text"),
         )
     if not all(np.isfinite(scores).all() for scores in (positions.call, positions.entropy)):
         raise ArtifactError(
             f"the model in {delegated.folder} gives no finite prediction on held-out text: its training diverged. "
             "Train again with a lower learning rate."
         )
-    calibration = calibrated(positions, cfg.bins, _normalisation(delegated))
-    calibration.save(run.folder / CALIBRATION)
-    warnings = _warnings(calibration)
-    for warning in warnings:
-        _logger.warning(warning)
-    metrics = _metrics(calibration, positions)
-    run.log(metrics, None)
-    run.report(1.0, f"mean P(CALL) {metrics['mean_call_probability']:.3f} on {calibration.tokens:,} tokens")
-    return run.seal(metrics=metrics, details={"normalisation": calibration.normalisation, "warnings": warnings})
+    return positions
 
 
-def _normalisation(delegated: Artifact) -> str:
-    """How the kept tokens were trained, if the artifact is of delegation."""
-    return str(delegated.details.get("delegation", {}).get("normalisation", "unknown"))
+def _held_out(shards: ShardSet) -> Split:
+    split = shards.splits.get(SPLIT)
+    if split is None or split.n_documents == 0:
+        raise InputError(
+            "the validation split holds no document, so nothing can be calibrated: give more documents, or set "
+            "data.validation_fraction higher"
+        )
+    return split
 
 
-def _warnings(calibration: Calibration) -> list[str]:
+def _warnings(calibration: CallCalibration) -> list[str]:
     if calibration.factual:
         return []
     return [
@@ -86,7 +95,7 @@ def _warnings(calibration: Calibration) -> list[str]:
     ]
 
 
-def _metrics(calibration: Calibration, positions: Positions) -> dict[str, float]:
+def _metrics(calibration: CallCalibration, positions: Positions) -> dict[str, float]:
     reliability = sum(abs(part.mean - part.wrong) * part.count for part in calibration.reliability)
     metrics = {
         "tokens": float(calibration.tokens),

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from components.cascade.config import HelperConfig
 from components.model.config import ModelConfig
 from components.training.config import TrainerConfig
+from components.training.trained import TrainedModel
 
 SelectionName = Literal[
     "ntp",
@@ -27,7 +28,9 @@ SelectionName = Literal[
 ]
 SELECTIONS: tuple[SelectionName, ...] = get_args(SelectionName)
 SELECTIONS_THAT_CALL: frozenset[SelectionName] = frozenset(SELECTIONS) - {"ntp", "rho_ignore", "ignore", "ignore_facts"}
-"""The other selections leave tokens out or learn all of them; they do not teach the model to call."""
+"""The others leave tokens out, or learn all of them: nobody teaches them to call."""
+DETAILS = "delegation"
+"""Under which name a trained model's record has these settings."""
 _SETTINGS = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
@@ -60,6 +63,12 @@ class DelegationConfig(BaseModel):
     reference: str = ""
     """Model folder with the same tokenizer, for rho_call and rho_ignore: excess loss is measured against it. Empty:
     the model that training starts from."""
+
+    @classmethod
+    def of(cls, model: TrainedModel) -> "DelegationConfig | None":
+        """How ``model`` was taught to delegate; ``None`` for a plain model."""
+        settings = model.details.get(DETAILS)
+        return None if settings is None else cls.model_validate(settings)
 
 
 class CalibrateConfig(BaseModel):

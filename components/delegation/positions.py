@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from components.cascade.calibration import LEVELS, Calibration, ReliabilityBin
+from components.cascade.calibration import LEVELS, CallCalibration, ReliabilityBin
 from components.cascade.call_rule import RunningQuantile
 from components.cascade.call_scores import call_probability, call_score
 from components.data.shards import Split
@@ -83,7 +83,7 @@ def score_positions(
     return _joined([looked[document] for document in chosen])
 
 
-def calibrated(positions: Positions, bins: int = 10, normalisation: str = "unknown") -> Calibration:
+def calibrated(positions: Positions, bins: int = 10, normalisation: str = "unknown") -> CallCalibration:
     """The record for ``calibration.json``."""
     classes = {
         "factual_wrong": positions.factual & positions.wrong,
@@ -91,7 +91,7 @@ def calibrated(positions: Positions, bins: int = 10, normalisation: str = "unkno
         "other_wrong": ~positions.factual & positions.wrong,
         "other_right": ~positions.factual & ~positions.wrong,
     }
-    return Calibration(
+    return CallCalibration(
         quantiles=_quantiles(positions.call),
         tokens=len(positions),
         normalisation=normalisation,
@@ -199,7 +199,7 @@ def _realised(
 
 
 def _fixed_share(budget: float, quantiles: list[float], scores: Float[np.ndarray, " positions"]) -> float:
-    threshold = Calibration(quantiles=quantiles, tokens=0, factual=True).threshold(budget)
+    threshold = CallCalibration(quantiles=quantiles, tokens=0, factual=True).threshold(budget)
     return float((scores > threshold).mean())
 
 

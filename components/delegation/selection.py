@@ -1,7 +1,7 @@
 """Which targets a model learns, which ones it delegates to ``<CALL>``, and which ones it ignores.
 
-There are twelve selections, each a pure function of per-token statistics of a batch. The tags give the evidence:
-[P] stated by the LaCy paper (arXiv:2602.12005), [R] reported about it by others, [I] our own interpretation.
+Twelve selections, each a pure function of what is known about every token of a batch. Grades of evidence for each:
+[P] the abstract of LaCy (arXiv:2602.12005), [R] reported by readers of that paper, [I] our own reading.
 
 All of them choose ``k = round(budget * valid)`` tokens, fewer if there are fewer candidates (or, with
 ``budget_of=facts``, the share ``fraction_of_facts`` of the factual ones). Equal ranks go to the earlier token. Nothing

@@ -8,7 +8,7 @@ import torch
 from components.core.errors import InputError
 from components.delegation.auxiliary_models import TokenPredictions
 from components.delegation.config import DelegationConfig
-from components.delegation.module import statistics
+from components.delegation.evidence import statistics
 from components.delegation.selection import LOOKS_AT_HELPER, LOOKS_AT_REFERENCE, select
 from components.training.loader import Batch
 

@@ -11,61 +11,68 @@ from pathlib import Path
 
 import torch
 
-from components.core.artifact import Artifact
 from components.core.errors import ArtifactError, InputError
 from components.core.run import Run
+from components.data.prepared import PreparedData
 from components.data.shards import ShardSet
+from components.data.special_tokens import SpecialTokens
 from components.data.tokenizer import tokenizer_digest
 from components.delegation.auxiliary_models import FrozenModel, auxiliary_helper
-from components.delegation.config import DelegateConfig
-from components.delegation.module import DelegatingModel
+from components.delegation.config import DETAILS, DelegateConfig
+from components.delegation.objective import Delegation
 from components.delegation.selection import LOOKS_AT_FACTS, LOOKS_AT_HELPER, LOOKS_AT_REFERENCE
 from components.delegation.step_matching import learned_share, matched_steps
-from components.labelling.labels import FactBits
+from components.labelling.artifact import Labels
 from components.model.checkpoint import load_model
 from components.model.transformer import Transformer
 from components.training.config import PretrainConfig, TrainerConfig
 from components.training.loader import Batch, TokenLabels, TrainingBatches, training_order
+from components.training.module import TrainingModule
 from components.training.session import Session, nats_to_bits_per_byte
+from components.training.trained import TrainedModel
 
-FACTS, JUDGED = "facts", "judged"
 SAMPLED_STEPS = 64
 """Steps of the run on which the share of learned tokens is counted beforehand."""
 
 
-def stage(run: Run, cfg: DelegateConfig, prepared: Artifact, labels: Artifact, *pretrained: Artifact) -> Artifact:
+def stage(
+    run: Run,
+    config: DelegateConfig,
+    *,
+    prepared: PreparedData,
+    labels: Labels,
+    pretrained: TrainedModel | None = None,
+) -> TrainedModel:
     """Train a model that delegates, on ``prepared`` with its ``labels``, from ``pretrained`` or from scratch.
 
     Raises ``InputError`` for settings that do not fit the data, the labels or the helper, ``ArtifactError`` for labels
     that are missing or of other tokens, and what ``Session.train`` raises.
     """
-    session = Session.opened(PretrainConfig(model=cfg.model, trainer=cfg.trainer))
-    shards = ShardSet.open(prepared.path("shards"))
-    bits = opened_labels(cfg, prepared, labels, shards)
-    settings = _trainer(cfg, shards, bits)
-    model = _model(cfg, settings, prepared, shards, pretrained)
-    module = DelegatingModel(
-        model,
+    session = Session.opened(PretrainConfig(model=config.model, trainer=config.trainer))
+    shards = prepared.shards()
+    bits = opened_labels(config, prepared, labels)
+    settings = _trainer(config, shards, bits)
+    model = _model(config, settings, prepared, shards, pretrained)
+    objective = Delegation(
+        config.delegation,
         settings,
-        cfg.delegation,
+        SpecialTokens.read(prepared.tokenizer_folder).call,
         shards.boundary_id,
-        nats_to_bits_per_byte(shards),
-        reference=_reference(cfg, prepared, pretrained),
-        helper=auxiliary_helper(cfg.helper, cfg.delegation.selection, prepared, cfg.model.context_length)
-        if cfg.delegation.selection in LOOKS_AT_HELPER
+        reference=_reference(config, prepared, pretrained),
+        helper=auxiliary_helper(config.helper, config.delegation.selection, prepared, config.model.context_length)
+        if config.delegation.selection in LOOKS_AT_HELPER
         else None,
     )
-    plan = PretrainConfig(model=cfg.model, trainer=settings)
-    before = int(pretrained[0].metrics["tokens"]) if cfg.delegation.start == "checkpoint" else 0
-    details = {"delegation": cfg.delegation.model_dump(mode="json"), "tokens_before": before}
+    module = TrainingModule(model, settings, objective, nats_to_bits_per_byte(shards))
+    plan = PretrainConfig(model=config.model, trainer=settings)
+    before = pretrained.tokens_seen if pretrained is not None and config.delegation.start == "checkpoint" else 0
+    details = {DETAILS: config.delegation.model_dump(mode="json"), "tokens_before": before}
     return session.train(run, plan, prepared, shards, module, "delegate", bits, details)
 
 
-def opened_labels(cfg: DelegateConfig, prepared: Artifact, labels: Artifact, shards: ShardSet) -> TokenLabels:
-    """The bits that go with ``shards``; says so on stderr if the selection needs facts and there are none."""
-    digest = tokenizer_digest(prepared.path("tokenizer"))
-    facts = FactBits.open(labels.path(FACTS), shards, digest)
-    judged = FactBits.open(labels.path(JUDGED), shards, digest) if (labels.folder / JUDGED).is_dir() else None
+def opened_labels(cfg: DelegateConfig, prepared: PreparedData, labels: Labels) -> TokenLabels:
+    """The bits that go with ``prepared``; says so on stderr if the selection needs facts and there are none."""
+    facts, judged = labels.facts(prepared), labels.judged(prepared)
     selection = cfg.delegation.selection
     if selection == "judge" and judged is None:
         raise InputError(
@@ -104,15 +111,15 @@ def _first_batches(cfg: DelegateConfig, shards: ShardSet, bits: TokenLabels) -> 
 def _model(
     cfg: DelegateConfig,
     settings: TrainerConfig,
-    prepared: Artifact,
+    prepared: PreparedData,
     shards: ShardSet,
-    pretrained: tuple[Artifact, ...],
+    pretrained: TrainedModel | None,
 ) -> Transformer:
     torch.manual_seed(settings.seed)
     if cfg.delegation.start == "scratch":
         return Transformer(cfg.model, shards.vocab_size)
     folder = _started_from(pretrained)
-    if tokenizer_digest(folder) != tokenizer_digest(prepared.path("tokenizer")):
+    if tokenizer_digest(folder) != prepared.tokenizer_digest():
         raise ArtifactError(
             f"the model in {folder} has another tokenizer than the training data: pretrain on this data first"
         )
@@ -125,22 +132,22 @@ def _model(
     return model
 
 
-def _reference(cfg: DelegateConfig, prepared: Artifact, pretrained: tuple[Artifact, ...]) -> FrozenModel | None:
+def _reference(cfg: DelegateConfig, prepared: PreparedData, pretrained: TrainedModel | None) -> FrozenModel | None:
     if cfg.delegation.selection not in LOOKS_AT_REFERENCE:
         return None
-    if not cfg.delegation.reference and not pretrained:
+    if not cfg.delegation.reference and pretrained is None:
         raise InputError(
             f"delegation.selection={cfg.delegation.selection} compares with a reference model, and training from "
             "scratch has none: set delegation.reference to a model folder, or delegation.start=checkpoint"
         )
     folder = Path(cfg.delegation.reference) if cfg.delegation.reference else _started_from(pretrained)
-    return FrozenModel.loaded(folder, "delegation.reference", prepared.path("tokenizer"), cfg.model.context_length)
+    return FrozenModel.loaded(folder, "delegation.reference", prepared.tokenizer_folder, cfg.model.context_length)
 
 
-def _started_from(pretrained: tuple[Artifact, ...]) -> Path:
-    if not pretrained:
+def _started_from(pretrained: TrainedModel | None) -> Path:
+    if pretrained is None:
         raise InputError(
             "delegation.start=checkpoint goes on from a pretrained model, and none was given: run `lacewing pretrain` "
             "first, or set delegation.start=scratch"
         )
-    return pretrained[0].path("model")
+    return pretrained.model_folder

@@ -13,30 +13,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from components.cascade.calibration import Calibration
 from components.cascade.config import CallScore, HelperKind
-from components.core.artifact import RECORD, Artifact, FileRecord
+from components.core.artifact import RECORD, FileRecord
 from components.core.atomic import full_disk_explained, write_text
 from components.core.errors import ArtifactError
 from components.core.identity import digest_file, digest_json
+from components.core.records import read_record
 from components.core.run import Run
-from components.data.tokenizer import CALL, SPECIAL_TOKENS, TextTokenizer
+from components.data.prepared import PreparedData
+from components.data.special_tokens import CALL, CHAT_TEMPLATE_FILE, TOKENIZER, TOKENIZER_CONFIG, SpecialTokens
+from components.data.tokenizer import TextTokenizer
 from components.delegation.config import SelectionName
 from components.deployment.config import BundleStageConfig
-from components.deployment.delegation import DELEGATION, FACTS, RETRIEVAL, DelegationRecord, gather_delegation
-from components.model.checkpoint import load_model
+from components.deployment.delegation import DelegationRecord, gather_delegation
+from components.evaluation.artifacts import Scores
+from components.evaluation.factuality.artifacts import CascadeAssessment
+from components.model.bundle import Bundle
+from components.model.checkpoint import CONFIG, GENERATION_CONFIG, WEIGHTS, load_model
 from components.model.transformer import Transformer
+from components.training.trained import TrainedModel
 
-MANIFEST = "manifest.json"
-FILES = (
-    "model.safetensors",
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-)
+FILES = (WEIGHTS, CONFIG, GENERATION_CONFIG, TOKENIZER, TOKENIZER_CONFIG, CHAT_TEMPLATE_FILE)
 
 
 class TokenPolicy(BaseModel):
@@ -55,16 +55,28 @@ class TokenPolicy(BaseModel):
     separates_documents: str
     """Token that follows every document of the training data."""
 
+    @classmethod
+    def of(cls, special: SpecialTokens) -> "TokenPolicy":
+        """For models of this platform whose tokenizer has these special tokens."""
+        name = {id: name for name, id in special.ids.items()}
+        return cls(
+            ids=dict(special.ids),
+            begin_of_text=False,
+            stop=[name[special.im_end], name[special.end_of_text]],
+            suppress=[name[special.call]],
+            separates_documents=name[special.end_of_text],
+        )
+
 
 class DelegationPolicy(BaseModel):
     """How this model asks for help: what a runtime must know, with a helper or without one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    call_token: str = CALL
-    """Its probability says how strongly the model asks for help. It must never be emitted or read. A runtime without a
-    helper masks it before the softmax. A runtime with a helper reads its probability first, and then masks it."""
-    call_id: int = SPECIAL_TOKENS.index(CALL)
+    call_token: str
+    """Says by its probability how much the model would rather ask. Never to be emitted nor read: a runtime with nobody
+    to ask masks it before the softmax; one with a helper reads its probability first, and then masks it."""
+    call_id: int
     """Its id."""
     selection: SelectionName
     """What the model learned to delegate."""
@@ -74,7 +86,7 @@ class DelegationPolicy(BaseModel):
     """Share of the decisions that become calls."""
     helper: HelperKind
     """Who answers calls."""
-    record: str = DELEGATION
+    record: str = Bundle.DELEGATION
     """File with thresholds and helper."""
 
 
@@ -125,7 +137,7 @@ class Manifest(BaseModel):
 
 
 @dataclass(frozen=True)
-class Bundle:
+class LoadedBundle:
     """A bundle in memory, ready to decode."""
 
     manifest: Manifest
@@ -137,69 +149,77 @@ class Bundle:
 
 def stage(
     run: Run,
-    cfg: BundleStageConfig,
-    delegated: Artifact,
-    prepared: Artifact,
-    assessed: Artifact,
-    calibrated: Artifact | None = None,
-    cascade: Artifact | None = None,
-) -> Artifact:
+    config: BundleStageConfig,
+    *,
+    delegated: TrainedModel,
+    prepared: PreparedData,
+    assessment: Scores,
+    calibration: Calibration | None = None,
+    cascade: CascadeAssessment | None = None,
+) -> Bundle:
     """Gather the trained model and what is known about it in one folder; load it once to be sure.
 
     Arguments:
+        run: where the bundle goes.
+        config: its name, and how model and helper answer together.
         delegated: the model that learned to ask, or a plain pretrained one.
         prepared: what it was trained on.
-        assessed: how good it is alone.
-        calibrated: when it asks; without it the bundle is a plain model.
+        assessment: how good it is alone.
+        calibration: when it asks; without it the bundle is a plain model.
         cascade: how good it is with its helper.
     """
-    delegated.verify()
-    for position, name in enumerate(FILES):
-        run.report(position / (len(FILES) + 1), f"copying {name}")
-        with full_disk_explained(run.folder / name):
-            shutil.copyfile(delegated.path(f"model/{name}"), run.folder / name)
+    _copy_model(run, delegated)
     model, tokenizer = _load(run.folder)
     record = None
-    if calibrated is not None:
+    if calibration is not None:
         run.report(len(FILES) / (len(FILES) + 1), "gathering what the helper needs")
-        record = gather_delegation(run.folder, cfg.cascade, delegated, prepared, calibrated, cascade)
+        record = gather_delegation(run.folder, config.cascade, delegated, prepared, calibration, cascade)
     metrics = {
         f"{origin}.{name}": value
-        for origin, artifact in (("training", delegated), ("assessment", assessed), ("cascade", cascade))
+        for origin, artifact in (("training", delegated), ("assessment", assessment), ("cascade", cascade))
         if artifact is not None
         for name, value in artifact.metrics.items()
     }
-    manifest = _manifest(cfg.name, model, delegated, prepared, metrics, record, _file_records(run.folder))
-    write_text(run.folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+    manifest = _manifest(
+        config.name, model, tokenizer.special, delegated, prepared, metrics, record, _file_records(run.folder)
+    )
+    write_text(run.folder / Bundle.MANIFEST, manifest.model_dump_json(indent=2) + "\n")
     asks = f", asks {record.cascade.helper.kind} at {record.cascade.budget:.0%}" if record else ""
     run.report(1.0, f"{manifest.parameters:,} parameters, vocabulary {tokenizer.vocab_size:,}{asks}")
     size = float(sum(file.bytes for file in manifest.files.values()))
     return run.seal(
         {**manifest.metrics, "parameters": float(manifest.parameters), "bytes": size},
         manifest.model_dump(mode="json", exclude={"metrics", "files"}),
+        view=Bundle,
     )
 
 
-def load_bundle(folder: Path, device: torch.device | str = "cpu") -> Bundle:
+def _copy_model(run: Run, delegated: TrainedModel) -> None:
+    source = delegated.verify().model_folder
+    for position, name in enumerate(FILES):
+        run.report(position / (len(FILES) + 1), f"copying {name}")
+        with full_disk_explained(run.folder / name):
+            shutil.copyfile(source / name, run.folder / name)
+
+
+def load_bundle(folder: Path, device: torch.device | str = "cpu") -> LoadedBundle:
     """Read a bundle and check every file against its recorded digest.
 
     Raises ``ArtifactError`` if ``folder`` is no bundle, or if a file of it is missing, truncated or altered.
     """
-    if not (folder / MANIFEST).is_file():
+    path = folder / Bundle.MANIFEST
+    if not path.is_file():
         raise ArtifactError(
-            f"{folder} is not a bundle: it has no {MANIFEST}. Give the folder of a bundle artifact or a model "
-            "downloaded from the registry."
+            f"{folder} is no bundle: it has no {path.name}. Give the folder of a bundle artifact or a model downloaded "
+            "from the registry."
         )
     sealed = (folder / RECORD).is_file()
     if sealed:  # its record also covers the manifest
-        Artifact.open(folder).verify()
-    try:
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except ValidationError as error:
-        raise ArtifactError(f"{folder / MANIFEST} cannot be read as a manifest: {error}") from error
+        Bundle.open(folder).verify()
+    manifest = read_record(path, Manifest, "a manifest")
     if not sealed and (found := _differences(folder, manifest.files)):
         raise ArtifactError(f"bundle {folder} is damaged: {found}. Download it again, or run the flow again.")
-    return Bundle(manifest, *_load(folder, device), DelegationRecord.load(folder))
+    return LoadedBundle(manifest, *_load(folder, device), DelegationRecord.load(folder))
 
 
 def _load(folder: Path, device: torch.device | str = "cpu") -> tuple[Transformer, TextTokenizer]:
@@ -215,8 +235,9 @@ def _load(folder: Path, device: torch.device | str = "cpu") -> tuple[Transformer
 def _manifest(
     name: str,
     model: Transformer,
-    delegated: Artifact,
-    prepared: Artifact,
+    special: SpecialTokens,
+    delegated: TrainedModel,
+    prepared: PreparedData,
     metrics: dict[str, float],
     delegation: DelegationRecord | None,
     files: dict[str, FileRecord],
@@ -228,24 +249,20 @@ def _manifest(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         vocab_size=model.vocab_size,
         context_length=model.config.context_length,
-        training_tokens=int(delegated.metrics["tokens"]) + int(delegated.details.get("tokens_before", 0)),
+        training_tokens=delegated.tokens_seen,
         model_key=delegated.key,
         data=DataRecord(key=prepared.key, digests=_digests(prepared), details=prepared.details),
         metrics=metrics,
-        special_tokens=TokenPolicy(
-            ids={token: id for id, token in enumerate(SPECIAL_TOKENS)},
-            begin_of_text=False,
-            stop=["<|im_end|>", "<|endoftext|>"],
-            suppress=[CALL],
-            separates_documents="<|endoftext|>",
-        ),
-        delegation=_policy(delegation) if delegation else None,
+        special_tokens=TokenPolicy.of(special),
+        delegation=_policy(delegation, special) if delegation else None,
         files=files,
     )
 
 
-def _policy(record: DelegationRecord) -> DelegationPolicy:
+def _policy(record: DelegationRecord, special: SpecialTokens) -> DelegationPolicy:
     return DelegationPolicy(
+        call_token=CALL,
+        call_id=special.call,
         selection=record.selection,
         call_score=record.cascade.call_score,
         budget=record.cascade.budget,
@@ -253,7 +270,7 @@ def _policy(record: DelegationRecord) -> DelegationPolicy:
     )
 
 
-def _digests(prepared: Artifact) -> dict[str, str]:
+def _digests(prepared: PreparedData) -> dict[str, str]:
     parts: dict[str, dict[str, str]] = defaultdict(dict)
     for name, record in prepared.record.files.items():
         parts[name.partition("/")[0]][name] = record.sha256
@@ -262,8 +279,8 @@ def _digests(prepared: Artifact) -> dict[str, str]:
 
 def _file_records(folder: Path) -> dict[str, FileRecord]:
     """Of the model's files, and of what the cascade needs beside them."""
-    index = (path.relative_to(folder).as_posix() for path in (folder / RETRIEVAL).rglob("*") if path.is_file())
-    names = [*FILES, *(name for name in (DELEGATION, FACTS) if (folder / name).is_file()), *sorted(index)]
+    index = (path.relative_to(folder).as_posix() for path in (folder / Bundle.RETRIEVAL).rglob("*") if path.is_file())
+    names = [*FILES, *(name for name in (Bundle.DELEGATION, Bundle.FACTS) if (folder / name).is_file()), *sorted(index)]
     return {name: FileRecord(bytes=(folder / name).stat().st_size, sha256=digest_file(folder / name)) for name in names}
 
 

@@ -7,20 +7,19 @@ an endpoint is only referred to.
 import shutil
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from components.cascade.calibration import CALIBRATION, Calibration
+from components.cascade.calibration import Calibration, CallCalibration
 from components.cascade.config import CascadeConfig, HelperConfig
 from components.cascade.helpers import Helper, open_helper
-from components.core.artifact import Artifact
 from components.core.atomic import full_disk_explained, write_text
 from components.core.errors import ArtifactError
-from components.delegation.config import SELECTIONS_THAT_CALL, SelectionName
-
-DELEGATION = "delegation.json"
-FACTS = "facts.jsonl"
-RETRIEVAL = "retrieval"
-_FACT_TABLE = "raw/world/facts.jsonl"  # in a prepare artifact of the closed world
+from components.core.records import read_record
+from components.data.prepared import PreparedData
+from components.delegation.config import SELECTIONS_THAT_CALL, DelegationConfig, SelectionName
+from components.evaluation.factuality.artifacts import CascadeAssessment
+from components.model.bundle import Bundle
+from components.training.trained import TrainedModel
 
 
 class DelegationRecord(BaseModel):
@@ -32,58 +31,55 @@ class DelegationRecord(BaseModel):
     """What the model learned to delegate."""
     cascade: CascadeConfig
     """Budget, rule, unit and helper; ``auto`` is resolved, paths are absolute, the score is one that the model has."""
-    calibration: Calibration
+    calibration: CallCalibration
     """Quantiles of the score on held-out text."""
 
     @classmethod
     def load(cls, folder: Path) -> "DelegationRecord | None":
         """The record of the bundle in ``folder``, ``None`` if it has none; ``ArtifactError`` if it is damaged."""
-        path = folder / DELEGATION
-        if not path.is_file():
-            return None
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise ArtifactError(f"{path} cannot be read as a record of delegation: {error}") from error
+        path = folder / Bundle.DELEGATION
+        return read_record(path, cls, "a record of delegation") if path.is_file() else None
 
 
 def gather_delegation(
     folder: Path,
     config: CascadeConfig,
-    delegated: Artifact,
-    prepared: Artifact,
-    calibrated: Artifact,
-    assessed: Artifact | None,
+    delegated: TrainedModel,
+    prepared: PreparedData,
+    calibration: Calibration,
+    assessed: CascadeAssessment | None,
 ) -> DelegationRecord:
     """Write ``delegation.json`` into ``folder``, and beside it what the helper needs to know.
 
     Arguments:
+        folder: where the bundle is made.
         config: how model and helper answer together.
-        delegated: the trained model; its details say what it learned to delegate.
+        delegated: the trained model, which says what it learned to delegate.
         prepared: the data, for the fact table or the retrieval index.
-        calibrated: ``calibration.json``.
+        calibration: when it calls.
         assessed: the assessment of the cascade; an index that it made is taken over.
     """
-    selection: SelectionName = delegated.details.get("delegation", {}).get("selection", "ntp")
+    settings = DelegationConfig.of(delegated)
+    selection: SelectionName = settings.selection if settings else "ntp"
     score = config.call_score
     if score == "call" and selection not in SELECTIONS_THAT_CALL:
-        score = "entropy"  # it was never taught to call, so its uncertainty decides
-    calibration = Calibration.load(calibrated.verify().path(CALIBRATION))
-    calibration.levels(score)
+        score = "entropy"  # nobody taught it to call: its doubt decides
+    calls = calibration.verify().load()
+    calls.levels(score)
     record = DelegationRecord(
         selection=selection,
         cascade=config.model_copy(
             update={"call_score": score, "helper": _with_knowledge(folder, config.helper, prepared, assessed)}
         ),
-        calibration=calibration,
+        calibration=calls,
     )
-    write_text(folder / DELEGATION, record.model_dump_json(indent=2) + "\n")
+    write_text(folder / Bundle.DELEGATION, record.model_dump_json(indent=2) + "\n")
     return record
 
 
 def open_bundled_helper(record: DelegationRecord, folder: Path, device: str) -> Helper:
     """The helper of the bundle in ``folder``; raises what ``open_helper`` raises."""
-    facts, index = folder / FACTS, folder / RETRIEVAL
+    facts, index = folder / Bundle.FACTS, folder / Bundle.RETRIEVAL
     return open_helper(
         record.cascade.helper,
         tokenizer=folder,
@@ -93,21 +89,32 @@ def open_bundled_helper(record: DelegationRecord, folder: Path, device: str) -> 
     )
 
 
-def _with_knowledge(folder: Path, helper: HelperConfig, prepared: Artifact, assessed: Artifact | None) -> HelperConfig:
-    """Copy the data of ``helper`` into ``folder``; returns its configuration as seen from there."""
-    facts = prepared.folder / _FACT_TABLE
+def _with_knowledge(
+    folder: Path, helper: HelperConfig, prepared: PreparedData, assessed: CascadeAssessment | None
+) -> HelperConfig:
+    """Put what ``helper`` knows into ``folder``; the helper as it is to be found from there."""
     kind = helper.kind
     if kind == "auto":
-        kind = "world" if facts.is_file() else "retrieval"
+        kind = "world" if prepared.fact_table is not None else "retrieval"
     if kind == "world":
-        with full_disk_explained(folder / FACTS):
-            shutil.copyfile(prepared.path(_FACT_TABLE), folder / FACTS)
+        _copy_fact_table(prepared, folder / Bundle.FACTS)
     if kind == "retrieval":
-        with full_disk_explained(folder / RETRIEVAL):
-            if assessed is not None and (assessed.folder / RETRIEVAL).is_dir():
-                shutil.copytree(assessed.verify().path(RETRIEVAL), folder / RETRIEVAL, dirs_exist_ok=True)
+        index = folder / Bundle.RETRIEVAL
+        with full_disk_explained(index):
+            if assessed is not None and (found := assessed.retrieval_index) is not None:
+                assessed.verify()
+                shutil.copytree(found, index, dirs_exist_ok=True)
             # Takes the copy if it is of this corpus, else makes an index.
             made = helper.model_copy(update={"kind": "retrieval"})
-            open_helper(made, tokenizer=folder, corpus=prepared.folder, index=folder / RETRIEVAL).close()
+            open_helper(made, tokenizer=folder, corpus=prepared, index=index).close()
     model = str(Path(helper.model).resolve()) if kind == "model" else helper.model
     return helper.model_copy(update={"kind": kind, "model": model})
+
+
+def _copy_fact_table(prepared: PreparedData, target: Path) -> None:
+    if prepared.fact_table is None:
+        raise ArtifactError(
+            f"helper.kind=world needs the fact table of the closed world, and the data in {prepared.folder} has none"
+        )
+    with full_disk_explained(target):
+        shutil.copyfile(prepared.fact_table, target)

@@ -17,12 +17,12 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from components.cascade.calibration import LEVELS, Calibration
+from components.cascade.calibration import LEVELS, CallCalibration
 from components.cascade.config import CascadeConfig
 from components.cascade.decoding import Cascade, CascadeDecoding, CascadeStep, CascadeSummary
 from components.cascade.helpers.base import Helper
 from components.core.errors import InputError, LacewingError, ServiceError
-from components.deployment.bundle import Bundle, load_bundle
+from components.deployment.bundle import LoadedBundle, load_bundle
 from components.deployment.decoding import Decoding, Delta, Request
 from components.deployment.deferred_helper import opened_helper
 
@@ -32,8 +32,8 @@ Deliver = Callable[["Delta | LacewingError"], None]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Calibration of a plain model: it never calls, so the threshold does not matter.
-_NEVER = Calibration(quantiles=[0.0] * LEVELS, tokens=0, factual=False)
+# What a plain model is calibrated to: nobody to call, so no threshold.
+_NEVER = CallCalibration(quantiles=[0.0] * LEVELS, tokens=0, factual=False)
 
 
 class QueueFullError(ServiceError):
@@ -305,8 +305,10 @@ class _Aside(Executor):
         return future
 
 
-def _helper(bundle: Bundle, folder: Path, device: str, call_budget: float | None, required: bool) -> Helper | None:
-    """The helper of a cascade's bundle; ``None`` for a plain model, and for a budget of 0."""
+def _helper(
+    bundle: LoadedBundle, folder: Path, device: str, call_budget: float | None, required: bool
+) -> Helper | None:
+    """The helper of a cascade's bundle; nobody for a plain model, and where nothing is ever asked."""
     record = bundle.delegation
     if record is None:
         if call_budget:
@@ -320,7 +322,7 @@ def _helper(bundle: Bundle, folder: Path, device: str, call_budget: float | None
     return opened_helper(record, folder, device, required)
 
 
-def _cascade(bundle: Bundle, helper: Helper | None, call_budget: float | None) -> Cascade:
+def _cascade(bundle: LoadedBundle, helper: Helper | None, call_budget: float | None) -> Cascade:
     record = bundle.delegation
     config = record.cascade if record is not None else CascadeConfig(budget=0.0)
     if call_budget is not None:

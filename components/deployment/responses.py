@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel
 
-from components.data.tokenizer import SPECIAL_TOKENS, TextTokenizer
+from components.data.tokenizer import TextTokenizer
 from components.deployment.decoding import Delta, ScoredToken
 from components.deployment.protocol import (
     AssistantMessage,
@@ -157,8 +157,8 @@ def token_text(tokenizer: TextTokenizer, id: int) -> str:
 
     Two tokens never share a name: names are the keys of ``top_logprobs``.
     """
-    if id < len(SPECIAL_TOKENS):
-        return SPECIAL_TOKENS[id]
+    if name := tokenizer.special.name(id):
+        return name
     delta = tokenizer.token_bytes(id)
     try:
         return delta.decode()

@@ -10,67 +10,93 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
-from components.core.artifact import Artifact
 from components.core.atomic import write_json
 from components.core.errors import InputError, ServiceError
 from components.core.run import Run
+from components.deployment.artifact import SmokeAnswer
 from components.deployment.config import API_KEY, SmokeConfig
+from components.evaluation.artifacts import Scores
+from components.model.bundle import Bundle
 
-SERVER_LOG = "server.log"
 _LOG_TAIL_LINES = 20
 _POLL_SECONDS = 0.1
 _STOP_SECONDS = 15.0
 
+Reply = tuple[str, dict[str, Any]]
 
-def stage(run: Run, cfg: SmokeConfig, bundle: Artifact, *assessed: Artifact) -> Artifact:
-    """Ask the bundle behind the real server; ``answer.json`` holds what came back.
 
-    Without ``cfg.prompt`` the question is taken from the answers and samples of the ``assessed`` model. Raises
+def stage(run: Run, config: SmokeConfig, *, bundle: Bundle, assessment: Scores | None = None) -> SmokeAnswer:
+    """Ask the bundle behind the real server, and keep what came back.
+
+    Without ``config.prompt`` the question is taken from the answers and samples of ``assessment``. Raises
     ``InputError`` if there is none, and ``ServiceError`` with the end of the server's log if it does not start, answer,
     or agree with itself, or if its helper fails whenever it is called.
     """
-    cfg = cfg if cfg.prompt else cfg.model_copy(update={"prompt": _known_prompt(assessed)})
-    log = run.folder / SERVER_LOG
-    name = str(bundle.details["name"])
-    asks = (bundle.details.get("delegation") or {}).get("helper", "none") != "none"
-    alone = {"call_budget": 0} if asks else {}
+    config = config if config.prompt else config.model_copy(update={"prompt": _known_prompt(assessment)})
+    log = run.folder / SmokeAnswer.SERVER_LOG
     start = time.perf_counter()
     run.report(0.0, "starting the server")
-    with server(bundle.folder, log, cfg.timeout_seconds, ["--name", name, "--threads", str(cfg.threads)]) as url:
+    options = ["--name", bundle.name, "--threads", str(config.threads)]
+    with server(bundle.folder, log, config.timeout_seconds, options) as url:
         ready = time.perf_counter()
-        run.report(0.5, f"asking: {cfg.prompt}")
-        try:
-            with httpx.Client(base_url=url, timeout=cfg.timeout_seconds, trust_env=False) as client:
-                answer, usage = _ask(client, _body(cfg, name, **alone))
-                asked = time.perf_counter()
-                streamed = _ask_streaming(client, _body(cfg, name, **alone))
-                helped = _ask(client, _body(cfg, name)) if asks else None
-        except (httpx.HTTPError, KeyError, ValueError) as error:
-            raise ServiceError(f"the server did not answer as it should: {error!r}\n{_tail(log)}") from error
-    if streamed != answer:
-        raise ServiceError(f"the stream says {streamed!r}, the plain answer {answer!r}; they must agree\n{_tail(log)}")
-    if helped is not None:
-        answer, usage = helped
-        if fault := _usage_fault(usage):
-            raise ServiceError(f"the cascade answered {answer!r}, but {fault}: {usage}\n{_tail(log)}")
-    calls = int(usage["completion_tokens_details"]["calls"]) if helped is not None else 0
-    run.report(1.0, f"answered with {calls} call(s)" if helped is not None else "answered")
-    result = {"prompt": cfg.prompt, "answer": answer, "model": name, "calls": calls}
-    write_json(run.folder / "answer.json", {**result, "usage": usage})
+        run.report(0.5, f"asking: {config.prompt}")
+        replies = _replies(url, config, bundle, log)
+    answer, usage, calls = _checked(replies, log)
+    run.report(1.0, f"answered with {calls} call(s)" if replies.helped is not None else "answered")
+    result = {"prompt": config.prompt, "answer": answer, "model": bundle.name, "calls": calls}
+    write_json(run.folder / SmokeAnswer.ANSWER, {**result, "usage": usage})
     metrics = {
         "start_seconds": ready - start,
-        "answer_seconds": asked - ready,
+        "answer_seconds": replies.asked - ready,
         "completion_tokens": float(usage["completion_tokens"]),
         "calls": float(calls),
     }
-    return run.seal(metrics, result)
+    return run.seal(metrics, result, view=SmokeAnswer)
+
+
+class _Replies(NamedTuple):
+    """What the server said, and when the first reply was there."""
+
+    plain: Reply
+    asked: float
+    streamed: str
+    helped: Reply | None
+    """With the helper, if there is one; the others are without."""
+
+
+def _replies(url: str, cfg: SmokeConfig, bundle: Bundle, log: Path) -> _Replies:
+    alone = {"call_budget": 0} if bundle.asks else {}
+    try:
+        with httpx.Client(base_url=url, timeout=cfg.timeout_seconds, trust_env=False) as client:
+            plain = _ask(client, _body(cfg, bundle.name, **alone))
+            asked = time.perf_counter()
+            streamed = _ask_streaming(client, _body(cfg, bundle.name, **alone))
+            helped = _ask(client, _body(cfg, bundle.name)) if bundle.asks else None
+    except (httpx.HTTPError, KeyError, ValueError) as error:
+        raise ServiceError(f"the server did not answer as it should: {error!r}\n{_tail(log)}") from error
+    return _Replies(plain, asked, streamed, helped)
+
+
+def _checked(replies: _Replies, log: Path) -> tuple[str, dict[str, Any], int]:
+    """The answer, its usage and its calls; raises ``ServiceError`` where the replies contradict each other."""
+    answer, usage = replies.plain
+    if replies.streamed != answer:
+        raise ServiceError(
+            f"the stream says {replies.streamed!r}, the plain answer {answer!r}; they must agree\n{_tail(log)}"
+        )
+    if replies.helped is None:
+        return answer, usage, 0
+    answer, usage = replies.helped
+    if fault := _usage_fault(usage):
+        raise ServiceError(f"the cascade answered {answer!r}, but {fault}: {usage}\n{_tail(log)}")
+    return answer, usage, int(usage["completion_tokens_details"]["calls"])
 
 
 def _usage_fault(usage: dict[str, Any]) -> str | None:
@@ -85,12 +111,12 @@ def _usage_fault(usage: dict[str, Any]) -> str | None:
     return None
 
 
-def _known_prompt(assessed: Sequence[Artifact]) -> str:
-    for artifact, name in ((artifact, name) for artifact in assessed for name in ("answers.jsonl", "samples.jsonl")):
-        path = artifact.folder / name
-        rows = [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
-        if prompt := next((str(row["prompt"]) for row in rows if row.get("correct", True)), ""):
-            return prompt
+def _known_prompt(assessment: Scores | None) -> str:
+    """A question that the model answered right, or else the start of a held-out text."""
+    if assessment is not None:
+        right = [answer.prompt for answer in assessment.answers() if answer.correct and answer.prompt]
+        if prompts := right or [sample.prompt for sample in assessment.samples() if sample.prompt]:
+            return prompts[0]
     raise InputError("the smoke test has nothing to ask: give it a question with release.smoke.prompt='...'")
 
 
@@ -138,7 +164,7 @@ def _body(cfg: SmokeConfig, name: str, **more: object) -> dict[str, object]:
     return {"model": name, "prompt": cfg.prompt, "max_tokens": cfg.max_tokens, "temperature": 0, **more}
 
 
-def _ask(client: httpx.Client, question: dict[str, object]) -> tuple[str, dict[str, Any]]:
+def _ask(client: httpx.Client, question: dict[str, object]) -> Reply:
     answer = client.post("/v1/completions", json=question)
     if not answer.is_success:
         raise ValueError(f"HTTP {answer.status_code}: {answer.text}")

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel
 
-from components.core.artifact import Artifact
+from components.core.acceptance import accepted_section
+from components.core.artifact import REPORT
 from components.core.atomic import write_text
 from components.core.errors import ArtifactError
 from components.core.run import Run
-from components.data.shards import ShardSet
+from components.data.prepared import PreparedData
 from components.data.tokenizer import TextTokenizer
+from components.evaluation.artifacts import Scores
 from components.evaluation.autocast import autocast, scoring_device
 from components.evaluation.bootstrap import ratio_interval
 from components.evaluation.config import AssessConfig
@@ -21,52 +23,50 @@ from components.evaluation.heldout import chosen, first_shuffled, held_out
 from components.evaluation.likelihood import DocumentScores, score_documents
 from components.evaluation.progress import progress
 from components.evaluation.questions import answer_questions, exact_match, read_questions
-from components.evaluation.report import CURVE_PNG, CURVE_SVG, REPORT, report_markdown
+from components.evaluation.report import report_markdown
 from components.evaluation.results import Answer, Results, Sample
 from components.evaluation.samples import continue_documents
-from components.model.checkpoint import load_model
 from components.model.transformer import Transformer
-
-QUESTIONS = "raw/world/questions.jsonl"
-HISTORY = "history.jsonl"
+from components.training.trained import TrainedModel
 
 
-def stage(run: Run, cfg: AssessConfig, pretrained: Artifact, prepared: Artifact) -> Artifact:
-    """Measure the model in ``pretrained`` on the test split of ``prepared``.
+def stage(run: Run, config: AssessConfig, *, model: TrainedModel, prepared: PreparedData) -> Scores:
+    """Measure ``model`` on the test split of ``prepared``.
 
-    Writes ``report.md``, ``loss.png``, ``loss.svg``, ``documents.npy``, ``samples.jsonl`` and, where the data has
-    questions, ``answers.jsonl``. Metrics: ``bits_per_byte`` with the ends of its interval, ``perplexity``,
-    ``call_probability``, and with questions ``exact_match``, ``exact_match_head``, ``exact_match_tail``, ``questions``.
+    Metrics: ``bits_per_byte`` with the ends of its interval, ``perplexity``, ``call_probability``, and with questions
+    ``exact_match``, ``exact_match_head``, ``exact_match_tail``, ``questions``.
     """
-    model = load_model(pretrained.verify().path("model"), scoring_device(cfg.device))
-    tokenizer = TextTokenizer.load(prepared.path("tokenizer"))
-    scores = _score(run, cfg, model, tokenizer, prepared)
-    scores.save(run.folder / "documents.npy")
+    network = model.load(scoring_device(config.device))
+    tokenizer = prepared.tokenizer()
+    scores = _score(run, config, network, tokenizer, prepared)
+    scores.save(run.folder / Scores.DOCUMENTS)
     if not np.isfinite(scores.perplexity):
         raise ArtifactError(
-            f"the model in {pretrained.folder} gives no finite likelihood to held-out text: its training diverged. "
+            f"the model in {model.folder} gives no finite likelihood to held-out text: its training diverged. "
             "Train again with a lower trainer.learning_rate."
         )
-    answers = _answer(run, cfg, model, tokenizer, prepared)
-    samples = _sample(run, cfg, model, tokenizer, prepared)
-    results = _findings(cfg, scores, answers, samples)
+    answers = _answer(run, config, network, tokenizer, prepared)
+    samples = _sample(run, config, network, tokenizer, prepared)
+    results = _findings(config, scores, answers, samples)
     draw_loss_curve(
-        _history(pretrained.path(HISTORY)),
+        model.history(),
         f"{results.bits_per_byte.estimate:.3f} bits per byte on held-out text",
-        [run.folder / CURVE_PNG, run.folder / CURVE_SVG],
+        [run.folder / Scores.CURVE_PNG, run.folder / Scores.CURVE_SVG],
     )
-    write_text(run.folder / REPORT, report_markdown(results, pretrained, prepared, CURVE_PNG))
+    write_text(
+        run.folder / REPORT,
+        report_markdown(results, model, prepared, Scores.CURVE_PNG) + accepted_section(run.accepted),
+    )
     metrics = _metrics(results)
     run.log(metrics, None)
     run.report(1.0, f"{metrics['bits_per_byte']:.4f} bits per byte")
-    details = results.model_dump(mode="json", exclude={"answers", "samples"})
-    return run.seal(metrics=metrics, details=details)
+    return run.seal(metrics, results.model_dump(mode="json", exclude={"answers", "samples"}), view=Scores)
 
 
 def _score(
-    run: Run, cfg: AssessConfig, model: Transformer, tokenizer: TextTokenizer, prepared: Artifact
+    run: Run, cfg: AssessConfig, model: Transformer, tokenizer: TextTokenizer, prepared: PreparedData
 ) -> DocumentScores:
-    split = held_out(ShardSet.open(prepared.path("shards")))
+    split = held_out(prepared.shards())
     indices = chosen(split.documents[:, 1], cfg.max_documents, cfg.max_tokens)
     with (
         autocast(model.output_weight.device, cfg.precision),
@@ -84,25 +84,25 @@ def _score(
 
 
 def _answer(
-    run: Run, cfg: AssessConfig, model: Transformer, tokenizer: TextTokenizer, prepared: Artifact
+    run: Run, cfg: AssessConfig, model: Transformer, tokenizer: TextTokenizer, prepared: PreparedData
 ) -> list[Answer]:
-    if not prepared.details["has_questions"] or not cfg.questions.max_questions:
+    if prepared.questions is None or not cfg.questions.max_questions:
         return []
-    questions = read_questions(prepared.path(QUESTIONS), cfg.questions.max_questions)
+    questions = read_questions(prepared.questions, cfg.questions.max_questions)
     with progress(run, "answering questions", 0.7, 0.9) as report:
         answers = answer_questions(model, tokenizer, questions, cfg.questions.batch_questions, report)
-    _write_lines(run.folder / "answers.jsonl", answers)
+    _write_lines(run.folder / Scores.ANSWERS, answers)
     return answers
 
 
 def _sample(
-    run: Run, cfg: AssessConfig, model: Transformer, tokenizer: TextTokenizer, prepared: Artifact
+    run: Run, cfg: AssessConfig, model: Transformer, tokenizer: TextTokenizer, prepared: PreparedData
 ) -> list[Sample]:
-    split = held_out(ShardSet.open(prepared.path("shards")))
-    texts = [tokenizer.decode(split.document(i).tolist()) for i in first_shuffled(split.n_documents, cfg.samples.count)]
+    split = held_out(prepared.shards())
+    texts = list(prepared.texts(split.name, first_shuffled(split.n_documents, cfg.samples.count)))
     with progress(run, "writing samples", 0.9, 0.99) as report:
         samples = continue_documents(model, tokenizer, texts, cfg.samples, report)
-    _write_lines(run.folder / "samples.jsonl", samples)
+    _write_lines(run.folder / Scores.SAMPLES, samples)
     return samples
 
 
@@ -134,10 +134,6 @@ def _metrics(results: Results) -> dict[str, float]:
     if results.answers:
         metrics["questions"] = float(len(results.answers))
     return metrics
-
-
-def _history(path: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def _write_lines(path: Path, records: Sequence[BaseModel]) -> None:

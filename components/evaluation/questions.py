@@ -154,7 +154,7 @@ def _equal_lengths(prompts: Sequence[Sequence[int]], size: int) -> Iterator[list
 def _continue_greedily(
     model: Transformer, prompts: Int[Tensor, "batch seq"], tokenizer: TextTokenizer, new_tokens: int
 ) -> Int[Tensor, "batch new"]:
-    suppressed = [tokenizer.call_id, tokenizer.padding_id, tokenizer.im_start_id, tokenizer.im_end_id]
+    suppressed = sorted(tokenizer.special.never_written)
     batch, seq = prompts.shape
     cache = KeyValueCache.for_model(model, batch, seq + new_tokens)
     pending, written = prompts, []

@@ -7,12 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.core.artifact import Artifact
+from components.core.artifact import REPORT, Artifact
+from components.evaluation.artifacts import Scores
 from components.evaluation.results import Answer, ExactMatch, Interval, Results
-
-REPORT = "report.md"
-CURVE_PNG = "loss.png"
-CURVE_SVG = "loss.svg"
 
 _ANSWERS_SHOWN = 3  # right ones, and as many wrong ones
 _SOURCES_SHOWN = 3
@@ -36,9 +33,10 @@ def report_markdown(results: Results, pretrained: Artifact, prepared: Artifact, 
 
 
 def embedded_image(folder: Path) -> str:
-    """The report in ``folder`` with its image embedded, for viewers that cannot follow relative paths."""
-    encoded = base64.b64encode((folder / CURVE_PNG).read_bytes()).decode()
-    return (folder / REPORT).read_text(encoding="utf-8").replace(f"({CURVE_PNG})", f"(data:image/png;base64,{encoded})")
+    """The report in ``folder`` with its figure inside, readable where relative paths lead nowhere."""
+    curve = Scores.CURVE_PNG
+    encoded = base64.b64encode((folder / curve).read_bytes()).decode()
+    return (folder / REPORT).read_text(encoding="utf-8").replace(f"({curve})", f"(data:image/png;base64,{encoded})")
 
 
 def _verdict(results: Results, pretrained: Artifact) -> str:

@@ -24,7 +24,7 @@ def continue_documents(
         seed=cfg.seed,
         max_tokens=cfg.max_tokens,
         stop_ids=frozenset({tokenizer.end_of_text_id}),
-        suppress_ids=frozenset({tokenizer.call_id, tokenizer.padding_id, tokenizer.im_start_id, tokenizer.im_end_id}),
+        suppress_ids=tokenizer.special.never_written,
     )
     samples = []
     for number, text in enumerate(texts, start=1):

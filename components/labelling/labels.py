@@ -110,8 +110,7 @@ def write_index(folder: Path, index: LabelIndex) -> None:
 class FactBits:
     """The bits of one corpus, aligned with its shards.
 
-    Open with ``FactBits.open(artifact.path("facts"), shards, tokenizer_digest(tokenizer_folder))``; the closed world
-    has a second set under ``judged``: values only, without the names of subjects.
+    Those of an artifact are opened by ``Labels.facts`` and ``Labels.judged``.
     """
 
     folder: Path

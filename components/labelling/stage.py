@@ -1,8 +1,8 @@
 """The label stage: shards to one bit per token that says whether it states a fact.
 
 Texts are read back from the shards (decoding is lossless), annotated, and the factual words mapped to tokens by byte
-offsets, so bits and tokens are aligned by construction. Writes ``facts/``, on the closed world also ``judged/`` (values
-alone, as a language model would mark them), and the agreement of the annotators with each other.
+offsets, so bits and tokens are aligned by construction. On the closed world there is a second set of bits: values
+alone, as a language model would mark them.
 """
 
 import logging
@@ -14,23 +14,20 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from components.core.artifact import Artifact
 from components.core.atomic import write_text
 from components.core.run import Run
-from components.data.gather import WORLD_FOLDER
-from components.data.shards import ShardSet, shards_digest
+from components.data.prepared import PreparedData
+from components.data.shards import shards_digest
 from components.data.tokenizer import tokenizer_digest
-from components.data.world.writer import DOCUMENTS
 from components.labelling.annotator_agreement import AnnotatorAgreement, compare
 from components.labelling.annotators.choose import Choice, choose
 from components.labelling.annotators.pipeline import PipelineRecord
+from components.labelling.artifact import Labels
 from components.labelling.config import LabelConfig
 from components.labelling.document_labeller import DocumentLabeller, Job, jobs, marked_jobs, useful_processes
 from components.labelling.labels import BitsWriter, LabelIndex, SplitBits, write_index
 
-FACTS, JUDGED = "facts", "judged"
-AGREEMENT = "annotator_agreement"
-# On Wikipedia-like text, as LaCy reports. Outside this range, check the call budget and the annotator.
+# On Wikipedia-like text (lacy.md 3.3); outside, the call budget or the annotator should be thought over.
 EXPECTED_SHARE = (0.20, 0.30)
 # Lists and tables look foreign too; a share above this is text of another language.
 _FOREIGN_SHARE = 0.02
@@ -54,56 +51,58 @@ class _Totals:
         return self.languages[False] / max(1, self.languages[False] + self.languages[True])
 
 
-def stage(run: Run, cfg: LabelConfig, prepared: Artifact) -> Artifact:
-    """Label the tokens of ``prepared``.
+def stage(run: Run, config: LabelConfig, *, prepared: PreparedData) -> Labels:
+    """Mark the tokens of ``prepared``.
 
     Raises ``InputError`` if the annotator cannot be opened, ``ArtifactError`` if shards and tokenizer do not fit,
     ``ServiceError`` if a process of its own is killed, ``DiskFullError``.
     """
-    facts, judged = run.folder / FACTS, run.folder / JUDGED
+    facts, judged = run.folder / Labels.FACTS, run.folder / Labels.JUDGED
     for leftover in (facts, judged):
         shutil.rmtree(leftover, ignore_errors=True)
-    documents = prepared.folder / "raw" / WORLD_FOLDER / DOCUMENTS
-    choice = choose(cfg, documents if documents.exists() else None)
+    choice = choose(config, prepared.world_documents)
     run.report(0.0, f"annotator {choice.name}: {choice.reason}")
-    shards_folder, tokenizer_folder = prepared.path("shards"), prepared.path("tokenizer")
-    labeller = DocumentLabeller(shards_folder, tokenizer_folder, choice, cfg.subwords, cfg.skip_copied)
+    labeller = DocumentLabeller(
+        prepared.shards_folder, prepared.tokenizer_folder, choice, config.subwords, config.skip_copied
+    )
     labeller.open()
-    shards, pipeline = labeller.shards, labeller.pipeline
 
-    work = list(jobs(shards, choice.name))
-    processes = cfg.processes or useful_processes(work, choice.name)
+    work = list(jobs(labeller.shards, choice.name))
+    processes = config.processes or useful_processes(work, choice.name)
     splits, values, totals = _mark(run, labeller, work, processes, facts, judged if choice.documents else None)
-    index = _index(cfg, choice, pipeline, totals, shards, tokenizer_folder, splits)
+    index = _index(config, labeller, totals, splits)
     write_index(facts, index)
     if choice.documents:
         write_index(judged, index.model_copy(update={"annotator": "world", "rules": "values", "splits": values}))
 
-    run.report(_MARKED, "comparing annotators")
-    agreement = compare(labeller, cfg.agreement_documents)
-    write_text(run.folder / f"{AGREEMENT}.json", agreement.model_dump_json(indent=2) + "\n")
-    write_text(run.folder / f"{AGREEMENT}.md", agreement.markdown())
-
+    agreement = _compared(run, labeller, config)
     metrics = _metrics(splits, totals, agreement)
     if choice.documents:
         metrics["judged_share"] = _share(values)
-    warnings = _warnings(cfg, choice, pipeline, totals, metrics)
+    warnings = _warnings(config, choice, labeller.pipeline, totals, metrics)
     for warning in warnings:
         _logger.warning(warning)
     run.log(metrics, None)
     run.report(1.0, f"{metrics['factual_share']:.1%} of {metrics['tokens']:,.0f} tokens are factual")
-    return run.seal(
-        metrics,
-        {
-            "annotator": choice.name,
-            "rules": choice.rules,
-            "reason": choice.reason,
-            "processes": processes,
-            "pipeline": index.pipeline,
-            "documents_by_annotator": dict(totals.documents),
-            "warnings": warnings,
-        },
-    )
+    details = {
+        "annotator": choice.name,
+        "rules": choice.rules,
+        "reason": choice.reason,
+        "processes": processes,
+        "pipeline": index.pipeline,
+        "documents_by_annotator": dict(totals.documents),
+        "warnings": warnings,
+    }
+    return run.seal(metrics, details, view=Labels)
+
+
+def _compared(run: Run, labeller: DocumentLabeller, config: LabelConfig) -> AnnotatorAgreement:
+    """Write how well the annotators agree, for programs and for people."""
+    run.report(_MARKED, "comparing annotators")
+    agreement = compare(labeller, config.agreement_documents)
+    write_text(run.folder / Labels.AGREEMENT, agreement.model_dump_json(indent=2) + "\n")
+    write_text(run.folder / Labels.AGREEMENT_PAGE, agreement.markdown())
+    return agreement
 
 
 def _mark(
@@ -131,15 +130,8 @@ def _mark(
     )
 
 
-def _index(
-    cfg: LabelConfig,
-    choice: Choice,
-    pipeline: PipelineRecord | None,
-    totals: _Totals,
-    shards: ShardSet,
-    tokenizer_folder: Path,
-    splits: dict[str, SplitBits],
-) -> LabelIndex:
+def _index(cfg: LabelConfig, labeller: DocumentLabeller, totals: _Totals, splits: dict[str, SplitBits]) -> LabelIndex:
+    choice, pipeline = labeller.choice, labeller.pipeline
     return LabelIndex(
         annotator=choice.name,
         rules=choice.rules,
@@ -149,8 +141,8 @@ def _index(
         pipeline=pipeline.name if pipeline else "",
         pipeline_digest=pipeline.digest if pipeline else "",
         documents_by_annotator=dict(totals.documents),
-        tokenizer=tokenizer_digest(tokenizer_folder),
-        shards=shards_digest(shards),
+        tokenizer=tokenizer_digest(labeller.tokenizer_folder),
+        shards=shards_digest(labeller.shards),
         splits=splits,
     )
 

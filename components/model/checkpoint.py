@@ -17,7 +17,7 @@ from safetensors.torch import save as serialise_tensors
 
 from components.core.atomic import write_bytes, write_json
 from components.core.errors import ArtifactError
-from components.data.tokenizer import CALL, END_OF_TEXT, IM_END, PADDING, SPECIAL_TOKENS
+from components.data.special_tokens import SpecialTokens
 from components.model.config import ModelConfig
 from components.model.transformer import Transformer
 
@@ -41,11 +41,14 @@ _HF_BLOCK_NAMES = {ours: theirs for theirs, ours in _BLOCK_NAMES.items()}
 _HF_OUTER_NAMES = {"embedding.weight": "model.embed_tokens.weight", "norm.weight": "model.norm.weight"}
 
 
-def save_model(model: Transformer, folder: Path) -> None:
-    """Write the weights (fp32) and both configs into ``folder``, each file atomically; the weights come last."""
+def save_model(model: Transformer, folder: Path, special: SpecialTokens) -> None:
+    """Write the weights (fp32) and both configs into ``folder``, each file atomically; the weights come last.
+
+    ``special``: of the model's tokenizer, for runtimes that read only the configs.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / CONFIG, hugging_face_config(model.config, model.vocab_size))
-    write_json(folder / GENERATION_CONFIG, generation_config())
+    write_json(folder / CONFIG, hugging_face_config(model.config, model.vocab_size, special))
+    write_json(folder / GENERATION_CONFIG, generation_config(special))
     tensors = {
         hugging_face_name(name): parameter.detach().to("cpu", torch.float32).contiguous()
         for name, parameter in model.named_parameters()
@@ -103,7 +106,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, int]:
         raise ArtifactError(f"{path} is not the config of one of our models: {error}") from error
 
 
-def hugging_face_config(config: ModelConfig, vocab_size: int) -> dict[str, Any]:
+def hugging_face_config(config: ModelConfig, vocab_size: int, special: SpecialTokens) -> dict[str, Any]:
     """``config.json`` for transformers 4.57 and 5."""
     return {
         "architectures": ["LlamaForCausalLM"],
@@ -127,21 +130,21 @@ def hugging_face_config(config: ModelConfig, vocab_size: int) -> dict[str, Any]:
         "initializer_range": 0.02,
         "tie_word_embeddings": True,
         "bos_token_id": None,
-        "eos_token_id": SPECIAL_TOKENS.index(END_OF_TEXT),
-        "pad_token_id": SPECIAL_TOKENS.index(PADDING),
+        "eos_token_id": special.end_of_text,
+        "pad_token_id": special.padding,
         "use_cache": True,
         "dtype": "float32",
         "torch_dtype": "float32",
     }
 
 
-def generation_config() -> dict[str, Any]:
-    """``generation_config.json``: where to stop, and that ``<CALL>`` is suppressed without a helper."""
+def generation_config(special: SpecialTokens) -> dict[str, Any]:
+    """``generation_config.json``: where to stop, and no ``<CALL>`` where nobody answers the call."""
     return {
         "bos_token_id": None,
-        "eos_token_id": [SPECIAL_TOKENS.index(IM_END), SPECIAL_TOKENS.index(END_OF_TEXT)],
-        "pad_token_id": SPECIAL_TOKENS.index(PADDING),
-        "suppress_tokens": [SPECIAL_TOKENS.index(CALL)],
+        "eos_token_id": [special.im_end, special.end_of_text],
+        "pad_token_id": special.padding,
+        "suppress_tokens": [special.call],
     }
 
 

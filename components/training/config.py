@@ -91,3 +91,8 @@ class PretrainConfig(BaseModel):
     """Shape of the decoder."""
     trainer: TrainerConfig = TrainerConfig()
     """How to train it."""
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Targets of one optimizer step, masked ones too."""
+        return self.trainer.batch_size * self.model.context_length

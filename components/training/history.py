@@ -1,4 +1,4 @@
-"""The record of a training run: rows in ``history.jsonl``, figures to ``run.log``, progress for people."""
+"""The record of a training run: rows in ``history.jsonl``, metrics to ``run.log``, progress for people."""
 
 import json
 import math
@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -18,16 +17,15 @@ from components.core.atomic import full_disk_explained, write_text
 from components.core.errors import InputError
 from components.core.run import Run
 from components.training.config import TrainerConfig
-from components.training.module import LanguageModel
+from components.training.module import TrainingModule
 from components.training.optimizer import learning_rate_factor
-
-HISTORY = "history.jsonl"
+from components.training.trained import TrainedModel, read_history
 
 
 class History(lightning.Callback):  # type: ignore[misc]
     """Writes a row every ``log_every_steps`` optimizer steps and after every validation.
 
-    Losses stay on the device between rows, so training never waits for a figure. Speed counts training only:
+    Losses stay on the device between rows, so training never waits for a metric. Speed counts training only:
     validation, checkpoints and the very first step (compilation, memory) are left out.
     """
 
@@ -40,11 +38,11 @@ class History(lightning.Callback):  # type: ignore[misc]
         progress_bar: bool = True,
         name: str = "pretrain",
     ) -> None:
-        self.path = run.folder / HISTORY
+        self.path = run.folder / TrainedModel.HISTORY
         self.run = run
         self.config = config
         self.tokens_per_step = tokens_per_step
-        """Tokens that are predicted in one step, over all ranks. Training rows are whole: none is ignored or padded."""
+        """Tokens that are read in one step, over all ranks, masked ones too."""
         self.peak_seconds_per_token = peak_seconds_per_token
         """What a token would take at the hardware's peak: MFU is this over what it took."""
         self.progress_bar = progress_bar
@@ -57,7 +55,7 @@ class History(lightning.Callback):  # type: ignore[misc]
         self._timed_steps = 0
         self._mark: float | None = None
         self._validation_began = 0.0
-        self._figures: dict[str, str] = {}
+        self._shown: dict[str, str] = {}
         self._bar: tqdm[Any] | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -84,19 +82,19 @@ class History(lightning.Callback):  # type: ignore[misc]
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        assert isinstance(pl_module, TrainingModule)
         loss: Tensor = outputs["loss"]  # already divided by the number of accumulated micro-batches
         self._sum = loss if self._sum is None else self._sum + loss
         if trainer.global_step == self._step:  # still accumulating
             return
         self._step = trainer.global_step
-        self._losses.append(self._sum)
+        self._losses.append(self._sum * pl_module.correction)  # as the gradients: over the weights of the whole step
         self._sum = None
         if self._mark is None:
             self._start_clock(loss)
         else:
             self._timed_steps += 1
         if self._step % self.config.log_every_steps == 0 or self._step == self.config.max_steps:
-            assert isinstance(pl_module, LanguageModel)
             self._log(trainer, pl_module)
         if self._bar is not None:
             self._bar.update(1)
@@ -107,7 +105,7 @@ class History(lightning.Callback):  # type: ignore[misc]
         self._validation_began = time.perf_counter()
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        assert isinstance(pl_module, LanguageModel)
+        assert isinstance(pl_module, TrainingModule)
         if self._mark is not None:
             self._mark += time.perf_counter() - self._validation_began
         self.validated_step = self._step
@@ -152,7 +150,7 @@ class History(lightning.Callback):  # type: ignore[misc]
                 )
         return losses
 
-    def _log(self, trainer: lightning.Trainer, module: LanguageModel) -> None:
+    def _log(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
         losses = self.require_finite(trainer)
         now = time.perf_counter()
         row = {
@@ -160,7 +158,7 @@ class History(lightning.Callback):  # type: ignore[misc]
             "loss": sum(losses) / len(losses),
             "learning_rate": learning_rate(trainer),
             "gradient_norm": module.gradient_norm.item(),
-            **module.figures(),
+            **module.objective.metrics(),
         }
         if self._timed_steps and self._mark is not None:
             row["seconds"] = now - self._mark
@@ -180,29 +178,21 @@ class History(lightning.Callback):  # type: ignore[misc]
         with full_disk_explained(self.path), self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
-    def _show(self, figures: dict[str, str]) -> None:
-        self._figures |= figures
+    def _show(self, metrics: dict[str, str]) -> None:
+        self._shown |= metrics
         if self._bar is not None:
-            self._bar.set_postfix(self._figures, refresh=False)
+            self._bar.set_postfix(self._shown, refresh=False)
 
 
 def learning_rate(trainer: lightning.Trainer) -> float:
     """The rate that the last step was taken with (the schedule has already moved on to the next)."""
     module = trainer.lightning_module
-    assert isinstance(module, LanguageModel)
+    assert isinstance(module, TrainingModule)
     return module.config.learning_rate * learning_rate_factor(trainer.global_step - 1, module.config)
 
 
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """The complete rows of a history file; none if there is no file."""
-    if not path.is_file():
-        return []
-    lines = path.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]  # what follows the last line end is half a row
-
-
-def last_figure(rows: list[dict[str, Any]], name: str) -> float:
-    """The latest value of a figure; nan if no row has it."""
+def last_metric(rows: list[dict[str, Any]], name: str) -> float:
+    """The latest value of a metric; nan if no row has it."""
     return next((float(row[name]) for row in reversed(rows) if name in row), math.nan)
 
 

@@ -1,4 +1,9 @@
-"""The thin Lightning layer over the decoder: loss, optimizer, learning rate, clipping. Serving needs none of it."""
+"""The thin Lightning layer between decoder and objective: loss, optimizer, learning rate, clipping.
+
+Serving needs none of it. The loss is normalised once per optimizer step. How many tokens of a step count is known only
+when all its micro-batches have gone backward, so each is divided by what a step without masks would have, and the
+gradients are corrected by expected / actual weight before they are clipped.
+"""
 
 import math
 from typing import Any
@@ -12,54 +17,83 @@ from components.model import ops
 from components.model.transformer import Transformer
 from components.training.config import TrainerConfig
 from components.training.loader import IGNORED, Batch
+from components.training.objectives.base import ForwardPass, Objective, Ranks
 from components.training.optimizer import adamw, learning_rate_factor
+from kernels.cross_entropy import TokenStats
 
 
-class LanguageModel(lightning.LightningModule):  # type: ignore[misc]
-    """Next-token training of a ``Transformer``."""
+class TrainingModule(lightning.LightningModule):  # type: ignore[misc]
+    """Training of a ``Transformer`` towards an objective."""
 
-    def __init__(self, model: Transformer, config: TrainerConfig, nats_to_bits_per_byte: float = math.nan) -> None:
+    def __init__(
+        self, model: Transformer, config: TrainerConfig, objective: Objective, nats_to_bits_per_byte: float = math.nan
+    ) -> None:
         super().__init__()
         self.model = model
         self.config = config
+        self.objective = objective
         self.nats_to_bits_per_byte = nats_to_bits_per_byte
+        self.tokens_per_pass = config.micro_batch_size * model.config.context_length
+        """Weight of a micro-batch that has no masked target."""
+        self.correction: Float[Tensor, ""] = torch.tensor(1.0)
+        """Expected over actual weight of the last optimizer step: exactly 1 if no target was masked."""
         self.gradient_norm: Float[Tensor, ""] = torch.tensor(math.nan)
         self.validation: dict[str, float] = {}
-        """Figures of the last validation, empty before the first."""
-        self._totals: Tensor = torch.zeros(2)
+        """Metrics of the last validation, empty before the first."""
+        self._weight: Float[Tensor, ""] | None = None
 
-    def losses(self, batch: Batch) -> Float[Tensor, "rows"]:
-        """Negative log-likelihood of every target in nats, rows of the batch one after the other."""
-        hidden = self.model(batch.tokens, batch.document_start)
-        return ops.linear_cross_entropy(
-            hidden.flatten(0, 1), self.model.output_weight, batch.targets.flatten(), ignore_index=IGNORED
+    def token_stats(self, batch: Batch) -> TokenStats:
+        """Statistics of every target, rows of the batch one after the other."""
+        hidden = self.model(batch.tokens, batch.document_start).flatten(0, 1)
+        return ops.linear_token_stats(
+            hidden,
+            self.model.output_weight,
+            batch.targets.flatten(),
+            call_id=self.objective.call_id,
+            ignore_index=IGNORED,
         )
 
-    def figures(self) -> dict[str, float]:
-        """What a row of the history says beside loss, learning rate and gradient norm; may wait for the device."""
-        return {}
-
-    def totals(self) -> dict[str, float]:
-        """Figures of the whole run for the record of the artifact, beside those that every run has."""
-        return {}
-
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
-        return self.losses(batch).mean()
+        """The share of this micro-batch, as if no target of the whole step were masked; see ``normalise``."""
+        where = ForwardPass(self.global_step, batch_idx % self.config.accumulation, self._ranks())
+        losses, weights = self.objective.losses(batch, self.token_stats(batch), where)
+        weight = weights.sum(dtype=torch.float64)
+        self._weight = weight if self._weight is None else self._weight + weight
+        return losses.sum() / self.tokens_per_pass
+
+    def normalise(self) -> None:
+        """Make gradients those of sum(losses) / sum(weights) over all micro-batches and ranks of this step.
+
+        Lightning has divided the losses by the number of micro-batches, and DDP has averaged over the ranks.
+        """
+        assert self._weight is not None, "an optimizer step follows at least one training step"
+        ranks = self._ranks()
+        weight = ranks.gather(self._weight).sum()
+        expected = float(self.tokens_per_pass * self.config.accumulation * ranks.count)
+        self.correction = torch.where(weight > 0, expected / weight, 0.0).float()
+        self._weight = None
+        # Multiplied by exactly 1 without masks, which changes no bit; asking first would wait for the device.
+        torch._foreach_mul_(
+            [weight.grad for weight in self.model.parameters() if weight.grad is not None], self.correction
+        )
 
     def on_validation_epoch_start(self) -> None:
-        self._totals = torch.zeros(2, device=self.device)
+        self.objective.start_validation(self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._totals += torch.stack([self.losses(batch).sum(), (batch.targets != IGNORED).sum()])
+        self.objective.validate(batch, self.token_stats(batch), ForwardPass(-1, batch_idx, self._ranks()))
 
     def on_validation_epoch_end(self) -> None:
-        totals: Tensor = self.trainer.strategy.reduce(self._totals, reduce_op="sum")
-        nats, tokens = totals.tolist()
-        loss = nats / tokens
-        self.validation = {
-            "validation_loss": loss,
-            "validation_bits_per_byte": loss * self.nats_to_bits_per_byte,
-        }
+        metrics = self.objective.validation_metrics(self._ranks())
+        loss = metrics["validation_loss"]
+        bits = {"validation_bits_per_byte": loss * self.nats_to_bits_per_byte}
+        self.validation = {"validation_loss": loss, **bits, **metrics}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["objective"] = self.objective.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.objective.restore(checkpoint["objective"])
 
     def configure_optimizers(self) -> Any:
         optimizer = adamw(self.model, self.config)
@@ -67,7 +101,13 @@ class LanguageModel(lightning.LightningModule):  # type: ignore[misc]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
+        self.normalise()
         # Lightning refuses to clip for fused optimizers under mixed precision; without loss scaling that is needless.
         self.gradient_norm = torch.nn.utils.clip_grad_norm_(
             self.model.parameters(), self.config.gradient_clip, foreach=True
         )
+
+    def _ranks(self) -> Ranks:
+        if self._trainer is None or self._trainer.world_size == 1:
+            return Ranks()
+        return Ranks(self.global_rank, self._trainer.world_size, self._trainer.strategy.all_gather)

@@ -6,26 +6,30 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
 
-from components.core.artifact import Artifact
+from components.core.artifact import CHECKPOINTS
 from components.core.run import Run
+from components.data.prepared import PreparedData
 from components.data.shards import ShardSet
+from components.data.special_tokens import SpecialTokens
 from components.model import ops
 from components.model.checkpoint import save_model
+from components.model.transformer import Transformer
 from components.training.checkpoints import Checkpoints
 from components.training.config import PretrainConfig
-from components.training.history import HISTORY, History, last_figure, mean_tokens_per_second, read_history
+from components.training.history import History, last_metric, mean_tokens_per_second
 from components.training.loader import TokenLabels
-from components.training.module import LanguageModel
+from components.training.module import TrainingModule
 from components.training.precision import chosen_device, chosen_precision, compute_dtype
 from components.training.threads import set_threads
 from components.training.throughput import Peak, peak
+from components.training.trained import TrainedModel, read_history
 from components.training.trainer import ShardData, lightning_trainer
-
-CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,14 @@ class Session:
         self,
         run: Run,
         cfg: PretrainConfig,
-        prepared: Artifact,
+        prepared: PreparedData,
         shards: ShardSet,
-        module: LanguageModel,
+        module: TrainingModule,
         name: str,
         labels: TokenLabels | None = None,
         details: Mapping[str, Any] | None = None,
-    ) -> Artifact:
-        """Train ``module`` on ``shards`` and seal the model, its history and its figures; resumes from a checkpoint.
+    ) -> TrainedModel:
+        """Train ``module`` on ``shards`` and seal the model, its history and its metrics; resumes from a checkpoint.
 
         ``name`` stands before the progress bar; ``labels`` come with every batch.
 
@@ -73,61 +77,83 @@ class Session:
         cannot be written, ``ArtifactError`` for damaged inputs, ``StoppedError`` after a signal (a checkpoint is
         saved).
         """
-        model = module.model
-        if cfg.trainer.compile:
-            model.compile()
-        tokens_per_step = cfg.trainer.batch_size * cfg.model.context_length
-        flops_per_token = cfg.model.training_flops_per_token(shards.vocab_size, cfg.model.context_length)
-        peak_seconds_per_token = flops_per_token / self.peak.flops_per_second
-        history = History(run, cfg.trainer, tokens_per_step, peak_seconds_per_token, name=name)
+        history = History(run, cfg.trainer, cfg.tokens_per_step, self._peak_seconds_per_token(cfg, shards), name=name)
         checkpoints = Checkpoints(run.folder / CHECKPOINTS, cfg.trainer.checkpoint_every_steps, history)
         trainer = lightning_trainer(cfg.trainer, self.device, self.precision, run.folder, [history, checkpoints])
         data = ShardData(shards, cfg, ranks=trainer.world_size, labels=labels)
         if trainer.is_global_zero:
-            print(
-                f"{cfg.model.name}: {cfg.model.parameters(shards.vocab_size):,} parameters, {self.precision} on "
-                f"{self.device.type}; MFU is against {self.peak.flops_per_second / 1e12:.3f} TFLOP/s "
-                f"({self.peak.source})\n"
-                f"{cfg.model.name}: {', '.join(f'{operation} by {path}' for operation, path in self.kernels.items())}",
-                file=sys.stderr,
-            )
-        with ops.recorded() as taken:
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoints.path if checkpoints.path.exists() else None)
-            if history.validated_step < cfg.trainer.max_steps:
-                trainer.validate(module, datamodule=data, verbose=False)
+            self._announce(cfg, shards)
+        taken = _fit(trainer, module, data, history, checkpoints)
         if not trainer.is_global_zero:  # the other ranks were started for the loop only; the first one seals
             sys.exit(0)
-
-        save_model(model, run.folder / "model")
-        for file in sorted(prepared.path("tokenizer").iterdir()):
-            shutil.copyfile(file, run.folder / "model" / file.name)
-        rows = read_history(run.folder / HISTORY)
-        tokens_per_second = mean_tokens_per_second(rows)
+        _save(module.model, prepared, run.folder / TrainedModel.MODEL)
         sealed = run.seal(
-            metrics={
-                "parameters": float(cfg.model.parameters(shards.vocab_size)),
-                "steps": float(cfg.trainer.max_steps),
-                "tokens": float(cfg.trainer.max_steps * tokens_per_step),
-                "loss": last_figure(rows, "loss"),
-                **{figure: last_figure(rows, figure) for figure in module.validation},
-                "tokens_per_second": tokens_per_second,
-                "mfu": tokens_per_second * peak_seconds_per_token,
-                "flops_per_second_peak": self.peak.flops_per_second,
-                "seconds": time.perf_counter() - self.began,
-                **module.totals(),
-            },
-            details={
-                "precision": self.precision,
-                "device": self.device.type,
-                "peak": self.peak.source,
-                "ops": self.kernels | ops.described(taken),
-                "preset": cfg.model.name,
-                "vocab_size": shards.vocab_size,
-                **(details or {}),
-            },
+            metrics=self._metrics(run, cfg, shards, module),
+            details={**self._details(cfg, shards, taken), **(details or {})},
+            view=TrainedModel,
         )
         shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
         return sealed
+
+    def _peak_seconds_per_token(self, cfg: PretrainConfig, shards: ShardSet) -> float:
+        flops_per_token = cfg.model.training_flops_per_token(shards.vocab_size, cfg.model.context_length)
+        return flops_per_token / self.peak.flops_per_second
+
+    def _announce(self, cfg: PretrainConfig, shards: ShardSet) -> None:
+        """Tell people on stderr what is trained, how and with which kernels."""
+        print(
+            f"{cfg.model.name}: {cfg.model.parameters(shards.vocab_size):,} parameters, {self.precision} on "
+            f"{self.device.type}; MFU is against {self.peak.flops_per_second / 1e12:.3f} TFLOP/s "
+            f"({self.peak.source})\n"
+            f"{cfg.model.name}: {', '.join(f'{operation} by {path}' for operation, path in self.kernels.items())}",
+            file=sys.stderr,
+        )
+
+    def _metrics(self, run: Run, cfg: PretrainConfig, shards: ShardSet, module: TrainingModule) -> dict[str, float]:
+        rows = read_history(run.folder / TrainedModel.HISTORY)
+        tokens_per_second = mean_tokens_per_second(rows)
+        return {
+            "parameters": float(cfg.model.parameters(shards.vocab_size)),
+            "steps": float(cfg.trainer.max_steps),
+            "tokens": float(cfg.trainer.max_steps * cfg.tokens_per_step),
+            "loss": last_metric(rows, "loss"),
+            **{name: last_metric(rows, name) for name in module.validation},
+            "tokens_per_second": tokens_per_second,
+            "mfu": tokens_per_second * self._peak_seconds_per_token(cfg, shards),
+            "flops_per_second_peak": self.peak.flops_per_second,
+            "seconds": time.perf_counter() - self.began,
+            **module.objective.totals(),
+        }
+
+    def _details(self, cfg: PretrainConfig, shards: ShardSet, taken: ops.Taken) -> dict[str, Any]:
+        return {
+            "precision": self.precision,
+            "device": self.device.type,
+            "peak": self.peak.source,
+            "ops": self.kernels | ops.described(taken),
+            "preset": cfg.model.name,
+            "vocab_size": shards.vocab_size,
+        }
+
+
+def _fit(
+    trainer: lightning.Trainer, module: TrainingModule, data: ShardData, history: History, checkpoints: Checkpoints
+) -> ops.Taken:
+    """Train, and look at the validation split after the last step too; returns which kernels ran."""
+    if module.config.compile:
+        module.model.compile()
+    with ops.recorded() as taken:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoints.path if checkpoints.path.exists() else None)
+        if history.validated_step < module.config.max_steps:
+            trainer.validate(module, datamodule=data, verbose=False)
+    return taken
+
+
+def _save(model: Transformer, prepared: PreparedData, folder: Path) -> None:
+    """The model and its tokenizer, as any Llama runtime reads them."""
+    save_model(model, folder, SpecialTokens.read(prepared.tokenizer_folder))
+    for file in sorted(prepared.tokenizer_folder.iterdir()):
+        shutil.copyfile(file, folder / file.name)
 
 
 def nats_to_bits_per_byte(shards: ShardSet) -> float:

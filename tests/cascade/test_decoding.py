@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.cascade.calibration import Calibration
+from components.cascade.calibration import CallCalibration
 from components.cascade.call_scores import call_probability, call_score
 from components.cascade.config import CallScore, CascadeConfig
 from components.cascade.decoding import Cascade, CascadeAnswer, CascadeRequest, CascadeStep
@@ -23,7 +23,7 @@ SMALL = speaker(TOKENS)
 PROMPTS = [start(TOKENS, sentence[: 7 * (i + 1)]) for i, sentence in enumerate(SENTENCES)]
 
 
-def cascade(helper: Told | None, record: Calibration | None = None, **config: object) -> Cascade:
+def cascade(helper: Told | None, record: CallCalibration | None = None, **config: object) -> Cascade:
     return Cascade(SMALL, TOKENS, helper, record or calibration(), CascadeConfig.model_validate(config))
 
 

@@ -19,7 +19,7 @@ from tests.core.probe_stage import Probe, ProbeConfig, stage
 
 def requested(folder: Path, config: ProbeConfig, **inputs: Path) -> list[str]:
     folder.mkdir()
-    identity = Identity(stage="probe", key="1" * 32, config=config.model_dump(), inputs={}, code="", lock="")
+    identity = Identity(stage="probe", key="1" * 32, config=config.model_dump(), inputs={}, code={}, environment={})
     request = Request(
         function="tests.core.probe_stage:stage",
         config_type="tests.core.probe_stage:ProbeConfig",

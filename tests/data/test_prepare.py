@@ -193,7 +193,7 @@ def test_progress_is_reported_to_the_flow_in_small_steps(corpus: list[str], tmp_
 def worker(folder: Path, cfg: DataConfig) -> list[str]:
     """Leave the request for the stage in ``folder``; returns the command that runs it."""
     folder.mkdir(parents=True, exist_ok=True)
-    identity = Identity(stage="prepare", key="0" * 32, config={}, inputs={}, code="", lock="")
+    identity = Identity(stage="prepare", key="0" * 32, config={}, inputs={}, code={}, environment={})
     request = Request(
         function="components.data.prepare:stage",
         config_type="components.data.config:DataConfig",

@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from components.core.errors import ArtifactError, InputError
 from components.data.sources import pydoc_topics
-from components.data.tokenizer import CALL, IM_END, SPECIAL_TOKENS, TextTokenizer, save_tokenizer, train_tokenizer
+from components.data.special_tokens import CALL, IM_END, IM_START, PADDING, SpecialTokens
+from components.data.tokenizer import SPECIAL_TOKENS, TextTokenizer, save_tokenizer, train_tokenizer
+from tests.data.elsewhere import OTHER_END, SCATTERED, TOOL, save_elsewhere
 
 ANY_TEXT = st.text()  # every Unicode character but surrogates
 CONVERSATION = [
@@ -155,13 +158,74 @@ def test_the_saved_configuration_is_readable_by_older_transformers(tokenizer_fol
     assert json.loads((tokenizer_folder / "tokenizer.json").read_text())["normalizer"] is None
 
 
-def test_a_missing_damaged_or_foreign_tokenizer_is_an_artifact_error(tmp_path: Path, tokenizer_folder: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"no tokenizer.json"):
-        TextTokenizer.load(tmp_path)
+def test_a_missing_or_damaged_tokenizer_is_an_artifact_error(tmp_path: Path, tokenizer_folder: Path) -> None:
+    for load in (TextTokenizer.load, SpecialTokens.read):
+        with pytest.raises(ArtifactError, match=r"no tokenizer.json"):
+            load(tmp_path / "nothing")
     whole = (tokenizer_folder / "tokenizer.json").read_text()
-    (tmp_path / "tokenizer.json").write_text(whole[: len(whole) // 2])
-    with pytest.raises(ArtifactError, match="cannot be read as a tokenizer"):
+    for content in (whole[: len(whole) // 2], '{"added_tokens": []}'):
+        (tmp_path / "tokenizer.json").write_text(content)
+        with pytest.raises(ArtifactError, match="cannot be read as a tokenizer"):
+            TextTokenizer.load(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(whole)
+    with pytest.raises(ArtifactError, match=r"no tokenizer_config.json"):
         TextTokenizer.load(tmp_path)
+
+
+@pytest.fixture(scope="module", params=[None, SCATTERED], ids=["at the end", "scattered"])
+def elsewhere(request: pytest.FixtureRequest, tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tokenizer of these tests with its special tokens at other places."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    save_elsewhere(Tokenizer.from_file(str(tokenizer_folder / "tokenizer.json")), folder, request.param)
+    return folder
+
+
+def test_special_tokens_may_be_anywhere(elsewhere: Path, tokenizer: TextTokenizer) -> None:
+    other = TextTokenizer.load(elsewhere)
+    assert SpecialTokens.read(elsewhere) == other.special
+    assert other.vocab_size == tokenizer.vocab_size + 1
+    ids = json.loads((elsewhere / "tokenizer.json").read_text())["model"]["vocab"]
+    special = [other.end_of_text_id, other.padding_id, other.im_start_id, other.im_end_id, other.call_id]
+    assert special == [ids[name] for name in (OTHER_END, PADDING, IM_START, IM_END, CALL)]
+    assert other.special.ids[TOOL] == ids[TOOL]
+    assert {other.token_bytes(id) for id in other.special.ids.values()} == {b""}
+    text = f"He wrote <tools> – 1234 – in {CALL}{OTHER_END}{TOOL} Łódź"
+    for encoded in (other.encode(text), other.encode_batch([text])[0], other.encode_pieces([text])):
+        assert not set(encoded) & set(other.special.ids.values())
+        assert other.decode([*special, *encoded, ids[TOOL]]) == text
+    plain = "No name of a special token."
+    assert [other.token_bytes(id) for id in other.encode(plain)] == [
+        tokenizer.token_bytes(id) for id in tokenizer.encode(plain)
+    ]
+
+
+def test_transformers_agrees_on_special_tokens_that_are_elsewhere(elsewhere: Path) -> None:
+    other, theirs = TextTokenizer.load(elsewhere), AutoTokenizer.from_pretrained(elsewhere)
+    assert (theirs.eos_token_id, theirs.pad_token_id) == (other.end_of_text_id, other.padding_id)
+    assert sorted(theirs.all_special_ids) == sorted(other.special.ids.values())
+    assert other.encode_chat(CONVERSATION) == theirs.apply_chat_template(
+        CONVERSATION, add_generation_prompt=True, return_dict=False
+    )
+
+
+def test_a_tokenizer_that_lacks_a_special_token_is_refused_with_what_is_needed(tmp_path: Path, elsewhere: Path) -> None:
+    whole = (elsewhere / "tokenizer.json").read_text()
     (tmp_path / "tokenizer.json").write_text(whole.replace(CALL, "<ASK>"))
-    with pytest.raises(ArtifactError, match="not made by Lacewing"):
-        TextTokenizer.load(tmp_path)
+    config = json.loads((elsewhere / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "pad_token": None}))
+    for load in (TextTokenizer.load, SpecialTokens.read):
+        with pytest.raises(
+            ArtifactError, match=r"no special token for pad_token in tokenizer_config.json; <CALL>\."
+        ) as error:
+            load(tmp_path)
+        assert str(tmp_path / "tokenizer.json") in str(error.value)
+
+
+def test_a_tokenizer_that_does_not_spell_bytes_is_refused(tmp_path: Path, elsewhere: Path) -> None:
+    record = json.loads((elsewhere / "tokenizer.json").read_text())
+    vocabulary = record["model"]["vocab"]
+    vocabulary["▁"] = vocabulary.pop("Ā")  # the byte 0, which no merge needs
+    (tmp_path / "tokenizer.json").write_text(json.dumps(record))
+    (tmp_path / "tokenizer_config.json").write_text((elsewhere / "tokenizer_config.json").read_text())
+    with pytest.raises(ArtifactError, match="'▁' is not spelled in bytes; give a byte-level BPE"):
+        TextTokenizer.load(tmp_path).decode([300])

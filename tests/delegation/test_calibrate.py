@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from components.cascade.calibration import CALIBRATION, LEVELS, Calibration
+from components.cascade.calibration import CALIBRATION, LEVELS, CallCalibration
 from components.cascade.call_scores import call_probability, call_score
 from components.core.artifact import Artifact
 from components.core.errors import ArtifactError, InputError
@@ -70,7 +70,7 @@ def labels(tmp_path_factory: pytest.TempPathFactory, prepared: Artifact) -> Arti
 @pytest.fixture(scope="module")
 def delegated(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     run = Run.local(tmp_path_factory.mktemp("delegated"), "delegate")
-    save_model(fakes.speaker(TOKENS), run.folder / "model")
+    save_model(fakes.speaker(TOKENS), run.folder / "model", TOKENS.special)
     return run.seal({}, {"delegation": {"normalisation": "full"}})
 
 
@@ -114,7 +114,7 @@ def test_the_record_follows_from_the_positions(result: Artifact, prepared: Artif
     shards, model = ShardSet.open(prepared.path("shards")), fakes.speaker(TOKENS)
     facts = calibrate.FactBits.open(labels.path("facts"), shards, tokenizer_digest(prepared.path("tokenizer")))
     positions = score_positions(model, shards.splits["validation"], facts, TOKENS.end_of_text_id, TOKENS.call_id)
-    record = Calibration.load(result.path(CALIBRATION))
+    record = CallCalibration.load(result.path(CALIBRATION))
     again = calibrated(positions, CFG.bins, "full")
     assert record.quantiles == pytest.approx(again.quantiles, rel=1e-3)
     assert record.factual
@@ -133,7 +133,7 @@ def test_the_record_follows_from_the_positions(result: Artifact, prepared: Artif
 
 
 def test_expected_and_realised_budgets_agree_on_the_other_half(result: Artifact) -> None:
-    record = Calibration.load(result.path(CALIBRATION))
+    record = CallCalibration.load(result.path(CALIBRATION))
     for pairs in (record.expected_vs_realised, record.running_realised):
         assert [budget for budget, _ in pairs] == list(BUDGETS)
         assert all(abs(realised - budget) < 0.05 for budget, realised in pairs)
@@ -160,7 +160,7 @@ def test_a_text_without_facts_calibrates_to_no_calls_and_says_so(
     empty = labelled(tmp_path / "labels", prepared, 0.0)
     with caplog.at_level(logging.WARNING):
         result = calibrate.stage(Run.local(tmp_path / "out", "calibrate"), CFG, delegated, prepared, empty)
-    record = Calibration.load(result.path(CALIBRATION))
+    record = CallCalibration.load(result.path(CALIBRATION))
     assert not record.factual
     assert {record.threshold(budget) for budget in (0.0, 0.15, 1.0)} == {float("inf")}
     assert "calibrated to zero calls" in caplog.text
@@ -174,7 +174,7 @@ def test_the_limit_on_tokens_is_kept_and_one_document_is_enough(
         cfg = CFG.model_copy(update={"max_tokens": limit})
         result = calibrate.stage(Run.local(tmp_path / str(limit), "calibrate"), cfg, delegated, prepared, labels)
         assert result.metrics["tokens"] <= max(limit, fakes.SHAPE.context_length)
-    assert Calibration.load(tmp_path / "1" / CALIBRATION).expected_vs_realised == []
+    assert CallCalibration.load(tmp_path / "1" / CALIBRATION).expected_vs_realised == []
 
 
 def test_labels_of_other_tokens_and_a_diverged_model_are_refused(
@@ -193,22 +193,22 @@ def test_labels_of_other_tokens_and_a_diverged_model_are_refused(
     with torch.no_grad():
         model.embedding.weight.fill_(float("nan"))
     run = Run.local(tmp_path / "model", "delegate")
-    save_model(model, run.folder / "model")
+    save_model(model, run.folder / "model", TOKENS.special)
     with pytest.raises(ArtifactError, match="no finite prediction"):
         calibrate.stage(Run.local(tmp_path / "b", "calibrate"), CFG, run.seal({}), prepared, labels)
 
 
 def test_a_record_that_is_missing_or_damaged_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="never calibrated"):
-        Calibration.load(tmp_path / CALIBRATION)
+        CallCalibration.load(tmp_path / CALIBRATION)
     path = tmp_path / CALIBRATION
     record = fakes.calibration()
     record.save(path)
-    assert Calibration.load(path) == record
+    assert CallCalibration.load(path) == record
     for quantiles in ([0.0] * 5, [float(LEVELS - i) for i in range(LEVELS)]):
         path.write_text(json.dumps({**json.loads(record.model_dump_json()), "quantiles": quantiles}))
         with pytest.raises(ArtifactError, match="cannot be read as a calibration"):
-            Calibration.load(path)
+            CallCalibration.load(path)
     with pytest.raises(ArtifactError, match="has no quantiles of 'margin'"):
         record.model_copy(update={"post_hoc": {}}).threshold(0.5, "margin")
 

@@ -21,10 +21,10 @@ from components.core.run import Run
 from components.core.worker import Request, write_request
 from components.data.shards import ShardSet, shards_digest
 from components.data.tokenizer import tokenizer_digest
-from components.delegation.auxiliary_models import CALL_ID, FactTable, FrozenModel
+from components.delegation.auxiliary_models import FactTable, FrozenModel
 from components.delegation.config import DelegateConfig, DelegationConfig
+from components.delegation.evidence import statistics
 from components.delegation.metrics import auroc, overlap
-from components.delegation.module import statistics
 from components.delegation.train import stage
 from components.labelling.labels import BitsWriter, FactBits, LabelIndex, write_index
 from components.model.checkpoint import load_model
@@ -35,6 +35,7 @@ from components.training.config import PretrainConfig, TrainerConfig
 from components.training.history import read_history
 from components.training.loader import Batch, TokenLabels, ValidationBatches
 from components.training.threads import set_threads
+from tests.fakes import SPECIAL
 from tests.training.conftest import prepare
 
 MODEL = ModelConfig(name="tiny", layers=1, width=32, hidden_width=64, heads=4, kv_heads=2, context_length=32)
@@ -165,7 +166,7 @@ def test_the_validation_loss_is_that_of_the_saved_model_without_call(
     sums = {True: [0.0, 0], False: [0.0, 0]}
     for batch in ValidationBatches(shards.splits["validation"], 32, shards.boundary_id, 4, 1000, labels=bits):
         scores = model.logits(model(batch.tokens, batch.document_start)).flatten(0, 1)
-        scores[:, CALL_ID] = -math.inf
+        scores[:, SPECIAL.call] = -math.inf
         nats = torch.nn.functional.cross_entropy(scores, batch.targets.flatten(), reduction="none")
         assert batch.factual is not None
         for factual in (True, False):
@@ -327,7 +328,7 @@ def test_a_frozen_model_says_its_losses_without_call_and_where_it_is_right(
     frozen = FrozenModel.loaded(pretrained.folder, "helper.model", prepared.path("tokenizer"), 32)
     known = frozen.of(batch)
     scores = frozen.model.logits(frozen.model(batch.tokens, batch.document_start)).flatten(0, 1)
-    scores[:, CALL_ID] = -math.inf
+    scores[:, SPECIAL.call] = -math.inf
     expected = torch.nn.functional.cross_entropy(scores, batch.targets.flatten(), reduction="none")
     torch.testing.assert_close(known.loss, expected, atol=1e-4, rtol=1e-4)
     assert torch.equal(known.right, scores.argmax(-1) == batch.targets.flatten())
@@ -384,7 +385,7 @@ def test_two_processes_delegate_what_one_delegates(
             config_type="components.delegation.config:DelegateConfig",
             config=config(loop, selection=selection).model_dump(mode="json"),
             inputs=[prepared.folder, labels.folder],
-            identity=Identity(stage="delegate", key="0" * 32, config={}, inputs={}, code="", lock=""),
+            identity=Identity(stage="delegate", key="0" * 32, config={}, inputs={}, code={}, environment={}),
         )
         write_request(folder, request)
         command = [sys.executable, "-m", "components.core.worker", str(folder)]

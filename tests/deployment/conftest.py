@@ -9,7 +9,7 @@ import httpx
 import pytest
 import torch
 
-from components.cascade.calibration import CALIBRATION, LEVELS, Calibration
+from components.cascade.calibration import CALIBRATION, LEVELS, CallCalibration
 from components.cascade.config import CascadeConfig
 from components.core.artifact import Artifact
 from components.core.atomic import write_text
@@ -25,6 +25,7 @@ from components.deployment.smoke import server as server_process
 from components.model.checkpoint import save_model
 from components.model.config import ModelConfig
 from components.model.transformer import Transformer
+from tests.fakes import SPECIAL
 
 VOCAB_SIZE = 384
 CONTEXT_LENGTH = 4096
@@ -56,7 +57,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Artifact
     for folder in (prepare.folder / "tokenizer", pretrain.folder / "model"):
         save_tokenizer(tokenizer, folder)
     write_text(prepare.folder / "raw" / "sentences.txt", "\n".join(SENTENCES))
-    save_model(_model(VOCAB_SIZE), pretrain.folder / "model")
+    save_model(_model(VOCAB_SIZE), pretrain.folder / "model", SPECIAL)
     write_text(assess.folder / "report.md", "# Report\n")
     return (
         pretrain.seal({"tokens": 1000.0, "loss": 5.5}),
@@ -134,10 +135,10 @@ def delegated(tmp_path_factory: pytest.TempPathFactory) -> Delegated:
     model = Run.local(root / "delegate", "delegate")
     tokenizer = TextTokenizer.load(prepared.path("tokenizer"))
     save_tokenizer(tokenizer._tokenizer, model.folder / "model")
-    save_model(_model(tokenizer.vocab_size), model.folder / "model")
+    save_model(_model(tokenizer.vocab_size), model.folder / "model", tokenizer.special)
     calibrated = Run.local(root / "calibrate", "calibrate")
     never = [0.0] * LEVELS  # any score is above all that calibration saw
-    Calibration(quantiles=never, tokens=100, factual=True, post_hoc={"entropy": never}).save(
+    CallCalibration(quantiles=never, tokens=100, factual=True, post_hoc={"entropy": never}).save(
         calibrated.folder / CALIBRATION
     )
     return Delegated(

@@ -20,6 +20,7 @@ from components.model.checkpoint import load_model, save_model
 from components.model.config import ModelConfig
 from components.model.transformer import Transformer
 from tests.deployment.conftest import CONTEXT_LENGTH, SENTENCES, VOCAB_SIZE, Delegated, Fact
+from tests.fakes import SPECIAL
 
 Stages = tuple[Artifact, Artifact, Artifact]
 
@@ -133,7 +134,7 @@ def test_a_model_is_not_bundled_with_a_tokenizer_of_another_size(stages: Stages,
     run = Run.local(tmp_path / "pretrain")
     shutil.copytree(pretrained.folder / "model", run.folder / "model")
     shape = ModelConfig(layers=1, width=16, hidden_width=16, heads=2, kv_heads=1, context_length=32)
-    save_model(Transformer(shape, VOCAB_SIZE + 64), run.folder / "model")
+    save_model(Transformer(shape, VOCAB_SIZE + 64), run.folder / "model", SPECIAL)
     other = run.seal({"tokens": 1.0})
     with pytest.raises(ArtifactError, match="do not belong together"):
         stage(Run.local(tmp_path / "bundle"), BundleStageConfig(), other, prepared, assessed)

@@ -16,6 +16,7 @@ from components.model.checkpoint import save_model
 from components.model.config import ModelConfig
 from components.model.ops import linear_cross_entropy
 from components.model.transformer import Transformer
+from tests.fakes import SPECIAL
 
 SHAPE = ModelConfig(name="test", layers=2, width=64, hidden_width=128, heads=4, kv_heads=2, context_length=48)
 NAMES = ["Ada", "Bram", "Cleo", "Dora", "Emil", "Fay", "Gus", "Hedda"]
@@ -128,7 +129,7 @@ def learn(prepared: Artifact, tokenizer: TextTokenizer, steps: int, learning_rat
 def bundle(folder: Path, model: Transformer, prepared: Artifact) -> Artifact:
     """A model and its tokenizer in one flat folder, as they are registered."""
     run = Run.local(folder, "bundle")
-    save_model(model, folder)
+    save_model(model, folder, SPECIAL)
     for path in prepared.path("tokenizer").iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     return run.seal({})

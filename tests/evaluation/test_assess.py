@@ -16,6 +16,7 @@ from components.evaluation import assess
 from components.evaluation.config import AssessConfig, QuestionsConfig, SamplesConfig
 from components.model.checkpoint import save_model
 from components.model.transformer import Transformer
+from tests.fakes import SPECIAL
 
 CFG = AssessConfig(resamples=500, samples=SamplesConfig(count=2, max_tokens=12), precision="32-true")
 
@@ -23,7 +24,7 @@ CFG = AssessConfig(resamples=500, samples=SamplesConfig(count=2, max_tokens=12),
 def pretrained_artifact(folder: Path, model: Transformer) -> Artifact:
     """What the pretrain stage leaves, for a model trained elsewhere."""
     run = Run.local(folder, "pretrain")
-    save_model(model, folder / "model")
+    save_model(model, folder / "model", SPECIAL)
     rows: list[dict[str, float]] = [
         {"step": step, "loss": 5 / step, "learning_rate": 1e-3, "tokens_per_second": 1e4} for step in range(1, 30)
     ]
@@ -143,7 +144,7 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path, pretrained: Artifact
 
 
 def test_the_stage_runs_in_the_worker_process(tmp_path: Path, pretrained: Artifact, prepared: Artifact) -> None:
-    identity = Identity.of("assess", "components.evaluation.assess", CFG, {})
+    identity = Identity.of("assess", "components.evaluation.assess:stage", CFG, {})
     worker.write_request(
         tmp_path,
         worker.Request(

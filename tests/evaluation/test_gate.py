@@ -97,7 +97,7 @@ def test_each_model_scores_the_same_text_with_its_own_tokenizer(
     tokenizer = TextTokenizer.load(other.folder)
     torch.manual_seed(3)
     model = Transformer(SHAPE, tokenizer.vocab_size).eval()
-    save_model(model, other.folder)
+    save_model(model, other.folder, tokenizer.special)
     champion = other.seal({})
     ids = tokenizer.encode_batch(texts)
     assert ids != own.encode_batch(texts)

@@ -13,12 +13,13 @@ from components.core.errors import ArtifactError, DiskFullError
 from components.data.tokenizer import CALL, END_OF_TEXT, IM_END, SPECIAL_TOKENS
 from components.model.checkpoint import load_model, save_model
 from components.model.transformer import Transformer
+from tests.fakes import SPECIAL
 from tests.model.conftest import VOCABULARY
 
 
 @pytest.fixture
 def folder(model: Transformer, tmp_path: Path) -> Path:
-    save_model(model, tmp_path / "model")
+    save_model(model, tmp_path / "model", SPECIAL)
     return tmp_path / "model"
 
 
@@ -142,9 +143,10 @@ def test_a_full_disk_leaves_the_previous_weights(folder: Path) -> None:
         "import resource, sys; from pathlib import Path\n"
         "from components.model.checkpoint import load_model, save_model\n"
         "from components.core.errors import DiskFullError\n"
+        "from tests.fakes import SPECIAL\n"
         "model = load_model(Path(sys.argv[1]))\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
-        "try: save_model(model, Path(sys.argv[1]))\n"
+        "try: save_model(model, Path(sys.argv[1]), SPECIAL)\n"
         "except DiskFullError as error: print(error); sys.exit(error.exit_code)\n"
     )
     run = subprocess.run(

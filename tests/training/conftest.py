@@ -1,7 +1,9 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from components.core.artifact import Artifact
 from components.core.run import Run
@@ -16,12 +18,12 @@ SENTENCES = [
 ]
 
 
-def prepare(folder: Path) -> Artifact:
+def prepare(folder: Path, save: Callable[[Tokenizer, Path], None] = save_tokenizer) -> Artifact:
     """A sealed prepare artifact of a few thousand tokens, with documents of many lengths."""
     run = Run.local(folder, "prepare")
     random = np.random.default_rng(0)
     texts = [" ".join(random.choice(SENTENCES, size=random.integers(1, 9))) for _ in range(400)]
-    save_tokenizer(train_tokenizer(texts, 320), folder / "tokenizer")
+    save(train_tokenizer(texts, 320), folder / "tokenizer")
     tokenizer = TextTokenizer.load(folder / "tokenizer")
     with ShardWriter(folder / "shards", tokenizer.vocab_size, tokenizer.end_of_text_id, shard_tokens=5000) as writer:
         for number, text in enumerate(texts):

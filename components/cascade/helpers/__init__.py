@@ -12,9 +12,9 @@ from components.cascade.config import HelperConfig
 from components.cascade.helpers.base import Call, Helper, HelperError, Reply
 from components.cascade.helpers.resilience import ResilientHelper
 from components.core.errors import ArtifactError, InputError
-from components.data.shards import INDEX as SHARDS
-from components.data.shards import ShardSet, shards_digest
-from components.data.tokenizer import TextTokenizer, tokenizer_digest
+from components.data.prepared import PreparedData
+from components.data.shards import shards_digest
+from components.data.tokenizer import TextTokenizer
 
 __all__ = ["Call", "Helper", "HelperError", "NullHelper", "Reply", "open_helper"]
 
@@ -46,7 +46,7 @@ def open_helper(
     *,
     tokenizer: Path | None = None,
     facts: Path | None = None,
-    corpus: Path | None = None,
+    corpus: Path | PreparedData | None = None,
     index: Path | None = None,
     device: str = "cpu",
 ) -> Helper:
@@ -59,8 +59,8 @@ def open_helper(
         config: who answers; ``auto`` is the fact table if there is one, otherwise retrieval if there is a corpus.
         tokenizer: folder of the small model's tokenizer; ``model`` needs it, the others cut tokens with it.
         facts: the closed world's ``facts.jsonl``.
-        corpus: folder of a retrieval index, or of a prepare artifact to make one from.
-        index: folder for a new index; it is kept there and used again as long as it belongs to that corpus.
+        corpus: folder of a retrieval index, or the data to make one from.
+        index: where to make it; kept there and used again as long as it belongs to that corpus.
         device: where a local model computes.
     """
     helper = _opened(config, tokenizer, facts, corpus, index, device)
@@ -79,7 +79,7 @@ def _opened(
     config: HelperConfig,
     tokenizer: Path | None,
     facts: Path | None,
-    corpus: Path | None,
+    corpus: Path | PreparedData | None,
     index: Path | None,
     device: str,
 ) -> Helper:
@@ -115,24 +115,25 @@ def _opened(
             )
         return FactTableHelper.load(facts, known)
     if corpus is None:
-        raise InputError("helper.kind=retrieval needs a corpus: the folder of a prepare artifact or of an index")
+        raise InputError("helper.kind=retrieval needs a corpus: a prepare artifact or the folder of an index")
     return _retrieval(corpus, index, known, config.corpus_megabytes)
 
 
-def _retrieval(corpus: Path, index: Path | None, tokenizer: TextTokenizer | None, megabytes: int) -> Helper:
+def _retrieval(
+    corpus: Path | PreparedData, index: Path | None, tokenizer: TextTokenizer | None, megabytes: int
+) -> Helper:
     from components.cascade.helpers.retrieval import RetrievalHelper, build_index, documents_of, read_record
 
-    if not (corpus / "shards" / SHARDS).is_file():
+    if isinstance(corpus, Path):
         return RetrievalHelper(corpus, tokenizer)
     if index is None:
         raise InputError("a retrieval index is made from a prepare artifact only if the folder to keep it in is given")
-    text = f"{shards_digest(ShardSet.open(corpus / 'shards'))} {tokenizer_digest(corpus / 'tokenizer')}"
-    made_from = f"{text} up to {megabytes} MB"
+    made_from = f"{shards_digest(corpus.shards())} {corpus.tokenizer_digest()} up to {megabytes} MB"
     try:
         usable = read_record(index).corpus == made_from
     except ArtifactError:
         usable = False
     if not usable:
-        logger.info("building the retrieval index of %s", corpus)
+        logger.info("building the retrieval index of %s", corpus.folder)
         build_index(documents_of(corpus, megabytes * 1_000_000), index, made_from)
     return RetrievalHelper(index, tokenizer)

@@ -18,7 +18,7 @@ from components.cascade.helpers.base import Call, HelperError, Reply
 from components.cascade.reply_tokens import ends_inside_character
 from components.cascade.reply_unit import first_unit
 from components.core.errors import ArtifactError
-from components.data.tokenizer import SPECIAL_TOKENS, TextTokenizer, tokenizer_digest
+from components.data.tokenizer import TextTokenizer, tokenizer_digest
 from components.model.checkpoint import load_model
 from components.model.generate import read_rows
 from components.model.transformer import Transformer
@@ -75,9 +75,8 @@ class ModelHelper:
         self._sessions: OrderedDict[str, _Session] = OrderedDict()  # the one that called last at the end
         self._rows: list[_Session] = []
         self._cache = model.ragged_cache()
-        self._special = torch.arange(len(SPECIAL_TOKENS), device=model.output_weight.device)
         self._ends = (tokenizer.end_of_text_id, tokenizer.im_end_id)
-        self._silent = [id for id in range(len(SPECIAL_TOKENS)) if id not in self._ends]
+        self._silent = [id for id in tokenizer.special.ids.values() if id not in self._ends]
         self._lock = threading.Lock()
 
     @classmethod
@@ -118,7 +117,7 @@ class ModelHelper:
     def check(self) -> None:
         """Raise ``HelperError`` if the model gives no finite prediction."""
         with torch.inference_mode():
-            start = torch.tensor([[self._tokenizer.end_of_text_id]], device=self._special.device)
+            start = torch.tensor([[self._tokenizer.end_of_text_id]], device=self._model.output_weight.device)
             finite = bool(self._model.logits(self._model(start)).isfinite().all())
         if not finite:
             raise HelperError(

@@ -29,7 +29,7 @@ from components.cascade.helpers.base import Call, HelperError, Reply
 from components.cascade.reply_unit import first_tokens, first_unit
 from components.core.atomic import write_text
 from components.core.errors import ArtifactError
-from components.data.shards import ShardSet
+from components.data.prepared import PreparedData
 from components.data.split import TRAIN
 from components.data.tokenizer import TextTokenizer
 
@@ -79,13 +79,12 @@ class _Word(NamedTuple):
     end: int
 
 
-def documents_of(prepared: Path, most_bytes: int = 100_000_000) -> Iterator[str]:
-    """Training documents of the prepare artifact in the folder ``prepared``, decoded from its shards.
+def documents_of(prepared: PreparedData, most_bytes: int = 100_000_000) -> Iterator[str]:
+    """Training documents of ``prepared``, decoded from its shards.
 
     All of them, or if they hold more than ``most_bytes`` of text, as many as do by a fixed shuffle (and at least one).
     """
-    shards, tokenizer = ShardSet.open(prepared / "shards"), TextTokenizer.load(prepared / "tokenizer")
-    split = shards.splits.get(TRAIN)
+    split = prepared.shards().splits.get(TRAIN)
     if split is None:
         return
     numbers: Sequence[int] = range(split.n_documents)
@@ -98,8 +97,7 @@ def documents_of(prepared: Path, most_bytes: int = 100_000_000) -> Iterator[str]
             len(numbers),
             split.n_documents,
         )
-    for number in numbers:
-        yield tokenizer.decode([int(id) for id in split.document(number)])
+    yield from prepared.texts(TRAIN, numbers)
 
 
 def build_index(documents: Iterable[str], folder: Path, corpus: str = "") -> IndexRecord:

@@ -26,6 +26,8 @@ from typing import Literal, NamedTuple
 from components.data.world.facts import NUMBER_WORDS, Entity, written
 from components.data.world.stock import FreeWords, sections
 
+# In full: a data file counts as part of the code that spells its name.
+_PATTERNS = {"person": "person.txt", "place": "place.txt", "work": "work.txt", "event": "event.txt"}
 _PRONOUNS = {"she": ("she", "her", "her"), "he": ("he", "him", "his"), "it": ("it", "it", "its")}
 _PRONOUN_SLOTS = {"s": 0, "o": 1, "s's": 2}
 _TOKEN = re.compile(r"(\{[^}]+\}|<[^>]+>)")
@@ -80,7 +82,7 @@ def patterns(kind: str) -> Patterns:
     """Patterns for "person", "place", "work" or "event"."""
     questions: dict[str, Sentence] = {}
     found: dict[str, tuple[Pattern, ...]] = {}
-    for section, lines in sections(f"{kind}.txt").items():
+    for section, lines in sections(_PATTERNS[kind]).items():
         kept = []
         for line in lines:
             if line.startswith("? "):

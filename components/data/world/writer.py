@@ -10,9 +10,8 @@ from components.core.atomic import full_disk_explained, replacing
 from components.data.world.articles import Document, document_counts, documents
 from components.data.world.config import WorldConfig
 from components.data.world.facts import Entity, build, facts_of
+from components.data.world.files import DOCUMENTS, FACTS, QUESTIONS
 from components.data.world.questions import questions
-
-DOCUMENTS, FACTS, QUESTIONS = "documents.jsonl", "facts.jsonl", "questions.jsonl"
 
 ReportProgress = Callable[[float, str], None]
 

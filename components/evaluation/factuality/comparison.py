@@ -13,13 +13,14 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from components.core.artifact import Artifact
+from components.core.artifact import REPORT
 from components.core.atomic import write_json, write_text
 from components.core.errors import ArtifactError
 from components.core.run import Run
 from components.evaluation.config import BootstrapConfig
+from components.evaluation.factuality.artifacts import CascadeAssessment, Comparison
 from components.evaluation.factuality.curve import draw_budget_curve
-from components.evaluation.factuality.report import CURVE_PNG, CURVE_SVG, REPORT, RESULTS, table
+from components.evaluation.factuality.report import table
 from components.evaluation.factuality.results import CascadeResults, Written
 from components.evaluation.results import Interval
 
@@ -59,29 +60,30 @@ _COUNTS = ("tokens learnt",)
 _PLAIN_NUMBERS = ("bits/byte non-facts", "AUROC wrong facts")
 
 
-def stage(run: Run, cfg: BootstrapConfig, *cascades: Artifact) -> Artifact:
-    """One table and one figure over the cascades of several methods and seeds.
+def stage(run: Run, config: BootstrapConfig, **cascades: CascadeAssessment) -> Comparison:
+    """One table and one figure over the ``cascades`` of several methods and seeds, by name.
 
-    Writes ``report.md``, ``comparison.json``, ``curve.png`` and ``.svg``. Metrics: ``<method>.<metric>``, means over
-    the seeds. Raises ``ArtifactError`` if the cascades do not share their budget.
+    Metrics: ``<method>.<figure>``, means over the seeds. Raises ``ArtifactError`` if the cascades do not share their
+    budget.
     """
-    groups = _groups([CascadeResults.model_validate_json(each.path(RESULTS).read_bytes()) for each in cascades])
+    groups = _groups([each.results() for each in cascades.values()])
     summary = {
         method: {
-            name: seed_interval([figure(found) for found in seeds], cfg.confidence) for name, figure in COLUMNS.items()
+            name: seed_interval([figure(found) for found in seeds], config.confidence)
+            for name, figure in COLUMNS.items()
         }
         for method, seeds in groups.items()
     }
     write_json(
-        run.folder / "comparison.json",
+        run.folder / Comparison.SUMMARY,
         {method: {name: interval._asdict() for name, interval in row.items()} for method, row in summary.items()},
     )
     some = next(iter(groups.values()))
-    paths: list[Path] = [run.folder / CURVE_PNG, run.folder / CURVE_SVG]
+    paths: list[Path] = [run.folder / Comparison.CURVE_PNG, run.folder / Comparison.CURVE_SVG]
     draw_budget_curve(
         {method: [found.model.curve for found in seeds] for method, seeds in groups.items()}, some[0].budget, paths
     )
-    write_text(run.folder / REPORT, _report(groups, summary, cfg.confidence))
+    write_text(run.folder / REPORT, _report(groups, summary, config.confidence))
     metrics = {
         f"{method}.{_slug(name)}": interval.estimate
         for method, row in summary.items()
@@ -90,7 +92,8 @@ def stage(run: Run, cfg: BootstrapConfig, *cascades: Artifact) -> Artifact:
     }
     run.log(metrics, None)
     run.report(1.0, f"{len(groups)} methods, {len(cascades)} runs")
-    return run.seal(metrics, {"methods": list(groups), "seeds": sorted({found.seed for found in some})})
+    details = {"methods": list(groups), "seeds": sorted({found.seed for found in some})}
+    return run.seal(metrics, details, view=Comparison)
 
 
 def seed_interval(values: Sequence[float], confidence: float) -> Interval:
@@ -129,7 +132,7 @@ def _report(groups: dict[str, list[CascadeResults]], summary: dict[str, dict[str
                 f"{', '.join(map(str, seeds))} ± half of the {confidence:.0%} t interval. Methods that were never "
                 "taught to call ask where they doubt (entropy). Written facts are those of biographies that the model "
                 "writes, each looked up in the fact table.",
-                f"![Facts right over the call budget by method, and calls wasted on non-facts]({CURVE_PNG})",
+                f"![Facts right over the call budget by method, and calls wasted on non-facts]({Comparison.CURVE_PNG})",
                 table(["chosen by", *COLUMNS], rows),
             ]
         )

@@ -105,7 +105,7 @@ def write(
         temperature=0.0,
         max_tokens=min(cfg.max_tokens, context // 2),
         stop_ids=frozenset({tokenizer.end_of_text_id}),
-        suppress_ids=frozenset({tokenizer.call_id, tokenizer.padding_id, tokenizer.im_start_id, tokenizer.im_end_id}),
+        suppress_ids=tokenizer.special.never_written,
     )
     openings = [cfg.opening.replace("{entity}", entity) for entity in entities]
     prompts = [

@@ -70,7 +70,7 @@ def write_biographies(
         temperature=0.0,
         max_tokens=max_tokens,
         stop_ids=frozenset({tokenizer.end_of_text_id}),
-        suppress_ids=frozenset({tokenizer.call_id, tokenizer.padding_id, tokenizer.im_start_id, tokenizer.im_end_id}),
+        suppress_ids=tokenizer.special.never_written,
     )
     requests = [
         CascadeRequest([tokenizer.end_of_text_id, *tokenizer.encode(name)], sampling, budget=budget) for name in names

@@ -127,7 +127,7 @@ def ask(
         # The hard budget of a request is a share of this: with ten tokens, 5 % of calls would be none at all.
         max_tokens=min(max_tokens, context // 2),
         stop_ids=frozenset({tokenizer.end_of_text_id}),
-        suppress_ids=frozenset({tokenizer.call_id, tokenizer.padding_id, tokenizer.im_start_id, tokenizer.im_end_id}),
+        suppress_ids=tokenizer.special.never_written,
     )
     prompts = [
         # A space at the end would be a token of its own: in text it belongs to the word that follows.

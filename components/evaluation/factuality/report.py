@@ -7,16 +7,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
+from components.core.artifact import REPORT
+from components.evaluation.factuality.artifacts import CascadeAssessment
 from components.evaluation.factuality.results import CascadeResults, CurvePoint, ModelResults, Written
 from components.evaluation.report import duration, plain_text, short
 from components.evaluation.results import Interval
-
-RESULTS = "facts.json"
-REPORT = "report.md"
-CURVE_PNG = "curve.png"
-CURVE_SVG = "curve.svg"
-TEXTS = "texts.html"
-TEXTS_PNG = "texts.png"
 
 TEXTS_SHOWN = 5
 # Colours for who wrote what: readable on white and on the dark page of Prefect.
@@ -41,7 +36,7 @@ class Text(Protocol):
 def embedded_report(folder: Path) -> str:
     """The report in ``folder`` with its pictures inside, readable where relative paths lead nowhere."""
     page = (folder / REPORT).read_text(encoding="utf-8")
-    for name in (CURVE_PNG, TEXTS_PNG):
+    for name in (CascadeAssessment.CURVE_PNG, CascadeAssessment.TEXTS_PNG):
         if (folder / name).exists():
             encoded = base64.b64encode((folder / name).read_bytes()).decode()
             page = page.replace(f"({name})", f"(data:image/png;base64,{encoded})")
@@ -166,11 +161,12 @@ def _language(results: CascadeResults) -> str:
 def _texts(texts: Sequence[Text]) -> str:
     if not texts:
         return ""
+    page = CascadeAssessment.TEXTS
     key = (
-        "Grey: given. Plain: written by the small model. Highlighted: by the helper. Struck through: a false "
-        f"statement. All of them: [{TEXTS}]({TEXTS})."
+        "Grey: given. Plain: written by the small model. On colour: by the helper. Struck through: a false statement. "
+        f"All of them: [{page}]({page})."
     )
-    return "\n\n".join(["## Who wrote what", key, f"![Who wrote what]({TEXTS_PNG})"])
+    return "\n\n".join(["## Who wrote what", key, f"![Who wrote what]({CascadeAssessment.TEXTS_PNG})"])
 
 
 def texts_page(texts: Sequence[Text]) -> str:

@@ -6,27 +6,31 @@ model would get wrong.
 """
 
 import json
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from components.cascade.calibration import CALIBRATION, Calibration
+from components.cascade.calibration import Calibration, CallCalibration
 from components.cascade.config import CallScore
 from components.cascade.decoding import Cascade
 from components.cascade.helpers import Helper, open_helper
-from components.core.artifact import Artifact
+from components.core.acceptance import accepted_section
+from components.core.artifact import REPORT
 from components.core.atomic import write_text
 from components.core.errors import ArtifactError
 from components.core.run import Run
+from components.data.prepared import PreparedData
 from components.data.shards import ShardSet, Split
-from components.data.tokenizer import TextTokenizer, tokenizer_digest
+from components.data.tokenizer import TextTokenizer
 from components.data.world.comprehension import World
-from components.delegation.config import SELECTIONS_THAT_CALL
+from components.delegation.config import SELECTIONS_THAT_CALL, DelegationConfig
 from components.delegation.positions import calibrated, score_positions
 from components.evaluation.autocast import autocast, scoring_device
 from components.evaluation.config import CascadeAssessConfig
+from components.evaluation.factuality.artifacts import CascadeAssessment
 from components.evaluation.factuality.attribution_image import draw_texts
 from components.evaluation.factuality.calls import auroc, call_points
 from components.evaluation.factuality.curve import Curves, draw_budget_curve
@@ -36,34 +40,17 @@ from components.evaluation.factuality.helper_accuracy import ask_helper
 from components.evaluation.factuality.predictions import Predictions, predict
 from components.evaluation.factuality.probes import run_probes
 from components.evaluation.factuality.real_text_report import factscore_section, probes_section
-from components.evaluation.factuality.report import (
-    CURVE_PNG,
-    CURVE_SVG,
-    REPORT,
-    RESULTS,
-    TEXTS,
-    TEXTS_PNG,
-    TEXTS_SHOWN,
-    cascade_report,
-    texts_page,
-)
-from components.evaluation.factuality.results import (
-    CascadeResults,
-    Cost,
-    ModelResults,
-    Written,
-)
+from components.evaluation.factuality.report import TEXTS_SHOWN, cascade_report, texts_page
+from components.evaluation.factuality.results import CascadeResults, Cost, HelperAccuracy, ModelResults, Written
 from components.evaluation.factuality.subset_likelihood import bits_per_byte
 from components.evaluation.heldout import chosen, held_out
 from components.evaluation.progress import progress
 from components.evaluation.questions import answer_questions, read_questions
+from components.labelling.artifact import Labels
 from components.labelling.labels import FactBits
-from components.model.checkpoint import load_model
 from components.model.transformer import Transformer
+from components.training.trained import TrainedModel
 
-FACT_TABLE = "raw/world/facts.jsonl"
-QUESTIONS = "raw/world/questions.jsonl"
-BIOGRAPHIES = "biographies.jsonl"
 LEAKAGE_QUESTIONS = 300
 HANDOVERS = 200
 # Calibration of the plain model, for calls by entropy; the delegated model has its own.
@@ -74,7 +61,7 @@ _CALIBRATION_TOKENS = 30_000
 class _Data:
     """The data that both models are measured on."""
 
-    folder: Path
+    prepared: PreparedData
     tokenizer: TextTokenizer
     shards: ShardSet
     split: Split
@@ -86,86 +73,102 @@ class _Data:
 
 def stage(
     run: Run,
-    cfg: CascadeAssessConfig,
-    delegated: Artifact,
-    calibrated_model: Artifact,
-    prepared: Artifact,
-    labels: Artifact,
-    *plain: Artifact,
-) -> Artifact:
-    """Measure the model in ``delegated`` with the helper of ``cfg.cascade``, beside the ``plain`` model if given.
+    config: CascadeAssessConfig,
+    *,
+    delegated: TrainedModel,
+    calibration: Calibration,
+    prepared: PreparedData,
+    labels: Labels,
+    pretrained: TrainedModel | None = None,
+) -> CascadeAssessment:
+    """Measure the model in ``delegated`` with the helper of ``config.cascade``, beside ``pretrained`` if given.
 
-    Writes ``facts.json``, ``report.md``, ``curve.png``, ``curve.svg``; on the closed world ``biographies.jsonl``,
-    ``texts.html`` and ``texts.png``.
-    Raises ``ServiceError`` if the helper cannot be reached at the start.
+    On the closed world it also writes biographies and checks them fact by fact. Raises ``ServiceError`` if the helper
+    cannot be reached at the start.
     """
-    data = _opened(run, cfg, prepared, labels)
-    try:
-        settings = delegated.details["delegation"]
-        score: CallScore = "call" if settings["selection"] in SELECTIONS_THAT_CALL else "entropy"
-        calibration = Calibration.load(calibrated_model.path(CALIBRATION))
-        model, texts, predictions = _measured(run, cfg, data, delegated, score, calibration, 0.0, 0.5)
-        baseline = _measured(run, cfg, data, plain[0], "entropy", None, 0.5, 0.9)[0] if plain else None
-        asking = predictions.call if score == "call" else predictions.entropy
-        with progress(run, "asking the helper at gold text", 0.9, 0.98):
-            helper_accuracy = ask_helper(
-                data.helper, data.tokenizer, data.split, data.documents, predictions, asking, cfg.cascade, HANDOVERS
-            )
+    settings = _delegation(delegated)
+    score: CallScore = "call" if settings.selection in SELECTIONS_THAT_CALL else "entropy"
+    data = _opened(run, config, prepared, labels)
+    with closing(data.helper):
+        calls = calibration.load()
+        model, texts, predictions = _measured(run, config, data, delegated, score, calls, 0.0, 0.5)
+        baseline = _measured(run, config, data, pretrained, "entropy", None, 0.5, 0.9)[0] if pretrained else None
+        helper_accuracy = _helper_accuracy(run, config, data, predictions, score)
         results = CascadeResults(
-            selection=settings["selection"],
-            match=settings["match"],
-            normalisation=settings["normalisation"],
+            selection=settings.selection,
+            match=settings.match,
+            normalisation=settings.normalisation,
             seed=int(delegated.record.identity.config["trainer"]["seed"]),
             helper=data.helper.name,
-            budget=cfg.cascade.budget,
+            budget=config.cascade.budget,
             positions=len(predictions),
             factual_share=float(predictions.factual.mean()),
-            confidence=cfg.facts.confidence,
+            confidence=config.facts.confidence,
             model=model,
             plain=baseline,
             helper_accuracy=helper_accuracy,
             cost=_cost(delegated, labels),
         )
-    finally:
-        data.helper.close()
-    write_text(run.folder / RESULTS, results.model_dump_json(indent=2) + "\n")
-    if texts:
-        lines = (json.dumps(text.model_dump(), ensure_ascii=False) + "\n" for text in texts)
-        write_text(run.folder / BIOGRAPHIES, "".join(lines))
-        write_text(run.folder / TEXTS, texts_page(texts))
-        draw_texts(texts[:TEXTS_SHOWN], [run.folder / TEXTS_PNG])
-    draw_budget_curve(_lines(results), results.budget, [run.folder / CURVE_PNG, run.folder / CURVE_SVG])
-    write_text(run.folder / REPORT, cascade_report(results, texts, CURVE_PNG, _real_text(results)))
+    _write(run, results, texts)
     metrics = _metrics(results)
     run.log(metrics, None)
     run.report(1.0, f"facts right: {model.curve[0].accuracy:.1%} alone, {model.at_budget.accuracy:.1%} with calls")
-    return run.seal(
-        metrics, {"selection": results.selection, "helper": results.helper, "score": score, "seed": results.seed}
-    )
+    details = {"selection": results.selection, "helper": results.helper, "score": score, "seed": results.seed}
+    return run.seal(metrics, details, view=CascadeAssessment)
 
 
-def _opened(run: Run, cfg: CascadeAssessConfig, prepared: Artifact, labels: Artifact) -> _Data:
-    folder = prepared.path("tokenizer")
-    shards = ShardSet.open(prepared.path("shards"))
+def _delegation(delegated: TrainedModel) -> DelegationConfig:
+    settings = DelegationConfig.of(delegated)
+    if settings is None:
+        raise ArtifactError(f"the model in {delegated.folder} was not taught to delegate: run `lacewing delegate`")
+    return settings
+
+
+def _write(run: Run, results: CascadeResults, texts: list[Biography]) -> None:
+    """The results for programs; the page, the curve and the written texts for people."""
+    folder, files = run.folder, CascadeAssessment
+    write_text(folder / files.RESULTS, results.model_dump_json(indent=2) + "\n")
+    if texts:
+        lines = (json.dumps(text.model_dump(), ensure_ascii=False) + "\n" for text in texts)
+        write_text(folder / files.BIOGRAPHIES, "".join(lines))
+        write_text(folder / files.TEXTS, texts_page(texts))
+        draw_texts(texts[:TEXTS_SHOWN], [folder / files.TEXTS_PNG])
+    draw_budget_curve(_lines(results), results.budget, [folder / files.CURVE_PNG, folder / files.CURVE_SVG])
+    page = cascade_report(results, texts, files.CURVE_PNG, _real_text(results))
+    write_text(folder / REPORT, page + accepted_section(run.accepted))
+
+
+def _helper_accuracy(
+    run: Run, cfg: CascadeAssessConfig, data: _Data, predictions: Predictions, score: CallScore
+) -> HelperAccuracy:
+    asking = predictions.call if score == "call" else predictions.entropy
+    with progress(run, "asking the helper at gold text", 0.9, 0.98):
+        return ask_helper(
+            data.helper, data.tokenizer, data.split, data.documents, predictions, asking, cfg.cascade, HANDOVERS
+        )
+
+
+def _opened(run: Run, cfg: CascadeAssessConfig, prepared: PreparedData, labels: Labels) -> _Data:
+    shards = prepared.shards()
     split = held_out(shards)
-    facts = prepared.folder / FACT_TABLE
+    facts = prepared.fact_table
     helper = open_helper(
         cfg.cascade.helper,
-        tokenizer=folder,
-        facts=facts if facts.exists() else None,
-        corpus=prepared.folder,
-        index=run.folder / "retrieval",
+        tokenizer=prepared.tokenizer_folder,
+        facts=facts,
+        corpus=prepared,
+        index=run.folder / CascadeAssessment.RETRIEVAL,
         device=str(scoring_device(cfg.facts.device)),
     )
     return _Data(
-        prepared.folder,
-        TextTokenizer.load(folder),
+        prepared,
+        prepared.tokenizer(),
         shards,
         split,
         chosen(split.documents[:, 1], split.n_documents, cfg.facts.max_tokens).tolist(),
-        FactBits.open(labels.path("facts"), shards, tokenizer_digest(folder)),
+        labels.facts(prepared),
         helper,
-        World.load(facts) if facts.exists() else None,
+        World.load(facts) if facts is not None else None,
     )
 
 
@@ -173,15 +176,15 @@ def _measured(
     run: Run,
     cfg: CascadeAssessConfig,
     data: _Data,
-    artifact: Artifact,
+    artifact: TrainedModel,
     score: CallScore,
-    calibration: Calibration | None,
+    calibration: CallCalibration | None,
     begin: float,
     end: float,
 ) -> tuple[ModelResults, list[Biography], Predictions]:
     """One model: on gold text, alone, and as a cascade."""
     device = scoring_device(cfg.facts.device)
-    model = load_model(artifact.verify().path("model"), device)
+    model = artifact.load(device)
     prefix = "" if artifact.stage == "delegate" else "plain_"
     at = [begin + (end - begin) * part for part in (0.0, 0.3, 0.6, 0.7, 1.0)]
     with (
@@ -206,7 +209,7 @@ def _measured(
     return _with_real_text(run, cfg, data, cascade, prefix, results, at[3], at[4]), texts, predictions
 
 
-def _calibration(model: Transformer, data: _Data) -> Calibration:
+def _calibration(model: Transformer, data: _Data) -> CallCalibration:
     ids = data.tokenizer
     split = data.shards.splits["validation"]
     return calibrated(score_positions(model, split, data.labels, ids.end_of_text_id, ids.call_id, _CALIBRATION_TOKENS))
@@ -239,12 +242,12 @@ def _with_real_text(
     """Add what the settings ask for about real entities and real people."""
     half = (begin + end) / 2
     if cfg.facts.probes.files:
-        answers = run.folder / f"{prefix}probe_answers.jsonl"
+        answers = run.folder / f"{prefix}{CascadeAssessment.PROBE_ANSWERS}"
         with progress(run, "asking about real entities", begin, half) as report:
             probes = run_probes(cascade, data.tokenizer, cfg.facts.probes, cfg.facts, answers, report)
         results = results.model_copy(update={"probes": probes})
     if cfg.facts.factscore.entities:
-        responses = run.folder / f"{prefix}responses.jsonl"
+        responses = run.folder / f"{prefix}{CascadeAssessment.RESPONSES}"
         with progress(run, "writing about real people", half, end) as report:
             score = run_factscore(cascade, data.tokenizer, cfg.facts.factscore, cfg.facts, responses, report)
         results = results.model_copy(update={"factscore": score})
@@ -252,9 +255,9 @@ def _with_real_text(
 
 
 def _leakage(model: Transformer, data: _Data) -> float | None:
-    if not (data.folder / QUESTIONS).exists():
+    if data.prepared.questions is None:
         return None
-    answers = answer_questions(model, data.tokenizer, read_questions(data.folder / QUESTIONS, LEAKAGE_QUESTIONS))
+    answers = answer_questions(model, data.tokenizer, read_questions(data.prepared.questions, LEAKAGE_QUESTIONS))
     return sum(answer.expected.casefold() in answer.written.casefold() for answer in answers) / max(1, len(answers))
 
 
@@ -285,7 +288,7 @@ def _findings(
     )
 
 
-def _cost(delegated: Artifact, labels: Artifact) -> Cost:
+def _cost(delegated: TrainedModel, labels: Labels) -> Cost:
     figures = delegated.metrics
     return Cost(
         annotation_seconds=labels.metrics.get("core_seconds", 0.0),

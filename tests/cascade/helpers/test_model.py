@@ -170,7 +170,7 @@ def test_it_is_a_helper_that_works_or_says_why_not() -> None:
 
 def test_folders_say_whether_ids_can_be_handed_over(tmp_path: Path) -> None:
     for name, model, tokens in (("a", LARGE, TOKENS), ("b", LARGE_OTHER, OTHER)):
-        save_model(model, tmp_path / name)
+        save_model(model, tmp_path / name, tokens.special)
         save_tokenizer(tokens._tokenizer, tmp_path / name)
     same = ModelHelper.load(tmp_path / "a", tmp_path / "a")
     other = ModelHelper.load(tmp_path / "b", tmp_path / "a")

@@ -60,7 +60,7 @@ def run(folder: Path, name: str, config: object = None) -> Run:
     """A run that knows the configuration it was started with, as the flow's runs do."""
     recorded = config.model_dump(mode="json") if hasattr(config, "model_dump") else {}
     folder.mkdir(parents=True, exist_ok=True)
-    return Run(folder, Identity(stage=name, key="0" * 32, config=recorded, inputs={}, code="", lock=""))
+    return Run(folder, Identity(stage=name, key="0" * 32, config=recorded, inputs={}, code={}, environment={}))
 
 
 @pytest.fixture(scope="module", autouse=True)

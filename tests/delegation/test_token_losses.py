@@ -1,12 +1,12 @@
-"""The acceptance tests (a) to (f) of the design (lacy.md 11.2), on a vocabulary of five tokens of which one is CALL."""
+"""What LaCy (arXiv:2602.12005) costs token by token, on a vocabulary of five tokens of which one is CALL."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from components.delegation.config import DelegationConfig
-from components.delegation.objective import counted, token_losses
 from components.delegation.selection import Selection, Statistics, select
+from components.delegation.token_losses import counted, token_losses
 from kernels.cross_entropy import TokenStats, linear_token_stats
 
 CALL, WORDS, ROWS, WIDTH = 4, 4, 12, 3

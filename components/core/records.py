@@ -1,0 +1,29 @@
+"""Reads the JSON records that lie in artifacts."""
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from components.core.errors import ArtifactError
+
+Record = TypeVar("Record", bound=BaseModel)
+
+
+def read_record(path: Path, record: type[Record], what: str) -> Record:
+    """The file as ``record``; raises ``ArtifactError`` that calls it ``what`` if it is damaged."""
+    try:
+        return record.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ArtifactError(f"{path} cannot be read as {what}: {error}") from error
+
+
+def read_lines(path: Path, record: type[Record], what: str) -> list[Record]:
+    """Every line of the file as ``record``; raises ``ArtifactError`` that names the damaged line."""
+    records = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            records.append(record.model_validate_json(line))
+        except ValidationError as error:
+            raise ArtifactError(f"{path}, line {number} cannot be read as {what}: {error}") from error
+    return records

@@ -1,0 +1,22 @@
+"""The artifact of the stage ``smoke``. Light: no torch, no server."""
+
+from typing import ClassVar
+
+from components.core.artifact import Artifact
+
+
+class SmokeAnswer(Artifact):
+    """What the real server answered to one question."""
+
+    stages = ("smoke",)
+
+    ANSWER: ClassVar = "answer.json"
+    SERVER_LOG: ClassVar = "server.log"
+
+    @property
+    def prompt(self) -> str:
+        return str(self.details["prompt"])
+
+    @property
+    def answer(self) -> str:
+        return str(self.details["answer"])

@@ -1,0 +1,44 @@
+"""The artifacts of the stages ``assess`` and ``gate``. Light: no torch, no numpy."""
+
+from typing import ClassVar
+
+from components.core.artifact import Artifact
+from components.core.records import read_lines
+from components.evaluation.results import Answer, Sample
+
+
+class Scores(Artifact):
+    """How good a model is on text that it has not seen."""
+
+    stages = ("assess",)
+
+    CURVE_PNG: ClassVar = "loss.png"
+    CURVE_SVG: ClassVar = "loss.svg"
+    DOCUMENTS: ClassVar = "documents.npy"
+    ANSWERS: ClassVar = "answers.jsonl"
+    SAMPLES: ClassVar = "samples.jsonl"
+
+    def answers(self) -> list[Answer]:
+        """Questions and what the model wrote; none where the data has no questions."""
+        path = self.folder / self.ANSWERS
+        return read_lines(path, Answer, "an answer") if path.is_file() else []
+
+    def samples(self) -> list[Sample]:
+        """Held-out documents as the model continued them."""
+        return read_lines(self.path(self.SAMPLES), Sample, "a sample")
+
+
+class GateDecision(Artifact):
+    """Whether a model may become champion, and why."""
+
+    stages = ("gate",)
+
+    DECISION: ClassVar = "decision.json"
+
+    @property
+    def promote(self) -> bool:
+        return bool(self.details["promote"])
+
+    @property
+    def reason(self) -> str:
+        return str(self.details["reason"])

@@ -1,0 +1,82 @@
+"""The interface between the training loop and what it minimises.
+
+    loss of an optimizer step = sum of the losses of all tokens / sum of their weights
+
+An objective makes losses and weights of the statistics of every token; the training module sums both over all
+micro-batches and processes of a step and divides once. So a step is the same however it is divided.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from components.training.loader import Batch
+from kernels.cross_entropy import TokenStats
+
+
+class TokenLosses(NamedTuple):
+    """One row for every target of a batch. A mean over tokens has weight 1 at valid targets and 0 elsewhere."""
+
+    losses: Float[Tensor, "rows"]
+    """Terms of the numerator in nats, with gradients."""
+    weights: Float[Tensor, "rows"]
+    """Terms of the denominator, without gradients."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes that train together, as one of them sees them."""
+
+    index: int = 0
+    count: int = 1
+    all_gather: Callable[[Tensor], Tensor] | None = None
+    """A tensor of the same shape from every rank, one after the other; needed for more than one."""
+
+    def gather(self, tensor: Float[Tensor, "*shape"]) -> Float[Tensor, "ranks *shape"]:
+        """The tensors of all ranks."""
+        return tensor[None] if self.all_gather is None else self.all_gather(tensor)
+
+
+class ForwardPass(NamedTuple):
+    """Where in the run a forward pass is, and who makes it together with this process."""
+
+    step: int
+    """Optimizer step, from 0; -1 in validation."""
+    part: int
+    """Micro-batch of this rank within the step, or batch of the validation."""
+    ranks: Ranks
+
+
+class Objective(Protocol):
+    """Decides what is learned. It may keep state of the run: counters, or what it saw last."""
+
+    call_id: int | None
+    """The token that the statistics of targets are also made without; ``None``: they are made over all tokens."""
+
+    def losses(self, batch: Batch, stats: TokenStats, where: ForwardPass) -> TokenLosses:
+        """Losses and weights of the targets of one micro-batch. Nothing here should wait for the device."""
+
+    def metrics(self) -> dict[str, float]:
+        """What a row of the history says beside loss, learning rate and gradient norm; may wait for the device."""
+
+    def totals(self) -> dict[str, float]:
+        """Metrics of the whole run for the record of the artifact, beside those that every run has."""
+
+    def start_validation(self, device: torch.device) -> None:
+        """Forget the last validation. ``device`` is where the batches of the next will be, if this rank has any."""
+
+    def validate(self, batch: Batch, stats: TokenStats, where: ForwardPass) -> None:
+        """Read one batch of the validation split."""
+
+    def validation_metrics(self, ranks: Ranks) -> dict[str, float]:
+        """``validation_loss``, in nats per token, and what else is worth a look, over the batches of all ranks."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold so that a resumed run goes on as if it had never stopped."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up ``state`` of a checkpoint, whose tensors may be on another device."""

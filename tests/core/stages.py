@@ -1,0 +1,21 @@
+"""The stages that ship: the function of each, and its slice of the configuration."""
+
+from collections.abc import Callable
+
+from pydantic import BaseModel
+
+from conf.schema import ProjectConfig
+
+STAGES: dict[str, tuple[str, Callable[[ProjectConfig], BaseModel]]] = {
+    "prepare": ("components.data.prepare:stage", lambda config: config.data),
+    "pretrain": ("components.pretrain:stage", lambda config: config.pretrain),
+    "label": ("components.labelling.stage:stage", lambda config: config.label),
+    "delegate": ("components.delegation.train:stage", lambda config: config.delegate),
+    "calibrate": ("components.delegation.calibrate:stage", lambda config: config.calibrate),
+    "cascade": ("components.evaluation.factuality.stage:stage", lambda config: config.cascade_assess),
+    "compare": ("components.evaluation.factuality.comparison:stage", lambda config: config.comparison),
+    "assess": ("components.evaluation.assess:stage", lambda config: config.assess),
+    "bundle": ("components.deployment.bundle:stage", lambda config: config.bundle),
+    "gate": ("components.evaluation.gate:stage", lambda config: config.release.gate),
+    "smoke": ("components.deployment.smoke:stage", lambda config: config.release.smoke),
+}
