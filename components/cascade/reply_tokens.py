@@ -36,7 +36,7 @@ def reply_fault(text: str, max_tokens: int, special: Iterable[str] = SPECIAL_TOK
     if any(unicodedata.category(character) == "Cc" and character not in _ALLOWED_CONTROLS for character in text):
         return "the reply has control characters"
     if spelled := next((token for token in special if token in text), None):
-        return f"the reply spells the special token {spelled}"
+        return f"the reply contains the special token {spelled}"
     return None
 
 

@@ -160,7 +160,7 @@ class TextTokenizer:
             roles: ``eos_token`` and ``pad_token``, as in ``tokenizer_config.json``.
             source: where the tokenizer is from, for errors.
         """
-        tokenizer.encode_special_tokens = True  # "encode them like any text", in the words of the library
+        tokenizer.encode_special_tokens = True  # the library's name for "encode them like any text"
         self._tokenizer = tokenizer
         self._source = source
         self.vocab_size: int = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())

@@ -28,7 +28,7 @@ SelectionName = Literal[
 ]
 SELECTIONS: tuple[SelectionName, ...] = get_args(SelectionName)
 SELECTIONS_THAT_CALL: frozenset[SelectionName] = frozenset(SELECTIONS) - {"ntp", "rho_ignore", "ignore", "ignore_facts"}
-"""The others leave tokens out, or learn all of them: nobody teaches them to call."""
+"""The other selections leave tokens out or learn all of them; they do not teach the model to call."""
 DETAILS = "delegation"
 """Under which name a trained model's record has these settings."""
 _SETTINGS = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)

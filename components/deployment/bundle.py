@@ -74,8 +74,8 @@ class DelegationPolicy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     call_token: str
-    """Says by its probability how much the model would rather ask. Never to be emitted nor read: a runtime with nobody
-    to ask masks it before the softmax; one with a helper reads its probability first, and then masks it."""
+    """Its probability says how strongly the model asks for help. It must never be emitted or read. A runtime without a
+    helper masks it before the softmax. A runtime with a helper reads its probability first, and then masks it."""
     call_id: int
     """Its id."""
     selection: SelectionName
@@ -210,8 +210,8 @@ def load_bundle(folder: Path, device: torch.device | str = "cpu") -> LoadedBundl
     path = folder / Bundle.MANIFEST
     if not path.is_file():
         raise ArtifactError(
-            f"{folder} is no bundle: it has no {path.name}. Give the folder of a bundle artifact or a model downloaded "
-            "from the registry."
+            f"{folder} is not a bundle: it has no {path.name}. Give the folder of a bundle artifact or a model "
+            "downloaded from the registry."
         )
     sealed = (folder / RECORD).is_file()
     if sealed:  # its record also covers the manifest

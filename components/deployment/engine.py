@@ -32,7 +32,7 @@ Deliver = Callable[["Delta | LacewingError"], None]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# What a plain model is calibrated to: nobody to call, so no threshold.
+# Calibration of a plain model: it never calls, so the threshold does not matter.
 _NEVER = CallCalibration(quantiles=[0.0] * LEVELS, tokens=0, factual=False)
 
 
@@ -308,7 +308,7 @@ class _Aside(Executor):
 def _helper(
     bundle: LoadedBundle, folder: Path, device: str, call_budget: float | None, required: bool
 ) -> Helper | None:
-    """The helper of a cascade's bundle; nobody for a plain model, and where nothing is ever asked."""
+    """The helper of a cascade's bundle; ``None`` for a plain model, and for a budget of 0."""
     record = bundle.delegation
     if record is None:
         if call_budget:

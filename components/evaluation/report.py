@@ -33,7 +33,7 @@ def report_markdown(results: Results, pretrained: Artifact, prepared: Artifact, 
 
 
 def embedded_image(folder: Path) -> str:
-    """The report in ``folder`` with its figure inside, readable where relative paths lead nowhere."""
+    """The report in ``folder`` with its image embedded, for viewers that cannot follow relative paths."""
     curve = Scores.CURVE_PNG
     encoded = base64.b64encode((folder / curve).read_bytes()).decode()
     return (folder / REPORT).read_text(encoding="utf-8").replace(f"({curve})", f"(data:image/png;base64,{encoded})")

@@ -27,7 +27,7 @@ from components.labelling.config import LabelConfig
 from components.labelling.document_labeller import DocumentLabeller, Job, jobs, marked_jobs, useful_processes
 from components.labelling.labels import BitsWriter, LabelIndex, SplitBits, write_index
 
-# On Wikipedia-like text (lacy.md 3.3); outside, the call budget or the annotator should be thought over.
+# On Wikipedia-like text, as LaCy reports. Outside this range, check the call budget and the annotator.
 EXPECTED_SHARE = (0.20, 0.30)
 # Lists and tables look foreign too; a share above this is text of another language.
 _FOREIGN_SHARE = 0.02
@@ -52,7 +52,7 @@ class _Totals:
 
 
 def stage(run: Run, config: LabelConfig, *, prepared: PreparedData) -> Labels:
-    """Mark the tokens of ``prepared``.
+    """Label the tokens of ``prepared``.
 
     Raises ``InputError`` if the annotator cannot be opened, ``ArtifactError`` if shards and tokenizer do not fit,
     ``ServiceError`` if a process of its own is killed, ``DiskFullError``.

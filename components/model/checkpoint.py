@@ -139,7 +139,7 @@ def hugging_face_config(config: ModelConfig, vocab_size: int, special: SpecialTo
 
 
 def generation_config(special: SpecialTokens) -> dict[str, Any]:
-    """``generation_config.json``: where to stop, and no ``<CALL>`` where nobody answers the call."""
+    """``generation_config.json``: where to stop, and that ``<CALL>`` is suppressed without a helper."""
     return {
         "bos_token_id": None,
         "eos_token_id": [special.im_end, special.end_of_text],

@@ -60,7 +60,7 @@ def open_helper(
         tokenizer: folder of the small model's tokenizer; ``model`` needs it, the others cut tokens with it.
         facts: the closed world's ``facts.jsonl``.
         corpus: folder of a retrieval index, or the data to make one from.
-        index: where to make it; kept there and used again as long as it belongs to that corpus.
+        index: folder for a new index; it is kept there and used again as long as it belongs to that corpus.
         device: where a local model computes.
     """
     helper = _opened(config, tokenizer, facts, corpus, index, device)

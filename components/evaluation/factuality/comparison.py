@@ -63,7 +63,7 @@ _PLAIN_NUMBERS = ("bits/byte non-facts", "AUROC wrong facts")
 def stage(run: Run, config: BootstrapConfig, **cascades: CascadeAssessment) -> Comparison:
     """One table and one figure over the ``cascades`` of several methods and seeds, by name.
 
-    Metrics: ``<method>.<figure>``, means over the seeds. Raises ``ArtifactError`` if the cascades do not share their
+    Metrics: ``<method>.<metric>``, means over the seeds. Raises ``ArtifactError`` if the cascades do not share their
     budget.
     """
     groups = _groups([each.results() for each in cascades.values()])

@@ -163,8 +163,8 @@ def _texts(texts: Sequence[Text]) -> str:
         return ""
     page = CascadeAssessment.TEXTS
     key = (
-        "Grey: given. Plain: written by the small model. On colour: by the helper. Struck through: a false statement. "
-        f"All of them: [{page}]({page})."
+        "Grey: given. Plain: written by the small model. Highlighted: by the helper. Struck through: a false "
+        f"statement. All of them: [{page}]({page})."
     )
     return "\n\n".join(["## Who wrote what", key, f"![Who wrote what]({CascadeAssessment.TEXTS_PNG})"])
 
