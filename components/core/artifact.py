@@ -52,9 +52,9 @@ class ArtifactRecord(BaseModel):
     files: dict[str, FileRecord]
     """Every file by its path relative to the folder."""
     metrics: dict[str, float]
-    """Final figures of the stage."""
+    """Final metrics of the stage."""
     details: dict[str, Any]
-    """Facts about the result that are not figures: names, shapes, counts by split."""
+    """Facts about the result that are not metrics: names, shapes, counts by split."""
     rows: list[tuple[str, str]] = []
     """What people see of this stage in the closing table: a name and a value in each row."""
     accepted: list[Acceptance] = []

@@ -24,7 +24,7 @@ def mean_where(values: Float[Tensor, "rows"], mask: Bool[Tensor, "rows"]) -> flo
     return (values.double() * mask).sum().div(mask.sum()).item()
 
 
-def call_figures(
+def call_metrics(
     odds: Float[Tensor, "rows"],
     loss: Float[Tensor, "rows"],
     delegated: Bool[Tensor, "rows"],
@@ -40,14 +40,14 @@ def call_figures(
     """
     odds, loss, delegated, factual = odds[valid], loss[valid], delegated[valid], factual[valid]
     probability = odds.sigmoid()
-    figures = {
+    metrics = {
         "call_delegated": mean_where(probability, delegated),
         "call_factual_kept": mean_where(probability, factual & ~delegated),
         "call_non_factual": mean_where(probability, ~factual & ~delegated),
         "delegated_loss": mean_where(loss, delegated),
         "auroc_delegated": auroc(odds, delegated),
     }
-    return {name: value for name, value in figures.items() if not math.isnan(value)}
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 
 def overlap(now: Bool[Tensor, "rows"], before: Bool[Tensor, "rows"]) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor
 from components.delegation.auxiliary_models import AuxiliaryModel
 from components.delegation.config import DelegationConfig
 from components.delegation.evidence import of_all_ranks, statistics
-from components.delegation.metrics import call_figures
+from components.delegation.metrics import call_metrics
 from components.delegation.selection import Selection, Statistics, select
 from components.delegation.token_losses import COUNTERS, counted, token_losses
 from components.delegation.validation import Validation
@@ -68,7 +68,7 @@ class Delegation:
         if self._last is None:
             return self.totals()
         odds, evidence, selection = self._last
-        calls = call_figures(odds, evidence.loss, selection.delegated, evidence.factual, evidence.valid)
+        calls = call_metrics(odds, evidence.loss, selection.delegated, evidence.factual, evidence.valid)
         return {**self.totals(), **calls}
 
     def totals(self) -> dict[str, float]:

@@ -119,7 +119,7 @@ def rho_ignore(stats: Statistics, quota: Tensor, generator: torch.Generator) -> 
 
 
 def judge(stats: Statistics, quota: Tensor, generator: torch.Generator) -> Selection:
-    """Values that a judge marked, filled up by the highest losses among factual tokens to an equal budget. [R], [I]
+    """Values that a judge labelled, filled up by the highest losses among factual tokens to an equal budget. [R], [I]
 
     If the judge marked more than the budget holds, those of highest loss.
     """

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from components.delegation.metrics import call_figures, mean_where, overlap
+from components.delegation.metrics import call_metrics, mean_where, overlap
 from components.delegation.selection import Selection, Statistics
 from components.training.objectives.base import Ranks
 
@@ -44,7 +44,7 @@ class Validation:
         return {
             "validation_loss": mean_where(loss, valid),
             **{name: value for name, value in parts.items() if not math.isnan(value)},
-            **call_figures(odds, loss, delegated, factual, valid),
+            **call_metrics(odds, loss, delegated, factual, valid),
         }
 
     def _of_all_ranks(self, ranks: Ranks) -> Float[Tensor, "5 rows"]:

@@ -179,7 +179,7 @@ class Decoding:
         self._held += self._scored(
             logits.log_softmax(dim=-1), prompt[start + 1 : stop + 1], self._offsets[start + 1 : stop + 1]
         )
-        return self._piece("")
+        return self._delta("")
 
     def take(self, step: CascadeStep) -> Delta:
         """Turn the tokens of one step into what they add to the answer; ``finish`` is set also at a stop string."""
@@ -187,10 +187,10 @@ class Decoding:
         for token in step.tokens:
             shown += self._push(token)
             if self._matcher.stopped:  # tokens that lie in the stop string are not part of the answer
-                return self._piece(shown, "stop")
+                return self._delta(shown, "stop")
         if step.finish is not None:
             return self._last(shown + self._matcher.finish(), step.finish)
-        return self._piece(shown)
+        return self._delta(shown)
 
     def _push(self, token: CascadeToken) -> str:
         """What can be shown now that ``token`` has come."""
@@ -205,7 +205,7 @@ class Decoding:
         self._shown += len(shown)
         return shown
 
-    def _piece(self, text: str, finish: FinishReason | None = None) -> Delta:
+    def _delta(self, text: str, finish: FinishReason | None = None) -> Delta:
         """A delta with the tokens whose text has been shown."""
         shown = sum(token.offset < self._shown for token in self._held)  # offsets never fall
         tokens, self._held = self._held[:shown], self._held[shown:]

@@ -65,7 +65,7 @@ def _compared(challenger: DocumentScores, champion: DocumentScores, cfg: GateCon
     """Promote if even the worse end of the interval is below the margin."""
     documents, margin = len(challenger.nats), cfg.margin_bits_per_byte
     difference, low, high = ratio_interval(challenger.bits - champion.bits, challenger.bytes.astype(np.float64), cfg)
-    figures = (
+    numbers = (
         f"{cfg.confidence * 100:g} % interval {low:+.4f} to {high:+.4f}; {challenger.bits_per_byte:.4f} against "
         f"{champion.bits_per_byte:.4f} on {documents} held-out documents"
     )
@@ -74,22 +74,22 @@ def _compared(challenger: DocumentScores, champion: DocumentScores, cfg: GateCon
     promote = False
     if documents < cfg.min_documents:
         reason = (
-            f"too few held-out documents to decide: {documents}, at least {cfg.min_documents} are needed ({figures}). "
+            f"too few held-out documents to decide: {documents}, at least {cfg.min_documents} are needed ({numbers}). "
             "Prepare more data, raise release.gate.max_documents, or lower release.gate.min_documents."
         )
     elif high < margin:
         promote = True
         verdict = "better by" if difference < 0 else "worse, but within the margin, by"
-        reason = f"the challenger is {verdict} {amount} ({figures})"
+        reason = f"the challenger is {verdict} {amount} ({numbers})"
     elif low > max(margin, 0.0):
         reason = (
-            f"the challenger is worse by {amount} ({figures}). Train it longer or on more text; "
+            f"the challenger is worse by {amount} ({numbers}). Train it longer or on more text; "
             f"to release it all the same, set {release_anyway}."
         )
     else:
         reason = (
             f"the challenger is not shown to be {_required(margin)}: it differs by {difference:+.4f} bits per byte "
-            f"({figures}). Train it longer, compare on more documents (release.gate.max_documents, max_tokens), "
+            f"({numbers}). Train it longer, compare on more documents (release.gate.max_documents, max_tokens), "
             f"or release it all the same with {release_anyway}."
         )
     return Decision(

@@ -40,9 +40,9 @@ def embedded_image(folder: Path) -> str:
 
 
 def _verdict(results: Results, pretrained: Artifact) -> str:
-    figures = pretrained.metrics
+    metrics = pretrained.metrics
     sentence = (
-        f"A model of **{short(figures['parameters'])} parameters**, trained on **{short(figures['tokens'])} tokens**,"
+        f"A model of **{short(metrics['parameters'])} parameters**, trained on **{short(metrics['tokens'])} tokens**,"
         f" needs **{results.bits_per_byte.estimate:.3f} bits per byte** for text it has not seen"
     )
     if all_questions := results.exact_match.get("all"):
@@ -74,7 +74,7 @@ def _share(match: ExactMatch, sure: str) -> str:
 
 
 def _origin(pretrained: Artifact, prepared: Artifact) -> Iterable[Row]:
-    figures, details = pretrained.metrics, pretrained.details
+    metrics, details = pretrained.metrics, pretrained.details
     train = prepared.details["splits"]["train"]
     yield "Sources", _sources([source["source"] for source in prepared.details["sources"]])
     yield "Text", f"{train['documents']:,} documents, {short(train['bytes'])} bytes, {short(train['tokens'])} tokens"
@@ -82,11 +82,11 @@ def _origin(pretrained: Artifact, prepared: Artifact) -> Iterable[Row]:
     yield (
         "Training",
         (
-            f"{figures['steps']:,.0f} steps over {short(figures['tokens'])} tokens in {duration(figures['seconds'])};"
-            f" loss {figures['loss']:.3f}, validation {figures['validation_loss']:.3f} nats per token"
+            f"{metrics['steps']:,.0f} steps over {short(metrics['tokens'])} tokens in {duration(metrics['seconds'])};"
+            f" loss {metrics['loss']:.3f}, validation {metrics['validation_loss']:.3f} nats per token"
         ),
     )
-    yield "Speed", f"{figures['tokens_per_second']:,.0f} tokens/s, {figures['mfu']:.1%} of the peak ({details['peak']})"
+    yield "Speed", f"{metrics['tokens_per_second']:,.0f} tokens/s, {metrics['mfu']:.1%} of the peak ({details['peak']})"
     yield "Arithmetic", f"{details['precision']} on {details['device']}"
     for operation, implementation in details["ops"].items():
         yield operation.replace("_", " ").capitalize(), str(implementation)

@@ -128,16 +128,16 @@ def compare(labeller: DocumentLabeller, documents: int) -> AnnotatorAgreement:
         ]
         return np.concatenate(rows) if rows else np.zeros(0, dtype=bool)
 
-    marks = {candidate.name: bits(candidate.words) for candidate in candidates}
-    truth = marks[exact] if exact else None
+    labels = {candidate.name: bits(candidate.words) for candidate in candidates}
+    truth = labels[exact] if exact else None
     return AnnotatorAgreement(
         documents=len(numbers),
         tokens=sum(map(len, ids)),
         exact=bool(exact),
-        standings=[_standing(candidate, marks[candidate.name], truth) for candidate in candidates],
+        standings=[_standing(candidate, labels[candidate.name], truth) for candidate in candidates],
         agreements=[
-            Agreement(one=one, other=other, kappa=kappa(marks[one], marks[other]), f1=f1(marks[one], marks[other]))
-            for one, other in combinations(marks, 2)
+            Agreement(one=one, other=other, kappa=kappa(labels[one], labels[other]), f1=f1(labels[one], labels[other]))
+            for one, other in combinations(labels, 2)
         ],
         unavailable=unavailable,
     )
@@ -153,23 +153,23 @@ def kappa(one: Bits, other: Bits) -> float:
 
 
 def f1(one: Bits, other: Bits) -> float:
-    """Harmonic mean of precision and recall of one against the other; 1 if neither marks anything."""
-    marked = int(one.sum() + other.sum())
-    return 2 * int((one & other).sum()) / marked if marked else 1.0
+    """Harmonic mean of precision and recall of one against the other; 1 if neither labels anything."""
+    labelled = int(one.sum() + other.sum())
+    return 2 * int((one & other).sum()) / labelled if labelled else 1.0
 
 
-def _standing(candidate: _Candidate, marks: Bits, truth: Bits | None) -> Standing:
-    share = float(marks.mean()) if len(marks) else 0.0
+def _standing(candidate: _Candidate, labels: Bits, truth: Bits | None) -> Standing:
+    share = float(labels.mean()) if len(labels) else 0.0
     if truth is None:
         return Standing(annotator=candidate.annotator, rules=candidate.rules, share=share)
-    right = int((marks & truth).sum())
+    right = int((labels & truth).sum())
     return Standing(
         annotator=candidate.annotator,
         rules=candidate.rules,
         share=share,
-        precision=right / max(1, int(marks.sum())),
+        precision=right / max(1, int(labels.sum())),
         recall=right / max(1, int(truth.sum())),
-        f1=f1(marks, truth),
+        f1=f1(labels, truth),
     )
 
 

@@ -84,7 +84,7 @@ def test_the_first_model_is_promoted(tmp_path: Path, poor: Artifact, prepared: A
 def test_each_model_scores_the_same_text_with_its_own_tokenizer(
     tmp_path: Path, good: Artifact, prepared: Artifact
 ) -> None:
-    """The champion has another vocabulary; its figure must equal a direct score of the test split's text."""
+    """The champion has another vocabulary; its score must equal a direct score of the test split's text."""
     shards = ShardSet.open(prepared.path("shards"))
     own = TextTokenizer.load(prepared.path("tokenizer"))
     test = shards.splits["test"]

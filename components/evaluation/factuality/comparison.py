@@ -25,11 +25,11 @@ from components.evaluation.factuality.results import CascadeResults, Written
 from components.evaluation.results import Interval
 
 Seeds = Sequence[CascadeResults]
-Figure = Callable[[CascadeResults], float]
+Metric = Callable[[CascadeResults], float]
 NAN = float("nan")
 
 
-def _at(budget: float) -> Figure:
+def _at(budget: float) -> Metric:
     def accuracy(results: CascadeResults) -> float:
         return next((point.accuracy for point in results.model.curve if point.budget == budget), NAN)
 
@@ -41,7 +41,7 @@ def _precision(written: Written | None) -> float:
 
 
 # The columns of the table, in their order.
-COLUMNS: dict[str, Figure] = {
+COLUMNS: dict[str, Metric] = {
     "alone": lambda found: found.model.curve[0].accuracy,
     "5 %": _at(0.05),
     "10 %": _at(0.1),
@@ -61,7 +61,7 @@ _PLAIN_NUMBERS = ("bits/byte non-facts", "AUROC wrong facts")
 
 
 def stage(run: Run, config: BootstrapConfig, **cascades: CascadeAssessment) -> Comparison:
-    """One table and one figure over the ``cascades`` of several methods and seeds, by name.
+    """One table and one chart over the ``cascades`` of several methods and seeds, by name.
 
     Metrics: ``<method>.<metric>``, means over the seeds. Raises ``ArtifactError`` if the cascades do not share their
     budget.
@@ -69,8 +69,8 @@ def stage(run: Run, config: BootstrapConfig, **cascades: CascadeAssessment) -> C
     groups = _groups([each.results() for each in cascades.values()])
     summary = {
         method: {
-            name: seed_interval([figure(found) for found in seeds], config.confidence)
-            for name, figure in COLUMNS.items()
+            name: seed_interval([metric(found) for found in seeds], config.confidence)
+            for name, metric in COLUMNS.items()
         }
         for method, seeds in groups.items()
     }
@@ -98,11 +98,11 @@ def stage(run: Run, config: BootstrapConfig, **cascades: CascadeAssessment) -> C
 
 def seed_interval(values: Sequence[float], confidence: float) -> Interval:
     """Mean over seeds with Student's t interval; its ends are NaN for a single seed."""
-    figures: Float[np.ndarray, " seeds"] = np.array(values, dtype=np.float64)
-    mean = float(figures.mean())
-    if len(figures) < 2:
+    sample: Float[np.ndarray, " seeds"] = np.array(values, dtype=np.float64)
+    mean = float(sample.mean())
+    if len(sample) < 2:
         return Interval(mean, NAN, NAN)
-    half = float(stats.t.ppf((1 + confidence) / 2, len(figures) - 1) * figures.std(ddof=1) / np.sqrt(len(figures)))
+    half = float(stats.t.ppf((1 + confidence) / 2, len(sample) - 1) * sample.std(ddof=1) / np.sqrt(len(sample)))
     return Interval(mean, mean - half, mean + half)
 
 

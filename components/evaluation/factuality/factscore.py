@@ -58,7 +58,7 @@ def run_factscore(
     articles_of = read_entities(Path(factscore_cfg.entities), factscore_cfg.max_entities)
     articles = read_articles([Path(name) for name in factscore_cfg.knowledge], list(articles_of.values()))
     knowledge = {entity: articles[id] for entity, id in articles_of.items()}
-    splitter, judge, chat = opened(factscore_cfg)
+    splitter, judge, chat = open_judge(factscore_cfg)
     try:
         scores, lines = [], []
         for number, (written_by, budget) in enumerate((("small", 0.0), ("cascade", None))):
@@ -80,7 +80,7 @@ def run_factscore(
     )
 
 
-def opened(cfg: FactScoreConfig) -> tuple[Splitter, Judge, Chat | None]:
+def open_judge(cfg: FactScoreConfig) -> tuple[Splitter, Judge, Chat | None]:
     """The splitter and the judge, checked, and a connection to close. Raises ``ChatError`` or ``InputError``."""
     if cfg.judge.kind == "local":
         return Clauses(cfg.pipeline) if cfg.pipeline else Sentences(), LocalJudge(cfg.passages), None

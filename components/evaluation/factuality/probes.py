@@ -109,7 +109,7 @@ def run_probes(
     results, lines = [], []
     for number, (name, members) in enumerate(files):
         answers = ask(cascade, tokenizer, Path(name).name, members, probes.max_tokens)
-        results.append(probe_findings(answers, cfg))
+        results.append(probe_results(answers, cfg))
         lines += [json.dumps(answer.model_dump(), ensure_ascii=False) + "\n" for answer in answers]
         report((number + 1) / len(files))
     if answers_file is not None:
@@ -142,7 +142,7 @@ def ask(
     ]
 
 
-def probe_findings(answers: Sequence[ProbeAnswer], cfg: BootstrapConfig) -> ProbeResults:
+def probe_results(answers: Sequence[ProbeAnswer], cfg: BootstrapConfig) -> ProbeResults:
     """Scores of one file with intervals over its probes; at least one answer is needed."""
     relations = defaultdict(list)
     for answer in answers:

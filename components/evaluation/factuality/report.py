@@ -105,7 +105,7 @@ def _written(results: CascadeResults) -> str:
     for name, model in _models(results):
         for way, written in (("alone", model.alone), ("with calls", model.cascade)):
             if written is not None:
-                rows.append([f"{name}, {way}", *_figures(written)])
+                rows.append([f"{name}, {way}", *_cells(written)])
     if not rows:
         return ""
     header = [
@@ -123,7 +123,7 @@ def _written(results: CascadeResults) -> str:
     return f"## Biographies, fact by fact\n\n{sure}\n\n{table(header, rows)}"
 
 
-def _figures(written: Written) -> list[str]:
+def _cells(written: Written) -> list[str]:
     return [
         _interval(written.precision) if written.precision else "–",
         _interval(written.recall),

@@ -205,7 +205,7 @@ def _measured(
     alone, asked, texts = _written(run, cfg, data, cascade, at[1], at[2])
     with progress(run, f"{artifact.stage}: asking for facts with calls forbidden", at[2], at[3]):
         leakage = _leakage(model, data)
-    results = _findings(cfg, predictions, asking, score, leakage, alone, asked)
+    results = _results(cfg, predictions, asking, score, leakage, alone, asked)
     return _with_real_text(run, cfg, data, cascade, prefix, results, at[3], at[4]), texts, predictions
 
 
@@ -261,7 +261,7 @@ def _leakage(model: Transformer, data: _Data) -> float | None:
     return sum(answer.expected.casefold() in answer.written.casefold() for answer in answers) / max(1, len(answers))
 
 
-def _findings(
+def _results(
     cfg: CascadeAssessConfig,
     predictions: Predictions,
     asking: Float[np.ndarray, " positions"],
@@ -289,13 +289,13 @@ def _findings(
 
 
 def _cost(delegated: TrainedModel, labels: Labels) -> Cost:
-    figures = delegated.metrics
+    training = delegated.metrics
     return Cost(
         annotation_seconds=labels.metrics.get("core_seconds", 0.0),
-        training_seconds=figures["seconds"],
-        tokens_forward=int(figures["tokens_forward"]),
-        tokens_gt_grad=int(figures["tokens_gt_grad"]),
-        tokens_call_grad=int(figures["tokens_call_grad"]),
+        training_seconds=training["seconds"],
+        tokens_forward=int(training["tokens_forward"]),
+        tokens_gt_grad=int(training["tokens_gt_grad"]),
+        tokens_call_grad=int(training["tokens_call_grad"]),
     )
 
 

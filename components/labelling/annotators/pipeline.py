@@ -17,7 +17,7 @@ from components.core.inputs import folder_digest
 from components.labelling.annotators import schemes
 from components.labelling.annotators.base import Annotation
 from components.labelling.annotators.chunks import chunks
-from components.labelling.annotators.rules import COLUMNS, Parse, ParseRules, Symbols, marks
+from components.labelling.annotators.rules import COLUMNS, Parse, ParseRules, Symbols, factual_tokens
 
 _PROBE = "Ada Lovelace was born in London in 1815."
 _BATCH_CHARACTERS = 200_000  # some 45,000 words: what the parser's state of one batch may take, about 100 MB
@@ -83,7 +83,7 @@ class Pipeline:
         """The factual words of a text from the parses of its pieces."""
         found = [np.empty((0, 2), dtype=np.int64)]
         for offset, parse, _ in pieces:
-            marked = parse[marks(parse, rules, self._symbols)].astype(np.int64)
+            marked = parse[factual_tokens(parse, rules, self._symbols)].astype(np.int64)
             starts = offset + marked[:, COLUMNS.index("IDX")]
             found.append(np.stack([starts, starts + marked[:, COLUMNS.index("LENGTH")]], axis=1))
         return np.concatenate(found)

@@ -141,7 +141,7 @@ def test_half_a_character_at_the_end_is_left_out(server: Server) -> None:
     assert reply.text == " Łód"
 
 
-def test_the_key_is_sent_and_told_to_nobody(
+def test_the_key_is_sent_and_written_nowhere(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv(API_KEY, SECRET)
