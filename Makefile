@@ -45,6 +45,7 @@ lint: $(VENV)/dev  ## check style, types and import boundaries
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/deptry .
 
 quick-test: lint  ## lint, then the quick tests
 	$(BIN)/pytest --timeout=600 -m "not slow and not gpu and not browser" -n 2 --dist loadgroup

@@ -10,6 +10,7 @@ on the machine affects both alike. ``--preset`` takes a model of ``conf/model``,
 
 # ruff: noqa: E402 - how OpenMP threads wait is decided before torch is imported
 from components.core.environment import quiet_threads
+from components.model.checkpoint import WEIGHTS
 
 quiet_threads()
 
@@ -274,7 +275,7 @@ def final_weights(
         process.send_signal(signal.SIGKILL)
         process.wait()
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-    return load_file(folder / TrainedModel.MODEL / "model.safetensors")
+    return load_file(folder / TrainedModel.MODEL / WEIGHTS)
 
 
 def small_world(folder: Path) -> PreparedData:

@@ -35,12 +35,3 @@ def show_table(title: str, rows: Sequence[Row]) -> None:
     for name, value in rows:
         table.add_row(name, value)
     _out.print(table)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: ``0.4 s``, ``12 s``, ``3 min 05 s``."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"

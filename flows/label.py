@@ -14,7 +14,12 @@ LABEL = Stage("label", "components.labelling.stage:stage", "components.delegatio
 
 def label_facts(run: FlowRun, data: Artifact) -> Artifact:
     """One bit for each token of the shards."""
-    return run.stage(LABEL, run.config.label, prepared=data, sources=pipeline_fingerprint(run.config.label))
+    return run.stage(
+        LABEL,
+        run.config.label,
+        prepared=data,
+        sources=pipeline_fingerprint(run.config.label, run.config.data.sources),
+    )
 
 
 @flow(name="label", validate_parameters=True)

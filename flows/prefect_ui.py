@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from components.core.durations import duration
 from flows import console
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def stage_table(stage: str, outcome: "Outcome") -> None:
     facts = {
         "status": outcome.status,
         "reason": outcome.reason,
-        "time": console.duration(outcome.seconds),
+        "time": duration(outcome.seconds),
         "key": record.identity.key,
         "folder": str(outcome.artifact.folder),
         **{name: f"{value:,.6g}" for name, value in record.metrics.items()},

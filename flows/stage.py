@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from components.core import errors
 from components.core.artifact import RECORD, Artifact, ArtifactRecord
+from components.core.durations import duration
 from components.core.errors import ArtifactError, LacewingError
 from components.core.identity import Identity
 from components.core.run import EVENTS
@@ -182,7 +183,7 @@ class FlowRun:
                         bar.take(event)
                     artifact = Artifact.open(folder)
                     follower.finish(artifact)
-                prefect_ui.tell(f"{self.named(stage.name):<10} done in {console.duration(time.monotonic() - started)}")
+                prefect_ui.tell(f"{self.named(stage.name):<10} done in {duration(time.monotonic() - started)}")
         outcome = Outcome(artifact, status, reason or UP_TO_DATE, time.monotonic() - started)
         self.outcomes[self.named(stage.name)] = outcome
         prefect_ui.stage_table(stage.name, outcome)

@@ -2,21 +2,10 @@
 
 import math
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-
-def auroc(scores: Float[Tensor, "rows"], positive: Bool[Tensor, "rows"]) -> float:
-    """Chance that a positive row scores above another one, ties counting half; nan if either kind is missing.
-
-    Score log-odds rather than probabilities: those near one are equal in fp32, which would make ties of them.
-    """
-    others, ours = scores[~positive].sort().values, scores[positive]
-    if not len(others) or not len(ours):
-        return math.nan
-    below = torch.searchsorted(others, ours) + torch.searchsorted(others, ours, right=True)
-    return (below.double().mean() / (2 * len(others))).item()
+from components.core.metrics import auroc
 
 
 def mean_where(values: Float[Tensor, "rows"], mask: Bool[Tensor, "rows"]) -> float:
@@ -45,7 +34,7 @@ def call_metrics(
         "call_factual_kept": mean_where(probability, factual & ~delegated),
         "call_non_factual": mean_where(probability, ~factual & ~delegated),
         "delegated_loss": mean_where(loss, delegated),
-        "auroc_delegated": auroc(odds, delegated),
+        "auroc_delegated": auroc(odds.double().cpu().numpy(), delegated.cpu().numpy()),
     }
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
 

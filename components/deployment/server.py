@@ -24,27 +24,14 @@ from typing import NoReturn
 
 import uvicorn
 from fastapi import FastAPI
-from fastapi import Request as HttpRequest
-from fastapi.responses import JSONResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
 from components.core.errors import InputError, LacewingError, ServiceError
-from components.deployment import errors
-from components.deployment.answers import Answer, EventStream, respond
+from components.deployment import errors, routes
 from components.deployment.config import API_KEY, ServeConfig
-from components.deployment.decoding import Request
 from components.deployment.engine import Engine
-from components.deployment.metrics import Measured, Metrics
+from components.deployment.metrics import Metrics
 from components.deployment.middleware import RequestLimits
-from components.deployment.protocol import (
-    ChatRequest,
-    CompletionRequest,
-    ModelCard,
-    ModelList,
-    SamplingRequest,
-)
-from components.deployment.responses import ChatBuilder, CompletionBuilder, ResponseBuilder
 
 # Written to stdout once requests are answered; the process that started this one waits for it.
 READY = "serving {model} on http://{host}:{port}"
@@ -71,115 +58,12 @@ def create_app(engine: Engine, cfg: ServeConfig, api_key: str = "", started: flo
     app = FastAPI(title="Lacewing", lifespan=lifespan, docs_url=None, redoc_url=None)
     metrics = Metrics(engine)
     errors.register(app)
-    card = ModelCard(
-        id=cfg.model,
-        created=int(started),
-        owned_by="lacewing",
-        context_length=engine.context_length,
-        parameters=engine.manifest.parameters,
-        helper=_helper_name(engine),
-        call_budget=engine.call_budget if engine.helper is not None else None,
-    )
-
-    @app.get("/health")
-    async def health() -> JSONResponse:
-        """200 while requests can be answered."""
-        if not engine.running:
-            raise ServiceError("the decode thread has stopped")
-        return JSONResponse({"status": "ok", "model": cfg.model})
-
-    @app.get("/metrics")
-    async def prometheus() -> Response:
-        """Metrics for Prometheus."""
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-    @app.get("/v1/models")
-    async def models() -> ModelList:
-        """The one model that is served."""
-        return ModelList(data=[card])
-
-    @app.get("/v1/models/{name:path}")
-    async def model(name: str) -> ModelCard:
-        """The model called ``name``."""
-        _check_model(name, cfg.model)
-        return card
-
-    @app.post("/v1/completions")
-    async def completions(body: CompletionRequest, http: HttpRequest) -> Response:
-        """Continue each prompt."""
-        _check(body, cfg.model, engine)
-        prompts = await asyncio.to_thread(_encoded, body, engine)
-        requests = [
-            _request(body, prompt, max_tokens=body.max_tokens, logprobs=body.logprobs, echo=body.echo)
-            for prompt in prompts
-        ]
-        builder = CompletionBuilder(cfg.model, engine.tokenizer, body.logprobs is not None, _helper_name(engine))
-        return await _answer(http, body, requests, builder)
-
-    @app.post("/v1/chat/completions")
-    async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
-        """Write the assistant's next message."""
-        _check(body, cfg.model, engine)
-        prompt = await asyncio.to_thread(engine.tokenizer.encode_chat, body.turns)
-        request = _request(
-            body,
-            prompt,
-            max_tokens=body.max_completion_tokens or body.max_tokens,
-            logprobs=body.top_logprobs if body.logprobs else None,
-        )
-        builder = ChatBuilder(cfg.model, engine.tokenizer, body.logprobs, _helper_name(engine))
-        return await _answer(http, body, [request], builder)
-
-    async def _answer(
-        http: HttpRequest, body: SamplingRequest, requests: list[Request], builder: ResponseBuilder
-    ) -> Response:
-        answer = Answer(engine, metrics, requests)
-        return EventStream(answer, builder, body.include_usage) if body.stream else await respond(http, answer, builder)
-
-    routes = frozenset(route.path for route in app.routes if hasattr(route, "path"))
+    routes.add_health(app, engine, cfg.model)
+    routes.add_models(app, engine, cfg.model, started)
+    routes.add_generation(app, engine, cfg.model, metrics)
     app.add_middleware(RequestLimits, api_key=api_key, max_body_bytes=cfg.max_body_bytes)
-    app.add_middleware(Measured, metrics=metrics, routes=routes)
+    metrics.observe(app)  # last, so that it also counts what the limits refuse
     return app
-
-
-def _check_model(name: str, served: str) -> None:
-    if name not in ("", served):
-        raise errors.UnknownModelError(f"the model {name!r} is not served here; this server has {served!r}")
-
-
-def _check(body: SamplingRequest, served: str, engine: Engine) -> None:
-    """Refuse requests for another model, and calls if there is no helper."""
-    _check_model(body.model, served)
-    if engine.helper is None and body.call_limit is not None:
-        raise errors.NoHelperError(*body.call_limit)
-
-
-def _helper_name(engine: Engine) -> str | None:
-    return engine.helper.name if engine.helper is not None else None
-
-
-def _encoded(body: CompletionRequest, engine: Engine) -> list[list[int]]:
-    """Token ids of every prompt; a bad prompt is refused before any prompt is continued."""
-    if not body.prompts:
-        raise InputError("the list of prompts is empty: give at least one prompt")
-    return [engine.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in body.prompts]
-
-
-def _request(
-    body: SamplingRequest, prompt: list[int], max_tokens: int | None, logprobs: int | None, echo: bool = False
-) -> Request:
-    return Request(
-        prompt=prompt,
-        max_tokens=max_tokens,
-        temperature=body.temperature,
-        top_p=body.top_p,
-        seed=body.seed,
-        stops=tuple(body.stop),
-        logprobs=logprobs,
-        echo=echo,
-        call_budget=body.call_budget,
-        max_calls=body.max_calls,
-    )
 
 
 def listen(host: str, port: int) -> socket.socket:

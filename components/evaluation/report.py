@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from components.core.artifact import REPORT, Artifact
+from components.core.durations import duration
 from components.evaluation.artifacts import Scores
 from components.evaluation.results import Answer, ExactMatch, Interval, Results
 
@@ -142,12 +143,3 @@ def short(number: float) -> str:
         if number >= size:
             return f"{number / size:.3g} {letter}"
     return f"{number:.0f}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 90 s, 12 min, 3.1 h."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

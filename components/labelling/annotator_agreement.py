@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from components.core.metrics import f1, kappa, precision_recall
 from components.data.shards import Split
 from components.data.split import TRAIN
 from components.labelling.alignment import Words, factual_tokens
@@ -143,33 +144,18 @@ def compare(labeller: DocumentLabeller, documents: int) -> AnnotatorAgreement:
     )
 
 
-def kappa(one: Bits, other: Bits) -> float:
-    """Cohen's kappa: agreement beyond chance; 1 if both give the same single label everywhere."""
-    if len(one) == 0:
-        return 1.0
-    agreed = float(np.mean(one == other))
-    by_chance = float(one.mean() * other.mean() + (~one).mean() * (~other).mean())
-    return 1.0 if by_chance == 1.0 else (agreed - by_chance) / (1 - by_chance)
-
-
-def f1(one: Bits, other: Bits) -> float:
-    """Harmonic mean of precision and recall of one against the other; 1 if neither labels anything."""
-    labelled = int(one.sum() + other.sum())
-    return 2 * int((one & other).sum()) / labelled if labelled else 1.0
-
-
-def _standing(candidate: _Candidate, labels: Bits, truth: Bits | None) -> Standing:
-    share = float(labels.mean()) if len(labels) else 0.0
+def _standing(candidate: _Candidate, marks: Bits, truth: Bits | None) -> Standing:
+    share = float(marks.mean()) if len(marks) else 0.0
     if truth is None:
         return Standing(annotator=candidate.annotator, rules=candidate.rules, share=share)
-    right = int((labels & truth).sum())
+    precision, recall = precision_recall(marks, truth)
     return Standing(
         annotator=candidate.annotator,
         rules=candidate.rules,
         share=share,
-        precision=right / max(1, int(labels.sum())),
-        recall=right / max(1, int(truth.sum())),
-        f1=f1(labels, truth),
+        precision=precision,
+        recall=recall,
+        f1=f1(marks, truth),
     )
 
 

@@ -3,12 +3,15 @@
 Imports neither torch nor numpy: the flow's process reads these classes and must stay light.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 Annotator = Literal["world", "spacy", "capitals"]
 RuleSet = Literal["ner_only", "pos_only", "ner+pos", "ner+pos+attr", "digits_only", "all", "none"]
+ControlRules = Literal["digits_only", "all", "none"]
+CONTROLS: tuple[ControlRules, ...] = get_args(ControlRules)
+"""Rule sets that need no annotator."""
 
 _SETTINGS = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -19,10 +22,11 @@ class LabelConfig(BaseModel):
     model_config = _SETTINGS
 
     annotator: Literal["auto"] | Annotator = "auto"
-    """auto takes the exact labels of the closed world where the data has them, else the spaCy pipeline if one is
-    named, else the rule `capitals` (capitalised words and digits), and says which."""
+    """auto takes the exact labels of the closed world where the data has them, else the spaCy pipeline that is named,
+    else an installed English one, else the rule `capitals` (capitalised words and digits), and says which."""
     pipeline: str = ""
-    """Any installed spaCy package or the path of a trained pipeline, for example en_core_web_sm."""
+    """Any installed spaCy package or the path of a trained pipeline, for example en_core_web_sm. Empty: with auto, the
+    best installed English one."""
     rules: RuleSet = "ner+pos"
     """What of a parse counts as fact: entities, parts of speech, attributes (`ner+pos+attr`), or a control
     (`digits_only`, `all`, `none`)."""

@@ -18,6 +18,7 @@ from components.core.atomic import write_text
 from components.core.run import Run
 from components.data.prepared import PreparedData
 from components.data.shards import shards_digest
+from components.data.sources import WORLD
 from components.data.tokenizer import tokenizer_digest
 from components.labelling.annotator_agreement import AnnotatorAgreement, compare
 from components.labelling.annotators.choose import Choice, choose
@@ -60,7 +61,8 @@ def stage(run: Run, config: LabelConfig, *, prepared: PreparedData) -> Labels:
     facts, judged = run.folder / Labels.FACTS, run.folder / Labels.JUDGED
     for leftover in (facts, judged):
         shutil.rmtree(leftover, ignore_errors=True)
-    choice = choose(config, prepared.world_documents)
+    only_world = {each["source"] for each in prepared.details["sources"]} == {WORLD}
+    choice = choose(config, prepared.world_documents, only_world=only_world)
     run.report(0.0, f"annotator {choice.name}: {choice.reason}")
     labeller = DocumentLabeller(
         prepared.shards_folder, prepared.tokenizer_folder, choice, config.subwords, config.skip_copied
@@ -189,8 +191,9 @@ def _warnings(
     low, high = EXPECTED_SHARE
     if choice.name == "capitals":
         found.append(
-            f"facts are labelled by the rule {choice.rules!r}, without a parser ({choice.reason}): about a third of "
-            "Wikipedia's tokens. Name a trained spaCy pipeline in label.pipeline for better labels"
+            f"{choice.reason}: words are judged by capitals and digits alone, which marks four fifths of the "
+            "values that a language model would mark, among four times as many other words. For better labels, get "
+            "one (`python -m spacy download en_core_web_sm`) or set label.pipeline=PATH"
         )
     if share == 0:
         found.append("no token is factual: a model trained on these labels never calls, and calibrates to zero calls")

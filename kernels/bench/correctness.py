@@ -19,7 +19,7 @@ from kernels.bench import attention as attention_bench
 from kernels.bench import cross_entropy as cross_entropy_bench
 from kernels.bench.goals import GOALS
 from kernels.bench.record import Record
-from kernels.cross_entropy import TokenStats, cross_entropy, linear_token_loss, linear_token_stats, reference
+from kernels.cross_entropy import TokenStats, cross_entropy, linear_token_stats, reference
 
 CALL_COLUMN = 7
 IGNORED = -100
@@ -87,17 +87,11 @@ def _cross_entropy(record: Record) -> list[str]:
         )
         return _loss_of(stats)
 
-    def by_objective(hidden: Tensor, weight: Tensor) -> Tensor:
-        options = {"call_id": CALL_COLUMN, "n_cols": shape.vocab, "impl": record.ours, "reduction": "sum"}
-        loss, _ = linear_token_loss(hidden, weight, target, _token_losses, **options)  # type: ignore[arg-type]
-        return loss
-
     exact = gradients(eager, torch.float64)
     plain = gradients(eager, dtype)
     ways: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "save": partial(by_token, "save"),
         "recompute": partial(by_token, "recompute"),
-        "obj": by_objective,
     }
     for mode, loss in ways.items():
         for name, own, theirs, truth in zip(("dX", "dW"), gradients(loss, dtype), plain, exact, strict=True):

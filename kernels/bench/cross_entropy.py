@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kernels.bench.record import Record
 from kernels.bench.timing import Failed, Program, Spread
-from kernels.cross_entropy import TokenStats, cross_entropy, linear_token_loss, linear_token_stats
+from kernels.cross_entropy import cross_entropy, linear_token_stats
 
 INPUT_SETS = 3
 DELEGATED = 0.1  # share of tokens that the delegation loss sends to <CALL>
@@ -90,22 +90,6 @@ def ours_by_token(impl: str, mode: str, given: Inputs, *, call: bool = False) ->
         impl=impl,  # type: ignore[arg-type]
     )
     return stats.nll_full.mean()
-
-
-def ours_by_objective(impl: str, given: Inputs) -> Tensor:
-    """The loss is known in forward: OBJ."""
-    loss, _ = linear_token_loss(
-        *given.leaves,
-        given.target,
-        _full_nll,
-        n_cols=_columns(given),
-        impl=impl,  # type: ignore[arg-type]
-    )
-    return loss
-
-
-def _full_nll(stats: TokenStats) -> Tensor:
-    return stats.nll_full
 
 
 def plain_loss(given: Inputs) -> Tensor:
@@ -187,7 +171,7 @@ def program(name: str, loss: Loss, sets: Sequence[Inputs]) -> Program:
 def measure(record: Record) -> None:
     """All cross-entropy goals that are times or memory (errors: ``correctness``)."""
     shapes = _shapes(record)
-    timed = ("C1", "C2 time", "C2 memory", "C3 save time", "C3 save memory", "C3 obj time", "C3 obj memory", "C7")
+    timed = ("C1", "C2 time", "C2 memory", "C3 save time", "C3 save memory", "C7")
     for shape in shapes:
         goals = [f"C1 {_kind(shape)}" if name == "C1" else name for name in timed]
         with record.section(*goals, what=f"cross-entropy {shape}"):
@@ -204,7 +188,6 @@ def _losses(record: Record, shape: Shape) -> None:
     losses: dict[str, Loss] = {
         "save": partial(ours_by_token, record.ours, "save"),
         "save_call": partial(ours_by_token, record.ours, "save", call=True),
-        "obj": partial(ours_by_objective, record.ours),
         "recompute": partial(ours_by_token, record.ours, "recompute"),
         "eager": plain_loss,
         "compiled": compiled_loss,
@@ -213,18 +196,16 @@ def _losses(record: Record, shape: Shape) -> None:
     times = record.measure("cross_entropy", "full", shape.rows, shape.config, list(programs.values()))
     floor = _floor(record, shape, sets)
     label = str(shape)
-    for mode in ("save", "obj"):
-        record.ratio(f"C1 {_kind(shape)}", f"{label}, {mode}", times[mode], floor, speed_up=False)
-        record.ratio("C2 time", f"{label}, {mode}", times[mode], times["eager"])
-        record.ratio(f"C3 {mode} time", label, times[mode], times["compiled"])
+    record.ratio(f"C1 {_kind(shape)}", label, times["save"], floor, speed_up=False)
+    record.ratio("C2 time", label, times["save"], times["eager"])
+    record.ratio("C3 save time", label, times["save"], times["compiled"])
     record.ratio("C7", label, times["save_call"], times["save"], speed_up=False)
     peaks = {
         name: record.peak("cross_entropy", "full", shape.rows, shape.config, programs[name])
-        for name in ("save", "obj", "recompute", "eager", "compiled")
+        for name in ("save", "recompute", "eager", "compiled")
     }
-    for mode in ("save", "obj"):
-        record.share("C2 memory", f"{label}, {mode}", peaks[mode], peaks["eager"])
-        record.share(f"C3 {mode} memory", label, peaks[mode], peaks["compiled"])
+    record.share("C2 memory", label, peaks["save"], peaks["eager"])
+    record.share("C3 save memory", label, peaks["save"], peaks["compiled"])
 
 
 def _floor(record: Record, shape: Shape, sets: Sequence[Inputs]) -> Spread | Failed:
@@ -255,7 +236,7 @@ def _floor(record: Record, shape: Shape, sets: Sequence[Inputs]) -> Spread | Fai
 def _delegation(record: Record, shape: Shape) -> None:
     sets = [make_inputs(shape, seed, record.device) for seed in range(INPUT_SETS)]
     losses: dict[str, Loss] = {
-        "obj": partial(ours_by_objective, record.ours),
+        "save": partial(ours_by_token, record.ours, "save"),
         "delegating": partial(ours_delegating, record.ours),
         "compiled_delegating": compiled_delegating,
     }
@@ -267,7 +248,7 @@ def _delegation(record: Record, shape: Shape) -> None:
         absent = {name: Failed(f"Liger's wheel is not here: {error}") for name in ("liger", "liger_delegating")}
     programs = [program(name, loss, sets) for name, loss in losses.items()]
     times = {**absent, **record.measure("cross_entropy", "full", shape.rows, shape.config, programs)}
-    record.ratio("C4", str(shape), times["obj"], times["liger"])
+    record.ratio("C4", str(shape), times["save"], times["liger"])
     record.ratio("C5 liger", str(shape), times["delegating"], times["liger_delegating"])
     record.ratio("C5 compiled", str(shape), times["delegating"], times["compiled_delegating"])
 

@@ -51,8 +51,6 @@ _ALL = [
     Goal("C2 memory", "cross_entropy", "peak extra memory, share of eager's", *_at_most(0.2, 0.125)),
     Goal("C3 save time", "cross_entropy", "SAVE: speed-up over compiled F.cross_entropy", *_at_least(1.0, 1.1)),
     Goal("C3 save memory", "cross_entropy", "SAVE: peak extra memory, share of compiled", *_at_most(0.55)),
-    Goal("C3 obj time", "cross_entropy", "OBJ: speed-up over compiled F.cross_entropy", *_at_least(0.9, 1.0)),
-    Goal("C3 obj memory", "cross_entropy", "OBJ: peak extra memory, share of compiled", *_at_most(0.2)),
     Goal("C4", "cross_entropy", "mean loss: speed-up over Liger's fused linear cross-entropy", *_at_least(3, 4.5)),
     Goal("C5 liger", "cross_entropy", "delegation loss: speed-up over Liger, reduction none", *_at_least(3, 5)),
     Goal("C5 compiled", "cross_entropy", "delegation loss: speed-up over compiled log-softmax", *_at_least(1.3, 1.8)),

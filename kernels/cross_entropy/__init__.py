@@ -10,10 +10,8 @@ and the probability of CALL. ``reference.py`` is the whole specification in thir
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
-
-import torch
 
 from kernels.cross_entropy.border import checked_linear, checked_logits
 from kernels.cross_entropy.stats import TokenStats
@@ -23,9 +21,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
-    from kernels.cross_entropy.statistics import Statistics
 
-__all__ = ["TokenStats", "cross_entropy", "linear_token_loss", "linear_token_stats"]
+__all__ = ["TokenStats", "cross_entropy", "linear_token_stats"]
 
 Mode = Literal["auto", "save", "recompute"]
 
@@ -37,7 +34,6 @@ def linear_token_stats(
     *,
     call_id: int | None = None,
     ignore_index: int = -100,
-    softcap: float | None = None,
     n_cols: int | None = None,
     mode: Mode = "auto",
     impl: Implementation | None = None,
@@ -53,7 +49,6 @@ def linear_token_stats(
             would stop the stream, such a row has an infinite loss and no gradient (and trips an assertion in the
             kernel if TRITON_DEBUG=1): loud, but nothing is trained on it.
         call_id: column of CALL, to be left out of ``lse_x``.
-        softcap: logits become ``softcap * tanh(logits / softcap)``.
         n_cols: the real vocabulary; rows of ``weight`` from here on are padding: no probability, zero gradient.
         mode: "save" keeps all logits for backward, in the dtype of the products; "recompute" makes a fourth matrix
             product instead; "auto" saves while they fit ``border.kept_bytes``.
@@ -67,7 +62,7 @@ def linear_token_stats(
     """
     from kernels.cross_entropy.autograd import LinearTokenStats
 
-    call = checked_linear(x, weight, target, call_id, ignore_index, softcap, n_cols, impl)
+    call = checked_linear(x, weight, target, call_id, ignore_index, n_cols, impl)
     keep = call.needed != (False, False) and call.keeps(mode)
     results = LinearTokenStats.apply(  # type: ignore[no-untyped-call]
         call.x, weight, call.target, call.rules, keep, return_argmax, return_entropy, call.triton
@@ -75,98 +70,25 @@ def linear_token_stats(
     return _token_stats(results, target, ignore_index, call_id, return_argmax, return_entropy)
 
 
-def linear_token_loss(
-    x: Float[Tensor, "*tokens width"],
-    weight: Float[Tensor, "rows width"],
-    target: Int[Tensor, "*tokens"],
-    objective: Callable[..., Float[Tensor, chunk]],
-    *,
-    extra: Sequence[Tensor] = (),
-    reduction: Literal["mean", "sum"] = "mean",
-    call_id: int | None = None,
-    ignore_index: int = -100,
-    softcap: float | None = None,
-    n_cols: int | None = None,
-    impl: Implementation | None = None,
-    return_argmax: bool = False,
-    return_entropy: bool = False,
-) -> tuple[Float[Tensor, ""], TokenStats]:
-    """A loss that each token decides for itself, with gradients made in forward: no logits outlive their chunk.
-
-    Arguments:
-        objective: ``objective(stats, *extra) -> losses``, called once per chunk with the ``TokenStats`` of its
-            tokens, flat, and their rows of ``extra``. It must not look across tokens: chunks differ between machines.
-        extra: what it needs besides, each ``[*tokens, ...]`` and without gradient (weights, factual marks).
-        reduction: "mean" divides by the number of tokens that are not ignored (at least 1).
-
-    The rest as in ``linear_token_stats``.
-
-    Returns: the loss, and the statistics of all tokens without gradient. Not for the inside of torch.compile.
-
-    Raises ``ValueError`` as ``linear_token_stats`` does, and for ``extra`` or losses of another shape.
-    """
-    from kernels.cross_entropy.autograd import LinearTokenLoss, RowObjective
-
-    call = checked_linear(x, weight, target, call_id, ignore_index, softcap, n_cols, impl)
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f"reduction is {reduction!r}; allowed are mean, sum")
-    for index, tensor in enumerate(extra):
-        if tensor.shape[: target.ndim] != target.shape or tensor.requires_grad:
-            raise ValueError(
-                f"extra[{index}] has shape {tuple(tensor.shape)} and requires_grad={tensor.requires_grad}; it must "
-                f"begin with the shape of target, {tuple(target.shape)}, and carry no gradient"
-            )
-    rows = [tensor.reshape(len(call.target), *tensor.shape[target.ndim :]) for tensor in extra]
-
-    def losses(chunk: slice, part: Statistics) -> Tensor:
-        stats = _token_stats(part, call.target[chunk], ignore_index, call_id, return_argmax, return_entropy)
-        result: Tensor = objective(stats, *(tensor[chunk] for tensor in rows))
-        if result.shape != stats.lse_x.shape:
-            raise ValueError(
-                f"objective returned shape {tuple(result.shape)}; it must return one loss per token of its chunk, "
-                f"{tuple(stats.lse_x.shape)}"
-            )
-        return result
-
-    ignored = call.target == ignore_index
-    scale = torch.ones((), dtype=call.accumulator, device=x.device)
-    if reduction == "mean":
-        scale = scale / (~ignored).sum().clamp_min(1)
-    loss, *results = LinearTokenLoss.apply(  # type: ignore[no-untyped-call]
-        call.x,
-        weight,
-        call.target,
-        call.rules,
-        RowObjective(losses, ignored, scale),
-        call.needed,
-        return_argmax,
-        return_entropy,
-        call.triton,
-    )
-    return loss, _token_stats(results, target, ignore_index, call_id, return_argmax, return_entropy)
-
-
 def cross_entropy(
     logits: Float[Tensor, "*tokens columns"],
     target: Int[Tensor, "*tokens"],
     *,
     ignore_index: int = -100,
-    softcap: float | None = None,
-    inplace_backward: bool = False,
     impl: Implementation | None = None,
 ) -> Float[Tensor, "*tokens"]:
     """``F.cross_entropy(logits.float(), target, reduction="none")`` with one pass each way over the logits.
 
-    Arguments:
-        inplace_backward: let backward write the gradient over ``logits``, which nobody may read afterwards.
+    Arguments as in ``linear_token_stats``, fp32 sums and ``ValueError`` too.
 
-    The rest as in ``linear_token_stats``, fp32 sums and ``ValueError`` too.
+    No model calls it, for none has logits at hand. It stays because the row kernels are tuned and their bandwidth is
+    measured through it, with no matrix product beside them (``bench.tune``, goals C6).
     """
     from kernels.cross_entropy.autograd import LogitNll
 
-    call = checked_logits(logits, target, ignore_index, softcap, impl)
+    call = checked_logits(logits, target, ignore_index, impl)
     nll: Tensor = LogitNll.apply(  # type: ignore[no-untyped-call]
-        call.x, call.target, call.rules, inplace_backward, call.triton
+        call.x, call.target, call.rules, call.triton
     )
     return nll.view(target.shape)
 

@@ -10,13 +10,11 @@ which is all that dX = dz @ W and dW = dz.T @ X need.
 # mypy: disable-error-code="no-untyped-call,override,attr-defined,no-any-return"
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kernels.cross_entropy import linear, op
-from kernels.cross_entropy.statistics import Statistics
+from kernels.cross_entropy import op
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,85 +85,14 @@ def _refuse_the_second_time(context: Any) -> None:
     context.spent = True
 
 
-class LinearTokenLoss(torch.autograd.Function):
-    """``(loss, lse_x, z_y, z_c, argmax, entropy)``: the gradients are made in forward, and backward scales them."""
-
-    @staticmethod
-    def forward(
-        context: FunctionCtx,
-        x: Tensor,
-        weight: Tensor,
-        target: Tensor,
-        rules: Rules,
-        objective: RowObjective,
-        needed: tuple[bool, bool],
-        argmax: bool,
-        entropy: bool,
-        triton: bool,
-    ) -> tuple[Tensor, ...]:
-        dtype = compute_dtype(x)
-        stats, g_x, g_weight = linear.forward_and_backward(
-            x.to(dtype),
-            weight.to(dtype),
-            target,
-            rules,
-            objective,
-            need_x=needed[0],
-            need_weight=needed[1],
-            argmax=argmax,
-            entropy=entropy,
-            triton=triton,
-        )
-        context.save_for_backward(g_x.to(x.dtype), g_weight.to(weight.dtype))
-        context.needed = needed
-        context.mark_non_differentiable(*stats)
-        return objective.total, *stats
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(context: FunctionCtx, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        g_x, g_weight = (
-            (grad * upstream).to(grad.dtype) if needed else None
-            for grad, needed in zip(context.saved_tensors, context.needed, strict=True)
-        )
-        return g_x, g_weight, *(None,) * 7
-
-
-class RowObjective:
-    """Turns the statistics of a chunk into its part of the loss and the gradients of its rows.
-
-    Arguments:
-        loss: of a chunk: ``[rows]`` from its statistics and its place among the rows.
-        ignored: rows that count for nothing, ``[rows]`` of all chunks.
-        scale: what the sum of all losses is multiplied by; a 0-d tensor.
-    """
-
-    def __init__(self, loss: Callable[[slice, Statistics], Tensor], ignored: Tensor, scale: Tensor) -> None:
-        self._loss, self._ignored, self._scale = loss, ignored, scale
-        self.total = torch.zeros_like(scale)
-
-    def __call__(self, chunk: slice, stats: Statistics) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.enable_grad():
-            leaves = [field.detach().requires_grad_() for field in stats[:3]]
-            losses = self._loss(chunk, stats._replace(lse_x=leaves[0], z_y=leaves[1], z_c=leaves[2]))
-            part = losses.masked_fill(self._ignored[chunk], 0.0).sum() * self._scale
-        self.total += part.detach()
-        if not part.requires_grad:  # a constant objective
-            return torch.zeros_like(leaves[0]), torch.zeros_like(leaves[1]), torch.zeros_like(leaves[2])
-        g_lse, g_y, g_c = torch.autograd.grad(part, leaves, allow_unused=True, materialize_grads=True)
-        return g_lse, g_y, g_c
-
-
 class LogitNll(torch.autograd.Function):
     """The negative log-likelihood of every row of given logits, ``[rows]``."""
 
     @staticmethod
-    def forward(
-        context: FunctionCtx, logits: Tensor, target: Tensor, rules: Rules, inplace: bool, triton: bool
-    ) -> Tensor:
+    def forward(context: FunctionCtx, logits: Tensor, target: Tensor, rules: Rules, triton: bool) -> Tensor:
         lse, z_y = op.logit_lse(logits, target, *rules, triton)
         context.save_for_backward(logits, target, lse, z_y)
-        context.rules, context.triton, context.inplace = rules, triton, inplace
+        context.rules, context.triton = rules, triton
         # Not in place: torch 2.11 compiles a result that was written in place into one whose gradient is zero.
         return (lse - z_y).masked_fill(target == rules.ignored, 0.0)
 
@@ -173,6 +100,6 @@ class LogitNll(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(context: FunctionCtx, upstream: Tensor) -> tuple[Tensor | None, ...]:
         logits, target, lse, z_y = context.saved_tensors
-        grad = logits if context.inplace else logits.clone(memory_format=torch.contiguous_format)
+        grad = logits.clone(memory_format=torch.contiguous_format)
         op.logit_nll_backward_(grad, target, *context.rules, lse, z_y, upstream, context.triton)
-        return grad, *(None,) * 4
+        return grad, *(None,) * 3

@@ -8,7 +8,6 @@ import torch
 
 from kernels.cross_entropy.autograd import compute_dtype
 from kernels.cross_entropy.rules import Rules
-from kernels.cross_entropy.statistics import accumulator
 from kernels.dispatch import Implementation, constant_when_compiled, resolved
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ class Call(NamedTuple):
     rules: Rules
     needed: tuple[bool, bool]  # will the gradient of x, of weight be asked for?
     triton: bool
-    accumulator: torch.dtype
     wide_bytes: int  # of all logits in the dtype of the products
 
     def keeps(self, mode: str) -> bool:
@@ -53,7 +51,6 @@ def checked_linear(
     target: Tensor,
     call_id: int | None,
     ignore_index: int,
-    softcap: float | None,
     n_cols: int | None,
     impl: Implementation | None,
 ) -> Call:
@@ -69,7 +66,7 @@ def checked_linear(
     columns = weight.shape[0] if n_cols is None else n_cols
     if not 1 <= columns <= weight.shape[0]:
         raise ValueError(f"n_cols is {n_cols}; allowed is 1 to {weight.shape[0]}, the rows of weight")
-    rules = _rules(columns, call_id, ignore_index, softcap)
+    rules = _rules(columns, call_id, ignore_index)
     flat, rows = x.reshape(-1, x.shape[-1]), target.reshape(-1)
     rows = _checked_target(rows, rules)
     graded = torch.is_grad_enabled()
@@ -79,19 +76,16 @@ def checked_linear(
         rules=rules,
         needed=(graded and x.requires_grad, graded and weight.requires_grad),
         triton=_takes_triton(impl, x.device),
-        accumulator=accumulator(dtype),
         wide_bytes=len(rows) * weight.shape[0] * dtype.itemsize,
     )
 
 
-def checked_logits(
-    logits: Tensor, target: Tensor, ignore_index: int, softcap: float | None, impl: Implementation | None
-) -> Call:
+def checked_logits(logits: Tensor, target: Tensor, ignore_index: int, impl: Implementation | None) -> Call:
     _check_tensors(logits, "logits", target)
     columns = logits.shape[-1]
     if columns == 0:
         raise ValueError(f"logits have shape {tuple(logits.shape)}; allowed is at least one column")
-    rules = _rules(columns, None, ignore_index, softcap)
+    rules = _rules(columns, None, ignore_index)
     rows = _checked_target(target.reshape(-1), rules)
     flat = logits.reshape(-1, columns)
     return Call(
@@ -100,7 +94,6 @@ def checked_logits(
         rules=rules,
         needed=(torch.is_grad_enabled() and logits.requires_grad, False),
         triton=_takes_triton(impl, logits.device),
-        accumulator=accumulator(logits.dtype),
         wide_bytes=logits.numel() * logits.element_size(),
     )
 
@@ -123,14 +116,12 @@ def _check_dtype(tensor: Tensor, name: str) -> None:
         raise ValueError(f"{name} is {tensor.dtype}; allowed are {', '.join(map(str, DTYPES))}")
 
 
-def _rules(columns: int, call_id: int | None, ignore_index: int, softcap: float | None) -> Rules:
-    if softcap is not None and not 0 < softcap < float("inf"):
-        raise ValueError(f"softcap is {softcap}; allowed is a positive number, or None for no cap")
+def _rules(columns: int, call_id: int | None, ignore_index: int) -> Rules:
     if call_id is not None and not 0 <= call_id < columns:
         raise ValueError(f"call_id is {call_id}; allowed is 0 to {columns - 1}, a column of the vocabulary")
     if call_id is not None and columns == 1:
         raise ValueError(f"call_id is {call_id} in a vocabulary of 1; without CALL there must be a column left")
-    return Rules(columns, -1 if call_id is None else call_id, ignore_index, softcap or 0.0)
+    return Rules(columns, -1 if call_id is None else call_id, ignore_index)
 
 
 def _checked_target(target: Tensor, rules: Rules) -> Tensor:

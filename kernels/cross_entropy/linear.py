@@ -6,7 +6,7 @@ cuBLAS: a hand-written Triton product reaches two thirds of it); only what happe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -83,33 +83,6 @@ def backward(
             some = (gradients[0][chunk], gradients[1][chunk], gradients[2][chunk])
             collected.add(chunk, logits, target[chunk], stats.of(chunk), some)
         return collected.x, collected.weight
-
-
-def forward_and_backward(
-    x: Tensor,
-    weight: Tensor,
-    target: Tensor,
-    rules: Rules,
-    gradients: Callable[[slice, Statistics], tuple[Tensor, Tensor, Tensor]],
-    *,
-    need_x: bool,
-    need_weight: bool,
-    argmax: bool,
-    entropy: bool,
-    triton: bool,
-) -> tuple[Statistics, Tensor, Tensor]:
-    """Both at once, for ``gradients`` that a chunk's own statistics decide: no logits outlive their chunk."""
-    with torch.autocast(x.device.type, enabled=False):
-        stats = empty_statistics(len(x), x, rules, argmax, entropy)
-        collected = Gradients(x, weight, rules, need_x, need_weight, triton)
-        for chunk in chunks(len(x), x.device):
-            logits = torch.mm(x[chunk], _used(weight, rules, triton).T)
-            some = stats.of(chunk)
-            measure(logits, target[chunk], rules, some, triton, slopes=need_x or need_weight)
-            row_gradients = gradients(chunk, some)
-            if need_x or need_weight:
-                collected.add(chunk, logits, target[chunk], some, row_gradients)
-        return stats, collected.x, collected.weight
 
 
 class Gradients:

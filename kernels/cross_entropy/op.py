@@ -7,6 +7,8 @@ outside (``autograd.py``): a quarter of the overhead a call that ``custom_op`` w
 # mypy: disable-error-code="untyped-decorator"
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,7 @@ from kernels.cross_entropy import linear
 from kernels.cross_entropy.rules import Rules
 from kernels.cross_entropy.statistics import Statistics, accumulator, empty_statistics
 
-_RULES = "int columns, int call, int ignored, float softcap"
+_RULES = "int columns, int call, int ignored"
 
 torch.library.define(
     "lacewing::linear_token_stats",
@@ -37,32 +39,20 @@ def _forward(
     columns: int,
     call: int,
     ignored: int,
-    softcap: float,
     keep: bool,
     argmax: bool,
     entropy: bool,
     triton: bool,
 ) -> tuple[Tensor, ...]:
-    rules = Rules(columns, call, ignored, softcap)
+    rules = Rules(columns, call, ignored)
     stats, kept = linear.forward(x, weight, target, rules, keep=keep, argmax=argmax, entropy=entropy, triton=triton)
     return *stats, kept
 
 
 @torch.library.register_fake("lacewing::linear_token_stats")
-def _forward_fake(
-    x: Tensor,
-    weight: Tensor,
-    target: Tensor,
-    columns: int,
-    call: int,
-    ignored: int,
-    softcap: float,
-    keep: bool,
-    argmax: bool,
-    entropy: bool,
-    triton: bool,
-) -> tuple[Tensor, ...]:
-    rules = Rules(columns, call, ignored, softcap)
+def _forward_fake(x: Tensor, weight: Tensor, target: Tensor, *options: Any) -> tuple[Tensor, ...]:
+    columns, call, ignored, keep, argmax, entropy, triton = options
+    rules = Rules(columns, call, ignored)
     stats = empty_statistics(x.shape[0], x, rules, argmax, entropy)
     wide = weight.shape[0] if triton else columns
     return *stats, x.new_empty((x.shape[0], wide) if keep else 0)
@@ -76,7 +66,6 @@ def _backward(
     columns: int,
     call: int,
     ignored: int,
-    softcap: float,
     lse_x: Tensor,
     z_y: Tensor,
     z_c: Tensor,
@@ -94,7 +83,7 @@ def _backward(
         x,
         weight,
         target,
-        Rules(columns, call, ignored, softcap),
+        Rules(columns, call, ignored),
         Statistics(lse_x, z_y, z_c, nothing, nothing),
         (g_lse, g_y, g_c),
         need_x=need_x,
@@ -138,9 +127,9 @@ torch.library.define(
 
 @torch.library.impl("lacewing::logit_lse", ("cpu", "cuda"))
 def _logit_lse(
-    logits: Tensor, target: Tensor, columns: int, call: int, ignored: int, softcap: float, triton: bool
+    logits: Tensor, target: Tensor, columns: int, call: int, ignored: int, triton: bool
 ) -> tuple[Tensor, Tensor]:
-    rules = Rules(columns, call, ignored, softcap)
+    rules = Rules(columns, call, ignored)
     stats = empty_statistics(len(logits), logits, rules, argmax=False, entropy=False)
     linear.measure(logits, target, rules, stats, triton)
     return stats.lse_x, stats.z_y
@@ -148,7 +137,7 @@ def _logit_lse(
 
 @torch.library.register_fake("lacewing::logit_lse")
 def _logit_lse_fake(
-    logits: Tensor, target: Tensor, columns: int, call: int, ignored: int, softcap: float, triton: bool
+    logits: Tensor, target: Tensor, columns: int, call: int, ignored: int, triton: bool
 ) -> tuple[Tensor, Tensor]:
     lse = logits.new_empty(logits.shape[0], dtype=accumulator(logits.dtype))
     return lse, torch.empty_like(lse)
@@ -161,13 +150,12 @@ def _logit_nll_backward(
     columns: int,
     call: int,
     ignored: int,
-    softcap: float,
     lse: Tensor,
     z_y: Tensor,
     g_nll: Tensor,
     triton: bool,
 ) -> None:
-    rules = Rules(columns, call, ignored, softcap)
+    rules = Rules(columns, call, ignored)
     stats = Statistics(lse, z_y, *(logits.new_empty(0) for _ in range(3)))
     linear.differentiate_(logits, target, rules, stats, (g_nll, -g_nll, g_nll), triton)
 

@@ -22,13 +22,10 @@ def logit_token_stats(
     *,
     call_id: int | None = None,
     ignore_index: int = -100,
-    softcap: float | None = None,
     n_cols: int | None = None,
 ) -> TokenStats:
     """``TokenStats`` of given logits, in the dtype of the logits; arguments as in ``linear_token_stats``."""
     z = logits[..., :n_cols]
-    if softcap is not None:
-        z = softcap * torch.tanh(z / softcap)
     ignored = target == ignore_index
     # Ignored rows keep their numbers and lose their gradient.
     z = torch.where(ignored[..., None], z.detach(), z)
@@ -54,10 +51,7 @@ def linear_token_stats(
     *,
     call_id: int | None = None,
     ignore_index: int = -100,
-    softcap: float | None = None,
     n_cols: int | None = None,
 ) -> TokenStats:
     """``TokenStats`` of the logits ``x @ weight.T``."""
-    return logit_token_stats(
-        x @ weight.T, target, call_id=call_id, ignore_index=ignore_index, softcap=softcap, n_cols=n_cols
-    )
+    return logit_token_stats(x @ weight.T, target, call_id=call_id, ignore_index=ignore_index, n_cols=n_cols)

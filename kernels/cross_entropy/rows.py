@@ -40,20 +40,10 @@ def row_offset(row, stride):
 
 
 @triton.jit
-def _capped(z, SOFTCAP: tl.constexpr):  # noqa: N803
-    # tanh of the absolute value: its exponential cannot overflow.
-    shrunk = tl.exp2(tl.abs(z) * (-2.0 * LOG2_E / SOFTCAP))
-    size = SOFTCAP * (1.0 - shrunk) / (1.0 + shrunk)
-    return tl.where(z < 0, -size, size)
-
-
-@triton.jit
-def _logits(base, column, width, real, SOFTCAP: tl.constexpr, SUM: tl.constexpr):  # noqa: N803
+def _logits(base, column, width, real, SUM: tl.constexpr):  # noqa: N803
     # Only the width masks the load: it is a multiple of 16, so that wide loads stay whole. A mask that ends inside one,
     # at the last real column or around CALL, would split it into single elements.
     z = tl.load(base + column, mask=(column >= 0) & (column < width), other=0.0).to(SUM)
-    if SOFTCAP > 0:
-        z = _capped(z, SOFTCAP)
     return tl.where(real, z, -float("inf"))
 
 
@@ -72,7 +62,6 @@ def _measure(
     ignored,
     COLUMNS: tl.constexpr,  # noqa: N803
     HAS_CALL: tl.constexpr,  # noqa: N803
-    SOFTCAP: tl.constexpr,  # noqa: N803
     ARGMAX: tl.constexpr,  # noqa: N803
     ENTROPY: tl.constexpr,  # noqa: N803
     SUM: tl.constexpr,  # noqa: N803
@@ -89,7 +78,7 @@ def _measure(
         real = column < COLUMNS
         if HAS_CALL:
             real = real & (column != call)
-        z = _logits(base, column, width, real, SOFTCAP, SUM)
+        z = _logits(base, column, width, real, SUM)
         block_largest = tl.max(z, 0)
         if ARGMAX:
             best = tl.where(block_largest > largest, start + tl.argmax(z, 0).to(tl.int32), best)
@@ -111,12 +100,12 @@ def _measure(
     if ENTROPY:
         tl.store(entropy_out + row, log_total - moment / total)
     if HAS_CALL:
-        tl.store(z_c_out + row, _logits(base, call, width, call >= 0, SOFTCAP, SUM))
+        tl.store(z_c_out + row, _logits(base, call, width, call >= 0, SUM))
     y = tl.load(target + row)
     real = (y >= 0) & (y < COLUMNS)
     tl.device_assert(real | (y == ignored), "target is no column and not ignore_index")
     # A target that is no column: an infinite loss. An ignored row: zero, whatever column it names.
-    z_y = _logits(base, y, width, real, SOFTCAP, SUM)
+    z_y = _logits(base, y, width, real, SUM)
     tl.store(z_y_out + row, tl.where(y == ignored, 0.0, z_y))
 
 
@@ -134,7 +123,6 @@ def _differentiate(
     ignored,
     COLUMNS: tl.constexpr,  # noqa: N803
     HAS_CALL: tl.constexpr,  # noqa: N803
-    SOFTCAP: tl.constexpr,  # noqa: N803
     SUM: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
 ):
@@ -142,16 +130,13 @@ def _differentiate(
     base = logits + row_offset(row, stride)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     real = column < COLUMNS
-    z = _logits(base, column, width, real, SOFTCAP, SUM)
+    z = _logits(base, column, width, real, SUM)
     y = tl.load(target + row)
     grad = tl.exp2((z - tl.load(lse_x + row)) * LOG2_E) * tl.load(g_lse + row)
     if HAS_CALL:
         grad = tl.where(column == call, tl.load(g_c + row), grad)
     # In the same vector as the rest: a store of its own would need a barrier.
     grad += tl.where(column == y, tl.load(g_y + row), 0.0)
-    if SOFTCAP > 0:
-        bent = tl.where(real, z * (1.0 / SOFTCAP), 0.0)
-        grad *= 1.0 - bent * bent
     # Written, not left out: padding and skipped rows hold logits until now.
     trained = (y != ignored) & (y >= 0) & (y < COLUMNS)
     grad = tl.where(real & trained, grad, 0.0)
@@ -178,7 +163,6 @@ def measure(logits: Tensor, target: Tensor, rules: Rules, out: Statistics) -> No
             rules.ignored,
             COLUMNS=rules.columns,
             HAS_CALL=rules.call >= 0,
-            SOFTCAP=rules.softcap,
             ARGMAX=out.argmax.numel() > 0,
             ENTROPY=out.entropy.numel() > 0,
             SUM=_sum(logits),
@@ -215,7 +199,6 @@ def differentiate_(
             rules.ignored,
             COLUMNS=rules.columns,
             HAS_CALL=rules.call >= 0,
-            SOFTCAP=rules.softcap,
             SUM=_sum(logits),
             BLOCK=config.block,
             num_warps=config.warps,

@@ -5,7 +5,7 @@ Equals, for logits ``z`` [rows, columns]::
     statistics: reference.logit_token_stats(z, target)
     gradients:  autograd of it, as  dz = g_lse * slopes + onehot(y) * at_target + onehot(c) * at_call
 
-``slopes`` are the probabilities (without CALL, times the softcap's derivative), with zeros in columns y and c.
+``slopes`` are the probabilities (without CALL), with zeros in columns y and c.
 They keep that form until the end: a factor per row can be moved past a matrix product onto the narrow side,
 
     dX = g_lse * (slopes @ W) + at_target * W[y] + ...,   dW = slopes.T @ (g_lse * X) + ...
@@ -91,13 +91,10 @@ def _blocks(logits: Tensor, *, copied: bool) -> Iterator[tuple[slice, Tensor, Te
 
 
 def _measure_block(z: Tensor, column: Tensor, rules: Rules, out: Statistics, slopes: bool) -> None:
-    if rules.softcap:
-        z.div_(rules.softcap).tanh_().mul_(rules.softcap)
     torch.gather(z, 1, column, out=out.z_y[:, None])
     if rules.call >= 0:
         out.z_c.copy_(z[:, rules.call])
         z[:, rules.call] = -torch.inf
-    bend = (z / rules.softcap).square_().neg_().add_(1) if rules.softcap and slopes else None
     if out.argmax.numel():
         out.argmax.copy_(z.argmax(1))
     largest = z.amax(1)
@@ -112,8 +109,6 @@ def _measure_block(z: Tensor, column: Tensor, rules: Rules, out: Statistics, slo
         torch.sub(log_total, below.mul_(z).sum(1), out=out.entropy)
     if slopes:
         z.scatter_(1, column, 0.0)
-        if bend is not None:
-            z.mul_(bend.nan_to_num_(neginf=0.0))
 
 
 def factors(target: Tensor, rules: Rules, stats: Statistics, g_lse: Tensor, g_y: Tensor, g_c: Tensor) -> Factors:
@@ -125,16 +120,7 @@ def factors(target: Tensor, rules: Rules, stats: Statistics, g_lse: Tensor, g_y:
         p_y.masked_fill_(target == rules.call, 0.0)
     at_target = p_y.mul_(g_lse).add_(g_y)
     at_call = g_c.masked_fill(skip, 0.0) if rules.call >= 0 else None
-    if rules.softcap:
-        at_target.mul_(_bend(stats.z_y.masked_fill(skip, 0.0), rules))
-        if at_call is not None:
-            at_call.mul_(_bend(stats.z_c, rules))
     return Factors(g_lse, at_target, at_call)
-
-
-def _bend(z: Tensor, rules: Rules) -> Tensor:
-    """The derivative of the softcap, where it gave ``z``."""
-    return 1 - (z / rules.softcap).square()
 
 
 def gradient_x(slopes: Tensor, weight: Tensor, target: Tensor, rules: Rules, factors: Factors) -> Tensor:

@@ -9,4 +9,3 @@ class Rules(NamedTuple):
     columns: int  # the real vocabulary; columns from here on are padding
     call: int  # column of CALL, which lse_x leaves out; -1: there is none
     ignored: int  # target of rows that count for nothing
-    softcap: float  # logits become softcap * tanh(logits / softcap); 0: they stay

@@ -17,10 +17,10 @@ from components.core.run import EVENTS, Run
 from components.core.worker import ERROR, Request, write_request
 from components.data.config import DataConfig
 from components.data.prepare import stage
-from components.data.shards import ShardSet
+from components.data.prepared import PreparedData
 from components.data.split import SPLITS, position, split_of
-from components.data.tokenizer import TextTokenizer
 from components.data.world.config import WorldConfig
+from components.data.world.files import WORLD_FOLDER
 from tests.data.conftest import prose, write_jsonl
 from tests.data.site import Site
 
@@ -28,14 +28,14 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL: dict[str, Any] = {"vocab_size": 512, "validation_fraction": 0.1, "test_fraction": 0.1}
 
 
-def prepare(folder: Path, *sources: Path | str, **settings: Any) -> Artifact:
+def prepare(folder: Path, *sources: Path | str, **settings: Any) -> PreparedData:
     cfg = DataConfig(**{"sources": [str(source) for source in sources], **SMALL, **settings})
     return stage(Run.local(folder), cfg)
 
 
-def texts_by_split(artifact: Artifact) -> dict[str, list[str]]:
-    tokenizer = TextTokenizer.load(artifact.path("tokenizer"))
-    shards = ShardSet.open(artifact.path("shards"))
+def texts_by_split(artifact: PreparedData) -> dict[str, list[str]]:
+    tokenizer = artifact.tokenizer()
+    shards = artifact.shards()
     return {
         name: [tokenizer.decode(split.document(i).tolist()) for i in range(split.n_documents)]
         for name, split in shards.splits.items()
@@ -48,28 +48,28 @@ def corpus() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory, corpus: list[str]) -> Artifact:
+def prepared(tmp_path_factory: pytest.TempPathFactory, corpus: list[str]) -> PreparedData:
     folder = tmp_path_factory.mktemp("prepared")
     return prepare(folder / "run", write_jsonl(folder / "a.jsonl", corpus))
 
 
-def test_every_document_comes_back_from_the_split_its_hash_says(prepared: Artifact, corpus: list[str]) -> None:
+def test_every_document_comes_back_from_the_split_its_hash_says(prepared: PreparedData, corpus: list[str]) -> None:
     expected: dict[str, list[str]] = {split: [] for split in SPLITS}
     for text in corpus:
         expected[split_of(position(text.encode()), 0.1, 0.1)].append(text)
     assert texts_by_split(prepared) == expected
 
 
-def test_documents_end_with_the_boundary(prepared: Artifact) -> None:
-    shards = ShardSet.open(prepared.path("shards"))
-    assert shards.boundary_id == TextTokenizer.load(prepared.path("tokenizer")).end_of_text_id
+def test_documents_end_with_the_boundary(prepared: PreparedData) -> None:
+    shards = prepared.shards()
+    assert shards.boundary_id == prepared.tokenizer().end_of_text_id
     for split in shards.splits.values():
         row = split.slice(0, split.n_tokens)
         assert (row == shards.boundary_id).sum() == split.n_documents
         assert row[-1] == shards.boundary_id
 
 
-def test_the_record_counts_what_was_written(prepared: Artifact, corpus: list[str]) -> None:
+def test_the_record_counts_what_was_written(prepared: PreparedData, corpus: list[str]) -> None:
     n_bytes = sum(len(text.encode()) for text in corpus)
     assert prepared.metrics["documents"] == len(corpus)
     assert prepared.metrics["bytes"] == n_bytes
@@ -77,15 +77,19 @@ def test_the_record_counts_what_was_written(prepared: Artifact, corpus: list[str
     assert prepared.metrics["bytes_per_token"] == pytest.approx(n_bytes / tokens_of_text)
     assert prepared.metrics["megabytes_per_second"] > 0
     assert prepared.details["vocab_size"] == 512
-    assert prepared.details["has_questions"] is False
+    assert prepared.questions is prepared.fact_table is None
     assert prepared.details["skipped"] == {}
     for metric, total in (("documents", len(corpus)), ("bytes", n_bytes), ("tokens", prepared.metrics["tokens"])):
         assert sum(split[metric] for split in prepared.details["splits"].values()) == total
     assert prepared.fault() is None
-    assert {name.split("/")[0] for name in prepared.record.files} == {"raw", "tokenizer", "shards"}
+    assert {name.split("/")[0] for name in prepared.record.files} == {
+        PreparedData.RAW,
+        PreparedData.TOKENIZER,
+        PreparedData.SHARDS,
+    }
 
 
-def test_adding_data_moves_no_document(prepared: Artifact, corpus: list[str], tmp_path: Path) -> None:
+def test_adding_data_moves_no_document(prepared: PreparedData, corpus: list[str], tmp_path: Path) -> None:
     grown = prepare(tmp_path / "run", write_jsonl(tmp_path / "a.jsonl", prose(150, seed=1) + corpus))
     before, after = texts_by_split(prepared), texts_by_split(grown)
     assert all(set(before[split]) <= set(after[split]) for split in SPLITS)
@@ -94,28 +98,24 @@ def test_adding_data_moves_no_document(prepared: Artifact, corpus: list[str], tm
 def test_the_order_of_sources_does_not_change_the_tokenizer(corpus: list[str], tmp_path: Path) -> None:
     first, second = write_jsonl(tmp_path / "a.jsonl", corpus[:150]), write_jsonl(tmp_path / "b.jsonl", corpus[150:])
     made = [
-        prepare(tmp_path / name, *sources, tokenizer_sample_mb=0.05).path("tokenizer/tokenizer.json").read_bytes()
+        prepare(tmp_path / name, *sources, tokenizer_sample_mb=0.05).tokenizer_digest()
         for name, sources in {"forth": (first, second), "back": (second, first)}.items()
     ]
     assert made[0] == made[1]
 
 
-def test_held_out_text_does_not_shape_the_vocabulary(prepared: Artifact, corpus: list[str], tmp_path: Path) -> None:
+def test_held_out_text_does_not_shape_the_vocabulary(prepared: PreparedData, corpus: list[str], tmp_path: Path) -> None:
     held_out = [text for text in prose(600, seed=2) if split_of(position(text.encode()), 0.1, 0.1) != "train"]
     assert held_out
     more = prepare(tmp_path / "more", write_jsonl(tmp_path / "a.jsonl", corpus + held_out))
-    name = "tokenizer/tokenizer.json"
-    assert more.path(name).read_bytes() == prepared.path(name).read_bytes()
+    assert more.tokenizer_digest() == prepared.tokenizer_digest()
 
 
 def test_the_closed_world_brings_its_questions(tmp_path: Path) -> None:
     artifact = prepare(tmp_path / "run", "world", world=WorldConfig(entities=60))
-    assert artifact.details["has_questions"] is True
-    assert {path.name for path in artifact.path("raw/world").iterdir()} == {
-        "documents.jsonl",
-        "facts.jsonl",
-        "questions.jsonl",
-    }
+    world = {artifact.world_documents, artifact.fact_table, artifact.questions}
+    assert None not in world
+    assert {path.parent for path in world if path} == {artifact.path(PreparedData.RAW) / WORLD_FOLDER}
     assert artifact.metrics["documents"] > 60
 
 
@@ -138,7 +138,9 @@ def test_text_from_an_address_is_prepared_and_kept(site: Site, corpus: list[str]
     site.bytes_per_answer = 100_000
     artifact = prepare(tmp_path / "run", site.address)
     assert artifact.metrics["documents"] == len(corpus)
-    assert {path.name for path in artifact.path("raw").iterdir()} == {"000-text.jsonl"}, "no notes of the download"
+    assert {path.name for path in artifact.path(PreparedData.RAW).iterdir()} == {"000-text.jsonl"}, (
+        "no notes of the download"
+    )
     assert artifact.path("raw/000-text.jsonl").read_bytes() == site.content
 
 
@@ -198,7 +200,7 @@ def worker(folder: Path, cfg: DataConfig) -> list[str]:
         function="components.data.prepare:stage",
         config_type="components.data.config:DataConfig",
         config=cfg.model_dump(mode="json"),
-        inputs=[],
+        inputs={},
         identity=identity,
     )
     write_request(folder, request)
@@ -265,7 +267,7 @@ def test_a_killed_run_can_be_started_again_in_its_folder(corpus: list[str], tmp_
     folder = tmp_path / "run"
     process = subprocess.Popen(worker(folder, cfg), cwd=ROOT, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while not (folder / "shards" / "train-00002.bin").exists() and time.monotonic() < deadline:
+    while not (folder / PreparedData.SHARDS / "train-00002.bin").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait(timeout=30) == -signal.SIGKILL, "it was to be killed while writing shards"

@@ -6,30 +6,32 @@ import numpy as np
 import pytest
 import torch
 
-from components.cascade.calibration import CALIBRATION, LEVELS, CallCalibration
+from components.cascade.calibration import LEVELS, Calibration
 from components.cascade.call_scores import call_probability, call_score
-from components.core.artifact import Artifact
 from components.core.errors import ArtifactError, InputError
 from components.core.run import Run
-from components.data.shards import ShardSet, ShardWriter, shards_digest
-from components.data.tokenizer import save_tokenizer, tokenizer_digest
+from components.data.prepared import PreparedData
+from components.data.shards import ShardWriter, shards_digest
+from components.data.tokenizer import save_tokenizer
 from components.delegation import calibrate
-from components.delegation.config import CalibrateConfig
+from components.delegation.config import DETAILS, CalibrateConfig
 from components.delegation.positions import BUDGETS, calibrated, score_positions
+from components.labelling.artifact import Labels
 from components.labelling.labels import BitsWriter, LabelIndex, write_index
 from components.model.checkpoint import save_model
+from components.training.trained import TrainedModel
 from tests import fakes
 
 CFG = CalibrateConfig(precision="32-true", device="cpu", batch_tokens=500)
 TOKENS = fakes.tokenizer()
 
 
-def labelled(folder: Path, prepared: Artifact, share: float) -> Artifact:
+def labelled(folder: Path, prepared: PreparedData, share: float) -> Labels:
     """Bits as the stage `label` leaves them, set by chance."""
-    shards = ShardSet.open(prepared.path("shards"))
+    shards = prepared.shards()
     chance, splits = np.random.default_rng(1), {}
     for name, split in shards.splits.items():
-        with BitsWriter(folder / "facts", name) as writer:
+        with BitsWriter(folder / Labels.FACTS, name) as writer:
             writer.append(chance.random(split.n_tokens) < share)
         splits[name] = writer.record
     index = LabelIndex(
@@ -41,52 +43,58 @@ def labelled(folder: Path, prepared: Artifact, share: float) -> Artifact:
         pipeline="",
         pipeline_digest="",
         documents_by_annotator={},
-        tokenizer=tokenizer_digest(prepared.path("tokenizer")),
+        tokenizer=prepared.tokenizer_digest(),
         shards=shards_digest(shards),
         splits=splits,
     )
-    write_index(folder / "facts", index)
-    return Run.local(folder, "label").seal({})
+    write_index(folder / Labels.FACTS, index)
+    return Run.local(folder, "label").seal({}, view=Labels)
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     run = Run.local(tmp_path_factory.mktemp("prepared"), "prepare")
-    save_tokenizer(TOKENS._tokenizer, run.folder / "tokenizer")
+    save_tokenizer(TOKENS._tokenizer, run.folder / PreparedData.TOKENIZER)
     chance = np.random.default_rng(0)
-    with ShardWriter(run.folder / "shards", TOKENS.vocab_size, TOKENS.end_of_text_id) as writer:
+    with ShardWriter(run.folder / PreparedData.SHARDS, TOKENS.vocab_size, TOKENS.end_of_text_id) as writer:
         for split, documents in (("train", 2), ("validation", 120)):
             for _ in range(documents):
                 text = " ".join(chance.choice(" ".join(fakes.SENTENCES).split(), size=chance.integers(5, 40)))
                 writer.add(split, TOKENS.encode(text), len(text.encode()))
-    return run.seal({})
+    return run.seal({}, view=PreparedData)
 
 
 @pytest.fixture(scope="module")
-def labels(tmp_path_factory: pytest.TempPathFactory, prepared: Artifact) -> Artifact:
+def labels(tmp_path_factory: pytest.TempPathFactory, prepared: PreparedData) -> Labels:
     return labelled(tmp_path_factory.mktemp("labels"), prepared, 0.25)
 
 
 @pytest.fixture(scope="module")
-def delegated(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+def delegated(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
     run = Run.local(tmp_path_factory.mktemp("delegated"), "delegate")
-    save_model(fakes.speaker(TOKENS), run.folder / "model", TOKENS.special)
-    return run.seal({}, {"delegation": {"normalisation": "full"}})
+    save_model(fakes.speaker(TOKENS), run.folder / TrainedModel.MODEL, TOKENS.special)
+    return run.seal({}, {DETAILS: {"normalisation": "full"}}, view=TrainedModel)
 
 
 @pytest.fixture(scope="module")
 def result(
-    tmp_path_factory: pytest.TempPathFactory, delegated: Artifact, prepared: Artifact, labels: Artifact
-) -> Artifact:
-    return calibrate.stage(Run.local(tmp_path_factory.mktemp("out"), "calibrate"), CFG, delegated, prepared, labels)
+    tmp_path_factory: pytest.TempPathFactory, delegated: TrainedModel, prepared: PreparedData, labels: Labels
+) -> Calibration:
+    return calibrate.stage(
+        Run.local(tmp_path_factory.mktemp("out"), "calibrate"),
+        CFG,
+        delegated=delegated,
+        prepared=prepared,
+        labels=labels,
+    )
 
 
 def test_every_position_is_scored_as_one_forward_pass_over_its_document_scores_it(
-    prepared: Artifact, labels: Artifact
+    prepared: PreparedData, labels: Labels
 ) -> None:
-    shards, model = ShardSet.open(prepared.path("shards")), fakes.speaker(TOKENS)
+    shards, model = prepared.shards(), fakes.speaker(TOKENS)
     split = shards.splits["validation"]
-    facts = calibrate.FactBits.open(labels.path("facts"), shards, tokenizer_digest(prepared.path("tokenizer")))
+    facts = labels.facts(prepared)
     # One document a batch, then many: padding changes nothing.
     for batch_tokens in (1, 800):
         positions = score_positions(model, split, facts, TOKENS.end_of_text_id, TOKENS.call_id, 2000, batch_tokens)
@@ -110,11 +118,11 @@ def test_every_position_is_scored_as_one_forward_pass_over_its_document_scores_i
         assert 1000 < at == len(positions) <= 2000
 
 
-def test_the_record_follows_from_the_positions(result: Artifact, prepared: Artifact, labels: Artifact) -> None:
-    shards, model = ShardSet.open(prepared.path("shards")), fakes.speaker(TOKENS)
-    facts = calibrate.FactBits.open(labels.path("facts"), shards, tokenizer_digest(prepared.path("tokenizer")))
+def test_the_record_follows_from_the_positions(result: Calibration, prepared: PreparedData, labels: Labels) -> None:
+    shards, model = prepared.shards(), fakes.speaker(TOKENS)
+    facts = labels.facts(prepared)
     positions = score_positions(model, shards.splits["validation"], facts, TOKENS.end_of_text_id, TOKENS.call_id)
-    record = CallCalibration.load(result.path(CALIBRATION))
+    record = result.load()
     again = calibrated(positions, CFG.bins, "full")
     assert record.quantiles == pytest.approx(again.quantiles, rel=1e-3)
     assert record.factual
@@ -132,8 +140,8 @@ def test_the_record_follows_from_the_positions(result: Artifact, prepared: Artif
     assert record.mean_call_probability["factual_wrong"] == pytest.approx(mean, rel=1e-3)
 
 
-def test_expected_and_realised_budgets_agree_on_the_other_half(result: Artifact) -> None:
-    record = CallCalibration.load(result.path(CALIBRATION))
+def test_expected_and_realised_budgets_agree_on_the_other_half(result: Calibration) -> None:
+    record = result.load()
     for pairs in (record.expected_vs_realised, record.running_realised):
         assert [budget for budget, _ in pairs] == list(BUDGETS)
         assert all(abs(realised - budget) < 0.05 for budget, realised in pairs)
@@ -155,12 +163,14 @@ def test_the_ends_of_the_budget_are_never_and_always() -> None:
 
 
 def test_a_text_without_facts_calibrates_to_no_calls_and_says_so(
-    tmp_path: Path, delegated: Artifact, prepared: Artifact, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, delegated: TrainedModel, prepared: PreparedData, caplog: pytest.LogCaptureFixture
 ) -> None:
     empty = labelled(tmp_path / "labels", prepared, 0.0)
     with caplog.at_level(logging.WARNING):
-        result = calibrate.stage(Run.local(tmp_path / "out", "calibrate"), CFG, delegated, prepared, empty)
-    record = CallCalibration.load(result.path(CALIBRATION))
+        result = calibrate.stage(
+            Run.local(tmp_path / "out", "calibrate"), CFG, delegated=delegated, prepared=prepared, labels=empty
+        )
+    record = result.load()
     assert not record.factual
     assert {record.threshold(budget) for budget in (0.0, 0.15, 1.0)} == {float("inf")}
     assert "calibrated to zero calls" in caplog.text
@@ -168,47 +178,58 @@ def test_a_text_without_facts_calibrates_to_no_calls_and_says_so(
 
 
 def test_the_limit_on_tokens_is_kept_and_one_document_is_enough(
-    tmp_path: Path, delegated: Artifact, prepared: Artifact, labels: Artifact
+    tmp_path: Path, delegated: TrainedModel, prepared: PreparedData, labels: Labels
 ) -> None:
     for limit in (1, 300):
         cfg = CFG.model_copy(update={"max_tokens": limit})
-        result = calibrate.stage(Run.local(tmp_path / str(limit), "calibrate"), cfg, delegated, prepared, labels)
+        result = calibrate.stage(
+            Run.local(tmp_path / str(limit), "calibrate"), cfg, delegated=delegated, prepared=prepared, labels=labels
+        )
         assert result.metrics["tokens"] <= max(limit, fakes.SHAPE.context_length)
-    assert CallCalibration.load(tmp_path / "1" / CALIBRATION).expected_vs_realised == []
+    assert Calibration.open(tmp_path / "1").load().expected_vs_realised == []
 
 
 def test_labels_of_other_tokens_and_a_diverged_model_are_refused(
-    tmp_path: Path, delegated: Artifact, prepared: Artifact, labels: Artifact
+    tmp_path: Path, delegated: TrainedModel, prepared: PreparedData, labels: Labels
 ) -> None:
-    index = json.loads((labels.folder / "facts" / "index.json").read_text())
+    index = json.loads((labels.folder / Labels.FACTS / "index.json").read_text())
     folder = tmp_path / "labels"
-    (folder / "facts").mkdir(parents=True)
-    for bits in (labels.folder / "facts").glob("*.bits"):
-        (folder / "facts" / bits.name).write_bytes(bits.read_bytes())
-    (folder / "facts" / "index.json").write_text(json.dumps({**index, "tokenizer": "0" * 64}))
-    other = Run.local(folder, "label").seal({})
+    (folder / Labels.FACTS).mkdir(parents=True)
+    for bits in (labels.folder / Labels.FACTS).glob("*.bits"):
+        (folder / Labels.FACTS / bits.name).write_bytes(bits.read_bytes())
+    (folder / Labels.FACTS / "index.json").write_text(json.dumps({**index, "tokenizer": "0" * 64}))
+    other = Run.local(folder, "label").seal({}, view=Labels)
     with pytest.raises(ArtifactError, match="made for another tokenizer"):
-        calibrate.stage(Run.local(tmp_path / "a", "calibrate"), CFG, delegated, prepared, other)
+        calibrate.stage(
+            Run.local(tmp_path / "a", "calibrate"), CFG, delegated=delegated, prepared=prepared, labels=other
+        )
     model = fakes.speaker(TOKENS)
     with torch.no_grad():
         model.embedding.weight.fill_(float("nan"))
     run = Run.local(tmp_path / "model", "delegate")
-    save_model(model, run.folder / "model", TOKENS.special)
+    save_model(model, run.folder / TrainedModel.MODEL, TOKENS.special)
     with pytest.raises(ArtifactError, match="no finite prediction"):
-        calibrate.stage(Run.local(tmp_path / "b", "calibrate"), CFG, run.seal({}), prepared, labels)
+        calibrate.stage(
+            Run.local(tmp_path / "b", "calibrate"),
+            CFG,
+            delegated=run.seal({}, view=TrainedModel),
+            prepared=prepared,
+            labels=labels,
+        )
 
 
 def test_a_record_that_is_missing_or_damaged_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="never calibrated"):
-        CallCalibration.load(tmp_path / CALIBRATION)
-    path = tmp_path / CALIBRATION
+    artifact = Run.local(tmp_path, "calibrate").seal({}, view=Calibration)
+    with pytest.raises(ArtifactError, match=r"has no 'calibration\.json'"):
+        artifact.load()
+    path = tmp_path / Calibration.RECORD
     record = fakes.calibration()
     record.save(path)
-    assert CallCalibration.load(path) == record
+    assert artifact.load() == record
     for quantiles in ([0.0] * 5, [float(LEVELS - i) for i in range(LEVELS)]):
         path.write_text(json.dumps({**json.loads(record.model_dump_json()), "quantiles": quantiles}))
         with pytest.raises(ArtifactError, match="cannot be read as a calibration"):
-            CallCalibration.load(path)
+            artifact.load()
     with pytest.raises(ArtifactError, match="has no quantiles of 'margin'"):
         record.model_copy(update={"post_hoc": {}}).threshold(0.5, "margin")
 

@@ -14,27 +14,28 @@ import torch
 from safetensors.torch import load_file
 
 from components.cascade.config import HelperConfig
-from components.core.artifact import Artifact
 from components.core.errors import ArtifactError, InputError
 from components.core.identity import Identity
 from components.core.run import Run
 from components.core.worker import Request, write_request
-from components.data.shards import ShardSet, shards_digest
-from components.data.tokenizer import tokenizer_digest
+from components.data.prepared import PreparedData
+from components.data.shards import shards_digest
+from components.data.world.files import FACTS, WORLD_FOLDER
 from components.delegation.auxiliary_models import FactTable, FrozenModel
 from components.delegation.config import DelegateConfig, DelegationConfig
 from components.delegation.evidence import statistics
-from components.delegation.metrics import auroc, overlap
+from components.delegation.metrics import overlap
 from components.delegation.train import stage
-from components.labelling.labels import BitsWriter, FactBits, LabelIndex, write_index
-from components.model.checkpoint import load_model
+from components.labelling.artifact import Labels
+from components.labelling.labels import BitsWriter, LabelIndex, write_index
+from components.model.checkpoint import WEIGHTS, load_model
 from components.model.config import ModelConfig
 from components.pretrain import stage as pretrain
 from components.training.checkpoints import Checkpoints, StoppedError
 from components.training.config import PretrainConfig, TrainerConfig
-from components.training.history import read_history
 from components.training.loader import Batch, TokenLabels, ValidationBatches
 from components.training.threads import set_threads
+from components.training.trained import TrainedModel
 from tests.fakes import SPECIAL
 from tests.training.conftest import prepare
 
@@ -67,16 +68,16 @@ def config(
     )
 
 
-def label(prepared: Artifact, folder: Path, share: float, judged: bool = True) -> Artifact:
+def label(prepared: PreparedData, folder: Path, share: float, judged: bool = True) -> Labels:
     """A sealed label artifact: whole words, drawn at random, are facts, boundaries never."""
-    shards = ShardSet.open(prepared.path("shards"))
-    digest = tokenizer_digest(prepared.path("tokenizer"))
-    for name in ("facts", "judged") if judged else ("facts",):
+    shards = prepared.shards()
+    digest = prepared.tokenizer_digest()
+    for name in (Labels.FACTS, Labels.JUDGED) if judged else (Labels.FACTS,):
         splits = {}
         for split in shards.splits.values():
             tokens = split.slice(0, split.n_tokens)
             bits = (tokens.astype(np.int64) * 7919 % 1000 < share * 1000) & (tokens != shards.boundary_id)
-            if name == "judged":
+            if name == Labels.JUDGED:
                 bits &= tokens % 2 == 0
             with BitsWriter(folder / name, split.name) as writer:
                 writer.append(bits)
@@ -87,7 +88,7 @@ def label(prepared: Artifact, folder: Path, share: float, judged: bool = True) -
             splits=splits,
         )  # fmt: skip
         write_index(folder / name, index)
-    return Run.local(folder, "label").seal({})
+    return Run.local(folder, "label").seal({}, view=Labels)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -100,35 +101,35 @@ def _quick_peak() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     return prepare(tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.fixture(scope="module")
-def labels(prepared: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+def labels(prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Labels:
     return label(prepared, tmp_path_factory.mktemp("labels"), share=0.3)
 
 
 @pytest.fixture(scope="module")
-def pretrained(prepared: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+def pretrained(prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
     cfg = PretrainConfig(model=MODEL, trainer=trainer(max_steps=30))
-    return pretrain(Run.local(tmp_path_factory.mktemp("pretrained"), "pretrain"), cfg, prepared)
+    return pretrain(Run.local(tmp_path_factory.mktemp("pretrained"), "pretrain"), cfg, prepared=prepared)
 
 
-def weights(artifact: Artifact) -> dict[str, torch.Tensor]:
-    return load_file(artifact.path("model") / "model.safetensors")
+def weights(artifact: TrainedModel) -> dict[str, torch.Tensor]:
+    return load_file(artifact.model_folder / WEIGHTS)
 
 
 def test_a_run_leaves_what_pretraining_leaves_and_says_what_it_delegates(
-    prepared: Artifact, labels: Artifact, pretrained: Artifact, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    prepared: PreparedData, labels: Labels, pretrained: TrainedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    artifact = stage(Run.local(tmp_path / "run"), config({"max_steps": 40}), prepared, labels).verify()
+    artifact = stage(Run.local(tmp_path / "run"), config({"max_steps": 40}), prepared=prepared, labels=labels).verify()
     assert "delegate:" in capsys.readouterr().err
 
-    assert {path.name for path in artifact.path("model").iterdir()} == {
-        path.name for path in pretrained.path("model").iterdir()
+    assert {path.name for path in artifact.model_folder.iterdir()} == {
+        path.name for path in pretrained.model_folder.iterdir()
     }
-    assert load_model(artifact.path("model")).config == MODEL
+    assert load_model(artifact.model_folder).config == MODEL
     metrics = artifact.metrics
     assert set(metrics) >= set(pretrained.metrics)
     assert artifact.details["delegation"]["selection"] == "lacy"
@@ -139,7 +140,7 @@ def test_a_run_leaves_what_pretraining_leaves_and_says_what_it_delegates(
     assert metrics["tokens_call_grad"] == delegated
     assert metrics["tokens_gt_grad"] == 40 * TOKENS_PER_STEP - delegated
 
-    rows = read_history(artifact.path("history.jsonl"))
+    rows = artifact.history()
     trained = [row for row in rows if "loss" in row]
     assert [row["step"] for row in trained] == [5, 10, 15, 20, 25, 30, 35, 40]
     forward = [row["tokens_forward"] for row in trained]
@@ -157,12 +158,14 @@ def test_a_run_leaves_what_pretraining_leaves_and_says_what_it_delegates(
 
 
 def test_the_validation_loss_is_that_of_the_saved_model_without_call(
-    prepared: Artifact, labels: Artifact, tmp_path: Path
+    prepared: PreparedData, labels: Labels, tmp_path: Path
 ) -> None:
-    artifact = stage(Run.local(tmp_path / "run"), config({"validation_batches": 1000}), prepared, labels)
-    shards = ShardSet.open(prepared.path("shards"))
-    bits = TokenLabels(FactBits.open(labels.path("facts"), shards, tokenizer_digest(prepared.path("tokenizer"))))
-    model = load_model(artifact.path("model"))
+    artifact = stage(
+        Run.local(tmp_path / "run"), config({"validation_batches": 1000}), prepared=prepared, labels=labels
+    )
+    shards = prepared.shards()
+    bits = TokenLabels(labels.facts(prepared))
+    model = load_model(artifact.model_folder)
     sums = {True: [0.0, 0], False: [0.0, 0]}
     for batch in ValidationBatches(shards.splits["validation"], 32, shards.boundary_id, 4, 1000, labels=bits):
         scores = model.logits(model(batch.tokens, batch.document_start)).flatten(0, 1)
@@ -182,10 +185,10 @@ def test_the_validation_loss_is_that_of_the_saved_model_without_call(
 
 @pytest.mark.parametrize("selection", ["lacy", "random"])
 def test_stopped_and_resumed_weights_counters_and_history_are_those_of_an_uninterrupted_run(
-    prepared: Artifact, labels: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, selection: str
+    prepared: PreparedData, labels: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, selection: str
 ) -> None:
     cfg = config({"log_every_steps": 1}, selection=selection)
-    whole = stage(Run.local(tmp_path / "whole"), cfg, prepared, labels)
+    whole = stage(Run.local(tmp_path / "whole"), cfg, prepared=prepared, labels=labels)
 
     saving = Checkpoints.on_train_batch_end
 
@@ -197,8 +200,8 @@ def test_stopped_and_resumed_weights_counters_and_history_are_those_of_an_uninte
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "on_train_batch_end", stop_after_thirteen)
         with pytest.raises(StoppedError, match="after step 13 of 20"):
-            stage(Run.local(tmp_path / "stopped"), cfg, prepared, labels)
-    resumed = stage(Run.local(tmp_path / "stopped"), cfg, prepared, labels)
+            stage(Run.local(tmp_path / "stopped"), cfg, prepared=prepared, labels=labels)
+    resumed = stage(Run.local(tmp_path / "stopped"), cfg, prepared=prepared, labels=labels)
 
     first, second = weights(whole), weights(resumed)
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -206,21 +209,21 @@ def test_stopped_and_resumed_weights_counters_and_history_are_those_of_an_uninte
     assert {k: v for k, v in whole.metrics.items() if k not in timing} == {
         k: v for k, v in resumed.metrics.items() if k not in timing
     }
-    histories = [read_history(artifact.path("history.jsonl")) for artifact in (whole, resumed)]
+    histories = [artifact.history() for artifact in (whole, resumed)]
     for one, other in zip(*histories, strict=True):
         assert {k: v for k, v in one.items() if k not in timing} == {k: v for k, v in other.items() if k not in timing}
 
 
 def test_continued_training_starts_from_the_pretrained_weights_with_its_own_length_and_rate(
-    prepared: Artifact, labels: Artifact, pretrained: Artifact, tmp_path: Path
+    prepared: PreparedData, labels: Labels, pretrained: TrainedModel, tmp_path: Path
 ) -> None:
     cfg = config(start="checkpoint", max_steps=6, learning_rate=1e-9)
-    artifact = stage(Run.local(tmp_path / "run"), cfg, prepared, labels, pretrained)
+    artifact = stage(Run.local(tmp_path / "run"), cfg, prepared=prepared, labels=labels, pretrained=pretrained)
     assert artifact.metrics["steps"] == 6
     before, after = weights(pretrained), weights(artifact)
     for name, weight in before.items():
         torch.testing.assert_close(after[name], weight, atol=1e-6, rtol=1e-6)
-    rows = read_history(artifact.path("history.jsonl"))
+    rows = artifact.history()
     assert next(row["learning_rate"] for row in rows if "loss" in row) <= 1e-9
 
 
@@ -228,12 +231,13 @@ def test_continued_training_starts_from_the_pretrained_weights_with_its_own_leng
     ("selection", "budget"), [("lacy", 0.15), ("loss", 0.4), ("ignore_facts", 0.15), ("defer", 0.15), ("ntp", 0.15)]
 )
 def test_matched_on_gradient_tokens_a_run_teaches_as_many_as_plain_training(
-    prepared: Artifact, labels: Artifact, tmp_path: Path, selection: str, budget: float
+    prepared: PreparedData, labels: Labels, tmp_path: Path, selection: str, budget: float
 ) -> None:
-    (prepared.folder / "raw" / "world").mkdir(parents=True, exist_ok=True)
-    (prepared.folder / "raw" / "world" / "facts.jsonl").touch()
+    world = prepared.folder / PreparedData.RAW / WORLD_FOLDER
+    world.mkdir(parents=True, exist_ok=True)
+    (world / FACTS).touch()
     cfg = config(selection=selection, budget=budget, match="gradient_tokens", warmup_fraction=0.1)
-    metrics = stage(Run.local(tmp_path / "run"), cfg, prepared, labels).metrics
+    metrics = stage(Run.local(tmp_path / "run"), cfg, prepared=prepared, labels=labels).metrics
     wanted = 20 * TOKENS_PER_STEP
     # One step of rounding up, and the warm-up is whole steps.
     assert wanted - 0.5 * TOKENS_PER_STEP <= metrics["tokens_gt_grad"] <= wanted + 1.5 * TOKENS_PER_STEP
@@ -243,12 +247,12 @@ def test_matched_on_gradient_tokens_a_run_teaches_as_many_as_plain_training(
 
 
 @pytest.mark.parametrize("selection", ["rho_call", "rho_ignore", "judge", "helper_gain", "defer"])
-def test_selections_that_use_other_models_train(
-    prepared: Artifact, labels: Artifact, pretrained: Artifact, tmp_path: Path, selection: str
+def test_selections_that_look_at_others_train(
+    prepared: PreparedData, labels: Labels, pretrained: TrainedModel, tmp_path: Path, selection: str
 ) -> None:
     helper = HelperConfig(kind="model", model=str(pretrained.folder))
     cfg = config(helper=helper, selection=selection, start="checkpoint", max_steps=4, warmup_fraction=0.0)
-    metrics = stage(Run.local(tmp_path / "run"), cfg, prepared, labels, pretrained).metrics
+    metrics = stage(Run.local(tmp_path / "run"), cfg, prepared=prepared, labels=labels, pretrained=pretrained).metrics
     budget = 4 * 2 * round(0.15 * 128)
     if selection in ("rho_call", "judge"):
         assert metrics["tokens_call_grad"] == budget
@@ -262,10 +266,10 @@ def test_selections_that_use_other_models_train(
 
 
 def test_a_corpus_without_facts_is_trained_on_with_a_warning_and_nothing_is_delegated(
-    prepared: Artifact, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    prepared: PreparedData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nothing = label(prepared, tmp_path / "labels", share=0.0)
-    artifact = stage(Run.local(tmp_path / "run"), config(match="gradient_tokens"), prepared, nothing)
+    artifact = stage(Run.local(tmp_path / "run"), config(match="gradient_tokens"), prepared=prepared, labels=nothing)
     assert "no token of the training split is labelled as a fact" in capsys.readouterr().err
     assert artifact.metrics["steps"] == 20
     assert artifact.metrics["tokens_call_grad"] == 0
@@ -275,11 +279,11 @@ def test_a_corpus_without_facts_is_trained_on_with_a_warning_and_nothing_is_dele
 
 
 def test_what_does_not_fit_is_refused_with_what_is_allowed(
-    prepared: Artifact, labels: Artifact, pretrained: Artifact, tmp_path: Path
+    prepared: PreparedData, labels: Labels, pretrained: TrainedModel, tmp_path: Path
 ) -> None:
-    def refused(cfg: DelegateConfig, words: str, *start: Artifact, bits: Artifact = labels) -> None:
+    def refused(cfg: DelegateConfig, words: str, start: TrainedModel | None = None, bits: Labels = labels) -> None:
         with pytest.raises((InputError, ArtifactError), match=words):
-            stage(Run.local(tmp_path / "run"), cfg, prepared, bits, *start)
+            stage(Run.local(tmp_path / "run"), cfg, prepared=prepared, labels=bits, pretrained=start)
         assert list((tmp_path / "run").iterdir()) == []
 
     refused(config(start="checkpoint"), "none was given: run `lacewing pretrain`")
@@ -297,35 +301,35 @@ def test_what_does_not_fit_is_refused_with_what_is_allowed(
     bare = label(prepared, tmp_path / "bare", share=0.3, judged=False)
     refused(config(selection="judge"), "needs the values that a judge labelled", bits=bare)
 
-    (tmp_path / "bare" / "facts" / "validation.bits").unlink()
+    (tmp_path / "bare" / Labels.FACTS / "validation.bits").unlink()
     refused(config(), r"validation.bits is missing", bits=bare)
 
 
 def test_models_of_another_vocabulary_are_refused(
-    prepared: Artifact, labels: Artifact, pretrained: Artifact, tmp_path: Path
+    prepared: PreparedData, labels: Labels, pretrained: TrainedModel, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
-    shutil.copytree(pretrained.path("model"), other)
+    shutil.copytree(pretrained.model_folder, other)
     (other / "tokenizer.json").write_text("{}")
     for settings in (
         {"selection": "rho_call", "reference": str(other)},
         {"selection": "defer", "helper": HelperConfig(kind="model", model=str(other))},
     ):
         with pytest.raises(InputError, match="has another tokenizer than the training data"):
-            stage(Run.local(tmp_path / "run"), config(**settings), prepared, labels)  # type: ignore[arg-type]
+            stage(Run.local(tmp_path / "run"), config(**settings), prepared=prepared, labels=labels)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="is no model folder"):
-        FrozenModel.loaded(tmp_path, "helper.model", prepared.path("tokenizer"), 32)
+        FrozenModel.loaded(tmp_path, "helper.model", prepared.tokenizer_folder, 32)
     with pytest.raises(InputError, match="reads 32 tokens at most"):
-        FrozenModel.loaded(pretrained.path("model"), "helper.model", prepared.path("tokenizer"), 64)
+        FrozenModel.loaded(pretrained.model_folder, "helper.model", prepared.tokenizer_folder, 64)
 
 
 def test_a_frozen_model_says_its_losses_without_call_and_where_it_is_right(
-    prepared: Artifact, pretrained: Artifact
+    prepared: PreparedData, pretrained: TrainedModel
 ) -> None:
     set_threads(trainer())
-    shards = ShardSet.open(prepared.path("shards"))
+    shards = prepared.shards()
     batch = next(iter(ValidationBatches(shards.splits["validation"], 32, shards.boundary_id, 4, 1)))
-    frozen = FrozenModel.loaded(pretrained.folder, "helper.model", prepared.path("tokenizer"), 32)
+    frozen = FrozenModel.loaded(pretrained.folder, "helper.model", prepared.tokenizer_folder, 32)
     known = frozen.of(batch)
     scores = frozen.model.logits(frozen.model(batch.tokens, batch.document_start)).flatten(0, 1)
     scores[:, SPECIAL.call] = -math.inf
@@ -353,17 +357,6 @@ def test_boundaries_and_the_first_token_after_one_are_never_eligible_and_the_tab
     assert evidence.helper_loss.tolist() == [math.inf, math.inf, math.inf, 0.0, math.inf]
 
 
-def test_auroc_counts_pairs_and_ties_half() -> None:
-    positive = torch.tensor([True, True, False, False])
-    assert auroc(torch.tensor([3.0, 2.0, 1.0, 0.0]), positive) == 1.0
-    assert auroc(torch.tensor([3.0, 1.0, 1.0, 0.0]), positive) == pytest.approx((1 + 1 + 0.5 + 1) / 4)
-    assert auroc(torch.tensor([1.0, 1.0, 1.0, 1.0]), positive) == 0.5
-    assert math.isnan(auroc(torch.tensor([1.0, 2.0]), torch.tensor([True, True])))
-    scores, drawn = torch.randn(200), torch.rand(200) < 0.3
-    pairs = scores[drawn][:, None] > scores[~drawn][None]
-    assert auroc(scores, drawn) == pytest.approx(pairs.double().mean().item())
-
-
 def test_overlap_is_the_share_that_both_hold() -> None:
     assert overlap(torch.tensor([True, True, False]), torch.tensor([True, False, False])) == 0.5
     assert math.isnan(overlap(torch.tensor([False]), torch.tensor([False])))
@@ -372,7 +365,7 @@ def test_overlap_is_the_share_that_both_hold() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("selection", ["lacy", "random"])
 def test_two_processes_delegate_what_one_delegates(
-    prepared: Artifact, labels: Artifact, tmp_path: Path, selection: str
+    prepared: PreparedData, labels: Labels, tmp_path: Path, selection: str
 ) -> None:
     """They rank together: one forward pass of two processes holds the tokens of one pass of a single process."""
     artifacts = {}
@@ -384,14 +377,14 @@ def test_two_processes_delegate_what_one_delegates(
             function="components.delegation.train:stage",
             config_type="components.delegation.config:DelegateConfig",
             config=config(loop, selection=selection).model_dump(mode="json"),
-            inputs=[prepared.folder, labels.folder],
+            inputs={"prepared": prepared.folder, "labels": labels.folder},
             identity=Identity(stage="delegate", key="0" * 32, config={}, inputs={}, code={}, environment={}),
         )
         write_request(folder, request)
         command = [sys.executable, "-m", "components.core.worker", str(folder)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180)
         assert done.returncode == 0, done.stderr
-        artifacts[devices] = Artifact.open(folder).verify()
+        artifacts[devices] = TrainedModel.open(folder).verify()
     one, two = (artifact.metrics for artifact in artifacts.values())
     for counter in ("tokens_forward", "tokens_gt_grad", "tokens_call_grad"):
         assert one[counter] == two[counter]

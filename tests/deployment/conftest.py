@@ -4,27 +4,34 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import pytest
 import torch
 
-from components.cascade.calibration import CALIBRATION, LEVELS, CallCalibration
+from components.cascade.calibration import LEVELS, Calibration, CallCalibration
 from components.cascade.config import CascadeConfig
-from components.core.artifact import Artifact
+from components.core.artifact import REPORT
 from components.core.atomic import write_text
 from components.core.run import Run
 from components.data import prepare
 from components.data.config import DataConfig
-from components.data.tokenizer import TextTokenizer, save_tokenizer, train_tokenizer
+from components.data.prepared import PreparedData
+from components.data.tokenizer import save_tokenizer, train_tokenizer
 from components.data.world.config import WorldConfig
+from components.delegation.config import DETAILS
 from components.deployment import bundle as bundle_stage
 from components.deployment.config import BundleStageConfig
 from components.deployment.engine import Engine
 from components.deployment.smoke import server as server_process
+from components.evaluation.artifacts import Scores
+from components.evaluation.factuality.artifacts import CascadeAssessment
+from components.model.bundle import Bundle
 from components.model.checkpoint import save_model
 from components.model.config import ModelConfig
 from components.model.transformer import Transformer
+from components.training.trained import TrainedModel
 from tests.fakes import SPECIAL
 
 VOCAB_SIZE = 384
@@ -48,21 +55,29 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+class Stages(NamedTuple):
+    """What a plain model is bundled from."""
+
+    delegated: TrainedModel
+    prepared: PreparedData
+    assessment: Scores
+
+
 @pytest.fixture(scope="session")
-def stages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Artifact, Artifact]:
+def stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
     """Pretrain, prepare and assess artifacts with the files that a bundle is made of."""
     root = tmp_path_factory.mktemp("stages")
     prepare, pretrain, assess = (Run.local(root / name, name) for name in ("prepare", "pretrain", "assess"))
     tokenizer = train_tokenizer(SENTENCES * 4, VOCAB_SIZE)
-    for folder in (prepare.folder / "tokenizer", pretrain.folder / "model"):
+    for folder in (prepare.folder / PreparedData.TOKENIZER, pretrain.folder / TrainedModel.MODEL):
         save_tokenizer(tokenizer, folder)
-    write_text(prepare.folder / "raw" / "sentences.txt", "\n".join(SENTENCES))
-    save_model(_model(VOCAB_SIZE), pretrain.folder / "model", SPECIAL)
-    write_text(assess.folder / "report.md", "# Report\n")
-    return (
-        pretrain.seal({"tokens": 1000.0, "loss": 5.5}),
-        prepare.seal({}, {"sources": ["sentences"], "vocab_size": VOCAB_SIZE}),
-        assess.seal({"bits_per_byte": 3.25}),
+    write_text(prepare.folder / PreparedData.RAW / "sentences.txt", "\n".join(SENTENCES))
+    save_model(_model(VOCAB_SIZE), pretrain.folder / TrainedModel.MODEL, SPECIAL)
+    write_text(assess.folder / REPORT, "# Report\n")
+    return Stages(
+        pretrain.seal({"tokens": 1000.0, "loss": 5.5}, view=TrainedModel),
+        prepare.seal({}, {"sources": ["sentences"], "vocab_size": VOCAB_SIZE}, view=PreparedData),
+        assess.seal({"bits_per_byte": 3.25}, view=Scores),
     )
 
 
@@ -82,21 +97,21 @@ def _model(vocab_size: int) -> Transformer:
 
 
 @pytest.fixture(scope="session")
-def bundle(stages: tuple[Artifact, Artifact, Artifact], tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+def bundle(stages: Stages, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The sealed bundle of the tiny model."""
     run = Run.local(tmp_path_factory.mktemp("bundle"), "bundle")
-    return bundle_stage.stage(run, BundleStageConfig(name="tiny"), *stages)
+    return bundle_stage.stage(run, BundleStageConfig(name="tiny"), **stages._asdict())
 
 
 @pytest.fixture(scope="session")
-def engine(bundle: Artifact) -> Iterator[Engine]:
+def engine(bundle: Bundle) -> Iterator[Engine]:
     """An engine in this process."""
     with Engine(bundle.folder, threads=1) as engine:
         yield engine
 
 
 @pytest.fixture(scope="session")
-def client(bundle: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def client(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """HTTP client of the real server process, which takes 4 prompts at once and lets 4 wait."""
     log: Path = tmp_path_factory.mktemp("server") / "server.log"
     options = ["--name", "tiny", "--threads", "1", "--max-concurrent-requests", "4", "--max-queued-requests", "4"]
@@ -107,24 +122,19 @@ def client(bundle: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield client
 
 
-@dataclass(frozen=True)
-class Delegated:
+class Delegated(NamedTuple):
     """Inputs of a cascade's bundle: a tiny model of a small closed world, calibrated so that it calls where it may."""
 
-    model: Artifact
-    prepared: Artifact
-    assessed: Artifact
-    calibrated: Artifact
-    cascade: Artifact
+    delegated: TrainedModel
+    prepared: PreparedData
+    assessment: Scores
+    calibration: Calibration
+    cascade: CascadeAssessment
 
-    @property
-    def inputs(self) -> tuple[Artifact, Artifact, Artifact, Artifact, Artifact]:
-        return self.model, self.prepared, self.assessed, self.calibrated, self.cascade
-
-    def bundle(self, folder: Path, **cascade: object) -> Artifact:
+    def bundle(self, folder: Path, **cascade: object) -> Bundle:
         """Bundled with these settings of the cascade."""
         cfg = BundleStageConfig(name="asking", cascade=CascadeConfig.model_validate(cascade))
-        return bundle_stage.stage(Run.local(folder, "bundle"), cfg, *self.inputs)
+        return bundle_stage.stage(Run.local(folder, "bundle"), cfg, **self._asdict())
 
 
 @pytest.fixture(scope="session")
@@ -133,25 +143,25 @@ def delegated(tmp_path_factory: pytest.TempPathFactory) -> Delegated:
     data = DataConfig(sources=["world"], vocab_size=512, world=WorldConfig(entities=60))
     prepared = prepare.stage(Run.local(root / "prepare", "prepare"), data)
     model = Run.local(root / "delegate", "delegate")
-    tokenizer = TextTokenizer.load(prepared.path("tokenizer"))
-    save_tokenizer(tokenizer._tokenizer, model.folder / "model")
-    save_model(_model(tokenizer.vocab_size), model.folder / "model", tokenizer.special)
+    tokenizer = prepared.tokenizer()
+    save_tokenizer(tokenizer._tokenizer, model.folder / TrainedModel.MODEL)
+    save_model(_model(tokenizer.vocab_size), model.folder / TrainedModel.MODEL, tokenizer.special)
     calibrated = Run.local(root / "calibrate", "calibrate")
     never = [0.0] * LEVELS  # any score is above all that calibration saw
     CallCalibration(quantiles=never, tokens=100, factual=True, post_hoc={"entropy": never}).save(
-        calibrated.folder / CALIBRATION
+        calibrated.folder / Calibration.RECORD
     )
     return Delegated(
-        model.seal({"tokens": 10.0, "loss": 5.0}, {"delegation": {"selection": "lacy", "normalisation": "full"}}),
+        model.seal({"tokens": 10.0, "loss": 5.0}, {DETAILS: {"selection": "lacy"}}, view=TrainedModel),
         prepared,
-        Run.local(root / "assess", "assess").seal({"bits_per_byte": 3.0}),
-        calibrated.seal({}),
-        Run.local(root / "cascade", "cascade").seal({"precision_cascade": 0.75}),
+        Run.local(root / "assess", "assess").seal({"bits_per_byte": 3.0}, view=Scores),
+        calibrated.seal({}, view=Calibration),
+        Run.local(root / "cascade", "cascade").seal({"precision_cascade": 0.75}, view=CascadeAssessment),
     )
 
 
 @pytest.fixture(scope="session")
-def asking(delegated: Delegated, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+def asking(delegated: Delegated, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The sealed bundle of the tiny model that asks the fact table."""
     return delegated.bundle(tmp_path_factory.mktemp("asking"), budget=0.5)
 
@@ -166,6 +176,7 @@ class Fact:
 
 @pytest.fixture(scope="session")
 def fact(delegated: Delegated) -> Fact:
-    facts = map(json.loads, delegated.prepared.path("raw/world/facts.jsonl").read_text().splitlines())
+    assert delegated.prepared.fact_table is not None
+    facts = map(json.loads, delegated.prepared.fact_table.read_text().splitlines())
     river = next(fact for fact in facts if fact["relation"] == "river")
     return Fact(f"{river['subject']} stands on the river", f" {river['value']}")

@@ -9,26 +9,28 @@ import torch
 
 from components.cascade.config import CascadeConfig
 from components.cascade.helpers.base import Call, Reply
-from components.core.artifact import RECORD, Artifact
+from components.core.artifact import RECORD
 from components.core.errors import ArtifactError
 from components.core.run import Run
 from components.data.tokenizer import TextTokenizer
-from components.deployment.bundle import FILES, MANIFEST, load_bundle, stage
+from components.delegation.config import DETAILS
+from components.deployment.bundle import FILES, load_bundle, stage
 from components.deployment.config import BundleStageConfig
-from components.deployment.delegation import DELEGATION, FACTS, DelegationRecord, open_bundled_helper
-from components.model.checkpoint import load_model, save_model
+from components.deployment.delegation import DelegationRecord, open_bundled_helper
+from components.evaluation.factuality.artifacts import CascadeAssessment
+from components.model.bundle import Bundle
+from components.model.checkpoint import WEIGHTS, load_model, save_model
 from components.model.config import ModelConfig
 from components.model.transformer import Transformer
-from tests.deployment.conftest import CONTEXT_LENGTH, SENTENCES, VOCAB_SIZE, Delegated, Fact
+from components.training.trained import TrainedModel
+from tests.deployment.conftest import CONTEXT_LENGTH, SENTENCES, VOCAB_SIZE, Delegated, Fact, Stages
 from tests.fakes import SPECIAL
 
-Stages = tuple[Artifact, Artifact, Artifact]
 
-
-def test_the_bundle_is_flat_and_says_what_it_is(bundle: Artifact, stages: Stages) -> None:
+def test_the_bundle_is_flat_and_says_what_it_is(bundle: Bundle, stages: Stages) -> None:
     pretrained, prepared, _ = stages
-    assert sorted(bundle.record.files) == sorted([*FILES, MANIFEST])
-    manifest = json.loads(bundle.path(MANIFEST).read_text())
+    assert sorted(bundle.record.files) == sorted([*FILES, Bundle.MANIFEST])
+    manifest = json.loads(bundle.path(Bundle.MANIFEST).read_text())
     assert manifest["name"] == "tiny"
     assert manifest["architecture"] == "LlamaForCausalLM"
     assert manifest["context_length"] == CONTEXT_LENGTH
@@ -43,7 +45,7 @@ def test_the_bundle_is_flat_and_says_what_it_is(bundle: Artifact, stages: Stages
     assert bundle.details["name"] == "tiny"
 
 
-def test_transformers_reads_the_same_ids_and_computes_the_same_logits(bundle: Artifact) -> None:
+def test_transformers_reads_the_same_ids_and_computes_the_same_logits(bundle: Bundle) -> None:
     from transformers import AutoTokenizer, LlamaForCausalLM
 
     theirs = LlamaForCausalLM.from_pretrained(bundle.folder)
@@ -58,7 +60,7 @@ def test_transformers_reads_the_same_ids_and_computes_the_same_logits(bundle: Ar
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
-def test_transformers_renders_the_conversation_that_the_server_decodes(bundle: Artifact) -> None:
+def test_transformers_renders_the_conversation_that_the_server_decodes(bundle: Bundle) -> None:
     from transformers import AutoTokenizer
 
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who was Ada Quill?"}]
@@ -69,7 +71,7 @@ def test_transformers_renders_the_conversation_that_the_server_decodes(bundle: A
 
 
 @pytest.fixture
-def copy(bundle: Artifact, tmp_path: Path) -> Path:
+def copy(bundle: Bundle, tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundle.folder, tmp_path / "copy"))
 
 
@@ -86,14 +88,14 @@ def test_an_intact_copy_without_the_artifact_record_is_still_a_bundle(copy: Path
 
 
 def test_truncated_weights_are_refused(damaged_copy: Path) -> None:
-    weights = damaged_copy / "model.safetensors"
+    weights = damaged_copy / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ArtifactError, match=r"model\.safetensors has \d+ bytes"):
         load_bundle(damaged_copy)
 
 
 def test_weights_with_one_flipped_bit_are_refused(damaged_copy: Path) -> None:
-    weights = damaged_copy / "model.safetensors"
+    weights = damaged_copy / WEIGHTS
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
@@ -109,7 +111,7 @@ def test_a_missing_file_is_named(damaged_copy: Path) -> None:
 
 def test_a_broken_manifest_is_refused(copy: Path) -> None:
     (copy / RECORD).unlink()
-    (copy / MANIFEST).write_text("{}")
+    (copy / Bundle.MANIFEST).write_text("{}")
     with pytest.raises(ArtifactError, match="cannot be read as a manifest"):
         load_bundle(copy)
 
@@ -120,28 +122,26 @@ def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_training_result_that_was_altered_is_not_bundled(stages: Stages, tmp_path: Path) -> None:
-    pretrained, prepared, assessed = stages
-    shutil.copytree(pretrained.folder, tmp_path / "pretrain")
-    with (tmp_path / "pretrain" / "model" / "model.safetensors").open("ab") as file:
+    shutil.copytree(stages.delegated.folder, tmp_path / "pretrain")
+    with (tmp_path / "pretrain" / TrainedModel.MODEL / WEIGHTS).open("ab") as file:
         file.write(b"x")
-    altered = Artifact.open(tmp_path / "pretrain")
+    altered = TrainedModel.open(tmp_path / "pretrain")
     with pytest.raises(ArtifactError, match="damaged"):
-        stage(Run.local(tmp_path / "bundle"), BundleStageConfig(), altered, prepared, assessed)
+        stage(Run.local(tmp_path / "bundle"), BundleStageConfig(), **stages._replace(delegated=altered)._asdict())
 
 
 def test_a_model_is_not_bundled_with_a_tokenizer_of_another_size(stages: Stages, tmp_path: Path) -> None:
-    pretrained, prepared, assessed = stages
     run = Run.local(tmp_path / "pretrain")
-    shutil.copytree(pretrained.folder / "model", run.folder / "model")
+    shutil.copytree(stages.delegated.model_folder, run.folder / TrainedModel.MODEL)
     shape = ModelConfig(layers=1, width=16, hidden_width=16, heads=2, kv_heads=1, context_length=32)
-    save_model(Transformer(shape, VOCAB_SIZE + 64), run.folder / "model", SPECIAL)
-    other = run.seal({"tokens": 1.0})
+    save_model(Transformer(shape, VOCAB_SIZE + 64), run.folder / TrainedModel.MODEL, SPECIAL)
+    other = run.seal({"tokens": 1.0}, view=TrainedModel)
     with pytest.raises(ArtifactError, match="do not belong together"):
-        stage(Run.local(tmp_path / "bundle"), BundleStageConfig(), other, prepared, assessed)
+        stage(Run.local(tmp_path / "bundle"), BundleStageConfig(), **stages._replace(delegated=other)._asdict())
 
 
-def test_the_loaded_model_is_the_trained_one(bundle: Artifact, stages: Stages) -> None:
-    trained = load_model(stages[0].path("model"))
+def test_the_loaded_model_is_the_trained_one(bundle: Bundle, stages: Stages) -> None:
+    trained = load_model(stages[0].model_folder)
     for mine, theirs in zip(load_bundle(bundle.folder).model.parameters(), trained.parameters(), strict=True):
         assert torch.equal(mine, theirs)
 
@@ -149,7 +149,7 @@ def test_the_loaded_model_is_the_trained_one(bundle: Artifact, stages: Stages) -
 # --- what the cascade needs
 
 
-def _copied(bundle: Artifact, folder: Path) -> Path:
+def _copied(bundle: Bundle, folder: Path) -> Path:
     """As the registry gives it: without the artifact's record."""
     copy = Path(shutil.copytree(bundle.folder, folder))
     (copy / RECORD).unlink()
@@ -165,10 +165,10 @@ def _helps(folder: Path, fact: Fact) -> bool:
     return isinstance(reply, Reply) and reply.text == fact.value
 
 
-def test_a_cascade_brings_its_thresholds_and_its_fact_table(asking: Artifact, fact: Fact, tmp_path: Path) -> None:
-    assert sorted(asking.record.files) == sorted([*FILES, MANIFEST, DELEGATION, FACTS])
+def test_a_cascade_brings_its_thresholds_and_its_fact_table(asking: Bundle, fact: Fact, tmp_path: Path) -> None:
+    assert sorted(asking.record.files) == sorted([*FILES, Bundle.MANIFEST, Bundle.DELEGATION, Bundle.FACTS])
     bundle = load_bundle(_copied(asking, tmp_path / "copy"))
-    assert set(bundle.manifest.files) == {*FILES, DELEGATION, FACTS}
+    assert set(bundle.manifest.files) == {*FILES, Bundle.DELEGATION, Bundle.FACTS}
     assert bundle.delegation is not None
     assert bundle.delegation.selection == "lacy"
     assert bundle.delegation.cascade.helper.kind == "world", "auto is resolved where the data is at hand"
@@ -178,16 +178,16 @@ def test_a_cascade_brings_its_thresholds_and_its_fact_table(asking: Artifact, fa
     assert _helps(tmp_path / "copy", fact)
 
 
-def test_the_manifest_tells_other_runtimes_what_call_is(asking: Artifact, bundle: Artifact) -> None:
-    manifest = json.loads(asking.path(MANIFEST).read_text())
+def test_the_manifest_tells_other_runtimes_what_call_is(asking: Bundle, bundle: Bundle) -> None:
+    manifest = json.loads(asking.path(Bundle.MANIFEST).read_text())
     policy = manifest["delegation"]
     assert (policy["call_token"], policy["call_id"]) == ("<CALL>", manifest["special_tokens"]["ids"]["<CALL>"])
     assert policy["call_token"] in manifest["special_tokens"]["suppress"]
-    assert (policy["helper"], policy["budget"], policy["record"]) == ("world", 0.5, DELEGATION)
-    assert json.loads(bundle.path(MANIFEST).read_text())["delegation"] is None
+    assert (policy["helper"], policy["budget"], policy["record"]) == ("world", 0.5, Bundle.DELEGATION)
+    assert json.loads(bundle.path(Bundle.MANIFEST).read_text())["delegation"] is None
 
 
-def test_transformers_reads_a_cascades_bundle_and_never_writes_call(asking: Artifact) -> None:
+def test_transformers_reads_a_cascades_bundle_and_never_writes_call(asking: Bundle) -> None:
     from transformers import LlamaForCausalLM
 
     theirs = LlamaForCausalLM.from_pretrained(asking.folder)
@@ -208,13 +208,13 @@ def test_the_retrieval_index_lies_in_a_folder_of_its_own_and_needs_no_corpus(
     copy = _copied(made, tmp_path / "copy")
     manifest = load_bundle(copy).manifest
     assert {"retrieval/index.json", "retrieval/passages.bin"} < set(manifest.files)
-    assert not (copy / FACTS).exists()
+    assert not (copy / Bundle.FACTS).exists()
     record = DelegationRecord.load(copy)
     assert record is not None
     helper = open_bundled_helper(record, copy, "cpu")
     assert helper.name == "retrieval"
     helper.close()
-    passages = copy / "retrieval" / "passages.bin"
+    passages = copy / Bundle.RETRIEVAL / "passages.bin"
     passages.write_bytes(passages.read_bytes()[:-1])
     with pytest.raises(ArtifactError, match=r"retrieval/passages\.bin has \d+ bytes"):
         load_bundle(copy)
@@ -223,12 +223,12 @@ def test_the_retrieval_index_lies_in_a_folder_of_its_own_and_needs_no_corpus(
 def test_an_index_that_the_assessment_made_is_taken_over(delegated: Delegated, tmp_path: Path) -> None:
     first = delegated.bundle(tmp_path / "first", helper={"kind": "retrieval"})
     run = Run.local(tmp_path / "cascade", "cascade")
-    shutil.copytree(first.path("retrieval"), run.folder / "retrieval")
-    assessed = run.seal({})
-    made = (run.folder / "retrieval" / "index.json").read_bytes()
+    shutil.copytree(first.path(Bundle.RETRIEVAL), run.folder / CascadeAssessment.RETRIEVAL)
+    assessed = run.seal({}, view=CascadeAssessment)
+    made = (run.folder / CascadeAssessment.RETRIEVAL / "index.json").read_bytes()
     cfg = BundleStageConfig(cascade=CascadeConfig.model_validate({"helper": {"kind": "retrieval"}}))
-    second = stage(Run.local(tmp_path / "second"), cfg, *delegated.inputs[:4], assessed)
-    assert second.path("retrieval/index.json").read_bytes() == made
+    second = stage(Run.local(tmp_path / "second"), cfg, **delegated._replace(cascade=assessed)._asdict())
+    assert (second.path(Bundle.RETRIEVAL) / "index.json").read_bytes() == made
 
 
 @pytest.mark.parametrize("selection", ["ntp", "rho_ignore", "ignore", "ignore_facts"])
@@ -236,9 +236,9 @@ def test_a_model_that_never_learned_to_call_asks_where_it_doubts(
     delegated: Delegated, selection: str, tmp_path: Path
 ) -> None:
     run = Run.local(tmp_path / "model", "delegate")
-    shutil.copytree(delegated.model.path("model"), run.folder / "model")
-    model = run.seal({"tokens": 1.0}, {"delegation": {"selection": selection}})
-    made = stage(Run.local(tmp_path / "bundle"), BundleStageConfig(), model, *delegated.inputs[1:])
+    shutil.copytree(delegated.delegated.model_folder, run.folder / TrainedModel.MODEL)
+    model = run.seal({"tokens": 1.0}, {DETAILS: {"selection": selection}}, view=TrainedModel)
+    made = stage(Run.local(tmp_path / "bundle"), BundleStageConfig(), **delegated._replace(delegated=model)._asdict())
     record = DelegationRecord.load(made.folder)
     assert record is not None
     assert (record.selection, record.cascade.call_score) == (selection, "entropy")
@@ -251,7 +251,7 @@ def test_a_larger_model_and_an_endpoint_are_only_referred_to(
     model = delegated.bundle(tmp_path / "model", helper={"kind": "model", "model": "larger"})
     endpoint = delegated.bundle(tmp_path / "endpoint", helper={"kind": "endpoint", "url": "http://127.0.0.1:9/v1"})
     for made in (model, endpoint):
-        assert sorted(made.record.files) == sorted([*FILES, MANIFEST, DELEGATION])
+        assert sorted(made.record.files) == sorted([*FILES, Bundle.MANIFEST, Bundle.DELEGATION])
     found = [DelegationRecord.load(made.folder) for made in (model, endpoint)]
     assert [record and record.cascade.helper.model for record in found] == [str(tmp_path / "larger"), ""]
     assert found[1] is not None
@@ -261,25 +261,24 @@ def test_a_larger_model_and_an_endpoint_are_only_referred_to(
 def test_the_closed_worlds_table_is_not_bundled_where_there_is_none(
     stages: Stages, delegated: Delegated, tmp_path: Path
 ) -> None:
-    pretrained, prepared, assessed = stages
     cfg = BundleStageConfig(cascade=CascadeConfig.model_validate({"helper": {"kind": "world"}}))
-    with pytest.raises(ArtifactError, match=r"no 'raw/world/facts\.jsonl'"):
-        stage(Run.local(tmp_path / "bundle"), cfg, pretrained, prepared, assessed, delegated.calibrated)
+    with pytest.raises(ArtifactError, match=r"needs the fact table of the closed world"):
+        stage(Run.local(tmp_path / "bundle"), cfg, **stages._asdict(), calibration=delegated.calibration)
 
 
-def test_a_bundle_from_before_there_were_cascades_is_a_plain_model(bundle: Artifact, tmp_path: Path) -> None:
+def test_a_bundle_from_before_there_were_cascades_is_a_plain_model(bundle: Bundle, tmp_path: Path) -> None:
     copy = _copied(bundle, tmp_path / "copy")
-    manifest = json.loads((copy / MANIFEST).read_text())
+    manifest = json.loads((copy / Bundle.MANIFEST).read_text())
     del manifest["delegation"]
-    (copy / MANIFEST).write_text(json.dumps(manifest))
+    (copy / Bundle.MANIFEST).write_text(json.dumps(manifest))
     loaded = load_bundle(copy)
     assert loaded.delegation is None
     assert loaded.manifest.delegation is None
 
 
-def test_a_damaged_record_of_delegation_is_refused(asking: Artifact, tmp_path: Path) -> None:
+def test_a_damaged_record_of_delegation_is_refused(asking: Bundle, tmp_path: Path) -> None:
     copy = _copied(asking, tmp_path / "copy")
-    (copy / DELEGATION).write_text("{}")
+    (copy / Bundle.DELEGATION).write_text("{}")
     with pytest.raises(ArtifactError, match=r"delegation\.json has 2 bytes"):
         load_bundle(copy)
     with pytest.raises(ArtifactError, match="cannot be read as a record of delegation"):

@@ -12,12 +12,12 @@ from typing import Any, Literal
 import httpx
 import pytest
 
-from components.core.artifact import Artifact
 from components.core.errors import InputError, LacewingError, ServiceError
 from components.deployment.decoding import Delta, Request, ScoredToken
 from components.deployment.engine import Engine, Generation
 from components.deployment.server import main
 from components.deployment.smoke import server as server_process
+from components.model.bundle import Bundle
 from components.model.generate import Sampling, generate
 from tests.deployment.conftest import Delegated, Fact
 
@@ -28,7 +28,7 @@ PATIENCE_SECONDS = 60.0
 
 
 @pytest.fixture(scope="module")
-def cascade(asking: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def cascade(asking: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """HTTP client of the real server process, whose model asks the fact table at half of its decisions."""
     log: Path = tmp_path_factory.mktemp("server") / "server.log"
     with (
@@ -39,7 +39,7 @@ def cascade(asking: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture(scope="module")
-def alone(asking: Artifact) -> Iterator[Engine]:
+def alone(asking: Bundle) -> Iterator[Engine]:
     """The same bundle without its helper."""
     with Engine(asking.folder, threads=1, call_budget=0.0) as engine:
         yield engine
@@ -367,7 +367,7 @@ def test_a_server_told_not_to_ask_needs_no_helper(delegated: Delegated, tmp_path
         assert not _ask(engine, _request(engine)).degraded
 
 
-def test_a_plain_model_has_no_call_budget(bundle: Artifact) -> None:
+def test_a_plain_model_has_no_call_budget(bundle: Bundle) -> None:
     with pytest.raises(InputError, match=r"call_budget=0\.2, but the bundle in .* is a plain model"):
         Engine(bundle.folder, threads=1, call_budget=0.2)
 

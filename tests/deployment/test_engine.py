@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from components.core.artifact import Artifact
 from components.core.errors import InputError, LacewingError, ServiceError
 from components.deployment.decoding import PREFILL_TOKENS, ContextLengthError, Delta, Request, ScoredToken
 from components.deployment.engine import Engine, QueueFullError
 from components.deployment.text_stream import Detokenizer
+from components.model.bundle import Bundle
 from components.model.generate import Sampling, generate
 from tests.deployment.conftest import CONTEXT_LENGTH, SENTENCES, VOCAB_SIZE
 
@@ -175,7 +175,7 @@ def _endless(engine: Engine) -> Request:
     return Request(engine.tokenizer.encode(PROMPT), temperature=0.0)
 
 
-def test_a_short_request_does_not_wait_for_a_long_one(bundle: Artifact) -> None:
+def test_a_short_request_does_not_wait_for_a_long_one(bundle: Bundle) -> None:
     with Engine(bundle.folder, threads=1) as engine:
         long_items: queue.SimpleQueue[Item] = queue.SimpleQueue()
         (long,) = engine.submit([(_endless(engine), long_items.put)])
@@ -186,7 +186,7 @@ def test_a_short_request_does_not_wait_for_a_long_one(bundle: Artifact) -> None:
         assert long.generated_tokens < CONTEXT_LENGTH / 2
 
 
-def test_a_full_queue_refuses_and_a_cancelled_request_makes_room(bundle: Artifact) -> None:
+def test_a_full_queue_refuses_and_a_cancelled_request_makes_room(bundle: Bundle) -> None:
     with Engine(bundle.folder, max_concurrent_requests=1, max_queued_requests=1, threads=1) as engine:
         items: queue.SimpleQueue[Item] = queue.SimpleQueue()
         (running,) = engine.submit([(_endless(engine), items.put)])
@@ -201,7 +201,7 @@ def test_a_full_queue_refuses_and_a_cancelled_request_makes_room(bundle: Artifac
         assert running.generated_tokens < CONTEXT_LENGTH / 2
 
 
-def test_more_prompts_than_ever_fit_are_the_callers_mistake(bundle: Artifact) -> None:
+def test_more_prompts_than_ever_fit_are_the_callers_mistake(bundle: Bundle) -> None:
     with (
         Engine(bundle.folder, max_concurrent_requests=1, max_queued_requests=1, threads=1) as engine,
         pytest.raises(InputError, match="at most 2"),
@@ -209,7 +209,7 @@ def test_more_prompts_than_ever_fit_are_the_callers_mistake(bundle: Artifact) ->
         engine.submit([(Request([7]), lambda item: None)] * 3)
 
 
-def test_closing_tells_those_who_wait(bundle: Artifact) -> None:
+def test_closing_tells_those_who_wait(bundle: Bundle) -> None:
     items: queue.SimpleQueue[Item] = queue.SimpleQueue()
     with Engine(bundle.folder, threads=1) as engine:
         engine.submit([(_endless(engine), items.put)])
@@ -220,7 +220,7 @@ def test_closing_tells_those_who_wait(bundle: Artifact) -> None:
     assert not engine.running
 
 
-def test_a_failure_in_one_request_leaves_the_others_alone(bundle: Artifact) -> None:
+def test_a_failure_in_one_request_leaves_the_others_alone(bundle: Bundle) -> None:
     """The failure is real: behind the engine's back, a request suppresses a token that does not exist."""
     with Engine(bundle.folder, threads=1) as engine:
         alone = _ask(engine, _greedy(engine, SENTENCES[1], 300))
@@ -240,7 +240,7 @@ def test_a_failure_in_one_request_leaves_the_others_alone(bundle: Artifact) -> N
         assert (engine.active, engine._batch.active) == (0, 0)
 
 
-def test_when_all_fail_together_the_engine_starts_anew(bundle: Artifact) -> None:
+def test_when_all_fail_together_the_engine_starts_anew(bundle: Bundle) -> None:
     """The failure is real: behind the engine's back, the weights become something that is no weights."""
     with Engine(bundle.folder, threads=1) as engine:
         items: list[queue.SimpleQueue[Item]] = [queue.SimpleQueue(), queue.SimpleQueue()]

@@ -19,11 +19,11 @@ import httpx
 import pytest
 import torch
 
-from components.core.artifact import Artifact
 from components.core.errors import InputError, ServiceError
 from components.deployment.engine import Engine
 from components.deployment.server import listen, main
 from components.deployment.text_stream import Detokenizer
+from components.model.bundle import Bundle
 from components.model.generate import Sampling, generate
 from tests.deployment.conftest import CONTEXT_LENGTH, SENTENCES, VOCAB_SIZE
 
@@ -490,8 +490,9 @@ def test_metrics_count_requests_tokens_and_times(client: httpx.Client, engine: E
 
 def test_unknown_paths_do_not_become_metrics(client: httpx.Client) -> None:
     client.get("/secret-path")
+    client.get("/v1/models/secret-name")
     text = client.get("/metrics").text
-    assert "secret-path" not in text
+    assert "secret" not in text
     assert 'route="other",status="404"' in text
 
 
@@ -528,7 +529,7 @@ def _url(process: subprocess.Popen[str]) -> str:
     return line.split()[-1]
 
 
-def test_a_key_is_asked_for_if_there_is_one_and_ctrl_c_ends_the_server_in_order(bundle: Artifact) -> None:
+def test_a_key_is_asked_for_if_there_is_one_and_ctrl_c_ends_the_server_in_order(bundle: Bundle) -> None:
     with _process(bundle.folder, "--port", "0", LACEWING_API_KEY="s3cret") as process:
         with httpx.Client(base_url=_url(process), timeout=PATIENCE_SECONDS, trust_env=False) as client:
             assert client.get("/health").status_code == 200
@@ -542,7 +543,7 @@ def test_a_key_is_asked_for_if_there_is_one_and_ctrl_c_ends_the_server_in_order(
     assert (process.returncode, errors) == (0, "")
 
 
-def test_an_open_address_without_a_key_is_warned_about_and_sigterm_ends_even_a_stream(bundle: Artifact) -> None:
+def test_an_open_address_without_a_key_is_warned_about_and_sigterm_ends_even_a_stream(bundle: Bundle) -> None:
     options = ("--port", "0", "--shutdown-seconds", "1", "--host", "0.0.0.0")
     body = {"prompt": PROMPT, "max_tokens": CONTEXT_LENGTH, "temperature": 0, "stream": True}
     with (
@@ -559,7 +560,7 @@ def test_an_open_address_without_a_key_is_warned_about_and_sigterm_ends_even_a_s
     assert "reachable from other machines and LACEWING_API_KEY is not set" in errors
 
 
-def test_a_taken_port_is_named_with_a_way_out(bundle: Artifact) -> None:
+def test_a_taken_port_is_named_with_a_way_out(bundle: Bundle) -> None:
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with _process(bundle.folder, "--port", str(port)) as process:

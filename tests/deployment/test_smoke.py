@@ -6,33 +6,34 @@ from pathlib import Path
 
 import pytest
 
-from components.core.artifact import Artifact
 from components.core.errors import InputError, ServiceError
 from components.core.run import Run
 from components.deployment import smoke
+from components.deployment.artifact import SmokeAnswer
 from components.deployment.config import SmokeConfig
+from components.evaluation.artifacts import Scores
+from components.model.bundle import Bundle
+from components.model.checkpoint import WEIGHTS
 from tests.deployment.conftest import Fact
 
 
-def test_the_answer_of_the_real_server_is_kept(
-    bundle: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_answer_of_the_real_server_is_kept(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LACEWING_API_KEY", "meant for another server")
     cfg = SmokeConfig(prompt="Ada Quill designed", max_tokens=8, threads=1)
-    sealed = smoke.stage(Run.local(tmp_path / "smoke"), cfg, bundle)
-    answer = json.loads(sealed.path("answer.json").read_text())
+    sealed = smoke.stage(Run.local(tmp_path / "smoke"), cfg, bundle=bundle)
+    answer = json.loads(sealed.path(SmokeAnswer.ANSWER).read_text())
     assert sealed.details == {"prompt": cfg.prompt, "answer": answer["answer"], "model": "tiny", "calls": 0}
     assert answer["usage"]["completion_tokens"] == sealed.metrics["completion_tokens"] == 8
-    assert "serving tiny on http://127.0.0.1:" in sealed.path("server.log").read_text()
+    assert "serving tiny on http://127.0.0.1:" in sealed.path(SmokeAnswer.SERVER_LOG).read_text()
 
 
 def test_a_cascade_answers_with_its_helper_and_says_how_often_it_asked(
-    asking: Artifact, fact: Fact, tmp_path: Path
+    asking: Bundle, fact: Fact, tmp_path: Path
 ) -> None:
     cfg = SmokeConfig(prompt=fact.prompt, max_tokens=8, threads=1)
-    sealed = smoke.stage(Run.local(tmp_path / "smoke"), cfg, asking)
+    sealed = smoke.stage(Run.local(tmp_path / "smoke"), cfg, bundle=asking)
     assert sealed.details["answer"].startswith(fact.value)
-    usage = json.loads(sealed.path("answer.json").read_text())["usage"]
+    usage = json.loads(sealed.path(SmokeAnswer.ANSWER).read_text())["usage"]
     assert sealed.details["calls"] == sealed.metrics["calls"] == usage["completion_tokens_details"]["calls"] > 0
 
 
@@ -52,33 +53,36 @@ def test_numbers_of_a_cascade_that_cannot_be_are_a_fault(wrong: dict[str, int], 
     assert words in fault
 
 
-def test_a_server_that_does_not_start_is_reported_with_its_log(bundle: Artifact, tmp_path: Path) -> None:
+def test_a_server_that_does_not_start_is_reported_with_its_log(bundle: Bundle, tmp_path: Path) -> None:
     shutil.copytree(bundle.folder, tmp_path / "bundle")
-    (tmp_path / "bundle" / "model.safetensors").write_bytes(b"not weights")
-    damaged = Artifact.open(tmp_path / "bundle")
+    (tmp_path / "bundle" / WEIGHTS).write_bytes(b"not weights")
+    damaged = Bundle.open(tmp_path / "bundle")
     with pytest.raises(ServiceError, match=r"(?s)exit code 4.*server log:.*model\.safetensors has 11 bytes"):
-        smoke.stage(Run.local(tmp_path / "smoke"), SmokeConfig(prompt="Ada", threads=1), damaged)
+        smoke.stage(Run.local(tmp_path / "smoke"), SmokeConfig(prompt="Ada", threads=1), bundle=damaged)
 
 
-def test_a_prompt_that_the_server_refuses_is_reported(bundle: Artifact, tmp_path: Path) -> None:
+def test_a_prompt_that_the_server_refuses_is_reported(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(ServiceError, match=r"HTTP 400.*shorten the prompt"):
-        smoke.stage(Run.local(tmp_path / "smoke"), SmokeConfig(prompt="word " * 20_000, threads=1), bundle)
+        smoke.stage(Run.local(tmp_path / "smoke"), SmokeConfig(prompt="word " * 20_000, threads=1), bundle=bundle)
 
 
-def test_a_server_that_takes_too_long_is_reported(bundle: Artifact, tmp_path: Path) -> None:
+def test_a_server_that_takes_too_long_is_reported(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(ServiceError, match=r"not ready within 0\.05 seconds"):
-        smoke.stage(Run.local(tmp_path / "smoke"), SmokeConfig(prompt="Ada", timeout_seconds=0.05, threads=1), bundle)
+        smoke.stage(
+            Run.local(tmp_path / "smoke"), SmokeConfig(prompt="Ada", timeout_seconds=0.05, threads=1), bundle=bundle
+        )
 
 
-def test_without_a_prompt_it_asks_what_the_model_answered_right(bundle: Artifact, tmp_path: Path) -> None:
+def test_without_a_prompt_it_asks_what_the_model_answered_right(bundle: Bundle, tmp_path: Path) -> None:
     assessed = Run.local(tmp_path / "assess")
-    answers = [{"prompt": "Wrong", "correct": False}, {"prompt": "Ada Quill", "correct": True}]
-    (assessed.folder / "answers.jsonl").write_text("\n".join(map(json.dumps, answers)))
+    asked = {"id": "q", "question": "Who?", "expected": "x", "written": "y", "stated": 1}
+    answers = [{**asked, "prompt": "Wrong", "correct": False}, {**asked, "prompt": "Ada Quill", "correct": True}]
+    (assessed.folder / Scores.ANSWERS).write_text("\n".join(map(json.dumps, answers)))
     cfg = SmokeConfig(max_tokens=2, threads=1)
-    sealed = smoke.stage(Run.local(tmp_path / "smoke"), cfg, bundle, assessed.seal(metrics={}))
+    sealed = smoke.stage(Run.local(tmp_path / "smoke"), cfg, bundle=bundle, assessment=assessed.seal({}, view=Scores))
     assert sealed.details["prompt"] == "Ada Quill"
 
 
-def test_with_nothing_to_ask_it_says_which_setting_gives_a_question(bundle: Artifact, tmp_path: Path) -> None:
+def test_with_nothing_to_ask_it_says_which_setting_gives_a_question(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"release\.smoke\.prompt"):
-        smoke.stage(Run.local(tmp_path / "smoke"), SmokeConfig(threads=1), bundle)
+        smoke.stage(Run.local(tmp_path / "smoke"), SmokeConfig(threads=1), bundle=bundle)

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from components.core.artifact import Artifact
 from components.core.run import Run
+from components.data.prepared import PreparedData
 from components.data.shards import ShardSet, ShardWriter
 from components.data.tokenizer import TextTokenizer, save_tokenizer, train_tokenizer
+from components.data.world.files import QUESTIONS, WORLD_FOLDER
 from components.evaluation.likelihood import Ids
+from components.model.bundle import Bundle
 from components.model.checkpoint import save_model
 from components.model.config import ModelConfig
 from components.model.ops import linear_cross_entropy
@@ -34,21 +36,21 @@ def article(random: np.random.Generator) -> str:
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     """What the prepare stage leaves, for 400 articles."""
     random = np.random.default_rng(0)
     texts = [article(random) for _ in range(400)]
     run = Run.local(tmp_path_factory.mktemp("prepared"), "prepare")
-    save_tokenizer(train_tokenizer(texts, 320), run.folder / "tokenizer")
-    tokenizer = TextTokenizer.load(run.folder / "tokenizer")
+    save_tokenizer(train_tokenizer(texts, 320), run.folder / PreparedData.TOKENIZER)
+    tokenizer = TextTokenizer.load(run.folder / PreparedData.TOKENIZER)
     parts = {"train": texts[:340], "validation": texts[340:360], "test": texts[360:]}
-    with ShardWriter(run.folder / "shards", tokenizer.vocab_size, tokenizer.end_of_text_id) as writer:
+    with ShardWriter(run.folder / PreparedData.SHARDS, tokenizer.vocab_size, tokenizer.end_of_text_id) as writer:
         for split, members in parts.items():
             for text in members:
                 writer.add(split, tokenizer.encode(text), len(text.encode()))
-    world = run.folder / "raw" / "world"
+    world = run.folder / PreparedData.RAW / WORLD_FOLDER
     world.mkdir(parents=True)
-    (world / "questions.jsonl").write_text(
+    (world / QUESTIONS).write_text(
         "".join(
             json.dumps(
                 {
@@ -68,7 +70,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     )
     splits = {
         name: {"documents": split.n_documents, "tokens": split.n_tokens, "bytes": split.n_bytes}
-        for name, split in ShardSet.open(run.folder / "shards").splits.items()
+        for name, split in ShardSet.open(run.folder / PreparedData.SHARDS).splits.items()
     }
     return run.seal(
         {},
@@ -76,20 +78,20 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
             "vocab_size": tokenizer.vocab_size,
             "splits": splits,
             "sources": [{"source": "a_b.txt", "bytes": 1}],
-            "has_questions": True,
         },
+        view=PreparedData,
     )
 
 
 @pytest.fixture(scope="session")
-def tokenizer(prepared: Artifact) -> TextTokenizer:
-    return TextTokenizer.load(prepared.path("tokenizer"))
+def tokenizer(prepared: PreparedData) -> TextTokenizer:
+    return prepared.tokenizer()
 
 
 @pytest.fixture(scope="session")
-def test_documents(prepared: Artifact) -> tuple[list[Ids], list[int]]:
+def test_documents(prepared: PreparedData) -> tuple[list[Ids], list[int]]:
     """Ids and bytes of the test split."""
-    split = ShardSet.open(prepared.path("shards")).splits["test"]
+    split = prepared.shards().splits["test"]
     return [split.document(i) for i in range(split.n_documents)], split.documents[:, 2].tolist()
 
 
@@ -100,16 +102,16 @@ def untrained(tokenizer: TextTokenizer) -> Transformer:
 
 
 @pytest.fixture(scope="session")
-def trained(prepared: Artifact, tokenizer: TextTokenizer) -> Transformer:
+def trained(prepared: PreparedData, tokenizer: TextTokenizer) -> Transformer:
     """The same shape after 200 steps: it knows the sentences, and most birthplaces."""
     return learn(prepared, tokenizer, steps=200)
 
 
-def learn(prepared: Artifact, tokenizer: TextTokenizer, steps: int, learning_rate: float = 3e-3) -> Transformer:
+def learn(prepared: PreparedData, tokenizer: TextTokenizer, steps: int, learning_rate: float = 3e-3) -> Transformer:
     """Train on random windows, each beginning at the start of a document."""
     torch.manual_seed(0)
     random = np.random.default_rng(0)
-    split = ShardSet.open(prepared.path("shards")).splits["train"]
+    split = prepared.shards().splits["train"]
     model = Transformer(SHAPE, tokenizer.vocab_size)
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.01)
     for _ in range(steps):
@@ -126,10 +128,10 @@ def learn(prepared: Artifact, tokenizer: TextTokenizer, steps: int, learning_rat
     return model.eval()
 
 
-def bundle(folder: Path, model: Transformer, prepared: Artifact) -> Artifact:
+def bundle(folder: Path, model: Transformer, prepared: PreparedData) -> Bundle:
     """A model and its tokenizer in one flat folder, as they are registered."""
     run = Run.local(folder, "bundle")
     save_model(model, folder, SPECIAL)
-    for path in prepared.path("tokenizer").iterdir():
+    for path in prepared.tokenizer_folder.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
-    return run.seal({})
+    return run.seal({}, view=Bundle)

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from components.core.artifact import Artifact
 from components.core.errors import ArtifactError
 from components.core.run import Run
-from components.data.shards import ShardSet
+from components.data.prepared import PreparedData
 from components.data.tokenizer import TextTokenizer, save_tokenizer, train_tokenizer
 from components.evaluation import gate
+from components.evaluation.artifacts import GateDecision
 from components.evaluation.config import GateConfig
 from components.evaluation.likelihood import score_documents
-from components.model.checkpoint import save_model
+from components.model.bundle import Bundle
+from components.model.checkpoint import WEIGHTS, save_model
 from components.model.transformer import Transformer
 from tests.evaluation.conftest import SHAPE, bundle, learn
 
@@ -23,28 +24,30 @@ CFG = GateConfig(precision="32-true", resamples=1000)
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory, trained: Transformer, prepared: Artifact) -> Artifact:
+def good(tmp_path_factory: pytest.TempPathFactory, trained: Transformer, prepared: PreparedData) -> Bundle:
     return bundle(tmp_path_factory.mktemp("good"), trained, prepared)
 
 
 @pytest.fixture(scope="module")
-def poor(tmp_path_factory: pytest.TempPathFactory, prepared: Artifact, tokenizer: TextTokenizer) -> Artifact:
+def poor(tmp_path_factory: pytest.TempPathFactory, prepared: PreparedData, tokenizer: TextTokenizer) -> Bundle:
     """A bundle whose model was trained for a quarter of the steps."""
     return bundle(tmp_path_factory.mktemp("poor"), learn(prepared, tokenizer, steps=50), prepared)
 
 
-def decision(folder: Path, *inputs: Artifact, cfg: GateConfig = CFG) -> Artifact:
-    return gate.stage(Run.local(folder, "gate"), cfg, *inputs)
+def decision(
+    folder: Path, challenger: Bundle, prepared: PreparedData, champion: Bundle | None = None, cfg: GateConfig = CFG
+) -> GateDecision:
+    return gate.stage(Run.local(folder, "gate"), cfg, bundle=challenger, prepared=prepared, champion=champion)
 
 
 def test_a_better_model_replaces_the_champion_and_the_record_says_by_how_much(
-    tmp_path: Path, good: Artifact, poor: Artifact, prepared: Artifact
+    tmp_path: Path, good: Bundle, poor: Bundle, prepared: PreparedData
 ) -> None:
     result = decision(tmp_path, good, prepared, poor)
-    assert result.details["promote"] is True
-    written = json.loads(result.path("decision.json").read_text())
+    assert result.promote
+    written = json.loads(result.path(GateDecision.DECISION).read_text())
     assert written["promote"] is True
-    assert written["reason"] == result.details["reason"]
+    assert written["reason"] == result.reason
     metrics = result.metrics
     assert metrics["interval_low"] < metrics["difference"] < metrics["interval_high"] < 0
     assert metrics["difference"] == pytest.approx(
@@ -53,18 +56,18 @@ def test_a_better_model_replaces_the_champion_and_the_record_says_by_how_much(
 
 
 def test_a_worse_model_is_refused_with_the_mirrored_figures(
-    tmp_path: Path, good: Artifact, poor: Artifact, prepared: Artifact
+    tmp_path: Path, good: Bundle, poor: Bundle, prepared: PreparedData
 ) -> None:
     forwards = decision(tmp_path / "a", good, prepared, poor).metrics
     result = decision(tmp_path / "b", poor, prepared, good)
-    assert result.details["promote"] is False
-    assert "the challenger is worse by" in result.details["reason"]
+    assert not result.promote
+    assert "the challenger is worse by" in result.reason
     assert result.metrics["difference"] == pytest.approx(-forwards["difference"])
     assert result.metrics["champion_bits_per_byte"] == pytest.approx(forwards["challenger_bits_per_byte"])
 
 
 def test_a_copy_of_the_champion_is_not_better_but_within_a_margin(
-    tmp_path: Path, good: Artifact, prepared: Artifact
+    tmp_path: Path, good: Bundle, prepared: PreparedData
 ) -> None:
     refused = decision(tmp_path / "a", good, prepared, good)
     assert refused.details["promote"] is False
@@ -73,20 +76,20 @@ def test_a_copy_of_the_champion_is_not_better_but_within_a_margin(
     assert decision(tmp_path / "b", good, prepared, good, cfg=lenient).details["promote"] is True
 
 
-def test_the_first_model_is_promoted(tmp_path: Path, poor: Artifact, prepared: Artifact) -> None:
+def test_the_first_model_is_promoted(tmp_path: Path, poor: Bundle, prepared: PreparedData) -> None:
     result = decision(tmp_path, poor, prepared)
-    assert result.details["promote"] is True
-    assert "no champion yet" in result.details["reason"]
+    assert result.promote
+    assert "no champion yet" in result.reason
     assert result.metrics.keys() == {"challenger_bits_per_byte"}
-    assert Artifact.open(tmp_path).metrics == result.metrics
+    assert GateDecision.open(tmp_path).metrics == result.metrics
 
 
 def test_each_model_scores_the_same_text_with_its_own_tokenizer(
-    tmp_path: Path, good: Artifact, prepared: Artifact
+    tmp_path: Path, good: Bundle, prepared: PreparedData
 ) -> None:
-    """The champion has another vocabulary; its score must equal a direct score of the test split's text."""
-    shards = ShardSet.open(prepared.path("shards"))
-    own = TextTokenizer.load(prepared.path("tokenizer"))
+    """The champion has another vocabulary; its figure must equal a direct score of the test split's text."""
+    shards = prepared.shards()
+    own = prepared.tokenizer()
     test = shards.splits["test"]
     texts = [own.decode(test.document(i).tolist()) for i in range(test.n_documents)]
     assert [len(text.encode()) for text in texts] == test.documents[:, 2].tolist()
@@ -98,30 +101,30 @@ def test_each_model_scores_the_same_text_with_its_own_tokenizer(
     torch.manual_seed(3)
     model = Transformer(SHAPE, tokenizer.vocab_size).eval()
     save_model(model, other.folder, tokenizer.special)
-    champion = other.seal({})
+    champion = other.seal({}, view=Bundle)
     ids = tokenizer.encode_batch(texts)
     assert ids != own.encode_batch(texts)
     expected = score_documents(
         model, ids, [len(text.encode()) for text in texts], tokenizer.end_of_text_id, tokenizer.call_id
     )
     result = decision(tmp_path / "gate", good, prepared, champion)
-    assert result.details["promote"] is True
+    assert result.promote
     assert result.metrics["champion_bits_per_byte"] == pytest.approx(expected.bits_per_byte, rel=1e-5)
 
 
 def test_the_limit_takes_the_same_documents_for_both(
-    tmp_path: Path, good: Artifact, poor: Artifact, prepared: Artifact
+    tmp_path: Path, good: Bundle, poor: Bundle, prepared: PreparedData
 ) -> None:
     result = decision(tmp_path, good, prepared, poor, cfg=CFG.model_copy(update={"max_documents": 12}))
-    assert json.loads(result.path("decision.json").read_text())["documents"] == 12
+    assert json.loads(result.path(GateDecision.DECISION).read_text())["documents"] == 12
     assert np.isfinite(result.metrics["difference"])
 
 
 def test_a_truncated_bundle_is_an_error_not_a_refusal(
-    tmp_path: Path, trained: Transformer, good: Artifact, prepared: Artifact
+    tmp_path: Path, trained: Transformer, good: Bundle, prepared: PreparedData
 ) -> None:
     damaged = bundle(tmp_path / "damaged", trained, prepared)
-    weights = damaged.path("model.safetensors")
+    weights = damaged.path(WEIGHTS)
     weights.write_bytes(weights.read_bytes()[:-100])
     for inputs in ([damaged, prepared, good], [good, prepared, damaged]):
         with pytest.raises(ArtifactError, match=r"model\.safetensors has \d+ bytes"):

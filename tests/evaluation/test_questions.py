@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.core.artifact import Artifact
 from components.core.errors import ArtifactError
+from components.data.prepared import PreparedData
 from components.data.tokenizer import TextTokenizer
 from components.evaluation.config import BootstrapConfig
 from components.evaluation.questions import Question, answer_questions, begins_with, exact_match, read_questions
@@ -16,8 +16,8 @@ from tests.evaluation.conftest import SHAPE, TOWNS
 CFG = BootstrapConfig(resamples=500)
 
 
-def questions(prepared: Artifact) -> list[Question]:
-    return read_questions(prepared.path("raw/world/questions.jsonl"), 100)
+def questions(prepared: PreparedData) -> list[Question]:
+    return read_questions(prepared.questions, 100)
 
 
 def answered(correct: bool, stated: int) -> Answer:
@@ -47,7 +47,7 @@ def test_an_answer_is_right_if_the_text_begins_with_its_words(text: str, answer:
 
 
 def test_a_model_that_learned_the_facts_answers_and_an_untrained_one_does_not(
-    prepared: Artifact, tokenizer: TextTokenizer, trained: Transformer, untrained: Transformer
+    prepared: PreparedData, tokenizer: TextTokenizer, trained: Transformer, untrained: Transformer
 ) -> None:
     learned = answer_questions(trained, tokenizer, questions(prepared))
     assert [answer.expected for answer in learned] == TOWNS
@@ -56,7 +56,7 @@ def test_a_model_that_learned_the_facts_answers_and_an_untrained_one_does_not(
 
 
 def test_batched_answers_equal_greedy_generation_one_by_one(
-    prepared: Artifact, tokenizer: TextTokenizer, trained: Transformer
+    prepared: PreparedData, tokenizer: TextTokenizer, trained: Transformer
 ) -> None:
     """The prompts differ in length, so that they fall into several batches."""
     asked = questions(prepared)
@@ -71,7 +71,7 @@ def test_batched_answers_equal_greedy_generation_one_by_one(
 
 
 def test_a_model_that_would_rather_call_is_made_to_answer(
-    prepared: Artifact, tokenizer: TextTokenizer, trained: Transformer
+    prepared: PreparedData, tokenizer: TextTokenizer, trained: Transformer
 ) -> None:
     calling = Transformer(SHAPE, tokenizer.vocab_size).eval()
     calling.load_state_dict(trained.state_dict())
@@ -84,7 +84,7 @@ def test_a_model_that_would_rather_call_is_made_to_answer(
 
 
 def test_an_alias_counts_and_space_after_the_prompt_does_not(
-    prepared: Artifact, tokenizer: TextTokenizer, trained: Transformer
+    prepared: PreparedData, tokenizer: TextTokenizer, trained: Transformer
 ) -> None:
     asked = questions(prepared)[0]
     [plain] = answer_questions(trained, tokenizer, [asked])
@@ -96,7 +96,7 @@ def test_an_alias_counts_and_space_after_the_prompt_does_not(
 
 
 def test_a_prompt_longer_than_the_context_keeps_its_end(
-    prepared: Artifact, tokenizer: TextTokenizer, trained: Transformer
+    prepared: PreparedData, tokenizer: TextTokenizer, trained: Transformer
 ) -> None:
     asked = questions(prepared)[0]
     long = asked.model_copy(update={"prompt": "Fay was born in Ostrel and worked as a smith. " * 20 + asked.prompt})
@@ -119,16 +119,16 @@ def test_facts_stated_equally_often_have_no_head() -> None:
     assert exact_match([], CFG) == {}
 
 
-def test_the_limit_chooses_the_same_questions_every_time(prepared: Artifact) -> None:
-    path = prepared.path("raw/world/questions.jsonl")
+def test_the_limit_chooses_the_same_questions_every_time(prepared: PreparedData) -> None:
+    path = prepared.questions
     three = read_questions(path, 3)
     assert len(three) == 3
     assert three == read_questions(path, 3)
     assert read_questions(path, 0) == []
 
 
-def test_a_line_that_is_no_question_is_named(tmp_path: Path, prepared: Artifact) -> None:
+def test_a_line_that_is_no_question_is_named(tmp_path: Path, prepared: PreparedData) -> None:
     path = tmp_path / "questions.jsonl"
-    path.write_bytes(prepared.path("raw/world/questions.jsonl").read_bytes() + b'{"id": "q9"}\n')
+    path.write_bytes(prepared.questions.read_bytes() + b'{"id": "q9"}\n')
     with pytest.raises(ArtifactError, match=r"questions\.jsonl, line 9 is not a question"):
         read_questions(path, 100)

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from components.core.artifact import Artifact
+from components.core.artifact import REPORT
 from components.core.run import Run
+from components.data.prepared import PreparedData
 from components.evaluation.report import embedded_image, report_markdown
 from components.evaluation.results import Answer, ExactMatch, Interval, Results, Sample
+from components.training.trained import TrainedModel
 
 
 @pytest.fixture
-def pretrained(tmp_path: Path) -> Artifact:
+def pretrained(tmp_path: Path) -> TrainedModel:
     return Run.local(tmp_path / "pretrained", "pretrain").seal(
         {
             "parameters": 3_670_000,
@@ -32,6 +34,7 @@ def pretrained(tmp_path: Path) -> Artifact:
             "ops": {"attention": "torch sdpa", "linear_cross_entropy": "chunked"},
             "peak": "1.2 TFLOP/s, measured",
         },
+        view=TrainedModel,
     )
 
 
@@ -62,7 +65,7 @@ def results(samples: list[Sample] | None = None, questions: bool = True) -> Resu
     )
 
 
-def test_the_page_says_what_how_good_and_from_what(pretrained: Artifact, prepared: Artifact) -> None:
+def test_the_page_says_what_how_good_and_from_what(pretrained: TrainedModel, prepared: PreparedData) -> None:
     page = report_markdown(results(), pretrained, prepared, "loss.png")
     first = page.split("\n\n")[1]
     assert "**3.67 M parameters**" in first
@@ -86,14 +89,14 @@ def test_the_page_says_what_how_good_and_from_what(pretrained: Artifact, prepare
     assert len(page) < 4000, "one page"
 
 
-def test_data_without_questions_leaves_no_empty_section(pretrained: Artifact, prepared: Artifact) -> None:
+def test_data_without_questions_leaves_no_empty_section(pretrained: TrainedModel, prepared: PreparedData) -> None:
     page = report_markdown(results(questions=False), pretrained, prepared, "loss.png")
     assert "uestion" not in page
     assert "## Some answers" not in page
     assert "## Samples" not in page
 
 
-def test_every_table_row_has_the_columns_of_its_head(pretrained: Artifact, prepared: Artifact) -> None:
+def test_every_table_row_has_the_columns_of_its_head(pretrained: TrainedModel, prepared: PreparedData) -> None:
     sample = Sample(prompt="a | b", continuation="c\n\n| d |\n|---|", original="\\|")
     page = report_markdown(results([sample]), pretrained, prepared, "loss.png")
     for block in re.findall(r"(?:^\|.*\n)+", page, flags=re.MULTILINE):
@@ -101,7 +104,7 @@ def test_every_table_row_has_the_columns_of_its_head(pretrained: Artifact, prepa
         assert len(columns) == 1, block
 
 
-def test_what_the_model_writes_stays_text(pretrained: Artifact, prepared: Artifact) -> None:
+def test_what_the_model_writes_stays_text(pretrained: TrainedModel, prepared: PreparedData) -> None:
     hostile = Sample(
         prompt="<script>alert(1)</script>",
         continuation="![x](https://example.org/x.png) `code` **bold**",
@@ -114,8 +117,8 @@ def test_what_the_model_writes_stays_text(pretrained: Artifact, prepared: Artifa
     assert r"\*\*bold\*\*" in page
 
 
-def test_the_embedded_page_carries_its_figure(tmp_path: Path, pretrained: Artifact, prepared: Artifact) -> None:
-    (tmp_path / "report.md").write_text(report_markdown(results(), pretrained, prepared, "loss.png"))
+def test_the_embedded_page_carries_its_figure(tmp_path: Path, pretrained: TrainedModel, prepared: PreparedData) -> None:
+    (tmp_path / REPORT).write_text(report_markdown(results(), pretrained, prepared, "loss.png"))
     (tmp_path / "loss.png").write_bytes(b"\x89PNG figure")
     page = embedded_image(tmp_path)
     encoded = re.search(r"!\[[^\]]*\]\(data:image/png;base64,([^)]+)\)", page)
@@ -133,7 +136,7 @@ def test_the_flow_process_can_import_report_and_config_without_torch_or_numpy() 
     assert result.stdout.strip() == "[]"
 
 
-def test_answers_shown_are_spread_over_all_questions(pretrained: Artifact, prepared: Artifact) -> None:
+def test_answers_shown_are_spread_over_all_questions(pretrained: TrainedModel, prepared: PreparedData) -> None:
     """Questions come with popular subjects first; the first few would show those only."""
     every = results()
     numbered = [answer.model_copy(update={"stated": 1000 + i}) for i, answer in enumerate(every.answers)]

@@ -9,22 +9,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from components.core.artifact import Artifact
 from components.core.errors import ArtifactError, InputError
 from components.core.run import Run
 from components.data.config import DataConfig
 from components.data.prepare import stage as prepare
+from components.data.prepared import PreparedData
 from components.data.shards import ShardSet
-from components.data.tokenizer import TextTokenizer, tokenizer_digest, train_tokenizer
+from components.data.tokenizer import TextTokenizer, train_tokenizer
 from components.data.world.config import WorldConfig
 from components.labelling import document_labeller
 from components.labelling.alignment import factual_tokens
 from components.labelling.annotators.pipeline import Pipeline, SpacyAnnotator
+from components.labelling.artifact import Labels
 from components.labelling.config import LabelConfig
 from components.labelling.labels import FactBits
 from components.labelling.stage import stage
 from tests.conftest import SHARED_DATA
 from tests.data.conftest import prose, write_jsonl
+from tests.labelling.conftest import Install
 from tests.labelling.test_alignment import by_definition
 
 TRAINED = SHARED_DATA / "spacy" / "en_gum_sm"
@@ -37,18 +39,14 @@ AWKWARD = [
 
 
 class Corpus(NamedTuple):
-    prepared: Artifact
+    prepared: PreparedData
     shards: ShardSet
     tokenizer: TextTokenizer
 
     @classmethod
-    def of(cls, prepared: Artifact) -> "Corpus":
-        tokenizer = TextTokenizer.load(prepared.path("tokenizer"))
-        return cls(prepared, ShardSet.open(prepared.path("shards")), tokenizer)
-
-    def bits(self, labels: Artifact, folder: str = "facts") -> FactBits:
-        digest = tokenizer_digest(self.prepared.path("tokenizer"))
-        return FactBits.open(labels.path(folder), self.shards, digest)
+    def of(cls, prepared: PreparedData) -> "Corpus":
+        tokenizer = prepared.tokenizer()
+        return cls(prepared, prepared.shards(), tokenizer)
 
     def documents(self, labels: FactBits) -> list[tuple[str, list[tuple[bytes, bool]]]]:
         """Every document's text, and its tokens each with its bit."""
@@ -62,8 +60,8 @@ class Corpus(NamedTuple):
         return found
 
 
-def label(folder: Path, corpus: Corpus, **settings: Any) -> Artifact:
-    return stage(Run.local(folder), LabelConfig(**{"processes": 1, **settings}), corpus.prepared)
+def label(folder: Path, corpus: Corpus, **settings: Any) -> Labels:
+    return stage(Run.local(folder), LabelConfig(**{"processes": 1, **settings}), prepared=corpus.prepared)
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +79,13 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 @pytest.fixture(scope="module")
-def exact(world: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+def exact(world: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Labels:
     return label(tmp_path_factory.mktemp("exact"), world)
 
 
 def told(world: Corpus) -> dict[str, list[list[Any]]]:
-    path = world.prepared.path("raw/world/documents.jsonl")
+    path = world.prepared.world_documents
+    assert path is not None
     return {row["text"]: row["facts"] for row in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
 
 
@@ -95,9 +94,9 @@ def spelled(tokens: list[tuple[bytes, bool]]) -> str:
     return "".join(b"".join(token for token, bit in tokens if bit).decode().split())
 
 
-def test_the_closed_world_is_labelled_exactly(world: Corpus, exact: Artifact) -> None:
+def test_the_closed_world_is_labelled_exactly(world: Corpus, exact: Labels) -> None:
     facts = told(world)
-    documents = world.documents(world.bits(exact))
+    documents = world.documents(exact.facts(world.prepared))
     assert len(documents) == len(facts)
     for text, tokens in documents:
         spans = [(start, end) for start, end, _ in facts[text]]
@@ -109,9 +108,9 @@ def test_the_closed_world_is_labelled_exactly(world: Corpus, exact: Artifact) ->
     assert exact.fault() is None
 
 
-def test_judged_bits_are_the_values_alone(world: Corpus, exact: Artifact) -> None:
+def test_judged_bits_are_the_values_alone(world: Corpus, exact: Labels) -> None:
     facts = told(world)
-    judged, factual = world.bits(exact, "judged"), world.bits(exact)
+    judged, factual = exact.judged(world.prepared), exact.facts(world.prepared)
     for name, split in world.shards.splits.items():
         values, all_facts = (bits.slice(name, 0, split.n_tokens) for bits in (judged, factual))
         assert 0 < values.sum() < all_facts.sum()
@@ -121,9 +120,9 @@ def test_judged_bits_are_the_values_alone(world: Corpus, exact: Artifact) -> Non
         assert spelled(tokens).startswith("".join(text[slice(*values_told[0][:2])].split()))
 
 
-def test_a_bit_belongs_to_its_token_and_boundaries_have_none(world: Corpus, exact: Artifact) -> None:
+def test_a_bit_belongs_to_its_token_and_boundaries_have_none(world: Corpus, exact: Labels) -> None:
     """What a trainer does: inputs are tokens [t, t + n), targets and their bits [t + 1, t + n + 1)."""
-    split, labels = world.shards.splits["train"], world.bits(exact)
+    split, labels = world.shards.splits["train"], exact.facts(world.prepared)
     row, bits = split.slice(0, split.n_tokens), labels.slice("train", 0, split.n_tokens)
     assert not bits[row == world.shards.boundary_id].any()
     start = int(np.flatnonzero(bits)[100])
@@ -134,7 +133,7 @@ def test_a_bit_belongs_to_its_token_and_boundaries_have_none(world: Corpus, exac
 
 
 def test_any_number_of_processes_gives_the_same_bits(
-    mixed: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    no_pipelines: None, mixed: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(document_labeller, "_FAST_JOB_BYTES", 20_000)
     one = label(tmp_path / "one", mixed, agreement_documents=5)
@@ -146,13 +145,13 @@ def test_any_number_of_processes_gives_the_same_bits(
 
 
 def test_a_mixed_corpus_is_labelled_by_who_knows(
-    mixed: Corpus, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    no_pipelines: None, mixed: Corpus, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
         artifact = label(tmp_path / "run", mixed)
     assert artifact.details["documents_by_annotator"] == {"world": len(told(mixed)), "capitals": 64}
     assert "the corpus is mixed" in caplog.text
-    by_text = dict(mixed.documents(mixed.bits(artifact)))
+    by_text = dict(mixed.documents(artifact.facts(mixed.prepared)))
     assert spelled(by_text[AWKWARD[0]]).replace(")", "") == "Łódź1987ÅngströmA\u030angstro\u0308m"
     assert spelled(by_text[AWKWARD[2]]) == ""
     (book,) = [tokens for text, tokens in by_text.items() if len(text) > 100_000]
@@ -171,7 +170,7 @@ def test_controls_mark_everything_nothing_or_digits(
         assert artifact.details["annotator"] == "control"
         shares[rules] = artifact.metrics["factual_share"]
         if rules == "digits_only":
-            for _, tokens in world.documents(world.bits(artifact))[:20]:
+            for _, tokens in world.documents(artifact.facts(world.prepared))[:20]:
                 assert all(any(c.isdigit() for c in token.decode()) or token == b"," for token, bit in tokens if bit)
                 assert all(bit for token, bit in tokens if token.strip().isdigit())
     assert shares["none"] == 0
@@ -180,14 +179,14 @@ def test_controls_mark_everything_nothing_or_digits(
     assert "no token is factual" in caplog.text
 
 
-def test_fewer_subwords_and_no_copies_mark_less(world: Corpus, exact: Artifact, tmp_path: Path) -> None:
+def test_fewer_subwords_and_no_copies_mark_less(world: Corpus, exact: Labels, tmp_path: Path) -> None:
     settings: dict[str, dict[str, Any]] = {
         "first": {"subwords": "first"},
         "span": {"subwords": "span_first"},
         "new": {"skip_copied": True},
     }
-    rows = {"all": world.bits(exact)} | {
-        name: world.bits(label(tmp_path / name, world, agreement_documents=3, **each))
+    rows = {"all": exact.facts(world.prepared)} | {
+        name: label(tmp_path / name, world, agreement_documents=3, **each.facts(world.prepared))
         for name, each in settings.items()
     }
     n_tokens = world.shards.splits["train"].n_tokens
@@ -197,8 +196,8 @@ def test_fewer_subwords_and_no_copies_mark_less(world: Corpus, exact: Artifact, 
     assert 0 < bits["new"].sum() < bits["all"].sum()
 
 
-def test_the_agreement_measures_everyone_against_the_exact_labels(exact: Artifact) -> None:
-    agreement = json.loads(exact.path("annotator_agreement.json").read_text())
+def test_the_agreement_measures_everyone_against_the_exact_labels(exact: Labels) -> None:
+    agreement = json.loads(exact.agreement.read_text())
     standings = {(each["annotator"], each["rules"]): each for each in agreement["standings"]}
     assert agreement["exact"] is True
     assert standings["world", "exact"]["f1"] == 1.0
@@ -208,11 +207,11 @@ def test_the_agreement_measures_everyone_against_the_exact_labels(exact: Artifac
     assert exact.metrics["precision_capitals"] == capitals["precision"]
     assert standings["control", "digits_only"]["recall"] < 0.4
     assert 0.5 < exact.metrics["kappa_world_capitals"] < 1
-    assert "| capitals | capitalised+digits |" in exact.path("annotator_agreement.md").read_text()
+    assert "| capitals | capitalised+digits |" in exact.agreement_page.read_text()
 
 
 def test_without_a_pipeline_real_text_is_labelled_by_capitals_and_that_is_said(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    no_pipelines: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = write_jsonl(
         tmp_path / "a.jsonl", [f"{n} 東京は日本の首都であり、{n}年に大きな祭りが開かれた。" * 4 for n in range(90)]
@@ -221,7 +220,10 @@ def test_without_a_pipeline_real_text_is_labelled_by_capitals_and_that_is_said(
     corpus = Corpus.of(prepare(Run.local(tmp_path / "prepared"), cfg))
     artifact = label(tmp_path / "run", corpus)
     assert artifact.details["annotator"] == "capitals"
-    assert "no pipeline is named" in artifact.details["reason"]
+    assert artifact.details["reason"] == "no trained English spaCy pipeline is named or installed"
+    (cost,) = [warning for warning in artifact.details["warnings"] if "installed" in warning]
+    assert "four fifths of the values" in cost
+    assert "python -m spacy download en_core_web_sm" in cost
     assert artifact.metrics["foreign_share"] == 1
     assert "90 of 90 documents do not look like text the annotator knows" in caplog.text
     assert "of the tokens are factual; 20% to 30% are expected" in caplog.text
@@ -231,14 +233,26 @@ def test_without_a_pipeline_real_text_is_labelled_by_capitals_and_that_is_said(
         label(tmp_path / "spacy", corpus, pipeline="en_no_such")
 
 
+def test_an_installed_pipeline_labels_real_text_and_not_the_closed_world(
+    install: Install, mixed: Corpus, world: Corpus, tmp_path: Path
+) -> None:
+    install("en_patterns_sm")
+    artifact = label(tmp_path / "mixed", mixed, agreement_documents=5)
+    assert artifact.details["documents_by_annotator"] == {"world": len(told(mixed)), "spacy": 64}
+    assert artifact.details["pipeline"] == "en_patterns_sm 0.1.0"
+    closed = label(tmp_path / "world", world, agreement_documents=5)
+    assert closed.details["pipeline"] == ""
+    assert {each.partition(" ")[0] for each in closed.details["documents_by_annotator"]} == {"world"}
+
+
 def test_shards_of_another_tokenizer_are_refused(world: Corpus, mixed: Corpus, tmp_path: Path) -> None:
     folder = tmp_path / "prepared"
     folder.mkdir()
-    (folder / "shards").symlink_to(world.prepared.path("shards"))
-    (folder / "tokenizer").symlink_to(mixed.prepared.path("tokenizer"))
-    torn = Artifact(folder, world.prepared.record)
+    (folder / PreparedData.SHARDS).symlink_to(world.prepared.shards_folder)
+    (folder / PreparedData.TOKENIZER).symlink_to(mixed.prepared.tokenizer_folder)
+    torn = PreparedData(folder, world.prepared.record)
     with pytest.raises(ArtifactError, match=r"vocabulary of 1024, the tokenizer in .* has 512"):
-        stage(Run.local(tmp_path / "run"), LabelConfig(), torn)
+        stage(Run.local(tmp_path / "run"), LabelConfig(), prepared=torn)
 
 
 @pytest.mark.skipif(not TRAINED.exists(), reason="../shared/data/spacy is not here")
@@ -251,7 +265,7 @@ def test_a_trained_pipeline_on_the_closed_world(tmp_path: Path) -> None:
     assert artifact.metrics["recall_spacy_ner_pos"] > 0.7
     assert artifact.metrics["foreign_share"] == 0
     assert artifact.metrics["judged_share"] > 0.1, "judged bits do not depend on the annotator"
-    index = json.loads(artifact.path("facts/index.json").read_text())
+    index = json.loads((artifact.path(Labels.FACTS) / "index.json").read_text())
     assert index["spacy"].startswith("3.8")
     assert len(index["pipeline_digest"]) == 64
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from components.core.artifact import Artifact
 from components.core.run import Run
+from components.data.prepared import PreparedData
 from components.data.shards import ShardSet, ShardWriter
 from components.data.tokenizer import TextTokenizer, save_tokenizer, train_tokenizer
 
@@ -18,25 +18,27 @@ SENTENCES = [
 ]
 
 
-def prepare(folder: Path, save: Callable[[Tokenizer, Path], None] = save_tokenizer) -> Artifact:
+def prepare(folder: Path, save: Callable[[Tokenizer, Path], None] = save_tokenizer) -> PreparedData:
     """A sealed prepare artifact of a few thousand tokens, with documents of many lengths."""
     run = Run.local(folder, "prepare")
     random = np.random.default_rng(0)
     texts = [" ".join(random.choice(SENTENCES, size=random.integers(1, 9))) for _ in range(400)]
-    save(train_tokenizer(texts, 320), folder / "tokenizer")
-    tokenizer = TextTokenizer.load(folder / "tokenizer")
-    with ShardWriter(folder / "shards", tokenizer.vocab_size, tokenizer.end_of_text_id, shard_tokens=5000) as writer:
+    save(train_tokenizer(texts, 320), folder / PreparedData.TOKENIZER)
+    tokenizer = TextTokenizer.load(folder / PreparedData.TOKENIZER)
+    with ShardWriter(
+        folder / PreparedData.SHARDS, tokenizer.vocab_size, tokenizer.end_of_text_id, shard_tokens=5000
+    ) as writer:
         for number, text in enumerate(texts):
             split = {0: "validation", 1: "test"}.get(number % 20, "train")
             writer.add(split, tokenizer.encode(text), len(text.encode()))
-    return run.seal({}, {"vocab_size": tokenizer.vocab_size})
+    return run.seal({}, {"vocab_size": tokenizer.vocab_size}, view=PreparedData)
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     return prepare(tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.fixture
-def shards(prepared: Artifact) -> ShardSet:
-    return ShardSet.open(prepared.path("shards"))
+def shards(prepared: PreparedData) -> ShardSet:
+    return prepared.shards()

@@ -19,11 +19,12 @@ from components.delegation.objective import Delegation
 from components.model.config import ModelConfig
 from components.model.transformer import Transformer
 from components.training.config import TrainerConfig
-from components.training.history import HISTORY, History, read_history
+from components.training.history import History
 from components.training.loader import IGNORED, Batch
 from components.training.module import TrainingModule
 from components.training.objectives.base import Objective
 from components.training.objectives.next_token import NextToken
+from components.training.trained import TrainedModel, read_history
 from components.training.trainer import lightning_trainer
 
 MODEL = ModelConfig(name="tiny", layers=1, width=32, hidden_width=64, heads=4, kv_heads=2, context_length=32)
@@ -111,7 +112,7 @@ def train(folder: Path, name: str, valid: tuple[int, ...] = VALID, **changes: An
 def curve(folder: Path) -> list[float]:
     """Loss and gradient norm of every step, and the metrics of the last validation."""
     names = ("loss", "gradient_norm", "validation_loss", "tokens_gt_grad", "tokens_call_grad")
-    return [row[name] for row in read_history(folder / HISTORY) for name in names if name in row]
+    return [row[name] for row in read_history(folder / TrainedModel.HISTORY) for name in names if name in row]
 
 
 if __name__ == "__main__":

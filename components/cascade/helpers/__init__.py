@@ -122,7 +122,8 @@ def _opened(
 def _retrieval(
     corpus: Path | PreparedData, index: Path | None, tokenizer: TextTokenizer | None, megabytes: int
 ) -> Helper:
-    from components.cascade.helpers.retrieval import RetrievalHelper, build_index, documents_of, read_record
+    from components.cascade.helpers.retrieval import RetrievalHelper
+    from components.retrieval.index import build_index, documents_of, read_record
 
     if isinstance(corpus, Path):
         return RetrievalHelper(corpus, tokenizer)

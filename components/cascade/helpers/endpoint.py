@@ -5,25 +5,22 @@ The text of a request leaves this machine if the server is elsewhere: that is sa
 """
 
 import ipaddress
-import json
 import logging
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
-
-import httpx
 
 from components.cascade.config import HelperConfig, ReturnUnit
 from components.cascade.helpers.base import Call, HelperError, Reply
 from components.cascade.reply_unit import first_unit
+from components.clients.errors import EndpointError, MalformedError, StatusError, UnreachableError
+from components.clients.openai import OpenAIClient
 
 API_KEY = "LACEWING_HELPER_API_KEY"
 
 _WORD_TOKENS = 8  # a word seldom takes more of any model; the rest of it can be asked for again
 _TAIL_CHARACTERS = 16_000  # of a text, what is sent: about what a context of 4,096 tokens holds
 _RESPONSE_BYTES = 64_000  # for each prompt; an answer to 16 tokens has far less than one kilobyte
-_MESSAGE_CHARACTERS = 200
 _CHECK_SECONDS = 10.0  # a server that has just been started may need a moment
 
 logger = logging.getLogger(__name__)
@@ -41,20 +38,11 @@ class EndpointHelper:
             api_key: sent as bearer token; never written anywhere.
         """
         self._url = url.rstrip("/")
-        parsed = httpx.URL(self._url)
-        if parsed.userinfo:
-            raise HelperError(f"helper.url must not hold a user or password; set {API_KEY} instead")
-        self._host = parsed.host
         self._model = model
         self._timeout_seconds = timeout_seconds
-        self._api_key = api_key
-        # Neither proxies nor ~/.netrc: what the environment happens to hold shall not decide where text and key go.
-        self._client = httpx.Client(
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-            timeout=timeout_seconds,
-            trust_env=False,
-            follow_redirects=False,
-        )
+        self._client = OpenAIClient(self._url, api_key, _RESPONSE_BYTES)
+        if self._client.has_password:
+            raise HelperError(f"helper.url must not hold a user or password; set {API_KEY} instead")
 
     @classmethod
     def from_config(cls, config: HelperConfig) -> "EndpointHelper":
@@ -81,8 +69,8 @@ class EndpointHelper:
 
     def check(self) -> None:
         """Ask for one token; raises ``HelperError`` with what to do if none comes."""
-        if not _is_loopback(self._host):
-            logger.warning("text of requests will be sent to the helper at %s, on another machine", self._host)
+        if not _is_loopback(self._client.host):
+            logger.warning("text of requests will be sent to the helper at %s, on another machine", self._client.host)
         deadline = time.monotonic() + max(_CHECK_SECONDS, self._timeout_seconds)
         served = self._served(deadline)
         if self._model and served and self._model not in served:
@@ -115,87 +103,40 @@ class EndpointHelper:
     def _served(self, deadline: float) -> list[str]:
         """Names of the server's models; none if it does not tell."""
         try:
-            listed = self._json("GET", "/models", None, 4, deadline)
-            return [str(card["id"]) for card in listed["data"]]
-        except _RefusedError:
+            return self._client.models(deadline)
+        except (StatusError, MalformedError):
             return []
-        except (KeyError, TypeError):
-            return []
+        except EndpointError as error:
+            raise self._error(error) from error
 
     def _completed(self, prompts: list[str], max_tokens: int, deadline: float) -> tuple[list[str], int]:
         """Continuations of ``prompts``, and how many tokens they took together."""
-        body: dict[str, Any] = {
-            "prompt": prompts if len(prompts) > 1 else prompts[0],
-            "max_tokens": max_tokens,
-            "temperature": 0.0,
-            "stop": ["\n"],
-        }
-        if self._model:
-            body["model"] = self._model
-        found = self._json("POST", "/completions", body, len(prompts), deadline)
         try:
-            texts = {choice["index"]: choice["text"] for choice in found["choices"]}
-            tokens = int((found.get("usage") or {}).get("completion_tokens", 0))
-            ordered = [texts[place] for place in range(len(prompts))]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise HelperError(f"the helper at {self._url} answered with no completion ({error!r})") from error
-        if not all(isinstance(text, str) for text in ordered):
-            raise HelperError(f"the helper at {self._url} answered with a completion that is no text")
-        return ordered, max(0, tokens)
+            return self._client.complete(prompts, max_tokens, deadline, model=self._model, stop=["\n"])
+        except EndpointError as error:
+            raise self._error(error) from error
 
-    def _json(self, method: str, path: str, body: object, prompts: int, deadline: float) -> Any:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise HelperError(f"the helper at {self._url} had no time left to answer")
-        try:
-            with self._client.stream(
-                method, self._url + path, json=body, timeout=left, headers={"Accept-Encoding": "identity"}
-            ) as response:
-                content = self._content(response, _RESPONSE_BYTES * max(1, prompts), deadline)
-        except httpx.TimeoutException as error:
-            raise HelperError(f"the helper at {self._url} did not answer in time") from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise HelperError(
-                f"the helper at {self._url} cannot be reached ({error or type(error).__name__}): start it, set "
-                "helper.url to where it listens, or take another helper with helper.kind"
-            ) from error
-        if not response.is_success:
-            raise _RefusedError(self._refusal(response, content))
-        try:
-            return json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise HelperError(f"the helper at {self._url} answered with what is no JSON") from error
-
-    def _content(self, response: httpx.Response, limit: int, deadline: float) -> bytes:
-        content = bytearray()
-        for part in response.iter_bytes():
-            content += part
-            if len(content) > limit:
-                raise HelperError(f"the helper at {self._url} sent more than {limit:,} bytes")
-            if time.monotonic() > deadline:  # the client's own time-out is per read: a trickle would never meet it
-                raise HelperError(f"the helper at {self._url} did not answer in time")
-        return bytes(content)
-
-    def _refusal(self, response: httpx.Response, content: bytes) -> str:
-        status = response.status_code
-        said = content.decode("utf-8", "replace")[:_MESSAGE_CHARACTERS]
-        if self._api_key:
-            said = said.replace(self._api_key, "***")
-        advice = "see its log"
-        if status in (401, 403):
-            advice = f"set {API_KEY} to a key that it accepts"
-        elif status == 404:
-            advice = (
-                "helper.url is the base, usually ending in /v1, of a server that has /completions, and helper.name a "
-                "model that it serves"
-            )
-        elif 300 <= status < 400:
-            advice = "redirects are not followed, set helper.url to where it leads"
-        return f"the helper at {self._url} answered {status} ({said!r}): {advice}"
+    def _error(self, error: EndpointError) -> HelperError:
+        """What happened, and what to do."""
+        advice = ""
+        if isinstance(error, UnreachableError):
+            advice = ": start it, set helper.url to where it listens, or take another helper with helper.kind"
+        elif isinstance(error, StatusError):
+            advice = f": {_advice(error.status)}"
+        return HelperError(f"the helper at {self._url} {error}{advice}")
 
 
-class _RefusedError(HelperError):
-    """The server answered, but not with success."""
+def _advice(status: int) -> str:
+    if status in (401, 403):
+        return f"set {API_KEY} to a key that it accepts"
+    if status == 404:
+        return (
+            "helper.url is the base, usually ending in /v1, of a server that has /completions, and helper.name a model "
+            "that it serves"
+        )
+    if 300 <= status < 400:
+        return "redirects are not followed, set helper.url to where it leads"
+    return "see its log"
 
 
 def _tail(text: str) -> str:

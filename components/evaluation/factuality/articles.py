@@ -6,15 +6,15 @@ together with the statement. We use BM25, one of the published ways, and count a
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import bm25s
-import numpy as np
+from typing import NamedTuple
 
 from components.core.errors import InputError
 from components.evaluation.factuality.records import json_lines
 from components.evaluation.heldout import first_shuffled
+from components.retrieval.bm25 import Bm25
+from components.retrieval.passages import CHUNK, passages
 
 _PASSAGE_WORDS = 192
 _WORD = re.compile(r"\w+")
@@ -32,27 +32,15 @@ class Passages:
 
     def __init__(self, article: Article) -> None:
         self.title = article.title
-        self.texts = list(_passages(article.text))
-        self._vocabulary: dict[str, int] = {}
-        ids = [[self._vocabulary.setdefault(word, len(self._vocabulary)) for word in _words(t)] for t in self.texts]
-        self._bm25: Any = None
-        if self._vocabulary:
-            self._bm25 = bm25s.BM25()
-            self._bm25.index((ids, self._vocabulary), create_empty_token=False, show_progress=False)
+        pieces = passages(article.text, _PASSAGE_WORDS, word=CHUNK, whole_sentences=True)
+        self.texts = [piece.rstrip() for piece in pieces]
+        self._bm25 = Bm25.over(map(_words, self.texts))
 
     def closest(self, statement: str, count: int) -> list[str]:
         """At most ``count`` passages, the closest first; of equals the earlier."""
-        if len(self.texts) <= count:
-            count = len(self.texts)
-        query = [
-            self._vocabulary[word]
-            for word in dict.fromkeys(_words(f"{self.title} {statement}"))
-            if word in self._vocabulary
-        ]
-        if not query:
-            return self.texts[:count]
-        scores = self._bm25.get_scores_from_ids(query)
-        return [self.texts[int(place)] for place in np.argsort(-scores, kind="stable")[:count]]
+        found = self._bm25.best(_words(f"{self.title} {statement}"), count)
+        others = (number for number in range(len(self.texts)) if number not in found)
+        return [self.texts[number] for number in islice(chain(found, others), count)]
 
 
 def read_entities(path: Path, limit: int) -> dict[str, str]:
@@ -91,19 +79,6 @@ def read_articles(paths: Iterable[Path], wanted: Sequence[str]) -> dict[str, Art
             f"{min(missing)!r}: facts.factscore.knowledge must hold the articles that facts.factscore.entities names"
         )
     return found
-
-
-def _passages(text: str) -> Iterable[str]:
-    """Pieces of about ``_PASSAGE_WORDS`` words that end where a sentence ends, if one does in their second half."""
-    words = [match.span() for match in re.finditer(r"\S+", text)]
-    first = 0
-    while first < len(words):
-        last = min(first + _PASSAGE_WORDS, len(words))
-        if last < len(words):
-            ends = (at for at in range(last, first + _PASSAGE_WORDS // 2, -1) if text[words[at - 1][1] - 1] in ".!?")
-            last = next(ends, last)
-        yield text[words[first][0] : words[last - 1][1]]
-        first = last
 
 
 def _words(text: str) -> list[str]:

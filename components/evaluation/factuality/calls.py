@@ -8,7 +8,7 @@ where a fact would be wrong.
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from components.evaluation.factuality.predictions import Predictions
 from components.evaluation.factuality.results import CurvePoint
@@ -37,18 +37,3 @@ def call_points(
             )
         )
     return points
-
-
-def auroc(score: Float[np.ndarray, " items"], positive: Bool[np.ndarray, " items"]) -> float:
-    """Probability that a positive item scores above a negative one, ties counting half (Mann and Whitney 1947).
-
-    NaN if there are no positives or no negatives.
-    """
-    positives = int(positive.sum())
-    negatives = len(positive) - positives
-    if not positives or not negatives:
-        return float("nan")
-    _, place, counts = np.unique(score, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    rank = (last - (counts - 1) / 2)[place]
-    return float((rank[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))

@@ -4,26 +4,25 @@ One total time-out for a question with all its tries. After several failures in 
 that a run ends although its judge has died; every question without an answer is an error to count, never an answer.
 """
 
-import json
 import logging
 import os
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-import httpx
+from tenacity import retry_if_exception_type, wait_exponential
 
+from components.clients.errors import EndpointError, StatusError, UnreachableError
+from components.clients.openai import OpenAIClient
+from components.clients.resilience import CircuitBreaker, RestingError, retrying
 from components.core.errors import ServiceError
 from components.evaluation.config import JudgeConfig
 
 API_KEY = "LACEWING_JUDGE_API_KEY"
 
-_MOST_BYTES = 1 << 20
-_MESSAGE_CHARACTERS = 200
-_PAUSE_SECONDS = 0.2  # before another try, doubled each time
+_PAUSE = wait_exponential(multiplier=0.2)  # before another try, doubled each time
 _FAILURES_BEFORE_REST = 10
+_REST_SECONDS = 365 * 86_400.0  # longer than any run
 
 logger = logging.getLogger(__name__)
 
@@ -39,15 +38,12 @@ class Chat:
         """``api_key``: a bearer token, never written anywhere; ``None`` takes that of the environment, if any."""
         self._config = config
         self._url = config.url.rstrip("/")
-        self._key = os.environ.get(API_KEY, "") if api_key is None else api_key
-        if httpx.URL(self._url).userinfo:
+        self._client = OpenAIClient(self._url, os.environ.get(API_KEY, "") if api_key is None else api_key)
+        if self._client.has_password:
             raise ChatError(f"judge.url must not hold a user or password; set {API_KEY} instead")
-        # Neither proxies nor ~/.netrc: what the environment happens to hold shall not decide where text and key go.
-        self._client = httpx.Client(
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {}, trust_env=False
+        self._breaker = CircuitBreaker(
+            _FAILURES_BEFORE_REST, _REST_SECONDS, opened=self._warn_of_rest, closed=lambda: None
         )
-        self._in_a_row = 0
-        self._lock = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -55,23 +51,19 @@ class Chat:
 
     def ask(self, message: str, max_tokens: int) -> str:
         """The answer; raises ``ChatError`` if none comes."""
-        if self._in_a_row >= _FAILURES_BEFORE_REST:
-            raise ChatError(f"the judge at {self._url} failed {self._in_a_row} times in a row and is asked no more")
         deadline = time.monotonic() + self._config.timeout_seconds
-        pause = _PAUSE_SECONDS
-        for attempt in range(1 + self._config.retries):
-            try:
-                answer = self._answer(message, max_tokens, deadline)
-            except ChatError as error:
-                if attempt == self._config.retries or time.monotonic() + pause >= deadline:
-                    self._note(failed=True)
-                    raise error
-                time.sleep(pause)
-                pause *= 2
-            else:
-                self._note(failed=False)
-                return answer
-        raise AssertionError("the last try returns or raises")
+        ask = retrying(
+            1 + self._config.retries, self._config.timeout_seconds, _PAUSE, retry_if_exception_type(EndpointError)
+        )
+        try:
+            with self._breaker.calling():
+                return ask(self._client.chat, message, max_tokens, deadline, model=self._config.name)
+        except RestingError as error:
+            raise ChatError(
+                f"the judge at {self._url} failed {_FAILURES_BEFORE_REST} times in a row and is asked no more"
+            ) from error
+        except EndpointError as error:
+            raise ChatError(f"the judge at {self._url} {error}{_advice(error)}") from error
 
     def ask_all(self, messages: Sequence[str], max_tokens: int) -> list[str | ChatError]:
         """An answer or an error for each, several asked at the same time."""
@@ -93,54 +85,21 @@ class Chat:
         """Close the connections."""
         self._client.close()
 
-    def _note(self, failed: bool) -> None:
-        with self._lock:
-            self._in_a_row = self._in_a_row + 1 if failed else 0
-            if self._in_a_row == _FAILURES_BEFORE_REST:
-                logger.warning(
-                    "the judge at %s failed %d times in a row and is asked no more", self._url, self._in_a_row
-                )
+    def _warn_of_rest(self, last: str) -> None:
+        logger.warning(
+            "the judge at %s failed %d times in a row and is asked no more; the last time it %s",
+            self._url,
+            _FAILURES_BEFORE_REST,
+            last,
+        )
 
-    def _answer(self, message: str, max_tokens: int, deadline: float) -> str:
-        body: dict[str, Any] = {
-            "messages": [{"role": "user", "content": message}],
-            "max_tokens": max_tokens,
-            "temperature": 0.0,
-        }
-        if self._config.name:
-            body["model"] = self._config.name
-        try:
-            answer = json.loads(self._post(body, deadline))["choices"][0]["message"]["content"]
-        except (ValueError, RecursionError, KeyError, IndexError, TypeError) as error:
-            raise ChatError(f"the judge at {self._url} answered with no chat completion ({error!r})") from error
-        if not isinstance(answer, str):
-            raise ChatError(f"the judge at {self._url} answered with a completion that is no text")
-        return answer
 
-    def _post(self, body: dict[str, Any], deadline: float) -> bytes:
-        content = bytearray()
-        left = max(0.01, deadline - time.monotonic())
-        try:
-            with self._client.stream("POST", f"{self._url}/chat/completions", json=body, timeout=left) as response:
-                for part in response.iter_bytes():
-                    content += part
-                    if len(content) > _MOST_BYTES:
-                        raise ChatError(f"the judge at {self._url} sent more than {_MOST_BYTES:,} bytes")
-                    if time.monotonic() > deadline:  # the client's own time-out is per read: a trickle never meets it
-                        raise ChatError(f"the judge at {self._url} did not answer in time")
-        except httpx.TimeoutException as error:
-            raise ChatError(f"the judge at {self._url} did not answer in time") from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ChatError(
-                f"the judge at {self._url} cannot be reached ({error or type(error).__name__}): start it, set "
-                "facts.factscore.judge.url to where it listens, or take judge.kind=local"
-            ) from error
-        if not response.is_success:
-            said = content.decode("utf-8", "replace")[:_MESSAGE_CHARACTERS]
-            if self._key:
-                said = said.replace(self._key, "***")
-            raise ChatError(
-                f"the judge at {self._url} answered {response.status_code} ({said!r}): judge.url is the base, usually "
-                f"ending in /v1, of a server with /chat/completions, judge.name a model it serves, {API_KEY} its key"
-            )
-        return bytes(content)
+def _advice(error: EndpointError) -> str:
+    if isinstance(error, UnreachableError):
+        return ": start it, set facts.factscore.judge.url to where it listens, or take judge.kind=local"
+    if isinstance(error, StatusError):
+        return (
+            ": judge.url is the base, usually ending in /v1, of a server with /chat/completions, judge.name a model it "
+            f"serves, {API_KEY} its key"
+        )
+    return ""

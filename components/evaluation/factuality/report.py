@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 from components.core.artifact import REPORT
+from components.core.durations import duration
 from components.evaluation.factuality.artifacts import CascadeAssessment
 from components.evaluation.factuality.results import CascadeResults, CurvePoint, ModelResults, Written
-from components.evaluation.report import duration, plain_text, short
+from components.evaluation.report import plain_text, short
 from components.evaluation.results import Interval
 
 TEXTS_SHOWN = 5

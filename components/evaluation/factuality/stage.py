@@ -21,6 +21,7 @@ from components.core.acceptance import accepted_section
 from components.core.artifact import REPORT
 from components.core.atomic import write_text
 from components.core.errors import ArtifactError
+from components.core.metrics import auroc
 from components.core.run import Run
 from components.data.prepared import PreparedData
 from components.data.shards import ShardSet, Split
@@ -32,7 +33,7 @@ from components.evaluation.autocast import autocast, scoring_device
 from components.evaluation.config import CascadeAssessConfig
 from components.evaluation.factuality.artifacts import CascadeAssessment
 from components.evaluation.factuality.attribution_image import draw_texts
-from components.evaluation.factuality.calls import auroc, call_points
+from components.evaluation.factuality.calls import call_points
 from components.evaluation.factuality.curve import Curves, draw_budget_curve
 from components.evaluation.factuality.factscore import run_factscore
 from components.evaluation.factuality.generated import Biography, fact_scores, subjects, write_biographies

@@ -1,8 +1,8 @@
 """The rule that needs no parser: capitalised words that do not open a sentence, and words with digits.
 
-It is only a fallback for text without a trained pipeline. On Wikipedia it labels a third of the tokens. It finds four
-fifths of the values that a language model labelled, but four of five tokens that it labels are no such values. It
-cannot detect a name at the beginning of a sentence, unless the same word is also capitalised within a sentence.
+It is the fallback where no trained pipeline is at hand, and only that: on Wikipedia it marks a third of the tokens,
+recalls 79 % of the values that a language model marked, and 19 % of the tokens it marks are such values. It cannot see
+a name that opens a sentence, except where the same word stands capitalised within a sentence too.
 """
 
 import re

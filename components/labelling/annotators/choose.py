@@ -8,11 +8,12 @@ from components.core.errors import InputError
 from components.labelling.annotators import capitals, world
 from components.labelling.annotators.base import Annotator
 from components.labelling.annotators.capitals import Capitals
-from components.labelling.annotators.control import CONTROLS, Control, ControlRules
+from components.labelling.annotators.control import Control
 from components.labelling.annotators.pipeline import Pipeline, PipelineRecord, SpacyAnnotator
 from components.labelling.annotators.rules import ParseRules
 from components.labelling.annotators.world import WorldAnnotator
-from components.labelling.config import LabelConfig
+from components.labelling.config import CONTROLS, ControlRules, LabelConfig
+from components.labelling.installed import installed_pipeline
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,10 @@ class Choice:
         return SpacyAnnotator(pipeline, self.parse_rules), pipeline.record
 
 
-def choose(cfg: LabelConfig, documents: Path | None) -> Choice:
+def choose(cfg: LabelConfig, documents: Path | None, *, only_world: bool = False) -> Choice:
     """Who annotates under ``cfg``, given the closed world's ``documents.jsonl`` if the data holds one.
+
+    ``only_world``: the data is nothing else, so that no pipeline is looked for.
 
     Raises ``InputError`` where ``label.annotator=world`` is asked for and there is no closed world.
     """
@@ -61,18 +64,24 @@ def choose(cfg: LabelConfig, documents: Path | None) -> Choice:
             "label.annotator=world needs the closed world, and the prepared data holds none: set data.sources=[world], "
             "or label.annotator=auto"
         )
-    fallback = "spacy" if cfg.pipeline else "capitals"
+    pipeline, real_text, why = _for_real_text(cfg, only_world)
     name: str = cfg.annotator
     reason = f"label.annotator={cfg.annotator}"
     if name == "auto" and documents is not None:
         name, reason = "world", "the data is the closed world, whose facts are known exactly"
     elif name == "auto":
-        name = fallback
-        reason = (
-            f"label.pipeline names {cfg.pipeline}"
-            if cfg.pipeline
-            else "no pipeline is named (label.pipeline): words are judged by capitals and digits alone"
-        )
+        name, reason = real_text, why
     rules = {"world": world.RULE, "capitals": capitals.RULE}.get(name, cfg.rules)
-    others = fallback if name == "world" and cfg.annotator == "auto" else ""
-    return Choice(name, rules, reason, others, cfg.pipeline, documents, cast(ParseRules, cfg.rules))
+    others = real_text if name == "world" and cfg.annotator == "auto" else ""
+    return Choice(name, rules, reason, others, pipeline, documents, cast(ParseRules, cfg.rules))
+
+
+def _for_real_text(cfg: LabelConfig, only_world: bool) -> tuple[str, str, str]:
+    """The pipeline, who annotates what is not of the closed world, and why."""
+    if cfg.pipeline:
+        return cfg.pipeline, "spacy", f"label.pipeline names {cfg.pipeline}"
+    installed = installed_pipeline(cfg.rules) if cfg.annotator == "auto" and not only_world else None
+    if installed is not None:
+        reason = f"{installed.name} {installed.version} is installed; label.pipeline chooses another"
+        return installed.name, "spacy", reason
+    return "", "capitals", "no trained English spaCy pipeline is named or installed"

@@ -2,12 +2,9 @@
 
 import re
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 from components.labelling.annotators.base import Annotation, as_words
-
-ControlRules = Literal["digits_only", "all", "none"]
-CONTROLS: tuple[ControlRules, ...] = get_args(ControlRules)
+from components.labelling.config import ControlRules
 
 # "3,400", "1960s" and "A4" are one word each, "1914–1918" is two.
 _PATTERNS = {"digits_only": re.compile(r"[^\W_]*\d[^\W_]*(?:[.,:]\d+)*"), "all": re.compile(r"\S+")}

@@ -178,7 +178,7 @@ def _spacy() -> Any:
     except ImportError as error:
         raise InputError(
             f"label.pipeline needs spaCy, which cannot be imported here ({error}): install it with "
-            "`pip install 'lacewing[spacy]'`, or set label.annotator=capitals"
+            "`pip install spacy`, or set label.annotator=capitals"
         ) from error
     return spacy
 

@@ -1,14 +1,11 @@
 """Servers that answer, refuse, trickle, flood and hang, all on loopback; and our own."""
 
-import json
 import logging
 import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
 import uvicorn
@@ -21,6 +18,7 @@ from components.deployment.config import ServeConfig
 from components.deployment.engine import Engine
 from components.deployment.server import create_app, listen
 from tests.cascade.helpers.conftest import call
+from tests.clients.server import Handler, Server
 from tests.deployment.conftest import bundle, engine, stages
 
 __all__ = ["bundle", "engine", "stages"]  # fixtures
@@ -28,68 +26,11 @@ __all__ = ["bundle", "engine", "stages"]  # fixtures
 SECRET = "sk-very-secret"
 
 
-class Server(ThreadingHTTPServer):
-    """Completes by ``complete(prompt)``, unless ``act`` says otherwise; remembers what it was sent."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.bodies: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.connections: set[tuple[str, int]] = set()
-        self.complete: Callable[[str], str] = lambda prompt: " Brackwater, where"
-        self.act: Callable[[Handler], None] | None = None
-        self.models = ["large"]
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that hang up are part of the tests."""
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Server
-
-    def do_GET(self) -> None:
-        self.send({"data": [{"id": name} for name in self.server.models]})
-
-    def do_POST(self) -> None:
-        assert self.path == "/v1/completions"
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.bodies.append(body)
-        self.server.headers.append(dict(self.headers))
-        self.server.connections.add(self.client_address)
-        if self.server.act:
-            self.server.act(self)
-            return
-        prompts = body["prompt"] if isinstance(body["prompt"], list) else [body["prompt"]]
-        choices = [{"index": place, "text": self.server.complete(prompt)} for place, prompt in enumerate(prompts)]
-        self.send({"choices": choices[::-1], "usage": {"completion_tokens": 3 * len(prompts)}})
-
-    def send(self, body: object, status: int = 200) -> None:
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        if 300 <= status < 400:
-            self.send_header("Location", "http://127.0.0.1:9/stolen")
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
     server = Server()
     yield server
-    server.shutdown()
-    server.server_close()
+    server.stop()
 
 
 def fault(helper: EndpointHelper) -> str:
@@ -103,6 +44,7 @@ def test_it_asks_greedily_for_no_more_than_the_unit_needs(server: Server) -> Non
     for unit, most in (("token", 1), ("word", 8), ("entity", 16)):
         (reply,) = helper.answer([call("She was born in", unit)])  # type: ignore[arg-type]
         body = server.bodies.pop()
+        assert server.paths.pop() == "/v1/completions"
         assert body == {"prompt": "She was born in", "max_tokens": most, "temperature": 0.0, "stop": ["\n"]}
         assert isinstance(reply, Reply)
         assert reply.text == (" Brackwater, where" if unit == "token" else " Brackwater")
@@ -207,16 +149,7 @@ def test_what_is_no_answer_is_an_error(server: Server, act: Callable[[Handler], 
 
 
 def test_neither_silence_nor_a_trickle_takes_longer_than_the_time_out(server: Server) -> None:
-    def trickles(handler: Handler) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Length", "1000")
-        handler.end_headers()
-        for _ in range(40):
-            handler.wfile.write(b" ")
-            handler.wfile.flush()
-            time.sleep(0.05)
-
-    for act in (trickles, lambda handler: time.sleep(1)):
+    for act in (lambda handler: handler.trickle(0.05), lambda handler: time.sleep(1)):
         server.act = act
         began = time.monotonic()
         assert "in time" in fault(EndpointHelper(server.url, timeout_seconds=0.2))
@@ -258,3 +191,10 @@ def test_our_own_server_can_be_the_helper(engine: Engine) -> None:
         assert all(isinstance(each, Reply) and 1 <= each.tokens <= 16 for each in alone)
         web.should_exit = True
         thread.join(5)
+
+
+def test_that_text_leaves_the_machine_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    helper = EndpointHelper("http://helper.invalid/v1", timeout_seconds=0.1)
+    with pytest.raises(HelperError):
+        helper.check()
+    assert "text of requests will be sent to the helper at helper.invalid, on another machine" in caplog.text

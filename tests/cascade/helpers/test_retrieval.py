@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from components.cascade.helpers.base import Reply
-from components.cascade.helpers.retrieval import RetrievalHelper, build_index, documents_of
-from components.core.errors import ArtifactError
+from components.cascade.helpers.retrieval import RetrievalHelper
+from components.data.prepared import PreparedData
 from components.data.tokenizer import TextTokenizer
+from components.retrieval.index import build_index, documents_of
 from tests.cascade.helpers.conftest import call
 
 DOCUMENTS = [
@@ -85,24 +86,12 @@ def test_tokens_are_the_tokenizers(helper: RetrievalHelper, tokenizer: TextToken
     assert said(helper, "Ada Quill was an engineer. She loved the sea, and died in", "token").strip("\ufffd") != ""
 
 
-def test_of_a_large_corpus_a_fixed_part_is_indexed_and_said(prepared: object, caplog: pytest.LogCaptureFixture) -> None:
-    folder = prepared.folder  # type: ignore[attr-defined]
-    everything = list(documents_of(folder))
-    assert not caplog.records
-    part = list(documents_of(folder, most_bytes=20_000))
-    assert part == list(documents_of(folder, most_bytes=20_000))
-    assert set(part) < set(everything)
-    assert 10_000 < sum(len(text.encode()) for text in part) <= 20_000
-    assert "corpus_megabytes" in caplog.text
-    assert len(list(documents_of(folder, most_bytes=1))) == 1
-
-
 def test_it_knows_the_training_documents_of_a_prepare_artifact(
-    prepared: object, tmp_path: Path, tokenizer: TextTokenizer
+    prepared: PreparedData, tmp_path: Path, tokenizer: TextTokenizer
 ) -> None:
-    folder = prepared.folder  # type: ignore[attr-defined]
-    documents = list(documents_of(folder))
-    raw = [json.loads(line) for line in (folder / "raw/world/documents.jsonl").read_text().splitlines()]
+    documents = list(documents_of(prepared))
+    assert prepared.world_documents is not None
+    raw = [json.loads(line) for line in prepared.world_documents.read_text().splitlines()]
     assert 0 < len(documents) < len(raw)  # the other splits stay unseen
     assert set(documents) <= {row["text"] for row in raw}
     record = build_index(iter(documents), tmp_path / "index", "corpus 1")
@@ -117,22 +106,3 @@ def test_it_knows_the_training_documents_of_a_prepare_artifact(
     assert asked > 80
     assert right / asked > 0.9  # its own text; years and names that many documents share may be found elsewhere
     assert not [path for path in (tmp_path / "index").rglob("*") if path.suffix in (".pkl", ".pickle")]
-
-
-def test_a_missing_unfinished_or_damaged_index_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="build_index"):
-        RetrievalHelper(tmp_path)
-    build_index(DOCUMENTS, tmp_path / "a")
-    (tmp_path / "a" / "passages.bin").write_bytes(b"short")
-    with pytest.raises(ArtifactError, match="damaged"):
-        RetrievalHelper(tmp_path / "a")
-    build_index(DOCUMENTS, tmp_path / "a")  # building again repairs it
-    RetrievalHelper(tmp_path / "a")
-    (tmp_path / "a" / "bm25" / "params.index.json").unlink()
-    with pytest.raises(ArtifactError, match="damaged"):
-        RetrievalHelper(tmp_path / "a")
-    (tmp_path / "a" / "index.json").write_text("{}")
-    with pytest.raises(ArtifactError, match="build it again"):
-        RetrievalHelper(tmp_path / "a")
-    with pytest.raises(ArtifactError, match="no words"):
-        build_index(["", "..."], tmp_path / "b")

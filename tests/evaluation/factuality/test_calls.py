@@ -1,11 +1,9 @@
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.evaluation.factuality.calls import auroc, call_points
+from components.evaluation.factuality.calls import call_points
 from tests.evaluation.factuality.conftest import predictions
 
 # Places:   0      1      2     3     4      5      6      7     8     9
@@ -58,19 +56,3 @@ def test_no_placement_of_calls_beats_the_bound_and_more_calls_never_hurt(
     )
     if any(factual):
         assert points[-1].accuracy == 1.0
-
-
-@given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), max_size=30))
-def test_auroc_is_the_share_of_pairs_in_the_right_order(items: list[tuple[int, bool]]) -> None:
-    score = np.array([score for score, _ in items], dtype=float)
-    positive = np.array([label for _, label in items], dtype=bool)
-    pairs = [(high > low) + (high == low) / 2 for high in score[positive] for low in score[~positive]]
-    found = auroc(score, positive)
-    if pairs:
-        assert found == pytest.approx(sum(pairs) / len(pairs))
-    else:
-        assert math.isnan(found)
-
-
-def test_auroc_of_infinite_scores() -> None:
-    assert auroc(np.array([np.inf, -np.inf, 0.0]), np.array([True, False, False])) == 1.0

@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 
-from components.core.artifact import Artifact
 from components.core.errors import ArtifactError
 from components.core.run import Run
 from components.evaluation.config import BootstrapConfig
+from components.evaluation.factuality.artifacts import CascadeAssessment, Comparison
 from components.evaluation.factuality.comparison import COLUMNS, seed_interval, stage
-from components.evaluation.factuality.report import RESULTS
 from components.evaluation.factuality.results import CascadeResults
 
 BUDGETS = [0.0, 0.05, 0.1, 0.15, 1.0]
@@ -37,18 +36,18 @@ def results(selection: str, seed: int, accuracy: float = 0.5, budget: float = 0.
     return CascadeResults.model_validate({**fields, **values})
 
 
-def sealed(folder: Path, *found: CascadeResults) -> list[Artifact]:
-    artifacts = []
+def sealed(folder: Path, *found: CascadeResults) -> dict[str, CascadeAssessment]:
+    artifacts = {}
     for number, each in enumerate(found):
         run = Run.local(folder / str(number), "cascade")
-        (run.folder / RESULTS).write_text(each.model_dump_json())
-        artifacts.append(run.seal({}))
+        (run.folder / CascadeAssessment.RESULTS).write_text(each.model_dump_json())
+        artifacts[f"{each.selection}-{number}"] = run.seal({}, view=CascadeAssessment)
     return artifacts
 
 
-def compared(folder: Path, *found: CascadeResults) -> tuple[Artifact, dict[str, Any]]:
-    artifact = stage(Run.local(folder / "compare", "compare"), BootstrapConfig(), *sealed(folder, *found))
-    return artifact, json.loads(artifact.path("comparison.json").read_text())
+def compared(folder: Path, *found: CascadeResults) -> tuple[Comparison, dict[str, Any]]:
+    artifact = stage(Run.local(folder / "compare", "compare"), BootstrapConfig(), **sealed(folder, *found))
+    return artifact, json.loads(artifact.path(Comparison.SUMMARY).read_text())
 
 
 def test_the_interval_over_seeds_is_students() -> None:
@@ -73,7 +72,7 @@ def test_methods_stand_side_by_side_over_their_seeds(tmp_path: Path) -> None:
     assert artifact.metrics["ntp.tokens_learnt"] == 850
     # What nobody measured is no metric and no NaN in the table.
     assert "lacy.leakage" not in artifact.metrics
-    report = artifact.path("report.md").read_text(encoding="utf-8")
+    report = artifact.report.read_text(encoding="utf-8")
     assert "| **lacy** |" in report
     assert "nan" not in report.lower()
     half = 4.302653 * 0.2645751 / math.sqrt(3)
@@ -97,6 +96,6 @@ def test_different_budgets_are_refused(tmp_path: Path) -> None:
 def test_a_single_seed_is_shown_without_an_interval(tmp_path: Path) -> None:
     artifact, summary = compared(tmp_path, results("lacy", 0, 0.5))
     assert summary["lacy"]["alone"]["estimate"] == 0.5
-    report = artifact.path("report.md").read_text(encoding="utf-8")
+    report = artifact.report.read_text(encoding="utf-8")
     assert "50.0%" in report
     assert "50.0% ±" not in report

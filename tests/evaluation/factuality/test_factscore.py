@@ -2,12 +2,9 @@
 
 import json
 import math
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -32,6 +29,7 @@ from components.evaluation.factuality.factscore import (
 )
 from components.evaluation.factuality.judges import LlmJudge, LocalJudge, Statement, mentioned
 from components.evaluation.factuality.real_text import FactVerdict, Response
+from tests.clients.server import Handler, Server
 from tests.conftest import SHARED_DATA
 from tests.fakes import Told, calibration, speaker, tokenizer
 
@@ -45,58 +43,16 @@ ADA = Article(
 EMIL = Article("Emil Roth", "Emil Roth was an Austrian painter. He lived in Vienna and died in 1899.")
 
 
-class Server(ThreadingHTTPServer):
-    """Answers chats by ``say(message)``, unless ``act`` says otherwise."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.bodies: list[dict[str, Any]] = []
-        self.keys: list[str | None] = []
-        self.say: Callable[[str], object] = lambda message: "True"
-        self.act: Callable[[Handler], bool] | None = None
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that hang up are part of the tests."""
-
+class JudgeServer(Server):
     def judge(self, **settings: object) -> JudgeConfig:
-        url = f"http://127.0.0.1:{self.server_address[1]}/v1"
-        return JudgeConfig.model_validate({"kind": "endpoint", "url": url, "timeout_seconds": 5.0, **settings})
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Server
-
-    def do_POST(self) -> None:
-        assert self.path == "/v1/chat/completions"
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.bodies.append(body)
-        self.server.keys.append(self.headers["Authorization"])
-        if self.server.act and self.server.act(self):
-            return
-        said = self.server.say(body["messages"][0]["content"])
-        self.send({"choices": [{"message": {"role": "assistant", "content": said}}]})
-
-    def send(self, body: object, status: int = 200) -> None:
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
+        return JudgeConfig.model_validate({"kind": "endpoint", "url": self.url, "timeout_seconds": 5.0, **settings})
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
+def server() -> Iterator[JudgeServer]:
+    server = JudgeServer()
     yield server
-    server.shutdown()
-    server.server_close()
+    server.stop()
 
 
 def reader(message: str) -> str:
@@ -255,7 +211,7 @@ def test_the_closest_passages_are_found_in_long_articles() -> None:
     assert Passages(Article("x", "...")).closest("y", 5) == ["..."]
 
 
-def test_an_endpoint_splits_and_judges(server: Server) -> None:
+def test_an_endpoint_splits_and_judges(server: JudgeServer) -> None:
     server.say = reader
     cfg = FactScoreConfig(judge=server.judge(name="large"), gamma=0)
     splitter, judge, chat = open_judge(cfg)
@@ -279,6 +235,7 @@ def test_an_endpoint_splits_and_judges(server: Server) -> None:
     assert f"Title: {ADA.title}\nText: {ADA.text}" in question
     assert question.endswith("Input: She was born in Bergen. True or False?\nOutput:")
     assert "large" in judge.name
+    assert set(server.paths) == {"/v1/chat/completions"}
 
 
 @pytest.mark.parametrize(
@@ -296,7 +253,7 @@ def test_an_endpoint_splits_and_judges(server: Server) -> None:
         (7, None),
     ],
 )
-def test_only_true_and_false_are_verdicts(server: Server, said: object, verdict: bool | None) -> None:
+def test_only_true_and_false_are_verdicts(server: JudgeServer, said: object, verdict: bool | None) -> None:
     server.say = lambda message: said
     judge = LlmJudge(Chat(server.judge(retries=0)), 5)
     (found,) = judge.verdicts([Statement("Ada", "She lived.", Passages(ADA))])
@@ -313,13 +270,13 @@ def test_only_true_and_false_are_verdicts(server: Server, said: object, verdict:
         ("I would rather talk about the weather.", None),
     ],
 )
-def test_lists_of_facts_are_read_and_nonsense_is_none(server: Server, said: str, facts: list[str] | None) -> None:
+def test_lists_of_facts_are_read_and_nonsense_is_none(server: JudgeServer, said: str, facts: list[str] | None) -> None:
     server.say = lambda message: said
     (found,) = Llm(Chat(server.judge(retries=0))).facts(["Ada lived."])
     assert isinstance(found, ChatError) if facts is None else found == facts
 
 
-def test_failures_are_tried_again_and_what_remains_is_counted(server: Server) -> None:
+def test_failures_are_tried_again_and_what_remains_is_counted(server: JudgeServer) -> None:
     seen: dict[str, int] = {}
 
     def act(handler: Handler) -> bool:
@@ -343,7 +300,7 @@ def test_failures_are_tried_again_and_what_remains_is_counted(server: Server) ->
 
 
 def test_a_judge_that_is_slow_or_dead_ends_no_run_and_scores_nothing(
-    server: Server, caplog: pytest.LogCaptureFixture
+    server: JudgeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     def hang(handler: Handler) -> bool:
         time.sleep(0.5)
@@ -365,18 +322,8 @@ def test_a_judge_that_is_slow_or_dead_ends_no_run_and_scores_nothing(
     assert scores.failures == 40
 
 
-def test_a_trickle_and_a_flood_are_no_answers(server: Server) -> None:
-    def trickle(handler: Handler) -> bool:
-        handler.send_response(200)
-        handler.send_header("Content-Length", "1000")
-        handler.end_headers()
-        for _ in range(20):
-            handler.wfile.write(b" ")
-            handler.wfile.flush()
-            time.sleep(0.03)
-        return True
-
-    server.act = trickle
+def test_a_trickle_and_a_flood_are_no_answers(server: JudgeServer) -> None:
+    server.act = lambda handler: handler.trickle()
     with pytest.raises(ChatError, match="did not answer in time"):
         Chat(server.judge(timeout_seconds=0.15, retries=0)).ask("x", 4)
     server.act = lambda handler: handler.send(b" " * (1 << 21)) is None
@@ -388,7 +335,7 @@ def test_a_trickle_and_a_flood_are_no_answers(server: Server) -> None:
             Chat(server.judge(retries=0)).ask("x", 4)
 
 
-def test_a_judge_that_is_not_there_is_said_at_the_start(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_judge_that_is_not_there_is_said_at_the_start(server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ChatError, match=r"cannot be reached.*facts\.factscore\.judge\.url"):
         open_judge(FactScoreConfig(judge=JudgeConfig(kind="endpoint", url="http://127.0.0.1:9/v1", retries=0)))
     monkeypatch.setenv(API_KEY, "sk-secret")
@@ -396,7 +343,7 @@ def test_a_judge_that_is_not_there_is_said_at_the_start(server: Server, monkeypa
     with pytest.raises(ChatError, match=f"answered 401.*{API_KEY}") as caught:
         open_judge(FactScoreConfig(judge=server.judge(retries=0)))
     assert "sk-secret" not in str(caught.value)
-    assert set(server.keys) == {"Bearer sk-secret"}
+    assert {sent["Authorization"] for sent in server.headers} == {"Bearer sk-secret"}
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,7 @@ import pytest
 
 from components.cascade.config import CascadeConfig
 from components.cascade.helpers.base import Call, HelperError
-from components.core.artifact import Artifact
-from components.data.shards import ShardSet
+from components.data.prepared import PreparedData
 from components.data.tokenizer import TextTokenizer
 from components.evaluation.factuality.helper_accuracy import ask_helper
 from components.evaluation.factuality.predictions import predict
@@ -14,21 +13,21 @@ from tests.fakes import Told, speaker
 
 
 @pytest.fixture(scope="module")
-def documents(prepared: Artifact) -> list[int]:
+def documents(prepared: PreparedData) -> list[int]:
     """The longest three."""
-    split = ShardSet.open(prepared.path("shards")).splits["test"]
+    split = prepared.shards().splits["test"]
     return np.argsort(split.documents[:, 1])[-3:].tolist()
 
 
 @pytest.fixture(scope="module")
-def texts(prepared: Artifact, documents: list[int]) -> list[list[int]]:
-    split = ShardSet.open(prepared.path("shards")).splits["test"]
+def texts(prepared: PreparedData, documents: list[int]) -> list[list[int]]:
+    split = prepared.shards().splits["test"]
     return [split.document(i).tolist() for i in documents]
 
 
 @pytest.fixture
-def asked(prepared: Artifact, tokenizer: TextTokenizer, labels: FactBits, documents: list[int]):  # type: ignore[no-untyped-def]
-    split = ShardSet.open(prepared.path("shards")).splits["test"]
+def asked(prepared: PreparedData, tokenizer: TextTokenizer, labels: FactBits, documents: list[int]):  # type: ignore[no-untyped-def]
+    split = prepared.shards().splits["test"]
     found = predict(speaker(tokenizer, shape=SHAPE), tokenizer, split, documents, labels)
     # Highest where the documents have parted already, and before their ends.
     score = -np.abs(found.place - 40.0)

@@ -3,8 +3,7 @@
 import numpy as np
 import torch
 
-from components.core.artifact import Artifact
-from components.data.shards import ShardSet
+from components.data.prepared import PreparedData
 from components.data.tokenizer import TextTokenizer
 from components.evaluation.factuality.predictions import Predictions, predict
 from components.labelling.labels import FactBits
@@ -32,9 +31,9 @@ def alone(model: Transformer, tokenizer: TextTokenizer, row: list[int], place: i
 
 
 def test_every_position_is_predicted_as_it_would_be_alone(
-    prepared: Artifact, tokenizer: TextTokenizer, labels: FactBits
+    prepared: PreparedData, tokenizer: TextTokenizer, labels: FactBits
 ) -> None:
-    split, model = ShardSet.open(prepared.path("shards")).splits["test"], speaker(tokenizer, shape=SHAPE)
+    split, model = prepared.shards().splits["test"], speaker(tokenizer, shape=SHAPE)
     lengths = split.documents[:, 1]
     # The longest, the shortest and one between, not in the order of the text.
     chosen = [int(lengths.argmax()), int(lengths.argmin()), int(np.argsort(lengths)[len(lengths) // 2])]
@@ -71,8 +70,8 @@ def test_right_and_wrong_follow_from_the_likeliest_token() -> None:
     assert found.wrong_facts.tolist() == [False, True, False]
 
 
-def test_progress_reaches_its_end(prepared: Artifact, tokenizer: TextTokenizer, labels: FactBits) -> None:
-    split = ShardSet.open(prepared.path("shards")).splits["test"]
+def test_progress_reaches_its_end(prepared: PreparedData, tokenizer: TextTokenizer, labels: FactBits) -> None:
+    split = prepared.shards().splits["test"]
     reported: list[float] = []
     predict(speaker(tokenizer, shape=SHAPE), tokenizer, split, [0, 1, 2], labels, 100, reported.append)
     assert reported == sorted(reported)

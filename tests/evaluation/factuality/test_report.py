@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 
+from components.core.artifact import REPORT
 from components.evaluation.factuality import attribution_image
+from components.evaluation.factuality.artifacts import CascadeAssessment
 from components.evaluation.factuality.generated import Biography
 from components.evaluation.factuality.real_text import FactScore, FactScoreResults, ProbeResults, ProbeScore
 from components.evaluation.factuality.real_text_report import factscore_section, probes_section
 from components.evaluation.factuality.report import (
-    CURVE_PNG,
-    REPORT,
-    RESULTS,
-    TEXTS_PNG,
     cascade_report,
     embedded_report,
     texts_page,
@@ -65,9 +63,9 @@ def test_texts_can_neither_run_nor_break_their_page() -> None:
 
 
 def test_the_report_shows_texts_as_a_picture_so_they_cannot_write_markdown() -> None:
-    page = cascade_report(full(), [evil_text()], CURVE_PNG)
+    page = cascade_report(full(), [evil_text()], CascadeAssessment.CURVE_PNG)
     assert "onerror" not in page
-    assert f"]({TEXTS_PNG})" in page
+    assert f"]({CascadeAssessment.TEXTS_PNG})" in page
 
 
 def test_every_letter_is_drawn_once_in_its_place(tmp_path: Path) -> None:
@@ -77,18 +75,18 @@ def test_every_letter_is_drawn_once_in_its_place(tmp_path: Path) -> None:
     assert drawn.replace(" ", "") == "".join(text.text.split())
     helper = "".join(letter[0] for line in lines for letter in line if letter[1:] == ("helper", True))
     assert helper == '<script>alert("1")</script>'
-    attribution_image.draw_texts([text, biography([])], [tmp_path / TEXTS_PNG])
-    assert (tmp_path / TEXTS_PNG).read_bytes().startswith(b"\x89PNG")
+    attribution_image.draw_texts([text, biography([])], [tmp_path / CascadeAssessment.TEXTS_PNG])
+    assert (tmp_path / CascadeAssessment.TEXTS_PNG).read_bytes().startswith(b"\x89PNG")
 
 
 def test_every_way_of_writing_and_every_budget_has_its_row() -> None:
-    page = cascade_report(full(), [], CURVE_PNG)
+    page = cascade_report(full(), [], CascadeAssessment.CURVE_PNG)
     for name in ("taught to ask, alone", "taught to ask, with calls", "plain, alone", "plain, with calls"):
         assert f"| {name} |" in page
     assert "**80.0%** (70.0% to 85.0%)" in page
     for point in results("lacy", 0).model.curve:
         assert f"| {point.budget:.0%} | **{point.accuracy:.1%}** | {point.bound:.1%} |" in page
-    assert f"({CURVE_PNG})" in page
+    assert f"({CascadeAssessment.CURVE_PNG})" in page
     rows = [line for line in page.splitlines() if line.startswith("|")]
     for above, below in zip(rows, page.splitlines(), strict=False):
         assert above.count("|") >= 3, below
@@ -98,17 +96,17 @@ def test_a_model_without_claims_and_facts_has_a_page_too() -> None:
     values = results("ntp", 0).model_dump()
     values["model"]["alone"] = {**written(0.5), "precision": None}
     values["plain"] = None
-    page = cascade_report(CascadeResults.model_validate(values), [], CURVE_PNG)
+    page = cascade_report(CascadeResults.model_validate(values), [], CascadeAssessment.CURVE_PNG)
     assert "| taught to ask, alone | – |" in page
     assert "nan" not in page.lower()
 
 
 def test_the_figure_is_embedded(tmp_path: Any) -> None:
-    (tmp_path / REPORT).write_text(cascade_report(full(), [], CURVE_PNG), encoding="utf-8")
-    (tmp_path / CURVE_PNG).write_bytes(b"\x89PNG")
+    (tmp_path / REPORT).write_text(cascade_report(full(), [], CascadeAssessment.CURVE_PNG), encoding="utf-8")
+    (tmp_path / CascadeAssessment.CURVE_PNG).write_bytes(b"\x89PNG")
     page = embedded_report(tmp_path)
     assert "(data:image/png;base64,iVBORw==)" in page
-    assert f"({CURVE_PNG})" not in page
+    assert f"({CascadeAssessment.CURVE_PNG})" not in page
 
 
 def test_the_sections_on_real_text_hold_every_figure_and_no_markup_of_others() -> None:
@@ -148,4 +146,3 @@ def test_the_flow_imports_the_page_without_torch(module: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-    assert RESULTS.endswith(".json")

@@ -4,31 +4,35 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
+from components.cascade.calibration import Calibration
 from components.cascade.config import CascadeConfig
-from components.core.artifact import Artifact
 from components.core.errors import ArtifactError
 from components.core.identity import Identity
 from components.core.run import Run
 from components.data.config import DataConfig
 from components.data.prepare import stage as prepare
+from components.data.prepared import PreparedData
 from components.data.world.config import WorldConfig
 from components.delegation.calibrate import stage as calibrate
 from components.delegation.config import CalibrateConfig, DelegateConfig, DelegationConfig
 from components.delegation.train import stage as delegate
 from components.evaluation.config import BootstrapConfig, CascadeAssessConfig, FactsConfig
+from components.evaluation.factuality.artifacts import CascadeAssessment
 from components.evaluation.factuality.comparison import stage as compare
-from components.evaluation.factuality.report import CURVE_PNG, CURVE_SVG, REPORT, RESULTS
 from components.evaluation.factuality.results import CascadeResults
-from components.evaluation.factuality.stage import BIOGRAPHIES, stage
+from components.evaluation.factuality.stage import stage
+from components.labelling.artifact import Labels
 from components.labelling.config import LabelConfig
 from components.labelling.stage import stage as label
+from components.model import checkpoint
 from components.model.config import ModelConfig
 from components.pretrain import stage as pretrain
 from components.training.config import PretrainConfig, TrainerConfig
+from components.training.trained import TrainedModel
 
 MODEL = ModelConfig(name="tiny", layers=1, width=48, hidden_width=96, heads=4, kv_heads=2, context_length=96)
 TRAINER = TrainerConfig(
@@ -48,12 +52,16 @@ CASCADE = CascadeAssessConfig(
 
 
 class Stages(NamedTuple):
-    prepared: Artifact
-    pretrained: Artifact
-    labels: Artifact
-    delegated: Artifact
-    calibrated: Artifact
-    cascade: Artifact
+    prepared: PreparedData
+    pretrained: TrainedModel
+    labels: Labels
+    delegated: TrainedModel
+    calibration: Calibration
+    cascade: CascadeAssessment
+
+    def measured(self) -> dict[str, Any]:
+        """What the stage `cascade` measures, without the plain model."""
+        return {name: getattr(self, name) for name in ("delegated", "calibration", "prepared", "labels")}
 
 
 def run(folder: Path, name: str, config: object = None) -> Run:
@@ -79,28 +87,44 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
                       validation_fraction=0.15, test_fraction=0.15)  # fmt: skip
     prepared = prepare(run(folder / "prepare", "prepare"), data)
     training = PretrainConfig(model=MODEL, trainer=TRAINER)
-    pretrained = pretrain(run(folder / "pretrain", "pretrain", training), training, prepared)
-    labels = label(run(folder / "label", "label"), LabelConfig(processes=1, agreement_documents=5), prepared)
-    delegated = delegate(run(folder / "delegate", "delegate", DELEGATE), DELEGATE, prepared, labels, pretrained)
-    calibration = CalibrateConfig(max_tokens=2000, device="cpu", precision="32-true")
-    calibrated = calibrate(run(folder / "calibrate", "calibrate"), calibration, delegated, prepared, labels)
-    cascade = stage(run(folder / "cascade", "cascade"), CASCADE, delegated, calibrated, prepared, labels, pretrained)
-    return Stages(prepared, pretrained, labels, delegated, calibrated, cascade)
+    pretrained = pretrain(run(folder / "pretrain", "pretrain", training), training, prepared=prepared)
+    labels = label(run(folder / "label", "label"), LabelConfig(processes=1, agreement_documents=5), prepared=prepared)
+    delegated = delegate(
+        run(folder / "delegate", "delegate", DELEGATE),
+        DELEGATE,
+        prepared=prepared,
+        labels=labels,
+        pretrained=pretrained,
+    )
+    calibrating = CalibrateConfig(max_tokens=2000, device="cpu", precision="32-true")
+    calibration = calibrate(
+        run(folder / "calibrate", "calibrate"), calibrating, delegated=delegated, prepared=prepared, labels=labels
+    )
+    cascade = stage(
+        run(folder / "cascade", "cascade"),
+        CASCADE,
+        delegated=delegated,
+        calibration=calibration,
+        prepared=prepared,
+        labels=labels,
+        pretrained=pretrained,
+    )
+    return Stages(prepared, pretrained, labels, delegated, calibration, cascade)
 
 
 @pytest.fixture(scope="module")
 def results(stages: Stages) -> CascadeResults:
-    return CascadeResults.model_validate_json(stages.cascade.path(RESULTS).read_bytes())
+    return stages.cascade.results()
 
 
 def test_the_stage_leaves_a_page_figures_and_texts(stages: Stages) -> None:
     cascade = stages.cascade.verify()
-    assert cascade.path(CURVE_PNG).read_bytes().startswith(b"\x89PNG")
-    assert b"<svg" in cascade.path(CURVE_SVG).read_bytes()
-    page = cascade.path(REPORT).read_text(encoding="utf-8")
+    assert cascade.path(cascade.CURVE_PNG).read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in cascade.path(cascade.CURVE_SVG).read_bytes()
+    page = cascade.report.read_text(encoding="utf-8")
     for title in ("# What asking is worth", "## By call budget", "## Biographies, fact by fact", "## What it cost"):
         assert title in page
-    lines = cascade.path(BIOGRAPHIES).read_text(encoding="utf-8").splitlines()
+    lines = cascade.path(CascadeAssessment.BIOGRAPHIES).read_text(encoding="utf-8").splitlines()
     assert len({json.loads(line)["subject"] for line in lines}) == 4
 
 
@@ -140,9 +164,8 @@ def test_the_curve_begins_alone_and_ends_with_every_fact_right(results: CascadeR
 
 def test_with_budget_0_the_cascade_is_the_model_alone(stages: Stages, tmp_path: Path) -> None:
     cfg = CASCADE.model_copy(update={"cascade": CascadeConfig(budget=0.0)})
-    inputs = stages.delegated, stages.calibrated, stages.prepared, stages.labels
-    artifact = stage(run(tmp_path, "cascade"), cfg, *inputs)
-    found = CascadeResults.model_validate_json(artifact.path(RESULTS).read_bytes())
+    artifact = stage(run(tmp_path, "cascade"), cfg, **stages.measured())
+    found = artifact.results()
     assert found.plain is None
     assert found.model.alone == found.model.cascade
     assert found.model.cascade is not None
@@ -156,27 +179,26 @@ def test_with_budget_0_the_cascade_is_the_model_alone(stages: Stages, tmp_path: 
 def test_the_same_models_give_the_same_figures_and_can_be_compared(
     stages: Stages, results: CascadeResults, tmp_path: Path
 ) -> None:
-    inputs = stages.delegated, stages.calibrated, stages.prepared, stages.labels, stages.pretrained
-    again = stage(run(tmp_path / "again", "cascade"), CASCADE, *inputs)
-    found = CascadeResults.model_validate_json(again.path(RESULTS).read_bytes())
+    again = stage(run(tmp_path / "again", "cascade"), CASCADE, **stages.measured(), pretrained=stages.pretrained)
+    found = again.results()
     timed = {"helper_accuracy"}
     assert found.model_dump(exclude=timed) == results.model_dump(exclude=timed)
-    assert again.path(BIOGRAPHIES).read_bytes() == stages.cascade.path(BIOGRAPHIES).read_bytes()
-    compared = compare(run(tmp_path / "compare", "compare"), BootstrapConfig(), stages.cascade, again)
+    assert (
+        again.path(CascadeAssessment.BIOGRAPHIES).read_bytes()
+        == stages.cascade.path(CascadeAssessment.BIOGRAPHIES).read_bytes()
+    )
+    compared = compare(run(tmp_path / "compare", "compare"), BootstrapConfig(), first=stages.cascade, again=again)
     assert compared.metrics["lacy.at_budget"] == pytest.approx(stages.cascade.metrics["fact_accuracy"])
 
 
 def test_a_model_that_diverged_is_refused(stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from components.evaluation.factuality import stage as module
-
-    whole = module.load_model
+    whole = checkpoint.load_model
 
     def broken(*arguments: object) -> object:
         model = whole(*arguments)  # type: ignore[arg-type]
         model.output_weight.data.fill_(math.nan)
         return model
 
-    monkeypatch.setattr(module, "load_model", broken)
-    inputs = stages.delegated, stages.calibrated, stages.prepared, stages.labels
+    monkeypatch.setattr(checkpoint, "load_model", broken)
     with pytest.raises(ArtifactError, match="its training diverged"):
-        stage(run(tmp_path, "cascade"), CASCADE, *inputs)
+        stage(run(tmp_path, "cascade"), CASCADE, **stages.measured())

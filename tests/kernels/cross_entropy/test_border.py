@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from kernels.cross_entropy import cross_entropy, linear_token_loss, linear_token_stats
+from kernels.cross_entropy import cross_entropy, linear_token_stats
 
 X, WEIGHT, TARGET = torch.randn(4, 8), torch.randn(20, 8), torch.tensor([0, 19, -100, 3])
 
@@ -27,7 +27,6 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "nothing but call": ({"call_id": 0, "n_cols": 1}, r"call_id is 0 in a vocabulary of 1"),
     "no real column": ({"n_cols": 0}, r"n_cols is 0; allowed is 1 to 20"),
     "more real columns than rows": ({"n_cols": 21}, r"n_cols is 21; allowed is 1 to 20"),
-    "softcap": ({"softcap": 0.0}, r"softcap is 0.0; allowed is a positive number, or None"),
     "impl": ({"impl": "cuda"}, r"impl is 'cuda'; allowed are auto, torch, triton"),
 }
 
@@ -38,25 +37,11 @@ def test_a_mistake_is_named(mistake: str) -> None:
     arguments = {"x": X, "weight": WEIGHT, "target": TARGET} | changed
     with pytest.raises(ValueError, match=sentence):
         linear_token_stats(**arguments)
-    with pytest.raises(ValueError, match=sentence):
-        linear_token_loss(**arguments, objective=lambda stats: stats.nll_full)
 
 
 def test_an_unknown_mode_is_named() -> None:
     with pytest.raises(ValueError, match="mode is 'fast'; allowed are auto, save, recompute"):
         linear_token_stats(X.clone().requires_grad_(), WEIGHT, TARGET, mode="fast")  # type: ignore[arg-type]
-
-
-def test_mistakes_of_an_objective_are_named() -> None:
-    with pytest.raises(ValueError, match="reduction is 'none'; allowed are mean, sum"):
-        linear_token_loss(X, WEIGHT, TARGET, lambda stats: stats.nll_full, reduction="none")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"extra\[0\] has shape \(3,\).*shape of target, \(4,\)"):
-        linear_token_loss(X, WEIGHT, TARGET, lambda stats, extra: stats.nll_full, extra=(torch.ones(3),))
-    extra = torch.ones(4, requires_grad=True)
-    with pytest.raises(ValueError, match=r"extra\[0\].*requires_grad=True.*carry no gradient"):
-        linear_token_loss(X, WEIGHT, TARGET, lambda stats, extra: stats.nll_full, extra=(extra,))
-    with pytest.raises(ValueError, match=r"objective returned shape \(\); it must return one loss per token"):
-        linear_token_loss(X, WEIGHT, TARGET, lambda stats: stats.nll_full.sum())
 
 
 def test_mistakes_with_given_logits_are_named() -> None:

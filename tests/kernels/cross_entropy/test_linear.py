@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kernels.cross_entropy import TokenStats, configurations, linear, linear_token_loss, linear_token_stats, reference
+from kernels.cross_entropy import TokenStats, configurations, linear, linear_token_stats, reference
 from tests.kernels.cross_entropy.cases import IGNORED, as_leaves, case, error, gradients, mixed, outputs
 
 BOTH = pytest.mark.parametrize("impl", ["torch", "triton"])
-CALLS = pytest.mark.parametrize(("call_id", "softcap"), [(None, None), (3, None), (3, 4.0)])
+CALLS = pytest.mark.parametrize("call_id", [None, 3])
 
 
 @pytest.fixture(autouse=True)
@@ -34,10 +34,10 @@ def test_the_reference_is_torchs_cross_entropy() -> None:
 @BOTH
 @CALLS
 @pytest.mark.parametrize("mode", ["save", "recompute"])
-def test_values_and_gradients_in_fp64(impl: str, call_id: int | None, softcap: float | None, mode: str) -> None:
+def test_values_and_gradients_in_fp64(impl: str, call_id: int | None, mode: str) -> None:
     given = case(7, 45, padding=3)
     given.target[2] = 3  # the target is CALL
-    options = {"call_id": call_id, "softcap": softcap, "n_cols": 45}
+    options = {"call_id": call_id, "n_cols": 45}
     right = reference.linear_token_stats(*given, **options)
     ours = linear_token_stats(*given, **options, mode=mode, impl=impl, return_argmax=True, return_entropy=True)
     for mine, theirs in zip(outputs(ours), outputs(right), strict=True):
@@ -91,9 +91,9 @@ def test_given_the_same_logits_the_loss_is_exact_to_a_millionth(impl: str) -> No
 
 @BOTH
 @CALLS
-def test_all_modes_give_the_same_gradients(impl: str, call_id: int | None, softcap: float | None) -> None:
+def test_both_modes_give_the_same_gradients(impl: str, call_id: int | None) -> None:
     given = case(6, 50, torch.float32)
-    options = {"call_id": call_id, "softcap": softcap, "impl": impl}
+    options = {"call_id": call_id, "impl": impl}
 
     def losses(stats: TokenStats, weight: torch.Tensor) -> torch.Tensor:
         delegated = 0.0 if call_id is None else stats.logp_call
@@ -105,14 +105,8 @@ def test_all_modes_give_the_same_gradients(impl: str, call_id: int | None, softc
         stats = linear_token_stats(*given, **options, mode=mode)
         loss = losses(stats, weight).masked_fill(stats.ignored, 0).sum() / 4
         results.append((loss, *torch.autograd.grad(loss, (given.x, given.weight))))
-    loss, stats = linear_token_loss(*given, losses, extra=(weight,), **options, return_entropy=True)
-    assert not stats.lse_x.requires_grad
-    assert stats.entropy is not None
-    results.append((loss, *torch.autograd.grad(2 * loss, (given.x, given.weight))))
-    results[-1] = (results[-1][0], results[-1][1] / 2, results[-1][2] / 2)
-    for other in results[1:]:
-        for mine, theirs in zip(other, results[0], strict=True):
-            torch.testing.assert_close(mine, theirs, rtol=2e-6, atol=2e-6)
+    for mine, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=2e-6, atol=2e-6)
 
 
 @BOTH
@@ -144,11 +138,6 @@ def test_a_batch_of_ignored_rows_costs_nothing_and_teaches_nothing(impl: str, mo
     assert stats.logp_call.isfinite().all()
     for grad in torch.autograd.grad(stats.nll_full.sum(), (given.x, given.weight)):
         assert torch.equal(grad, torch.zeros_like(grad))
-    loss, _ = linear_token_loss(*given, lambda stats: stats.nll_full, impl=impl)
-    assert loss.item() == 0
-    loss.backward()
-    assert given.weight.grad is not None
-    assert not given.weight.grad.any()
 
 
 @BOTH
@@ -162,8 +151,6 @@ def test_no_row_and_one_row(impl: str, mode: str, rows: int) -> None:
     assert g_x.shape == (rows, 8)
     assert bool(g_weight.any()) == (rows == 1)
     assert not g_weight.isnan().any()
-    loss, _ = linear_token_loss(*given, lambda stats: stats.nll_full, impl=impl)
-    assert loss.isfinite()
 
 
 @BOTH
@@ -205,10 +192,8 @@ def test_without_gradients_no_logits_are_kept(impl: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(linear, "forward", lambda *a, **k: (kept.append(k["keep"]), forward(*a, **k))[1])
     with torch.no_grad():
         stats = linear_token_stats(*given, impl=impl, mode="save")
-        loss, _ = linear_token_loss(*given, lambda stats: stats.nll_full, impl=impl)
     assert kept == [False]
     assert not stats.lse_x.requires_grad
-    assert not loss.requires_grad
     torch.testing.assert_close(stats.lse_x, reference.linear_token_stats(*given).lse_x)
 
 
@@ -260,10 +245,6 @@ def test_fp64_gradcheck_of_the_triton_kernels_themselves() -> None:
     given = case(3, 9, width=2)
 
     def statistics(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(
-            outputs(
-                linear_token_stats(x, weight, given.target, call_id=2, softcap=5.0, impl="triton", mode="recompute")
-            )
-        )
+        return tuple(outputs(linear_token_stats(x, weight, given.target, call_id=2, impl="triton", mode="recompute")))
 
     assert torch.autograd.gradcheck(statistics, (given.x, given.weight), fast_mode=True)

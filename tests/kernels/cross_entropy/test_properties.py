@@ -27,7 +27,6 @@ def test_any_shape_any_target_any_call(impl: str, data: st.DataObject) -> None:
     )
     options = {
         "call_id": data.draw(st.one_of(st.none(), st.integers(0, columns - 1)), "call_id"),
-        "softcap": data.draw(st.sampled_from([None, 2.0, 30.0]), "softcap"),
         "n_cols": columns,
     }
     mode = data.draw(st.sampled_from(["save", "recompute"]), "mode")

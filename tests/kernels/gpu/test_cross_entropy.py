@@ -12,7 +12,6 @@ from kernels.cross_entropy import (
     TokenStats,
     configurations,
     cross_entropy,
-    linear_token_loss,
     linear_token_stats,
     reference,
 )
@@ -45,19 +44,19 @@ def per_token(stats: TokenStats) -> Tensor:
     return weight * stats.nll_full - 0.1 * stats.logp_call.masked_fill(stats.ignored, 0.0)
 
 
-def ours(mode: str, columns: int, softcap: float | None = None) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def ours(mode: str, columns: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     def loss(x: Tensor, weight: Tensor, target: Tensor) -> Tensor:
-        options = {"call_id": CALL, "ignore_index": IGNORED, "softcap": softcap, "n_cols": columns, "impl": "triton"}
+        options = {"call_id": CALL, "ignore_index": IGNORED, "n_cols": columns, "impl": "triton"}
         return per_token(linear_token_stats(x, weight, target, mode=mode, **options)).sum()  # type: ignore[arg-type]
 
     return loss
 
 
-def by_torch(columns: int, softcap: float | None = None) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def by_torch(columns: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     def loss(x: Tensor, weight: Tensor, target: Tensor) -> Tensor:
         logits = x @ weight.T
         logits = logits if logits.dtype == torch.float64 else logits.float()
-        options = {"call_id": CALL, "ignore_index": IGNORED, "softcap": softcap, "n_cols": columns}
+        options = {"call_id": CALL, "ignore_index": IGNORED, "n_cols": columns}
         return per_token(reference.logit_token_stats(logits, target, **options)).sum()  # type: ignore[arg-type]
 
     return loss
@@ -102,35 +101,6 @@ def test_every_configuration_is_right(config: RowConfig) -> None:
         assert relative_error(one, other.double()) < 1e-2, name
 
 
-def test_a_soft_cap_is_differentiated_too() -> None:
-    x, weight, target = inputs(SHAPES[2], torch.float32)
-    leaves = [(8 * leaf.detach()).double().requires_grad_() for leaf in (x, weight)]
-    exact = gradients(by_torch(1124, 15.0), leaves[0], leaves[1], target)
-    mine = gradients(ours("save", 1124, 15.0), *((8 * leaf.detach()).requires_grad_() for leaf in (x, weight)), target)
-    for name, one, right in zip(("loss", "dX", "dW"), mine, exact, strict=True):
-        assert relative_error(one, right) < 1e-4, name
-
-
-def test_an_objective_known_in_forward_gives_the_same_gradients() -> None:
-    shape = (20000, 256, 5003, 5120)  # several chunks, the last one ragged
-    x, weight, target = inputs(shape, torch.bfloat16)
-
-    def loss(x: Tensor, weight: Tensor, target: Tensor) -> Tensor:
-        def objective(stats: TokenStats) -> Tensor:
-            return stats.nll_full - 0.1 * stats.logp_call
-
-        return linear_token_loss(
-            x, weight, target, objective, call_id=CALL, n_cols=shape[2], reduction="sum", impl="triton"
-        )[0]
-
-    def stats_loss(x: Tensor, weight: Tensor, target: Tensor) -> Tensor:
-        stats = linear_token_stats(x, weight, target, call_id=CALL, n_cols=shape[2], mode="save", impl="triton")
-        return (stats.nll_full - 0.1 * stats.logp_call).sum()
-
-    for one, other in zip(gradients(loss, x, weight, target), gradients(stats_loss, x, weight, target), strict=True):
-        assert relative_error(one, other.double()) < 1e-2
-
-
 @pytest.mark.parametrize("mode", ["save", "recompute"])
 def test_repeated_until_different_it_never_is(mode: str) -> None:
     x, weight, target = inputs(SHAPES[1], torch.bfloat16)
@@ -166,14 +136,6 @@ def test_nothing_waits_for_the_device() -> None:
     for mode in ("save", "recompute"):
         without_waiting(lambda mode=mode: gradients(ours(mode, SHAPES[1][2]), x, weight, target))
 
-    def objective_loss() -> object:
-        loss, _ = linear_token_loss(
-            x, weight, target, lambda stats: stats.nll_full, call_id=CALL, n_cols=SHAPES[1][2], impl="triton"
-        )
-        return torch.autograd.grad(loss, (x, weight))
-
-    without_waiting(objective_loss)
-
 
 def test_compiled_in_one_graph_it_is_bitwise_the_same() -> None:
     x, weight, target = inputs(SHAPES[1], torch.bfloat16)
@@ -190,7 +152,7 @@ def test_compiled_in_one_graph_it_is_bitwise_the_same() -> None:
 def test_all_rows_ignored_is_a_zero_and_not_a_nan() -> None:
     x, weight, target = inputs(SHAPES[2], torch.bfloat16)
     loss, dx, dw = gradients(
-        lambda *leaves: linear_token_loss(*leaves, lambda stats: stats.nll_full, impl="triton")[0],
+        lambda *leaves: linear_token_stats(*leaves, impl="triton").nll_full.sum(),
         x,
         weight,
         torch.full_like(target, IGNORED),

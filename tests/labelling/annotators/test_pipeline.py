@@ -108,7 +108,7 @@ def test_pipelines_that_are_not_there_are_said(tmp_path: Path) -> None:
 
 def test_a_missing_spacy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "spacy", None)
-    with pytest.raises(InputError, match=r"pip install 'lacewing\[spacy\]'"):
+    with pytest.raises(InputError, match=r"pip install spacy"):
         Pipeline("en_core_web_sm", ["ner+pos"])
 
 

@@ -1,0 +1,143 @@
+"""Any server that speaks OpenAI's protocol: vLLM, llama-server, a service, another Lacewing.
+
+Built on the package ``openai``, which takes half a second to import: it is imported when a client is made, so that
+processes that never ask an endpoint do not pay for it. The package retries nothing here (``resilience`` does), and
+``transport`` adds what it does not promise: a time-out for the whole answer and a limit on its size.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from components.clients.errors import EndpointError, LateError, MalformedError, StatusError, UnreachableError
+
+_MESSAGE_CHARACTERS = 200
+_LISTED_MODELS_BYTES = 1 << 18
+
+T = TypeVar("T")
+
+
+class OpenAIClient:
+    """Completions and chats, greedy. Thread-safe: connections are kept and shared.
+
+    Its methods raise ``EndpointError``; a ``deadline`` is of ``time.monotonic`` and covers connecting and reading. An
+    empty ``model`` leaves the choice to the server.
+    """
+
+    def __init__(self, url: str, api_key: str = "", response_bytes: int = 1 << 20) -> None:
+        """
+        Arguments:
+            url: base, up to and including ``/v1``.
+            api_key: sent as bearer token; never written anywhere. No environment variable is read in its place.
+            response_bytes: the largest answer that is read, for each prompt of a request.
+        """
+        import openai
+
+        from components.clients.transport import http_client
+
+        self._api_key = api_key
+        self._response_bytes = response_bytes
+        self._openai: Any = openai
+        self._client = openai.OpenAI(
+            base_url=url.rstrip("/"),
+            api_key=api_key or "none",  # the package insists on one; the transport sends only what was given
+            max_retries=0,
+            http_client=http_client(api_key),
+        )
+        # The package imports its resources at their first use, which would count against the first time-out.
+        self._completions: Any = self._client.completions.with_raw_response
+        self._chats: Any = self._client.chat.completions.with_raw_response
+        self._models: Any = self._client.models.with_raw_response
+
+    @property
+    def host(self) -> str:
+        return self._client.base_url.host
+
+    @property
+    def has_password(self) -> bool:
+        """Whether the address holds a user or a password."""
+        return bool(self._client.base_url.userinfo)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def models(self, deadline: float) -> list[str]:
+        """Names of the models that the server lists."""
+        content = self._answer(self._models.list, deadline, _LISTED_MODELS_BYTES)
+        return _read("list of models", content, lambda answer: [str(card["id"]) for card in answer["data"]])
+
+    def complete(
+        self, prompts: list[str], max_tokens: int, deadline: float, *, model: str = "", stop: list[str] | None = None
+    ) -> tuple[list[str], int]:
+        """Continuations of ``prompts``, and how many tokens they took together."""
+        content = self._answer(
+            self._completions.create,
+            deadline,
+            self._response_bytes * len(prompts),
+            model=model or self._openai.omit,
+            prompt=prompts if len(prompts) > 1 else prompts[0],
+            max_tokens=max_tokens,
+            temperature=0.0,
+            stop=stop or self._openai.omit,
+        )
+        return _read("completion", content, lambda answer: _completions(answer, len(prompts)))
+
+    def chat(self, message: str, max_tokens: int, deadline: float, *, model: str = "") -> str:
+        """The answer to ``message``."""
+        content = self._answer(
+            self._chats.create,
+            deadline,
+            self._response_bytes,
+            model=model or self._openai.omit,
+            messages=[{"role": "user", "content": message}],
+            max_tokens=max_tokens,
+            temperature=0.0,
+        )
+        return _read("chat completion", content, lambda answer: _text(answer["choices"][0]["message"]["content"]))
+
+    def _answer(self, ask: Callable[..., Any], deadline: float, n_bytes: int, **body: Any) -> bytes:
+        """The body of what the server answers, read as it is: the package takes any JSON for an answer."""
+        from components.clients.transport import Bounds, bounded
+
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise LateError("had no time left to answer")
+        try:
+            with bounded(Bounds(deadline, n_bytes)):
+                return bytes(ask(**body, timeout=left).content)
+        except self._openai.APITimeoutError as error:
+            raise LateError("did not answer in time") from error
+        except self._openai.APIStatusError as error:
+            raise StatusError(error.status_code, self._said(error.response.content)) from error
+        except self._openai.APIConnectionError as error:
+            raise UnreachableError(f"cannot be reached ({error.__cause__ or error})") from error
+
+    def _said(self, content: bytes) -> str:
+        """The beginning of what a server said, without our key."""
+        said = content.decode("utf-8", "replace")[:_MESSAGE_CHARACTERS]
+        return said.replace(self._api_key, "***") if self._api_key else said
+
+
+def _read(kind: str, content: bytes, read: Callable[[Any], T]) -> T:
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise EndpointError(f"answered with no {kind}: what it sent is no JSON") from error
+    try:
+        return read(answer)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise MalformedError(f"answered with no {kind} ({error!r})") from error
+
+
+def _completions(answer: Any, prompts: int) -> tuple[list[str], int]:
+    texts = {choice["index"]: choice["text"] for choice in answer["choices"]}
+    tokens = int((answer.get("usage") or {}).get("completion_tokens", 0))
+    return [_text(texts[place]) for place in range(prompts)], max(0, tokens)
+
+
+def _text(said: Any) -> str:
+    if not isinstance(said, str):
+        raise MalformedError("answered with a completion that is no text")
+    return said

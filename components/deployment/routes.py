@@ -1,0 +1,129 @@
+"""What the server answers: its health, the model it serves, completions and chat.
+
+Routes are added to the application itself: FastAPI resolves those of a router only when a request comes, and whatever
+lists the application's paths before would miss them.
+"""
+
+import asyncio
+
+from fastapi import FastAPI
+from fastapi import Request as HttpRequest
+from fastapi.responses import JSONResponse, Response
+
+from components.core.errors import InputError, ServiceError
+from components.deployment import errors
+from components.deployment.answers import Answer, EventStream, respond
+from components.deployment.decoding import Request
+from components.deployment.engine import Engine
+from components.deployment.metrics import Metrics
+from components.deployment.protocol import ChatRequest, CompletionRequest, ModelCard, ModelList, SamplingRequest
+from components.deployment.responses import ChatBuilder, CompletionBuilder, ResponseBuilder
+
+
+def add_health(app: FastAPI, engine: Engine, served: str) -> None:
+    """For whoever runs the server."""
+
+    @app.get("/health")
+    async def health() -> JSONResponse:
+        """200 while requests can be answered."""
+        if not engine.running:
+            raise ServiceError("the decode thread has stopped")
+        return JSONResponse({"status": "ok", "model": served})
+
+
+def add_models(app: FastAPI, engine: Engine, served: str, started: float) -> None:
+    """The one model, under the name ``served``; loaded at ``started``, in seconds since 1970."""
+    card = ModelCard(
+        id=served,
+        created=int(started),
+        owned_by="lacewing",
+        context_length=engine.context_length,
+        parameters=engine.manifest.parameters,
+        helper=_helper_name(engine),
+        call_budget=engine.call_budget if engine.helper is not None else None,
+    )
+
+    @app.get("/v1/models")
+    async def models() -> ModelList:
+        """The one model that is served."""
+        return ModelList(data=[card])
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> ModelCard:
+        """The model called ``name``."""
+        _check_model(name, served)
+        return card
+
+
+def add_generation(app: FastAPI, engine: Engine, served: str, metrics: Metrics) -> None:
+    """Completions and chat."""
+
+    @app.post("/v1/completions")
+    async def completions(body: CompletionRequest, http: HttpRequest) -> Response:
+        """Continue each prompt."""
+        _check(body, served, engine)
+        prompts = await asyncio.to_thread(_encoded, body, engine)
+        requests = [
+            _request(body, prompt, max_tokens=body.max_tokens, logprobs=body.logprobs, echo=body.echo)
+            for prompt in prompts
+        ]
+        builder = CompletionBuilder(served, engine.tokenizer, body.logprobs is not None, _helper_name(engine))
+        return await _answer(http, body, Answer(engine, metrics, requests), builder)
+
+    @app.post("/v1/chat/completions")
+    async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
+        """Write the assistant's next message."""
+        _check(body, served, engine)
+        prompt = await asyncio.to_thread(engine.tokenizer.encode_chat, body.turns)
+        request = _request(
+            body,
+            prompt,
+            max_tokens=body.max_completion_tokens or body.max_tokens,
+            logprobs=body.top_logprobs if body.logprobs else None,
+        )
+        builder = ChatBuilder(served, engine.tokenizer, body.logprobs, _helper_name(engine))
+        return await _answer(http, body, Answer(engine, metrics, [request]), builder)
+
+
+async def _answer(http: HttpRequest, body: SamplingRequest, answer: Answer, builder: ResponseBuilder) -> Response:
+    return EventStream(answer, builder, body.include_usage) if body.stream else await respond(http, answer, builder)
+
+
+def _check_model(name: str, served: str) -> None:
+    if name not in ("", served):
+        raise errors.UnknownModelError(f"the model {name!r} is not served here; this server has {served!r}")
+
+
+def _check(body: SamplingRequest, served: str, engine: Engine) -> None:
+    """Refuse what is asked of another model, and calls where there is nobody to call."""
+    _check_model(body.model, served)
+    if engine.helper is None and body.call_limit is not None:
+        raise errors.NobodyToCallError(*body.call_limit)
+
+
+def _helper_name(engine: Engine) -> str | None:
+    return engine.helper.name if engine.helper is not None else None
+
+
+def _encoded(body: CompletionRequest, engine: Engine) -> list[list[int]]:
+    """Token ids of every prompt; what is wrong with a prompt as such is told before any is continued."""
+    if not body.prompts:
+        raise InputError("the list of prompts is empty: give at least one prompt")
+    return [engine.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in body.prompts]
+
+
+def _request(
+    body: SamplingRequest, prompt: list[int], max_tokens: int | None, logprobs: int | None, echo: bool = False
+) -> Request:
+    return Request(
+        prompt=prompt,
+        max_tokens=max_tokens,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        seed=body.seed,
+        stops=tuple(body.stop),
+        logprobs=logprobs,
+        echo=echo,
+        call_budget=body.call_budget,
+        max_calls=body.max_calls,
+    )

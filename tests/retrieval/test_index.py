@@ -1,0 +1,61 @@
+"""The index in its folder: which documents it takes, what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from components.core.errors import ArtifactError
+from components.data.prepared import PreparedData
+from components.retrieval.index import PassageIndex, build_index, documents_of
+from tests.cascade.helpers.conftest import prepared
+
+__all__ = ["prepared"]  # a fixture
+
+DOCUMENTS = [
+    "Ada Quill was born in Brackwater in 1871. " + "She drew maps of the coast. " * 40 + "She died in Orvik.",
+    "Bert Oskel was born in Hjelmby in 1902.",
+]
+
+
+def test_a_passage_comes_with_the_beginning_of_its_document(tmp_path: Path) -> None:
+    record = build_index(DOCUMENTS, tmp_path, "corpus 1")
+    index = PassageIndex(tmp_path)
+    assert index.record == record
+    assert (record.documents, record.corpus) == (2, "corpus 1")
+    assert record.passages > 2
+    (passage,) = index.best(["orvik"], 5)
+    assert passage.title.startswith("Ada Quill was born")
+    assert passage.text.endswith("She died in Orvik.")
+    assert index.share("bert") == 1 / record.passages
+
+
+def test_of_a_large_corpus_a_fixed_part_is_indexed_and_said(
+    prepared: PreparedData, caplog: pytest.LogCaptureFixture
+) -> None:
+    everything = list(documents_of(prepared))
+    assert not caplog.records
+    part = list(documents_of(prepared, most_bytes=20_000))
+    assert part == list(documents_of(prepared, most_bytes=20_000))
+    assert set(part) < set(everything)
+    assert 10_000 < sum(len(text.encode()) for text in part) <= 20_000
+    assert "corpus_megabytes" in caplog.text
+    assert len(list(documents_of(prepared, most_bytes=1))) == 1
+
+
+def test_a_missing_unfinished_or_damaged_index_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="build_index"):
+        PassageIndex(tmp_path)
+    build_index(DOCUMENTS, tmp_path / "a")
+    (tmp_path / "a" / "passages.bin").write_bytes(b"short")
+    with pytest.raises(ArtifactError, match="damaged"):
+        PassageIndex(tmp_path / "a")
+    build_index(DOCUMENTS, tmp_path / "a")  # building again repairs it
+    PassageIndex(tmp_path / "a")
+    (tmp_path / "a" / "bm25" / "params.index.json").unlink()
+    with pytest.raises(ArtifactError, match="damaged"):
+        PassageIndex(tmp_path / "a")
+    (tmp_path / "a" / "index.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="build it again"):
+        PassageIndex(tmp_path / "a")
+    with pytest.raises(ArtifactError, match="no words"):
+        build_index(["", "..."], tmp_path / "b")
