@@ -98,7 +98,7 @@ def _check(body: SamplingRequest, served: str, engine: Engine) -> None:
     """Refuse what is asked of another model, and calls where there is nobody to call."""
     _check_model(body.model, served)
     if engine.helper is None and body.call_limit is not None:
-        raise errors.NobodyToCallError(*body.call_limit)
+        raise errors.NoHelperError(*body.call_limit)
 
 
 def _helper_name(engine: Engine) -> str | None:

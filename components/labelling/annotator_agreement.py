@@ -144,18 +144,18 @@ def compare(labeller: DocumentLabeller, documents: int) -> AnnotatorAgreement:
     )
 
 
-def _standing(candidate: _Candidate, marks: Bits, truth: Bits | None) -> Standing:
-    share = float(marks.mean()) if len(marks) else 0.0
+def _standing(candidate: _Candidate, labels: Bits, truth: Bits | None) -> Standing:
+    share = float(labels.mean()) if len(labels) else 0.0
     if truth is None:
         return Standing(annotator=candidate.annotator, rules=candidate.rules, share=share)
-    precision, recall = precision_recall(marks, truth)
+    precision, recall = precision_recall(labels, truth)
     return Standing(
         annotator=candidate.annotator,
         rules=candidate.rules,
         share=share,
         precision=precision,
         recall=recall,
-        f1=f1(marks, truth),
+        f1=f1(labels, truth),
     )
 
 

@@ -302,7 +302,7 @@ def test_a_shared_rule_holds_the_budget_over_all_requests_together() -> None:
         ({"prompt": [5] * 96}, "96 tokens, but the context of 96"),
         ({"prompt": [TOKENS.vocab_size]}, "cannot be part of a prompt"),
         ({"prompt": [TOKENS.call_id]}, "<CALL>, is never read"),
-        ({"budget": 1.5}, "call budget of 1.5 is no share"),
+        ({"budget": 1.5}, "call budget of 1.5 is not a share"),
         ({"max_calls": -1}, "max_calls is -1"),
     ],
 )

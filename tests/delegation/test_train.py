@@ -247,7 +247,7 @@ def test_matched_on_gradient_tokens_a_run_teaches_as_many_as_plain_training(
 
 
 @pytest.mark.parametrize("selection", ["rho_call", "rho_ignore", "judge", "helper_gain", "defer"])
-def test_selections_that_look_at_others_train(
+def test_selections_that_use_other_models_train(
     prepared: PreparedData, labels: Labels, pretrained: TrainedModel, tmp_path: Path, selection: str
 ) -> None:
     helper = HelperConfig(kind="model", model=str(pretrained.folder))
@@ -317,7 +317,7 @@ def test_models_of_another_vocabulary_are_refused(
     ):
         with pytest.raises(InputError, match="has another tokenizer than the training data"):
             stage(Run.local(tmp_path / "run"), config(**settings), prepared=prepared, labels=labels)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="is no model folder"):
+    with pytest.raises(InputError, match="is not a model folder"):
         FrozenModel.loaded(tmp_path, "helper.model", prepared.tokenizer_folder, 32)
     with pytest.raises(InputError, match="reads 32 tokens at most"):
         FrozenModel.loaded(pretrained.model_folder, "helper.model", prepared.tokenizer_folder, 64)

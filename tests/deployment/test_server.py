@@ -244,7 +244,7 @@ REFUSALS = [
     ({**GOOD, "prompt": [True]}, 400, "prompt", "invalid_value", "must be a text"),
     ({**GOOD, "prompt": [VOCAB_SIZE]}, 400, "prompt", "invalid_value", f"ids go from 0 to {VOCAB_SIZE - 1}"),
     ({**GOOD, "prompt": [-1]}, 400, "prompt", "invalid_value", "token id -1"),
-    ({**GOOD, "prompt": [7, 4]}, 400, "prompt", "invalid_value", "<CALL>, which the model may say but never reads"),
+    ({**GOOD, "prompt": [7, 4]}, 400, "prompt", "invalid_value", "<CALL>, which the model may predict but never reads"),
     ({**GOOD, "call_budget": -0.1}, 400, "call_budget", "invalid_value", "greater than or equal to 0; got -0.1"),
     ({**GOOD, "call_budget": 1.1}, 400, "call_budget", "invalid_value", "less than or equal to 1; got 1.1"),
     ({**GOOD, "call_budget": "often"}, 400, "call_budget", "invalid_value", "valid number; got 'often'"),
