@@ -62,7 +62,7 @@ def test_a_special_token_in_the_context_is_a_border_of_text() -> None:
         ("bell\x07", "control characters"),
         ("\x00", "control characters"),
         ("bro\ufffdken", "not valid UTF-8"),
-        ("half \ud800 pair", "no text that can be encoded"),
+        ("half \ud800 pair", "not text that can be encoded"),
         ("x" * 129, "129 characters, 4 tokens were asked for"),
         ("<CALL>", "contains the special token <CALL>"),
         ("end<|im_end|>", r"contains the special token <\|im_end\|>"),
