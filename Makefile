@@ -10,7 +10,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 INDEX  := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help run up serve test quick-test lint bench comparison gpu-bench screenshots lock clean
+.PHONY: help run up serve test quick-test lint bench comparison gpu-bench screenshots reference lock clean
 
 help:  ## this page
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -74,6 +74,9 @@ gpu-bench: $(VENV)/dev  ## check the kernels on a GPU, then print a table of eve
 
 screenshots: $(VENV)/dev  ## retake the pictures from a real run (needs chromium and chromium-driver)
 	$(BIN)/python docs/screenshots.py
+
+reference: $(VENV)/run  ## docs/reference.md, from the catalogue of flows and commands
+	$(BIN)/python -m flows.reference
 
 lock: $(VENV)/dev  ## write constraints.txt from what is installed
 	$(BIN)/pip freeze --exclude-editable | grep -viE '^(lacewing|pip|setuptools)\b' | sed 's/+[a-z0-9.]*$$//' | sort -f > constraints.txt

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import PAGE, ROOT, add_record_option, commit, replace_section
+from components.evaluation.factuality import artifacts
 from flows.workspace import workspace_folder
 
 README = ROOT / "README.md"
@@ -54,16 +55,16 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, help="artifact of lacewing compare; default: the newest")
     add_record_option(parser)
     options = parser.parse_args()
-    folder: Path = options.folder or newest()
-    comparison: Comparison = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
-    seeds = len(json.loads((folder / "artifact.json").read_text(encoding="utf-8"))["details"]["seeds"])
+    artifact = artifacts.Comparison.open(options.folder or newest())
+    comparison: Comparison = json.loads(artifact.path(artifact.SUMMARY).read_text(encoding="utf-8"))
+    seeds = len(artifact.details["seeds"])
     full, short = table(comparison, FULL, tuple(METHODS)), table(comparison, SHORT, SHORT_METHODS, tight=True)
     print(full, short, sep="\n\n")
     if options.record:
         where = f"`lacewing compare`, {seeds} seeds, {date.today().isoformat()}, commit {commit()}"
         replace_section(PAGE, "comparison", f"{where}\n\n{full}")
         replace_section(README, "comparison", short)
-        shutil.copyfile(folder / "curve.png", PICTURE)
+        shutil.copyfile(artifact.path(artifact.CURVE_PNG), PICTURE)
 
 
 def newest() -> Path:

@@ -1,17 +1,14 @@
 """Flow ``assess``: how good the trained model is on text it has not seen, on one page."""
 
-from prefect import flow
-
 from components.core.artifact import Artifact
 from components.evaluation.report import embedded_image
-from conf.compose import Preset
-from flows import prefect_ui
+from flows.adapters import prefect_ui
+from flows.catalogue import flow
 from flows.delegate import delegate_model
-from flows.outcome import Summary, finished
 from flows.prepare import prepare_data
-from flows.stage import FlowRun, Stage, start_flow_run
+from flows.run import FlowRun, Stage
 
-ASSESS = Stage("assess", "components.evaluation.assess:stage", "components.evaluation.config:AssessConfig")
+ASSESS = Stage("assess", "components.evaluation.assess:stage")
 
 
 def assess_model(run: FlowRun, model: Artifact, data: Artifact) -> Artifact:
@@ -22,15 +19,8 @@ def assess_model(run: FlowRun, model: Artifact, data: Artifact) -> Artifact:
     return scores
 
 
-@flow(name="assess", validate_parameters=True)
-def assess(preset: Preset = Preset.world, overrides: list[str] = []) -> Summary:  # noqa: B006 (the form needs a list)
-    """Prepare, train and delegate what is missing, then measure the model alone, calls forbidden.
-
-    Args:
-        preset: Experiment to start from.
-        overrides: Changes to it, each `key=value`, for example `assess.max_documents=200`.
-    """
-    with start_flow_run("assess", preset, overrides) as run:
-        data = prepare_data(run)
-        assess_model(run, delegate_model(run, data).model, data)
-        return finished(run)
+@flow("measure the model on held-out text, on one page", example="assess.max_documents=200", order=60)
+def assess(run: FlowRun) -> None:
+    """Prepare, train and delegate what is missing, then measure the model alone, calls forbidden."""
+    data = prepare_data(run)
+    assess_model(run, delegate_model(run, data).model, data)

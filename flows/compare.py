@@ -4,26 +4,21 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
-from prefect import flow
-
 from components.core.artifact import Artifact
 from components.evaluation.factuality.report import embedded_report
-from conf.compose import Preset
 from conf.schema import ProjectConfig
-from flows import prefect_ui
+from flows.adapters import prefect_ui
+from flows.catalogue import flow
 from flows.delegate import delegate_model
-from flows.outcome import Summary, finished
 from flows.prepare import prepare_data
-from flows.stage import FlowRun, Stage, start_flow_run
+from flows.run import FlowRun, Stage
 
-COMPARE = Stage(
-    "compare", "components.evaluation.factuality.comparison:stage", "components.evaluation.config:BootstrapConfig"
-)
+COMPARE = Stage("compare", "components.evaluation.factuality.comparison:stage")
 
 
 def compare_selections(run: FlowRun, data: Artifact) -> Artifact:
     """Train and measure every combination; what is there already is not trained again."""
-    cascades: dict[str, Any] = {}  # Artifacts: mypy would weigh them against `sources` as well
+    cascades: dict[str, Any] = {}  # artifacts; mypy would weigh them against ``sources`` as well
     for name, config in combinations(run.config):
         with run.varied(name, config):
             cascades[name] = delegate_model(run, data).cascade
@@ -43,14 +38,11 @@ def combinations(config: ProjectConfig) -> Iterator[tuple[str, ProjectConfig]]:
         yield name, config.model_copy(update={"delegation": delegation, "trainer": trainer})
 
 
-@flow(name="compare", validate_parameters=True)
-def compare(preset: Preset = Preset.world, overrides: list[str] = []) -> Summary:  # noqa: B006 (the form needs a list)
-    """Train every selection on the same data with several seeds, and write one table.
-
-    Args:
-        preset: Experiment to start from.
-        overrides: Changes to it, each `key=value`, for example `compare.selections=[lacy,ntp]`.
-    """
-    with start_flow_run("compare", preset, overrides) as run:
-        compare_selections(run, prepare_data(run))
-        return finished(run)
+@flow(
+    "all ways of choosing what to ask, side by side over several seeds, in one table",
+    example="compare.selections=[lacy,ntp]",
+    order=50,
+)
+def compare(run: FlowRun) -> None:
+    """Train every selection on the same data with several seeds, and write one table."""
+    compare_selections(run, prepare_data(run))

@@ -2,24 +2,19 @@
 
 from dataclasses import dataclass
 
-from prefect import flow
-
 from components.core.artifact import Artifact
 from components.core.inputs import files_fingerprint, models_fingerprint
 from components.evaluation.factuality.report import embedded_report
-from conf.compose import Preset
-from flows import prefect_ui
+from flows.adapters import prefect_ui
+from flows.catalogue import flow
 from flows.label import label_facts
-from flows.outcome import Summary, finished
 from flows.prepare import prepare_data
 from flows.pretrain import pretrain_model
-from flows.stage import FlowRun, Stage, start_flow_run
+from flows.run import FlowRun, Stage
 
-DELEGATE = Stage("delegate", "components.delegation.train:stage", "components.delegation.config:DelegateConfig")
-CALIBRATE = Stage("calibrate", "components.delegation.calibrate:stage", "components.delegation.config:CalibrateConfig")
-CASCADE = Stage(
-    "cascade", "components.evaluation.factuality.stage:stage", "components.evaluation.config:CascadeAssessConfig"
-)
+DELEGATE = Stage("delegate", "components.delegation.train:stage")
+CALIBRATE = Stage("calibrate", "components.delegation.calibrate:stage")
+CASCADE = Stage("cascade", "components.evaluation.factuality.stage:stage")
 
 
 @dataclass(frozen=True)
@@ -36,12 +31,7 @@ def delegate_model(run: FlowRun, data: Artifact) -> Delegated:
     labels = label_facts(run, data)
     # Facts are what is handed over, so the model that keeps them all is always there to compare with.
     plain = pretrain_model(run, data)
-    start = plain if run.config.delegation.start == "checkpoint" else None
-    settings = run.config.delegate
-    asked = models_fingerprint(
-        {"delegation.reference": settings.delegation.reference, "cascade.helper.model": settings.helper.model}
-    )
-    model = run.stage(DELEGATE, settings, prepared=data, labels=labels, pretrained=start, sources=asked)
+    model = _train(run, data, labels, plain)
     calibration = run.stage(CALIBRATE, run.config.calibrate, delegated=model, prepared=data, labels=labels)
     cascade = run.stage(
         CASCADE,
@@ -51,14 +41,23 @@ def delegate_model(run: FlowRun, data: Artifact) -> Delegated:
         prepared=data,
         labels=labels,
         pretrained=plain,
-        sources=_read_from_outside(run),
+        sources=_read_by_cascade(run),
     )
     if not run.dry:
         prefect_ui.page("cascade-report", embedded_report(cascade.folder), "What asking is worth")
     return Delegated(model, calibration, cascade)
 
 
-def _read_from_outside(run: FlowRun) -> dict[str, str]:
+def _train(run: FlowRun, data: Artifact, labels: Artifact, plain: Artifact) -> Artifact:
+    settings = run.config.delegate
+    start = plain if settings.delegation.start == "checkpoint" else None
+    asked = models_fingerprint(
+        {"delegation.reference": settings.delegation.reference, "cascade.helper.model": settings.helper.model}
+    )
+    return run.stage(DELEGATE, settings, prepared=data, labels=labels, pretrained=start, sources=asked)
+
+
+def _read_by_cascade(run: FlowRun) -> dict[str, str]:
     facts = run.config.facts
     judged = facts.factscore
     return {
@@ -67,14 +66,11 @@ def _read_from_outside(run: FlowRun) -> dict[str, str]:
     }
 
 
-@flow(name="delegate", validate_parameters=True)
-def delegate(preset: Preset = Preset.world, overrides: list[str] = []) -> Summary:  # noqa: B006 (the form needs a list)
-    """Label, train, calibrate, and measure the cascade of model and helper.
-
-    Args:
-        preset: Experiment to start from.
-        overrides: Changes to it, each `key=value`, for example `delegation.selection=helper_gain`.
-    """
-    with start_flow_run("delegate", preset, overrides) as run:
-        delegate_model(run, prepare_data(run))
-        return finished(run)
+@flow(
+    "teach the model when to ask; threshold and worth of asking by call budget",
+    example="delegation.selection=helper_gain",
+    order=40,
+)
+def delegate(run: FlowRun) -> None:
+    """Label, train, calibrate, and measure the cascade of model and helper."""
+    delegate_model(run, prepare_data(run))

@@ -1,24 +1,18 @@
 """The deployments that people see in the Prefect UI, and the worker that runs them: ``python -m flows.deployments``.
 
-The pipeline has one deployment per preset; the other flows one each. All take the same two fields: a preset and a
-list of overrides. Entry points are module paths, so a run started from the UI is the same code as on the command line.
+Each flow of the catalogue has one, or one for each preset. All take the same two fields: a preset and a list of
+overrides. Entry points are module paths, so a run started from the UI is the same code as on the command line.
 """
 
-from typing import Any
+from collections.abc import Iterator
 
-from prefect import Flow, serve
+from prefect import serve
 from prefect.deployments.runner import RunnerDeployment
 from prefect.types.entrypoint import EntrypointType
 
 from conf.compose import DEFAULT_PRESET, Preset
-from flows.assess import assess
-from flows.compare import compare
-from flows.delegate import delegate
-from flows.label import label
-from flows.pipeline import pipeline
-from flows.prepare import prepare
-from flows.pretrain import pretrain
-from flows.release import release
+from flows.catalogue import Flow, flows
+from flows.entrypoints import prefect_flow
 
 # One training run fills a machine; a second one waits its turn.
 CONCURRENT_RUNS = 1
@@ -26,23 +20,21 @@ CONCURRENT_RUNS = 1
 
 def deployments() -> list[RunnerDeployment]:
     """Every deployment of this project."""
-    single: list[Flow[..., Any]] = [prepare, pretrain, label, delegate, compare, assess, release]
-    return [
-        *(_deployment(pipeline, preset.value, preset.value) for preset in Preset),
-        *(_deployment(flow, "any-preset", DEFAULT_PRESET) for flow in single),
-    ]
+    return [deployment for entry in flows().values() for deployment in _deployments_of(entry)]
 
 
-def _deployment(flow: Flow[..., Any], name: str, preset: str) -> RunnerDeployment:
-    deployment = flow.to_deployment(
-        name=name,
-        description=flow.description,
-        parameters={"preset": preset, "overrides": []},
-        tags=["lacewing"],
-        entrypoint_type=EntrypointType.MODULE_PATH,
-    )
-    assert isinstance(deployment, RunnerDeployment)
-    return deployment
+def _deployments_of(entry: Flow) -> Iterator[RunnerDeployment]:
+    flow = prefect_flow(entry)
+    for name, preset in entry.deployments([preset.value for preset in Preset], DEFAULT_PRESET).items():
+        deployment = flow.to_deployment(
+            name=name,
+            description=flow.description,
+            parameters={"preset": preset, "overrides": []},
+            tags=["lacewing"],
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+        assert isinstance(deployment, RunnerDeployment)
+        yield deployment
 
 
 if __name__ == "__main__":

@@ -1,15 +1,12 @@
 """Flow ``label``: which tokens of the prepared text state facts."""
 
-from prefect import flow
-
 from components.core.artifact import Artifact
 from components.labelling.fingerprint import pipeline_fingerprint
-from conf.compose import Preset
-from flows.outcome import Summary, finished
+from flows.catalogue import flow
 from flows.prepare import prepare_data
-from flows.stage import FlowRun, Stage, start_flow_run
+from flows.run import FlowRun, Stage
 
-LABEL = Stage("label", "components.labelling.stage:stage", "components.delegation.config:LabelConfig")
+LABEL = Stage("label", "components.labelling.stage:stage")
 
 
 def label_facts(run: FlowRun, data: Artifact) -> Artifact:
@@ -22,14 +19,7 @@ def label_facts(run: FlowRun, data: Artifact) -> Artifact:
     )
 
 
-@flow(name="label", validate_parameters=True)
-def label(preset: Preset = Preset.world, overrides: list[str] = []) -> Summary:  # noqa: B006 (the form needs a list)
-    """Prepare what is missing, then mark the tokens that state facts.
-
-    Args:
-        preset: Experiment to start from.
-        overrides: Changes to it, each `key=value`, for example `label.pipeline=en_core_web_sm`.
-    """
-    with start_flow_run("label", preset, overrides) as run:
-        label_facts(run, prepare_data(run))
-        return finished(run)
+@flow("mark the tokens that state facts", example="label.pipeline=en_core_web_sm", order=30)
+def label(run: FlowRun) -> None:
+    """Prepare what is missing, then mark the tokens that state facts."""
+    label_facts(run, prepare_data(run))

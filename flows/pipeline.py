@@ -1,21 +1,22 @@
 """Flow ``pipeline``: raw text to a served, registered model, in one go."""
 
-from prefect import flow
+from flows.assess import assess_model
+from flows.catalogue import flow
+from flows.delegate import delegate_model
+from flows.prepare import prepare_data
+from flows.release import release_model
+from flows.run import FlowRun
 
-from conf.compose import Preset
-from flows.outcome import Summary, finished
-from flows.release import whole_line
-from flows.stage import start_flow_run
 
-
-@flow(name="pipeline", validate_parameters=True)
-def pipeline(preset: Preset = Preset.world, overrides: list[str] = []) -> Summary:  # noqa: B006 (the form needs a list)
-    """Prepare, label, pretrain, delegate, calibrate, assess and release: raw text to a served, registered model.
-
-    Args:
-        preset: Experiment to start from.
-        overrides: Changes to it, each `key=value`, for example `model=10m`.
-    """
-    with start_flow_run("pipeline", preset, overrides) as run:
-        whole_line(run)
-        return finished(run)
+@flow(
+    "raw text to a served, registered model: all of the below but compare",
+    example="model=10m",
+    order=0,
+    per_preset=True,
+)
+def pipeline(run: FlowRun) -> None:
+    """Prepare, label, pretrain, delegate, calibrate, assess and release: raw text to a served, registered model."""
+    data = prepare_data(run)
+    delegated = delegate_model(run, data)
+    scores = assess_model(run, delegated.model, data)
+    release_model(run, data, delegated, scores)

@@ -1,34 +1,60 @@
-"""Dry run: which stages of a flow would run, and why. Keys follow from configuration, code and inputs alone."""
+"""Dry run: which stages of a flow would run, and why.
 
-from collections.abc import Callable
+An input counts by its content. A stage whose input would be made again has no key yet; it is compared with its newest
+artifact as if that input came out as it was then, and the reason says which input would be made again.
+"""
 
-from flows.stage import FlowRun, start_flow_run
+from datetime import UTC, datetime
+
+from components.core.artifact import Artifact, ArtifactRecord
+from components.core.identity import Identity
+from flows import console
+from flows.run import Outcome, StageCall
+from flows.stage import FIRST_RUN, UP_TO_DATE, contents_of, identity_of, why_it_must_run
+from flows.workspace import artifact_folder, newest_artifact
 
 
-def plan(flow: str, preset: str, overrides: list[str]) -> FlowRun:
-    """Say for each stage of ``flow`` whether it would run; nothing is run and nothing is written."""
-    from flows.assess import assess_model
-    from flows.compare import compare_selections
-    from flows.delegate import delegate_model
-    from flows.label import label_facts
-    from flows.prepare import prepare_data
-    from flows.pretrain import pretrain_model
-    from flows.release import whole_line
+class Promised(Artifact):
+    """What a stage would make; nobody knows its content."""
 
-    def up_to_assess(run: FlowRun) -> None:
-        data = prepare_data(run)
-        assess_model(run, delegate_model(run, data).model, data)
 
-    lines: dict[str, Callable[[FlowRun], object]] = {
-        "prepare": prepare_data,
-        "pretrain": lambda run: pretrain_model(run, prepare_data(run)),
-        "label": lambda run: label_facts(run, prepare_data(run)),
-        "delegate": lambda run: delegate_model(run, prepare_data(run)),
-        "compare": lambda run: compare_selections(run, prepare_data(run)),
-        "assess": up_to_assess,
-        "release": whole_line,
-        "pipeline": whole_line,
-    }
-    with start_flow_run(flow, preset, overrides, dry=True) as run:
-        lines[flow](run)
-        return run
+class Planner:
+    """The ``StageRunner`` of a dry run. It runs nothing and writes nothing."""
+
+    def bring_up_to_date(self, call: StageCall) -> Outcome:
+        """Say whether the stage would run; its artifact is the one that is there, or a promise."""
+        promised = [name for name, artifact in call.inputs.items() if isinstance(artifact, Promised)]
+        identity = identity_of(call, {**contents_of(call.inputs), **_as_last_time(call, promised)})
+        folder = artifact_folder(identity.stage, identity.key)
+        reason = _reason(why_it_must_run(folder, identity), promised)
+        _say(call, reason, folder.name)
+        if reason is None:
+            return Outcome(Artifact.open(folder), "skipped", UP_TO_DATE, 0)
+        return Outcome(_promise(identity), "planned", reason, 0)
+
+
+def _as_last_time(call: StageCall, promised: list[str]) -> dict[str, str]:
+    newest = newest_artifact(call.stage.name)
+    return {name: newest.record.identity.inputs.get(name, "") if newest else "" for name in promised}
+
+
+def _reason(reason: str | None, promised: list[str]) -> str | None:
+    if not promised or reason == FIRST_RUN:
+        return reason
+    again = f"input {' and '.join(promised)} would be made again"
+    return f"{reason}; {again}" if reason else again
+
+
+def _promise(identity: Identity) -> Promised:
+    record = ArtifactRecord(identity=identity, created=datetime.now(UTC), files={}, metrics={}, details={})
+    return Promised(artifact_folder(identity.stage, identity.key), record)
+
+
+def _say(call: StageCall, reason: str | None, folder: str) -> None:
+    if reason is None:
+        words = f"up to date ({folder})"
+    elif call.made_by:
+        words = f"is missing ({reason}): run `{call.made_by}` first"
+    else:
+        words = f"would run ({reason})"
+    console.say(f"{call.title:<10} {words}")

@@ -1,14 +1,11 @@
 """Flow ``pretrain``: a decoder trained from scratch on the prepared shards."""
 
-from prefect import flow
-
 from components.core.artifact import Artifact
-from conf.compose import Preset
-from flows.outcome import Summary, finished
+from flows.catalogue import flow
 from flows.prepare import prepare_data
-from flows.stage import FlowRun, Stage, start_flow_run
+from flows.run import FlowRun, Stage
 
-PRETRAIN = Stage("pretrain", "components.pretrain:stage", "components.training.config:PretrainConfig")
+PRETRAIN = Stage("pretrain", "components.pretrain:stage")
 
 
 def pretrain_model(run: FlowRun, data: Artifact) -> Artifact:
@@ -16,14 +13,7 @@ def pretrain_model(run: FlowRun, data: Artifact) -> Artifact:
     return run.stage(PRETRAIN, run.config.pretrain, prepared=data)
 
 
-@flow(name="pretrain", validate_parameters=True)
-def pretrain(preset: Preset = Preset.world, overrides: list[str] = []) -> Summary:  # noqa: B006 (the form needs a list)
-    """Prepare what is missing, then train.
-
-    Args:
-        preset: Experiment to start from.
-        overrides: Changes to it, each `key=value`, for example `trainer.max_steps=500`.
-    """
-    with start_flow_run("pretrain", preset, overrides) as run:
-        pretrain_model(run, prepare_data(run))
-        return finished(run)
+@flow("train a decoder from scratch on the shards", example="trainer.max_steps=500", order=20)
+def pretrain(run: FlowRun) -> None:
+    """Prepare what is missing, then train."""
+    pretrain_model(run, prepare_data(run))

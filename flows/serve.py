@@ -7,7 +7,7 @@ from components.core.errors import ServiceError
 from conf.schema import ServeCommandConfig
 from flows import console
 from flows.ports import ensure_free
-from flows.registry import Registry
+from flows.promotion import Registry
 
 
 def serve(config: ServeCommandConfig) -> int:

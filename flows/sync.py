@@ -3,21 +3,22 @@
 from components.core.artifact import Artifact
 from components.core.errors import LacewingError, ServiceError
 from conf.services import TrackingConfig, VersioningConfig
-from flows import versioning
-from flows.tracking import FlowTracker, TrackingRecord
+from flows.adapters import dvc
+from flows.adapters.mlflow_runs import FlowTracker
+from flows.adapters.tracking_record import TrackingRecord
 from flows.workspace import sealed_artifacts
 
 Row = tuple[str, str]
 
 
-def sync(tracking: TrackingConfig, versioning_config: VersioningConfig) -> list[Row]:
+def sync(tracking: TrackingConfig, versioning: VersioningConfig) -> list[Row]:
     """Push unpushed versions, then send runs that MLflow does not have; returns what was done, one row each.
 
     Bytes go first: a run names the version of the data it used. Raises ``ServiceError`` naming what still could not be
     sent, after everything else has been.
     """
     artifacts = list(sealed_artifacts())
-    pushed, unpushed = _push(artifacts, versioning_config)
+    pushed, unpushed = _push(artifacts, versioning)
     sent, unsent = _send(artifacts, tracking)
     if failures := [*unpushed, *unsent]:
         done = ", ".join(name for name, _ in [*pushed, *sent]) or "nothing"
@@ -26,17 +27,17 @@ def sync(tracking: TrackingConfig, versioning_config: VersioningConfig) -> list[
 
 
 def _push(artifacts: list[Artifact], cfg: VersioningConfig) -> tuple[list[Row], list[str]]:
-    versioned = [artifact for artifact in artifacts if (artifact.folder / versioning.VERSIONS).exists()]
+    versioned = [artifact for artifact in artifacts if (artifact.folder / dvc.VERSIONS).exists()]
     if not cfg.push or not versioned:
         return [], []
-    store = versioning.DvcStore(cfg)
+    store = dvc.DvcStore(cfg)
     pushed: list[Row] = []
     try:
         there = set(store.names())
         for artifact in versioned:
-            if versioning.name_of(artifact) not in there:
+            if dvc.name_of(artifact) not in there:
                 store.push(artifact, store.add(artifact.verify()))
-                pushed.append((versioning.name_of(artifact), f"pushed to {store.remote}"))
+                pushed.append((dvc.name_of(artifact), f"pushed to {store.remote}"))
     except LacewingError as error:
         return pushed, [str(error)]
     return pushed, []

@@ -9,7 +9,8 @@ ledger.jsonl                                      every promotion and rollback
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,11 +40,9 @@ def artifact_folder(stage: str, key: str) -> Path:
 
 def find_artifact(key: str) -> "Artifact | None":
     """The sealed artifact with this key, from whichever stage; ``None`` if the workspace does not hold it."""
-    from components.core.artifact import RECORD, Artifact
-
     if len(key) != 32 or not set(key) <= set("0123456789abcdef"):  # the fingerprint of an outside source, not a key
         return None
-    found = [Artifact.open(path.parent) for path in (workspace_folder() / "artifacts").glob(f"*/{key[:16]}/{RECORD}")]
+    found = _readable(workspace_folder() / "artifacts", f"*/{key[:16]}")
     return next((artifact for artifact in found if artifact.key == key), None)
 
 
@@ -52,7 +51,29 @@ def sealed_artifacts() -> Iterator["Artifact"]:
 
     Folders of unfinished stages have no record and are passed over.
     """
-    from components.core.artifact import RECORD, Artifact
+    found = _readable(workspace_folder() / "artifacts", "*/*")
+    yield from sorted(found, key=lambda artifact: artifact.record.created)
 
-    folders = [path.parent for path in (workspace_folder() / "artifacts").glob(f"*/*/{RECORD}")]
-    yield from sorted(map(Artifact.open, folders), key=lambda artifact: artifact.record.created)
+
+def newest_artifact(stage: str) -> "Artifact | None":
+    """The finished artifact of ``stage`` that was sealed last; ``None`` if there is none."""
+    from components.core.artifact import RECORD
+
+    found = _readable(workspace_folder() / "artifacts" / stage, "*")
+    return max(found, key=lambda artifact: (artifact.folder / RECORD).stat().st_mtime, default=None)
+
+
+def _readable(folder: Path, pattern: str) -> Iterator["Artifact"]:
+    """Artifacts whose records can be read: those of an older version of lacewing mean nothing to this one."""
+    from components.core.artifact import RECORD, Artifact
+    from components.core.errors import ArtifactError
+
+    for path in folder.glob(f"{pattern}/{RECORD}"):
+        with suppress(ArtifactError):
+            yield Artifact.open(path.parent)
+
+
+def artifacts_with_content(contents: Iterable[str]) -> list["Artifact"]:
+    """The finished artifacts that hold one of these ``contents``, oldest first."""
+    wanted = set(contents)
+    return [artifact for artifact in sealed_artifacts() if artifact.content in wanted] if wanted else []

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from components.core.neutral import FieldPath, neutral_fields, without
 from components.core.packages import VersionOf, environment_of, installed_version
-from components.core.reachability import PROJECT_ROOT, reach
+from components.core.reachability import OPTION, PROJECT_ROOT, reach
 
 NAMES_SHOWN = 4
 
@@ -105,13 +105,25 @@ class Identity(RecordedIdentity):
         return cls(key=digest_json(counted)[:32], **parts)
 
     def changes_since(self, older: RecordedIdentity) -> list[str]:
-        """What makes this key differ from ``older``'s, in words; first what was asked for, then what it runs on."""
+        """What makes this key differ from ``older``'s, in words."""
         return [
             *_config_changes(older, self),
-            *_named("code changed", _differences(_definitions(older.code), _definitions(self.code))),
-            *_named("data file changed", _differences(_data_files(older.code), _data_files(self.code))),
+            *self.changes_of_code_since(older),
+            *_named("input changed", _differences(older.inputs, self.inputs), NAMES_SHOWN),
+        ]
+
+    def changes_of_request_since(self, older: RecordedIdentity) -> list[str]:
+        """Only what was asked for: configuration and inputs. Empty if ``older`` would be the answer of other code."""
+        inputs = _named("input changed", _differences(older.inputs, self.inputs), NAMES_SHOWN)
+        return [*_config_changes(older, self), *inputs]
+
+    def changes_of_code_since(self, older: RecordedIdentity, names_shown: int = NAMES_SHOWN) -> list[str]:
+        """Only what it runs on: definitions, data files and packages; of many definitions the first few are named."""
+        definitions = _differences(_definitions(older.code), _definitions(self.code))
+        return [
+            *_named("code changed", definitions, names_shown),
+            *_named("data file changed", _differences(_data_files(older.code), _data_files(self.code)), names_shown),
             *_package_changes(older.environment, self.environment),
-            *_named("input changed", _differences(older.inputs, self.inputs)),
         ]
 
 
@@ -153,15 +165,15 @@ def _differences(older: Mapping[str, Any], newer: Mapping[str, Any]) -> list[str
 
 
 def _definitions(code: Mapping[str, str]) -> dict[str, str]:
-    """Without what lies inside a class: the fields that are not at their neutral value, which the config shows."""
-    return {name: digest for name, digest in code.items() if "/" not in name and name.rpartition(".")[0] not in code}
+    """Without the declarations of fields that are not at their neutral value: the config shows those."""
+    return {name: digest for name, digest in code.items() if "/" not in name and not name.endswith(OPTION)}
 
 
 def _data_files(code: Mapping[str, str]) -> dict[str, str]:
     return {name: digest for name, digest in code.items() if "/" in name}
 
 
-def _named(what: str, names: Sequence[str]) -> Iterator[str]:
+def _named(what: str, names: Sequence[str], names_shown: int) -> Iterator[str]:
     if names:
-        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-        yield f"{what}: {', '.join(names[:NAMES_SHOWN])}{more}"
+        more = f" and {len(names) - names_shown} more" if len(names) > names_shown else ""
+        yield f"{what}: {', '.join(names[:names_shown])}{more}"

@@ -20,10 +20,22 @@ from typing import Any
 
 from components.core.errors import InputError
 from components.core.import_effects import Chain
-from components.core.syntax import EFFECTS, IN_MODULE, MAIN, STAR, SUBCLASSES, Module, Statement, read_module
+from components.core.syntax import (
+    ANY,
+    ANY_OWN,
+    EFFECTS,
+    IN_MODULE,
+    MAIN,
+    STAR,
+    SUBCLASSES,
+    Module,
+    Statement,
+    read_module,
+)
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 FIRST_PARTY = ("components", "kernels")
+OPTION = " (option in use)"
 _SEARCHES = """
     importlib.import_module importlib.reload sys.modules pkgutil.iter_modules pkgutil.walk_packages pkgutil.resolve_name
     pydoc.locate runpy.run_module runpy.run_path gc.get_objects
@@ -31,6 +43,7 @@ _SEARCHES = """
 # What may find any definition of any module.
 _REACHES_EVERYTHING = frozenset(_SEARCHES.split())
 _CONSTRUCTORS = frozenset({"__init__", "__new__", "__post_init__", "model_post_init"})
+_VIEW = ("components.core.artifact", "Artifact")
 _GIVEN_TO_MODULES = frozenset({"__name__", "__file__", "__doc__", "__path__", "__package__", "__spec__"})
 _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+(:[A-Za-z_]\w*)?")
 _NO_RESOURCE = frozenset({".py", ".pyc", ".pyi", ".so", ".typed"})
@@ -96,6 +109,36 @@ class _Edges:
     nodes: set[Node] = field(default_factory=set)
     packages: set[str] = field(default_factory=set)
     files: set[str] = field(default_factory=set)
+    mentions: set[str] = field(default_factory=set)
+    """Names of attributes that it uses, of whatever object."""
+    on_mention: dict[str, Node] = field(default_factory=dict)
+    """What it leads to if anything mentions the name: the methods of a view."""
+
+
+class _Search:
+    """Walks over everything that is reached, each once."""
+
+    def __init__(self, start: Iterable[Node]) -> None:
+        self._queue = list(start)
+        self._seen = set(self._queue)
+        self._mentioned: set[str] = set()
+        self._waiting: dict[str, set[Node]] = {}
+
+    def __iter__(self) -> Iterator[Node]:
+        while self._queue:
+            yield self._queue.pop()
+
+    def follow(self, edges: _Edges) -> None:
+        self._add(edges.nodes)
+        for name, node in edges.on_mention.items():
+            self._waiting.setdefault(name, set()).add(node)
+        self._mentioned |= edges.mentions
+        for name in list(self._waiting) if ANY in self._mentioned else self._waiting.keys() & self._mentioned:
+            self._add(self._waiting.pop(name))
+
+    def _add(self, nodes: set[Node]) -> None:
+        self._queue.extend(nodes - self._seen)
+        self._seen |= nodes
 
 
 class _Tree:
@@ -116,19 +159,24 @@ class _Tree:
     def reach(self, start: Sequence[Node]) -> Reach:
         code: dict[str, str] = {}
         packages: set[str] = set()
-        queue, seen = list(start), set(start)
-        while queue:
-            node = queue.pop()
+        search = _Search(start)
+        for node in search:
             if node not in self._edges:
                 self._edges[node] = self._found(node)
             edges = self._edges[node]
             if edges.digest:
-                code[f"{node[0]} ({EFFECTS})" if node[1] == EFFECTS else ".".join(node)] = edges.digest
+                code[self._shown(node)] = edges.digest
             code.update((path, _file_digest(self._root / path)) for path in edges.files)
             packages |= edges.packages
-            queue.extend(edges.nodes - seen)
-            seen |= edges.nodes
+            search.follow(edges)
         return Reach(dict(sorted(code.items())), frozenset(packages))
+
+    def _shown(self, node: Node) -> str:
+        module, name = node
+        if name == EFFECTS:
+            return f"{module} ({EFFECTS})"
+        is_field = "." in name and name in self._module(module).definitions
+        return f"{module}.{name}{OPTION if is_field else ''}"
 
     def _module(self, name: str) -> Module:
         path, text = self._source[name]
@@ -140,7 +188,32 @@ class _Tree:
             return _Edges(nodes={(module.name, name) for name in (*module.definitions, EFFECTS)})
         if node[1] == EFFECTS:
             return self._on_import(module)
-        return self._named_by(module, module.definitions[node[1]])
+        if node[1] in module.methods:
+            edges = self._named_by(module, module.methods[node[1]])
+            edges.mentions |= {ANY} if ANY_OWN in edges.mentions else set()
+            return edges
+        methods = {name: each for name, each in module.methods.items() if name.rpartition(".")[0] == node[1]}
+        if not self._is_view(node):
+            parts = [part for several in methods.values() for part in several]
+            return self._named_by(module, [*module.definitions[node[1]], *parts])
+        edges = self._named_by(module, module.definitions[node[1]])
+        for name in methods:
+            method = name.rpartition(".")[2]
+            if method.startswith("__"):
+                edges.nodes.add((module.name, name))
+            else:
+                edges.on_mention[method] = (module.name, name)
+        return edges
+
+    def _is_view(self, node: Node, below: frozenset[Node] = frozenset()) -> bool:
+        """Is it a typed view? A stage uses few of its methods, and no library calls them: they count one by one."""
+        module = self._module(node[0])
+        return node == _VIEW or any(
+            self._is_view(base, below | {node})
+            for statement in module.definitions.get(node[1], [])
+            for name in statement.bases
+            for base in self._meant(module, statement, name) - below
+        )
 
     def _on_import(self, module: Module) -> _Edges:
         edges = self._named_by(module, module.effects)
@@ -207,6 +280,7 @@ class _Tree:
                 edges.nodes.update(*map(self._run_by_import, line.modules))
                 if _first(line.target) not in self._packages:
                     edges.packages.add(_first(line.target))
+            edges.mentions |= statement.mentions
             for text in statement.strings:
                 self._read_string(module, text, edges)
         if statements:

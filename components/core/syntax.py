@@ -22,6 +22,10 @@ NEUTRAL = "Neutral"
 MAIN = "__main__"
 EFFECTS = "statements run at import"
 STAR = "*"
+ANY, ANY_OWN = "any attribute", "any attribute of its own"
+# Functions that may reach a method whose name is nowhere in the source.
+_LOOKS_UP = frozenset({"getattr", "attrgetter", "methodcaller", "getmembers", "vars", "dir"})
+_FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 # Called by name, these find definitions that the source does not name.
 IN_MODULE = frozenset({"globals", "vars", "eval", "exec"})
 SUBCLASSES = "__subclasses__"
@@ -45,6 +49,8 @@ class Statement:
     names: frozenset[Chain]
     """Every name and dotted name that is read and known to the module: ``("F", "cross_entropy")``."""
     strings: frozenset[str]
+    mentions: frozenset[str]
+    """Every name after a dot; ``ANY`` if it looks attributes up by names that are not spelt there."""
     imports: tuple[Import, ...]
     """Imports inside its functions."""
     calls_at_import: frozenset[Chain]
@@ -64,6 +70,8 @@ class Module:
     effects: list[Statement] = field(default_factory=list)
     bound_by_effects: set[str] = field(default_factory=set)
     """Names that effects define; referring to them adds nothing, because effects count anyway."""
+    methods: dict[str, list[Statement]] = field(default_factory=dict)
+    """By ``Class.method``."""
     used: set[str] = field(default_factory=set)
     """First names that any statement reads."""
 
@@ -109,14 +117,20 @@ class _Reading:
             for name in names:
                 self.found.define(name, statement)
             if isinstance(node, ast.ClassDef):
-                for part in filter(is_neutral_field, node.body):
-                    self.found.define(f"{node.name}.{part.target.id}", self._statement(part))  # type: ignore[attr-defined]
+                self._take_parts(node)
         else:
             self.found.effects.append(self._statement(node))
             self.found.bound_by_effects.update(_bound(node))
 
+    def _take_parts(self, node: ast.ClassDef) -> None:
+        for part in node.body:
+            if isinstance(part, _FUNCTION):
+                self.found.methods.setdefault(f"{node.name}.{part.name}", []).append(self._statement(part))
+            elif is_neutral_field(part):
+                self.found.define(f"{node.name}.{part.target.id}", self._statement(part))  # type: ignore[attr-defined]
+
     def _statement(self, node: ast.stmt, calls_at_import: frozenset[Chain] = frozenset()) -> Statement:
-        walk = _Walk(whole_class=not isinstance(node, ast.ClassDef))
+        walk = _Walk(node)
         walk.visit(node)
         digest = hashlib.sha256("\n".join(walk.written).encode("utf-8", "surrogatepass")).hexdigest()[:16]
         imports = tuple(each for line in walk.imports for each in self._import(line))
@@ -126,6 +140,7 @@ class _Reading:
             digest,
             names,
             frozenset(filter(_NAME_IN_STRING.fullmatch, walk.strings)),
+            frozenset(walk.mentions),
             imports,
             calls_at_import,
             _methods(node),
@@ -145,7 +160,7 @@ class _Reading:
                 yield from self._import(node)
             elif isinstance(node, ast.If) and (_is_typing_only(node) or _is_main(node)):
                 yield from self._imports(node.orelse)
-            elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            elif not isinstance(node, _FUNCTION):
                 yield from self._imports(child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt))
 
     def _import(self, node: ast.Import | ast.ImportFrom) -> Iterator[Import]:
@@ -165,11 +180,17 @@ class _Reading:
 class _Walk:
     """Writes a syntax tree down without what does not count, and collects what it names on the way."""
 
-    def __init__(self, whole_class: bool) -> None:
-        self.whole_class = whole_class
+    def __init__(self, top: ast.stmt) -> None:
+        # Of a class itself: its methods, and the fields that count only where they are used, stand apart.
+        self.left_out = (
+            {id(part) for part in top.body if isinstance(part, _FUNCTION) or is_neutral_field(part)}
+            if (isinstance(top, ast.ClassDef))
+            else set()
+        )
         self.written: list[str] = []
         self.names: set[Chain] = set()
         self.strings: set[str] = set()
+        self.mentions: set[str] = set()
         self.imports: list[ast.Import | ast.ImportFrom] = []
 
     def visit(self, node: ast.AST) -> None:
@@ -192,7 +213,7 @@ class _Walk:
             for each in value:
                 if not isinstance(each, ast.AST):
                     self.written.append(repr(each))
-                elif not is_bare_string(each) and (self.whole_class or not is_neutral_field(each)):
+                elif not is_bare_string(each) and id(each) not in self.left_out:
                     self.visit(each)
             self.written.append("]")
         elif value is not None:
@@ -207,8 +228,10 @@ class _Walk:
         return True
 
     def _attribute(self, node: ast.Attribute) -> bool:
+        self.mentions.add(node.attr)
         if chain := dotted_name(node):
             self.names.add(chain)
+            self.mentions.update(chain[1:])
             self.written.append(".".join(chain))
         return chain is not None
 
@@ -226,6 +249,18 @@ class _Walk:
         self.names.update((name,) for name in node.names)
         return False
 
+    def _call(self, node: ast.Call) -> bool:
+        if (dotted_name(node.func) or ("",))[-1] in _LOOKS_UP:
+            spelt = [part.value for part in node.args if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+            receiver = dotted_name(node.args[0]) if node.args else None
+            searched = ANY_OWN if receiver == ("self",) else ANY
+            self.mentions.update([name for text in spelt for name in text.split(".")] or [searched])
+        return False
+
+    def _match_class(self, node: ast.MatchClass) -> bool:
+        self.mentions.update(node.kwd_attrs)
+        return False
+
     def _if(self, node: ast.If) -> bool:
         typing_only = _is_typing_only(node)
         if typing_only:
@@ -239,6 +274,8 @@ class _Walk:
         ast.Import: _import,
         ast.ImportFrom: _import,
         ast.Global: _global,
+        ast.Call: _call,
+        ast.MatchClass: _match_class,
         ast.If: _if,
     }
 
@@ -308,7 +345,7 @@ def _bound(node: ast.stmt) -> set[str]:
 def _methods(node: ast.stmt) -> frozenset[str] | None:
     if not isinstance(node, ast.ClassDef):
         return None
-    return frozenset(part.name for part in node.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef))
+    return frozenset(part.name for part in node.body if isinstance(part, _FUNCTION))
 
 
 def _bases(node: ast.stmt) -> frozenset[Chain]:

@@ -80,7 +80,9 @@ def stage(run: Run, config: DataConfig) -> PreparedData:
     run.log(metrics, None)
     run.report(_ENCODED, f"wrote {metrics['tokens']:,} tokens of {metrics['documents']:,} documents")
     details = {"vocab_size": config.vocab_size, "splits": _sizes(splits), "sources": sources, "skipped": dict(skipped)}
-    return run.seal(metrics, details, view=PreparedData)
+    train = splits[TRAIN]
+    rows = [("training text", f"{train.n_documents:,} documents, {train.n_tokens:,} tokens")]
+    return run.seal(metrics, details, rows, view=PreparedData)
 
 
 def _metrics(

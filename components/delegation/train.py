@@ -5,12 +5,13 @@ pretrained model or from scratch, and goes on from a checkpoint in its folder as
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 
 import torch
 
+from components.core.artifact import Rows
 from components.core.errors import ArtifactError, InputError
 from components.core.run import Run
 from components.data.prepared import PreparedData
@@ -67,7 +68,12 @@ def stage(
     plan = PretrainConfig(model=config.model, trainer=settings)
     before = pretrained.tokens_seen if pretrained is not None and config.delegation.start == "checkpoint" else 0
     details = {DETAILS: config.delegation.model_dump(mode="json"), "tokens_before": before}
-    return session.train(run, plan, prepared, shards, module, "delegate", bits, details)
+    return session.train(run, plan, prepared, shards, module, "delegate", bits, details, _rows)
+
+
+def _rows(metrics: Mapping[str, float]) -> Rows:
+    share = metrics["tokens_call_grad"] / metrics["tokens_forward"]
+    return [("learnt to ask for", f"{share:.1%} of {metrics['tokens_forward']:,.0f} tokens")]
 
 
 def open_labels(cfg: DelegateConfig, prepared: PreparedData, labels: Labels) -> TokenLabels:

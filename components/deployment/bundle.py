@@ -189,9 +189,22 @@ def stage(
     size = float(sum(file.bytes for file in manifest.files.values()))
     return run.seal(
         {**manifest.metrics, "parameters": float(manifest.parameters), "bytes": size},
-        manifest.model_dump(mode="json", exclude={"metrics", "files"}),
+        {**manifest.model_dump(mode="json", exclude={"metrics", "files"}), **_catalogued(manifest)},
         view=Bundle,
     )
+
+
+def _catalogued(manifest: Manifest) -> dict[str, Any]:
+    """How a registry lists the bundle: a line for people, and the tags by which they find it."""
+    known = {
+        "parameters": "{:,.0f} parameters",
+        "training.tokens": "{:,.0f} training tokens",
+        "assessment.bits_per_byte": "{:.4f} bits per byte on held-out text",
+    }
+    metrics = {**manifest.metrics, "parameters": manifest.parameters}
+    line = ", ".join(text.format(metrics[name]) for name, text in known.items() if name in metrics)
+    bits = metrics.get("assessment.bits_per_byte")
+    return {"description": line, "tags": {"bits_per_byte": f"{bits:.6f}"} if bits is not None else {}}
 
 
 def _copy_model(run: Run, delegated: TrainedModel) -> None:

@@ -58,7 +58,8 @@ def stage(run: Run, config: SmokeConfig, *, bundle: Bundle, assessment: Scores |
         "completion_tokens": float(usage["completion_tokens"]),
         "calls": float(calls),
     }
-    return run.seal(metrics, result, view=SmokeAnswer)
+    rows = [("asked the served model", config.prompt), ("it answered", answer)]
+    return run.seal(metrics, result, rows, view=SmokeAnswer)
 
 
 class _Replies(NamedTuple):

@@ -1,7 +1,7 @@
 """Stage ``assess``: how good is the trained model? Metrics, intervals, answers, samples and a report."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +60,14 @@ def stage(run: Run, config: AssessConfig, *, model: TrainedModel, prepared: Prep
     metrics = _metrics(results)
     run.log(metrics, None)
     run.report(1.0, f"{metrics['bits_per_byte']:.4f} bits per byte")
-    return run.seal(metrics, results.model_dump(mode="json", exclude={"answers", "samples"}), view=Scores)
+    details = results.model_dump(mode="json", exclude={"answers", "samples"})
+    return run.seal(metrics, details, list(_rows(metrics)), view=Scores)
+
+
+def _rows(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+    yield "bits per byte", f"{metrics['bits_per_byte']:.4f} on held-out text"
+    if "exact_match" in metrics:
+        yield "questions answered", f"{metrics['exact_match']:.1%} of {metrics['questions']:,.0f}"
 
 
 def _score(

@@ -95,7 +95,8 @@ def stage(run: Run, config: LabelConfig, *, prepared: PreparedData) -> Labels:
         "documents_by_annotator": dict(totals.documents),
         "warnings": warnings,
     }
-    return run.seal(metrics, details, view=Labels)
+    rows = [("factual tokens", f"{metrics['factual_share']:.1%}, found by {choice.name}")]
+    return run.seal(metrics, details, rows, view=Labels)
 
 
 def _compared(run: Run, labeller: DocumentLabeller, config: LabelConfig) -> AnnotatorAgreement:

@@ -4,7 +4,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import lightning
 import torch
 
-from components.core.artifact import CHECKPOINTS
+from components.core.artifact import CHECKPOINTS, Rows
 from components.core.run import Run
 from components.data.prepared import PreparedData
 from components.data.shards import ShardSet
@@ -68,10 +68,12 @@ class Session:
         name: str,
         labels: TokenLabels | None = None,
         details: Mapping[str, Any] | None = None,
+        rows: Callable[[Mapping[str, float]], Rows] = lambda metrics: (),
     ) -> TrainedModel:
         """Train ``module`` on ``shards`` and seal the model, its history and its metrics; resumes from a checkpoint.
 
-        ``name`` stands before the progress bar; ``labels`` come with every batch.
+        ``name`` stands before the progress bar; ``labels`` come with every batch; ``rows`` chooses from the metrics
+        what people see of the run.
 
         Raises ``InputError`` for a corpus smaller than one batch and for a diverging loss, ``DiskFullError`` if a file
         cannot be written, ``ArtifactError`` for damaged inputs, ``StoppedError`` after a signal (a checkpoint is
@@ -87,11 +89,9 @@ class Session:
         if not trainer.is_global_zero:  # the other ranks were started for the loop only; the first one seals
             sys.exit(0)
         _save(module.model, prepared, run.folder / TrainedModel.MODEL)
-        sealed = run.seal(
-            metrics=self._metrics(run, cfg, shards, module),
-            details={**self._details(cfg, shards, taken), **(details or {})},
-            view=TrainedModel,
-        )
+        metrics = self._metrics(run, cfg, shards, module)
+        facts = {**self._details(cfg, shards, taken), **(details or {})}
+        sealed = run.seal(metrics, facts, rows(metrics), view=TrainedModel)
         shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
         return sealed
 

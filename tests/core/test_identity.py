@@ -11,7 +11,7 @@ from components.core.artifact import Artifact
 from components.core.errors import InputError
 from components.core.identity import Identity, RecordedIdentity, leaves
 from components.core.neutral import Neutral
-from components.core.reachability import reach
+from components.core.reachability import OPTION, reach
 from components.core.run import Run
 
 
@@ -126,7 +126,7 @@ def test_an_option_that_arrives_later_is_no_reason_until_it_is_used() -> None:
 
 def test_the_declaration_of_an_option_in_use_is_code_but_no_reason_of_its_own() -> None:
     older = made_of(config={"clip": 0}, code={"a.Config": "1"})
-    assert made_of(config={"clip": 1}, code={"a.Config": "1", "a.Config.clip": "1"}).changes_since(older) == [
+    assert made_of(config={"clip": 1}, code={"a.Config": "1", f"a.Config.clip{OPTION}": "1"}).changes_since(older) == [
         "clip 0 -> 1"
     ]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.core.reachability import FIRST_PARTY, PROJECT_ROOT, Reach, reach
+from components.core.reachability import FIRST_PARTY, OPTION, PROJECT_ROOT, Reach, reach
 
 Write = Callable[[str, str], None]
 
@@ -211,7 +211,7 @@ def test_a_field_with_a_neutral_default_is_code_only_where_it_is_used(write: Wri
     write("part/kinds.py", TREE["part/kinds.py"].replace("class Kind(Base):\n", kind))
     assert changed(before, reached(tmp_path)) == set()
     declaration = "components.part.kinds:Kind.clip"
-    assert changed(before, reached(tmp_path, declaration)) == {"kinds.Kind.clip"}
+    assert changed(before, reached(tmp_path, declaration)) == {f"kinds.Kind.clip{OPTION}"}
 
 
 def test_a_field_whose_default_is_not_neutral_is_code(write: Write, tmp_path: Path) -> None:
@@ -243,3 +243,36 @@ def test_every_data_file_of_the_project_is_named_by_some_code() -> None:
     data = [path for path in files if path.suffix not in (".py", ".pyc", ".so")]
     assert data
     assert [path.name for path in data if not any(f'"{path.name}"' in text for text in sources)] == []
+
+
+VIEW = """
+    class Artifact:
+        pass
+    """
+USES_OF_VIEWS = {
+    "a call": ("return view.used()", {"used"}),
+    "a property": ("return view.used", {"used"}),
+    "getattr with a name": ("return getattr(view, 'used')", {"used"}),
+    "getattr without": ("return getattr(view, name)", {"used", "unused"}),
+    "a helper": ("return helper.taken(view)", {"used"}),
+    "nothing": ("return view", set()),
+}
+
+
+@pytest.mark.parametrize(("source", "methods"), USES_OF_VIEWS.values(), ids=USES_OF_VIEWS)
+def test_of_a_view_the_methods_that_anything_names_count(
+    write: Write, tmp_path: Path, source: str, methods: set[str]
+) -> None:
+    view = "class View(Artifact):\n    def used(self): ...\n    def unused(self): ...\n"
+    write("core/__init__.py", "")
+    write("core/artifact.py", VIEW)
+    write("part/view.py", f"from components.core.artifact import Artifact\n{view}")
+    write("part/helper.py", "def taken(view): return view.used()")
+    imports = "from components.part import helper\nfrom components.part.view import View\n"
+    write("part/stage.py", f"{imports}def stage(view: View, name):\n    {source}")
+    reached_methods = {name.rpartition(".")[2] for name in reached(tmp_path).code if ".View." in name}
+    assert reached_methods == methods
+
+
+def test_methods_of_other_classes_count_with_their_class(write: Write, tmp_path: Path) -> None:
+    assert not [name for name in reached(tmp_path).code if name.startswith("components.part.kinds.Kind.")]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from components.core.artifact import Artifact
-from components.core.identity import Identity, digest_json
+from components.core.identity import RecordedIdentity, digest_json
 from components.core.run import Run
 from flows.workspace import artifact_folder
 
@@ -50,10 +50,10 @@ def make_artifact(workspace: Path) -> MakeArtifact:
             "stage": stage,
             "config": dict(config or {}),
             "inputs": dict(inputs or {}),
-            "code": "c0de",
-            "lock": "10cc",
+            "code": {"components.pretrain.stage": "c0de"},
+            "environment": {"torch": "2.13.0"},
         }
-        identity = Identity(key=digest_json([parts, sorted(map(str, files.items()))])[:32], **parts)
+        identity = RecordedIdentity(key=digest_json([parts, sorted(map(str, files.items()))])[:32], **parts)
         run = Run.recorded(artifact_folder(stage, identity.key), identity)
         for name, content in files.items():
             path = run.folder / name
@@ -79,7 +79,7 @@ def model(make_artifact: MakeArtifact, data: Artifact) -> Artifact:
         "pretrain",
         {"model/model.safetensors": b"w" * 4000, "history.jsonl": "{}\n"},
         metrics={"loss": 3.5, "parameters": 1000},
-        inputs={"prepared": data.key},
+        inputs={"prepared": data.content},
         config={"model": {"layers": 2, "name": "quick"}, "trainer": {"seeds": [1, 2]}},
         events=30,
     )
@@ -90,7 +90,10 @@ def make_bundle(make_artifact: MakeArtifact, data: Artifact) -> Callable[[str], 
     def make(weights: str) -> Artifact:
         files = {"model.safetensors": weights * 100, "config.json": "{}", "tokenizer.json": "{}", "manifest.json": "{}"}
         metrics = {"assessment.bits_per_byte": 1.25, "parameters": 2000.0}
-        return make_artifact("bundle", files, metrics=metrics, inputs={"delegated": "f" * 32, "prepared": data.key})
+        details = {"description": "2,000 parameters", "tags": {"bits_per_byte": "1.250000"}}
+        return make_artifact(
+            "bundle", files, metrics=metrics, inputs={"delegated": "f" * 32, "prepared": data.content}, details=details
+        )
 
     return make
 

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from flows import cli
+from flows.catalogue import flows
+from flows.commands import COMMANDS, split_preset
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -20,7 +21,7 @@ def test_help_imports_nothing_heavy() -> None:
         [sys.executable, "-c", program.replace("HEAVY", heavy)], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
-    for name in (*cli.FLOWS, *cli.COMMANDS):
+    for name in (*flows(), *COMMANDS):
         assert f"\n  {name}" in done.stdout
 
 
@@ -65,5 +66,5 @@ def test_cfg_job_checks_what_it_shows() -> None:
 
 
 def test_the_preset_is_taken_out_of_the_overrides() -> None:
-    assert cli.split_preset(["experiment=text", "data.sources=[a]"]) == ("text", ["data.sources=[a]"])
-    assert cli.split_preset(["model=10m"]) == ("world", ["model=10m"])
+    assert split_preset(["experiment=text", "data.sources=[a]"]) == ("text", ["data.sources=[a]"])
+    assert split_preset(["model=10m"]) == ("world", ["model=10m"])

@@ -15,20 +15,28 @@ from components.core.artifact import Artifact
 from components.core.errors import InputError
 from components.training.config import TrainerConfig
 from conf.schema import ProjectConfig
-from flows.stage import FlowRun, Stage, StageFailedError
+from conf.services import TrackingConfig
+from flows.adapters.mlflow_runs import FlowTracker
+from flows.launcher import LocalLauncher, StageFailedError
+from flows.run import FlowRun, Stage
+from flows.stage import StageExecutor
 from flows.workspace import make_workspace
 from tests.core.probe_stage import ProbeConfig
 
 pytestmark = pytest.mark.xdist_group("prefect")
 
-PROBE = Stage("probe", "tests.core.probe_stage:stage", "tests.core.probe_stage:ProbeConfig")
+PROBE = Stage("probe", "tests.core.probe_stage:stage")
+
+
+def new_run() -> FlowRun:
+    make_workspace()
+    executor = StageExecutor(LocalLauncher(), FlowTracker(TrackingConfig(), "test"))
+    return FlowRun("test", "world", [], ProjectConfig(), executor)
 
 
 def run_probe(config: ProbeConfig, earlier: Artifact | None = None, stage: Stage = PROBE) -> FlowRun:
     """One flow with one stage."""
-    run = FlowRun("test", "world", [], ProjectConfig())
-
-    make_workspace()
+    run = new_run()
 
     @flow(name="probe")
     def probe() -> None:
@@ -55,11 +63,20 @@ def test_a_changed_setting_runs_again_and_is_named(workspace: Path) -> None:
 
 def test_a_changed_input_runs_again_and_is_named(workspace: Path) -> None:
     one, two = (run_probe(ProbeConfig(text=text)).outcomes["probe"].artifact for text in ("one", "two"))
-    later = Stage("later", PROBE.function, PROBE.config_type)
+    later = Stage("later", PROBE.function)
     run_probe(ProbeConfig(), earlier=one, stage=later)
     outcome = run_probe(ProbeConfig(), earlier=two, stage=later).outcomes["later"]
-    assert (outcome.status, outcome.reason) == ("ran", "changed input: earlier")
+    assert (outcome.status, outcome.reason) == ("ran", "input changed: earlier")
     assert outcome.artifact.path("text.txt").read_text() == "hellotwo"
+
+
+def test_an_input_that_was_made_again_with_equal_bytes_stops_the_rerun_there(workspace: Path) -> None:
+    one = run_probe(ProbeConfig(text="same")).outcomes["probe"].artifact
+    again = run_probe(ProbeConfig(text="same"), stage=Stage("other", PROBE.function)).outcomes["other"].artifact
+    later = Stage("later", PROBE.function)
+    run_probe(ProbeConfig(), earlier=one, stage=later)
+    assert one.key != again.key
+    assert run_probe(ProbeConfig(), earlier=again, stage=later).outcomes["later"].status == "skipped"
 
 
 @pytest.mark.parametrize("damage", ["altered", "missing", "truncated"])
@@ -106,6 +123,25 @@ def test_two_flows_with_the_same_key_make_it_once(workspace: Path) -> None:
     assert sorted(run.outcomes["probe"].status for run in runs) == ["ran", "skipped"]
 
 
+def test_a_flow_that_only_uses_a_stage_names_the_command_that_makes_it(workspace: Path) -> None:
+    run = new_run()
+    run.overrides = ["text=two words"]
+
+    @flow(name="probe")
+    def probe() -> None:
+        with run.only_using("train"):
+            run.stage(PROBE, ProbeConfig())
+
+    with pytest.raises(
+        InputError, match=r"probe is not up to date \(first run\): run `lacewing train 'text=two words'`"
+    ):
+        probe()
+    assert not list(workspace.glob("artifacts/probe/*/artifact.json"))
+    run_probe(ProbeConfig())
+    probe()
+    assert run.outcomes["probe"].status == "skipped"
+
+
 def test_a_stopped_flow_stops_its_stage(workspace: Path) -> None:
     program = (
         "from flows.cli import end_in_order_on_sigterm\n"
@@ -136,9 +172,8 @@ def children(pid: int, words: str) -> list[int]:
 
 
 def test_variants_of_one_stage_keep_apart_in_a_flow(workspace: Path) -> None:
-    run = FlowRun("test", "world", [], ProjectConfig())
+    run = new_run()
     other = ProjectConfig().model_copy(update={"trainer": TrainerConfig(seed=1)})
-    make_workspace()
 
     @flow(name="probes")
     def probes() -> None:

@@ -5,10 +5,12 @@ import pytest
 
 from components.core.errors import ServiceError
 from conf.services import TrackingConfig, VersioningConfig
-from flows import tracking, versioning
-from flows.connection import Connection
+from flows.adapters import dvc
+from flows.adapters.mlflow_connection import Connection
+from flows.adapters.mlflow_runs import FlowTracker
+from flows.adapters.mlflow_stage_run import DATA_SETS
+from flows.adapters.tracking_record import TrackingRecord
 from flows.sync import sync
-from flows.tracking import FlowTracker, TrackingRecord
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -26,7 +28,7 @@ def missed(data, model, versions, tmp_path, workspace, migrated_database):
     away.write_text("not a folder")
     cfg = TrackingConfig(uri=f"sqlite:///{away}/mlflow.db")
     flow = FlowTracker(cfg, "pipeline", flow_run="f1")
-    versioning.ensure_versioned(data, versions)
+    dvc.ensure_versioned(data, versions)
     for artifact in (data, model):
         flow.upload(artifact)
     flow.close("FINISHED")
@@ -55,8 +57,8 @@ def test_what_was_missed_is_sent_under_the_flow_it_belongs_to(missed, data, mode
     assert parent.data.tags["lacewing.flow_run"] == "f1"
     assert parent.info.status == "FINISHED"
     digests = {item.dataset.digest for item in runs[1].inputs.dataset_inputs}
-    assert {v.md5 for v in versioning.recorded(data) if v.path in tracking.DATA_SETS} == digests
-    assert all(v.pushed for v in versioning.recorded(data))
+    assert {v.md5 for v in dvc.recorded(data) if v.path in DATA_SETS} == digests
+    assert all(v.pushed for v in dvc.recorded(data))
     times = connection.client.get_metric_history(runs[1].info.run_id, "loss")
     assert min(point.timestamp for point in times) >= runs[1].info.start_time
 
@@ -71,7 +73,7 @@ def test_what_is_still_away_is_named_and_the_rest_is_sent(missed, versions, data
     away = TrackingConfig(uri=f"http://127.0.0.1:{closed_port}")
     with pytest.raises(ServiceError, match=rf"{closed_port}.*Sent: prepare-{data.key}"):
         sync(away, versions)
-    assert all(v.pushed for v in versioning.recorded(data))
+    assert all(v.pushed for v in dvc.recorded(data))
 
 
 def test_an_unreachable_remote_does_not_keep_runs_from_being_sent(missed, versions, data, model, tmp_path):

@@ -6,6 +6,7 @@ model would get wrong.
 """
 
 import json
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from components.cascade.config import CallScore
 from components.cascade.decoding import Cascade
 from components.cascade.helpers import Helper, open_helper
 from components.core.acceptance import accepted_section
-from components.core.artifact import REPORT
+from components.core.artifact import REPORT, Rows
 from components.core.atomic import write_text
 from components.core.errors import ArtifactError
 from components.core.metrics import auroc
@@ -115,7 +116,12 @@ def stage(
     run.log(metrics, None)
     run.report(1.0, f"facts right: {model.curve[0].accuracy:.1%} alone, {model.at_budget.accuracy:.1%} with calls")
     details = {"selection": results.selection, "helper": results.helper, "score": score, "seed": results.seed}
-    return run.seal(metrics, details, view=CascadeAssessment)
+    return run.seal(metrics, details, _rows(metrics, results.helper), view=CascadeAssessment)
+
+
+def _rows(metrics: Mapping[str, float], helper: str) -> Rows:
+    words = f"{metrics['fact_accuracy_alone']:.1%} alone, {metrics['fact_accuracy']:.1%} with calls filled in"
+    return [("facts right", f"{words}; {metrics['wasted_calls']:.1%} of the calls wasted"), ("helper", helper)]
 
 
 def _delegation(delegated: TrainedModel) -> DelegationConfig:

@@ -14,6 +14,7 @@ from components.core.errors import ArtifactError
 from components.data.world.comprehension import Claim, Continuation, World
 from components.data.world.config import WorldConfig
 from components.data.world.facts import Entity
+from components.data.world.files import FACTS
 from components.data.world.table import is_year
 from components.data.world.writer import write_world
 from tests.data.world.conftest import WrittenWorld, read_back
@@ -34,12 +35,12 @@ class Read(NamedTuple):
 def read(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Read:
     folder = tmp_path_factory.mktemp("world")
     write_world(WorldConfig(seed=request.param, entities=60), folder)
-    return Read(read_back(folder), World.load(folder / "facts.jsonl"))
+    return Read(read_back(folder), World.load(folder / FACTS))
 
 
 @pytest.fixture(scope="module")
 def large(world: WrittenWorld) -> World:
-    return World.load(world.folder / "facts.jsonl")
+    return World.load(world.folder / FACTS)
 
 
 def test_every_sentence_of_the_corpus_is_understood_and_states_what_was_written(

@@ -15,6 +15,7 @@ from components.data.shards import shards_digest
 from components.data.tokenizer import TextTokenizer, train_tokenizer
 from components.data.world.comprehension import World
 from components.data.world.config import WorldConfig
+from components.data.world.files import DOCUMENTS, FACTS
 from components.data.world.writer import write_world
 from components.evaluation.factuality.predictions import Predictions
 from components.labelling.artifact import Labels
@@ -62,9 +63,9 @@ def labels(prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> 
 def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     folder = tmp_path_factory.mktemp("told")
     write_world(WorldConfig(entities=40, documents_per_entity=1.5), folder)
-    documents = [json.loads(line) for line in (folder / "documents.jsonl").read_text("utf-8").splitlines()]
+    documents = [json.loads(line) for line in (folder / DOCUMENTS).read_text("utf-8").splitlines()]
     tokenizer = TextTokenizer(train_tokenizer([document["text"] for document in documents], 512))
-    return Told(World.load(folder / "facts.jsonl"), documents, folder / "facts.jsonl", tokenizer)
+    return Told(World.load(folder / FACTS), documents, folder / FACTS, tokenizer)
 
 
 def predictions(

@@ -78,8 +78,8 @@ def test_methods_stand_side_by_side_over_their_seeds(tmp_path: Path) -> None:
     half = 4.302653 * 0.2645751 / math.sqrt(3)
     assert f"40.0% ± {100 * half:.1f}" in report
     assert "seeds 0, 1, 2" in report
-    assert artifact.path("curve.png").read_bytes().startswith(b"\x89PNG")
-    assert b"<svg" in artifact.path("curve.svg").read_bytes()
+    assert artifact.path(Comparison.CURVE_PNG).read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in artifact.path(Comparison.CURVE_SVG).read_bytes()
     assert artifact.details["methods"] == ["lacy", "ntp"]
 
 

@@ -12,12 +12,12 @@ import pytest
 from components.core.artifact import Artifact
 from components.core.errors import ArtifactError, InputError, ServiceError
 from conf.services import VersioningConfig
-from flows import versioning
+from flows.adapters import dvc
+from flows.adapters.dvc import DvcStore
 from flows.sync import sync
-from flows.versioning import DvcStore
 from flows.workspace import WORKSPACE, artifact_folder
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -40,9 +40,9 @@ def versioned_by_another_process(artifact: Artifact, cfg: VersioningConfig) -> s
     """Python code that does what a flow does after ``prepare``."""
     return (
         "from pathlib import Path; from components.core.artifact import Artifact;"
-        "from conf.services import VersioningConfig; from flows import versioning;"
+        "from conf.services import VersioningConfig; from flows.adapters import dvc;"
         f"artifact = Artifact.open(Path({str(artifact.folder)!r}));"
-        f"versioning.ensure_versioned(artifact, VersioningConfig(remote={cfg.remote!r}))"
+        f"dvc.ensure_versioned(artifact, VersioningConfig(remote={cfg.remote!r}))"
     )
 
 
@@ -51,7 +51,7 @@ def objects(cfg: VersioningConfig) -> list[Path]:
 
 
 def test_a_version_names_digest_size_files_and_remote(data, cfg):
-    versions = versioning.ensure_versioned(data, cfg)
+    versions = dvc.ensure_versioned(data, cfg)
     assert [version.path for version in versions] == ["raw", "shards", "tokenizer"]
     shards = versions[1]
     assert (shards.size, shards.nfiles, shards.remote, shards.pushed) == (1002, 2, cfg.remote, True)
@@ -59,67 +59,67 @@ def test_a_version_names_digest_size_files_and_remote(data, cfg):
     assert json.loads((data.folder / "versions.json").read_text()) == [v.model_dump() for v in versions]
     assert data.fault() is None, "the artifact itself is as it was"
     for word in (shards.md5[:8], cfg.remote, "MB"):
-        assert word in versioning.describe(data)
+        assert word in dvc.describe(data)
 
 
 def test_a_version_comes_back_whole_into_an_empty_workspace(data, cfg, elsewhere):
-    versions = versioning.ensure_versioned(data, cfg)
+    versions = dvc.ensure_versioned(data, cfg)
     workspace = elsewhere()
-    pulled = versioning.pull(f"prepare-{data.key}", cfg)
+    pulled = dvc.pull(f"prepare-{data.key}", cfg)
     assert pulled.folder == artifact_folder("prepare", data.key)
     assert workspace in pulled.folder.parents
     assert pulled.record == data.record
     assert pulled.verify() is pulled
     assert (pulled.folder / "shards/train.bin").read_bytes() == (data.folder / "shards/train.bin").read_bytes()
-    assert versioning.recorded(pulled) == versions
-    assert versioning.ensure_versioned(pulled, cfg) == versions
+    assert dvc.recorded(pulled) == versions
+    assert dvc.ensure_versioned(pulled, cfg) == versions
 
 
 @pytest.mark.parametrize("reference", ["prepare", "prepare-{key:.6}", "{key:.6}", "{key}"])
 def test_the_beginning_of_a_name_or_key_is_enough(data, cfg, elsewhere, reference):
-    versioning.ensure_versioned(data, cfg)
+    dvc.ensure_versioned(data, cfg)
     elsewhere()
-    assert versioning.pull(reference.format(key=data.key), cfg).key == data.key
+    assert dvc.pull(reference.format(key=data.key), cfg).key == data.key
 
 
 def test_the_default_remote_is_in_the_workspace(data, workspace):
-    versioning.ensure_versioned(data, VersioningConfig())
+    dvc.ensure_versioned(data, VersioningConfig())
     assert (workspace / "remote/lacewing" / f"prepare-{data.key}.json").is_file()
 
 
 def test_an_unknown_version_is_refused_with_what_the_remote_has(data, cfg):
-    versioning.ensure_versioned(data, cfg)
+    dvc.ensure_versioned(data, cfg)
     with pytest.raises(InputError, match=f"holds prepare-{data.key}"):
-        versioning.pull("nonsense", cfg)
+        dvc.pull("nonsense", cfg)
     with pytest.raises(InputError, match="no versions at all"):
-        versioning.pull("prepare", VersioningConfig(remote=cfg.remote + "2"))
+        dvc.pull("prepare", VersioningConfig(remote=cfg.remote + "2"))
 
 
 def test_an_ambiguous_reference_is_refused(data, make_artifact, cfg):
     other = make_artifact("prepare", {"raw/b": "b"})
-    versioning.ensure_versioned(data, cfg)
-    versioning.ensure_versioned(other, cfg)
+    dvc.ensure_versioned(data, cfg)
+    dvc.ensure_versioned(other, cfg)
     with pytest.raises(InputError, match="more than one"):
-        versioning.pull("prepare", cfg)
+        dvc.pull("prepare", cfg)
 
 
 def test_list_shows_every_version(data, make_artifact, cfg):
     other = make_artifact("prepare", {"raw/b": "b"})
-    versioning.ensure_versioned(other, cfg)
-    versioning.ensure_versioned(data, cfg)
-    assert [name for name, _ in versioning.listed(cfg)] == [f"prepare-{data.key}", f"prepare-{other.key}"]
+    dvc.ensure_versioned(other, cfg)
+    dvc.ensure_versioned(data, cfg)
+    assert [name for name, _ in dvc.listed(cfg)] == [f"prepare-{data.key}", f"prepare-{other.key}"]
 
 
 def test_an_altered_local_artifact_is_repaired_by_pull(data, cfg):
-    versioning.ensure_versioned(data, cfg)
+    dvc.ensure_versioned(data, cfg)
     (data.folder / "shards/train.bin").write_bytes(b"\2\1" * 500)
     shutil.rmtree(data.folder / "raw")
-    assert versioning.pull(data.key, cfg).fault() is None
+    assert dvc.pull(data.key, cfg).fault() is None
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "missing"])
 def test_a_damaged_remote_object_is_an_error_and_leaves_no_artifact(data, cfg, elsewhere, damage):
-    versioning.ensure_versioned(data, cfg)
+    dvc.ensure_versioned(data, cfg)
     victim = max(objects(cfg), key=lambda path: path.stat().st_size)
     content = victim.read_bytes()
     victim.chmod(0o644)
@@ -128,10 +128,10 @@ def test_a_damaged_remote_object_is_an_error_and_leaves_no_artifact(data, cfg, e
         victim.write_bytes(content[:10] if damage == "truncated" else b"x" + content[1:])
     elsewhere()
     with pytest.raises(ArtifactError, match="damaged"):
-        versioning.pull(data.key, cfg)
+        dvc.pull(data.key, cfg)
     assert not (artifact_folder("prepare", data.key) / "artifact.json").exists()
     victim.write_bytes(content)  # repaired: nothing bad has stayed in the cache
-    assert versioning.pull(data.key, cfg).fault() is None
+    assert dvc.pull(data.key, cfg).fault() is None
 
 
 @pytest.mark.parametrize(
@@ -144,31 +144,31 @@ def test_a_damaged_remote_object_is_an_error_and_leaves_no_artifact(data, cfg, e
     ],
 )
 def test_a_remote_cannot_make_us_write_elsewhere(data, cfg, elsewhere, harm):
-    versioning.ensure_versioned(data, cfg)
+    dvc.ensure_versioned(data, cfg)
     path = Path(cfg.remote) / "lacewing" / f"prepare-{data.key}.json"
     pointer = json.loads(path.read_text())
     harm(pointer)
     path.write_text(json.dumps(pointer))
     elsewhere()
     with pytest.raises(ArtifactError, match="cannot be read"):
-        versioning.pull(data.key, cfg)
+        dvc.pull(data.key, cfg)
 
 
 def test_unreachable_remote_keeps_the_work_and_says_how_to_resend(data, tmp_path, capsys, elsewhere):
     (tmp_path / "mounted").write_text("a file where the remote's folder should be")
     cfg = VersioningConfig(remote=str(tmp_path / "mounted" / "remote"))
-    versions = versioning.ensure_versioned(data, cfg)
+    versions = dvc.ensure_versioned(data, cfg)
     assert not any(version.pushed for version in versions)
-    assert "not yet pushed" in versioning.describe(data)
+    assert "not yet pushed" in dvc.describe(data)
     warning = capsys.readouterr().err
     for word in (cfg.remote, f"prepare-{data.key}", "lacewing sync"):
         assert word in warning
     with pytest.raises(ServiceError, match="remote"):
-        versioning.pull(data.key, cfg)
+        dvc.pull(data.key, cfg)
     (tmp_path / "mounted").unlink()  # the remote is back
-    assert all(version.pushed for version in versioning.ensure_versioned(data, cfg))
+    assert all(version.pushed for version in dvc.ensure_versioned(data, cfg))
     elsewhere()
-    assert versioning.pull(data.key, cfg).fault() is None
+    assert dvc.pull(data.key, cfg).fault() is None
 
 
 def test_unreachable_s3_remote_fails_within_its_time(data, closed_port, monkeypatch, capsys):
@@ -177,7 +177,7 @@ def test_unreachable_s3_remote_fails_within_its_time(data, closed_port, monkeypa
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     cfg = VersioningConfig(remote="s3://bucket/lacewing", endpoint_url=f"http://127.0.0.1:{closed_port}", region="eu")
     started = time.monotonic()
-    versions = versioning.ensure_versioned(data, cfg)
+    versions = dvc.ensure_versioned(data, cfg)
     assert time.monotonic() - started < 60
     assert not versions[0].pushed
     assert "s3://bucket/lacewing" in capsys.readouterr().err
@@ -185,31 +185,31 @@ def test_unreachable_s3_remote_fails_within_its_time(data, closed_port, monkeypa
 
 def test_without_push_nothing_leaves_the_workspace(data, cfg):
     quiet = cfg.model_copy(update={"push": False})
-    assert not any(version.pushed for version in versioning.ensure_versioned(data, quiet))
+    assert not any(version.pushed for version in dvc.ensure_versioned(data, quiet))
     assert not Path(cfg.remote).exists()
 
 
 def test_a_versioned_artifact_does_not_load_dvc_again(data, cfg):
-    versioning.ensure_versioned(data, cfg)
+    dvc.ensure_versioned(data, cfg)
     code = f"import sys; {versioned_by_another_process(data, cfg)}; print('dvc' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT) == "False\n"
 
 
 def test_a_new_remote_gets_the_version_too(data, cfg, tmp_path):
-    versioning.ensure_versioned(data, cfg)
+    dvc.ensure_versioned(data, cfg)
     other = VersioningConfig(remote=str(tmp_path / "second"))
-    assert all(version.pushed for version in versioning.ensure_versioned(data, other))
+    assert all(version.pushed for version in dvc.ensure_versioned(data, other))
     assert len(objects(other)) == len(objects(cfg))
 
 
 def test_a_remote_that_was_emptied_is_filled_again_by_sync(data, cfg, elsewhere):
     from conf.services import TrackingConfig
 
-    versioning.ensure_versioned(data, cfg)
+    dvc.ensure_versioned(data, cfg)
     shutil.rmtree(cfg.remote)
     sync(TrackingConfig(), cfg)
     elsewhere()
-    assert versioning.pull(data.key, cfg).fault() is None
+    assert dvc.pull(data.key, cfg).fault() is None
 
 
 def test_four_processes_add_and_push_at_once(make_artifact, cfg):
@@ -226,13 +226,13 @@ def test_four_processes_add_and_push_at_once(make_artifact, cfg):
 
 
 def _version(folder: str, remote: str) -> None:
-    versions = versioning.ensure_versioned(Artifact.open(Path(folder)), VersioningConfig(remote=remote))
+    versions = dvc.ensure_versioned(Artifact.open(Path(folder)), VersioningConfig(remote=remote))
     assert all(version.pushed for version in versions)
 
 
 def test_a_person_using_dvc_by_hand_is_waited_for(data, cfg, workspace):
     """DVC's own lock, held by another process, makes DVC fail at once; the store tries again."""
-    versioning.ensure_versioned(data, cfg)
+    dvc.ensure_versioned(data, cfg)
     code = (
         "import sys, time; from dvc.repo import Repo; repo = Repo(sys.argv[1]);\n"
         "with repo.lock: print('locked', flush=True); time.sleep(6)"
@@ -241,7 +241,7 @@ def test_a_person_using_dvc_by_hand_is_waited_for(data, cfg, workspace):
     try:
         assert other.stdout is not None
         assert other.stdout.readline() == "locked\n"
-        DvcStore(cfg).push(data, versioning.recorded(data))
+        DvcStore(cfg).push(data, dvc.recorded(data))
     finally:
         other.wait(30)
         other.stdout.close()

@@ -6,7 +6,7 @@ every call goes through a client with an explicit address, and the first failure
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _REQUEST = "MLFLOW_HTTP_REQUEST_"
 _CHOSEN = {name for name in os.environ if name.startswith(_REQUEST)}  # what the user has set stays
+MAX_TAG_CHARACTERS = 8000  # MLflow's own limit
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -76,6 +77,12 @@ class Connection:
             )
         return str(found.experiment_id)
 
+    def create_run(self, name: str, tags: Mapping[str, str], started: float | None = None) -> str:
+        """Open a run in the experiment; returns its id. ``started`` is in seconds since 1970; ``None`` means now."""
+        start_time = int(started * 1000) if started is not None else None
+        run = self.client.create_run(self.experiment_id, start_time=start_time, tags=limited(tags), run_name=name)
+        return str(run.info.run_id)
+
     @contextmanager
     def explained(self) -> Iterator[None]:
         """Turn whatever MLflow and what lies below it raise into a ``ServiceError`` that names the address."""
@@ -108,6 +115,11 @@ class Connection:
         from mlflow.artifacts import download_artifacts
 
         return Path(download_artifacts(artifact_uri=artifact_uri, dst_path=str(folder), tracking_uri=self.uri))
+
+
+def limited(tags: Mapping[str, str]) -> dict[str, str]:
+    """``tags`` with values no longer than MLflow accepts."""
+    return {name: text[:MAX_TAG_CHARACTERS] for name, text in tags.items()}
 
 
 def _failures() -> tuple[type[BaseException], ...]:

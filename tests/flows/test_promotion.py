@@ -9,7 +9,7 @@ import pytest
 from components.core.artifact import Artifact
 from components.core.errors import ArtifactError, InputError, ServiceError
 from conf.services import TrackingConfig
-from flows.registry import CHALLENGER, CHAMPION, ROLLED_BACK, Registry
+from flows.promotion import CHALLENGER, CHAMPION, ROLLED_BACK, Registry
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -47,10 +47,10 @@ def test_a_registered_bundle_is_challenger_and_says_what_it_is(registry, make_bu
     assert registry.version(CHAMPION) is None
     assert registry.champion() is None
     assert version.key == bundle.key
-    assert version.tags["lacewing.data_key"] == data.key
+    assert json.loads(version.tags["lacewing.inputs"])["prepared"] == data.content
     assert version.tags["lacewing.bits_per_byte"] == "1.250000"
     described = registry.connection.client.get_model_version("lacewing", "1").description
-    assert described == "2,000 parameters, 1.2500 bits per byte on held-out text"
+    assert described == "2,000 parameters"
     assert version.tags["lacewing.note"] == "by hand"
     assert len(version.tags["lacewing.config_digest"]) == 16
 
@@ -125,7 +125,7 @@ def test_rollback_goes_back_one_champion_at_a_time_and_stops_at_the_first(regist
     assert registry.rollback("it lies", by="bob").number == 2
     left = registry.version("3")
     assert left is not None
-    assert left.rolled_back
+    assert ROLLED_BACK in left.tags
     assert left.tags["lacewing.rollback_reason"] == "it lies"
     assert registry.rollback().number == 1
     with pytest.raises(InputError, match="no champion before it"):
@@ -206,7 +206,7 @@ def test_a_rollback_killed_before_the_alias_is_completed_by_the_next(registry, t
 
 def test_a_champion_chosen_by_hand_in_mlflow_can_be_rolled_back(registry, make_bundle, three):
     version = registry.register(make_bundle("d"))
-    registry.connection.client.set_registered_model_alias(registry.model, CHAMPION, str(version.number))
+    registry.connection.client.set_registered_model_alias(registry.name, CHAMPION, str(version.number))
     assert registry.rollback().number == 3
     assert actions(registry)[3:] == [("observed", 4, 3), ("rollback", 3, 4)]
 

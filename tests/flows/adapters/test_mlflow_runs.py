@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -17,23 +16,21 @@ from mlflow import MlflowClient
 from components.core.artifact import Artifact
 from components.core.errors import ServiceError
 from conf.services import TrackingConfig, VersioningConfig
-from flows import tracking, versioning
-from flows.connection import Connection
-from flows.registry import Registry
+from flows.adapters import dvc
+from flows.adapters.mlflow_connection import Connection
+from flows.adapters.mlflow_runs import FlowTracker
+from flows.adapters.mlflow_stage_run import read_events
+from flows.adapters.tracking_record import TrackingRecord
+from flows.promotion import Registry
 from flows.sync import sync
-from flows.tracking import FlowTracker, TrackingRecord
 
 pytestmark = pytest.mark.usefixtures("database")
 
 
-class Configuration(SimpleNamespace):
-    def model_dump(self, mode: str) -> dict[str, object]:
-        return {"model": {"layers": 2}, "data": {"sources": ["a", "b"]}}
-
-
-def a_flow(**kwargs: object) -> SimpleNamespace:
-    config = Configuration(tracking=TrackingConfig(**kwargs))
-    return SimpleNamespace(flow="pipeline", preset="world", overrides=["a=1"], config=config, config_digest="d1")
+def a_flow(**kwargs: object) -> FlowTracker:
+    tags = {"lacewing.preset": "world"}
+    parameters = {"model": {"layers": 2}, "data": {"sources": ["a", "b"]}}
+    return FlowTracker(TrackingConfig(**kwargs), "pipeline", tags=tags, parameters=parameters)
 
 
 def client_of(cfg: TrackingConfig) -> MlflowClient:
@@ -70,28 +67,28 @@ def test_flow_has_one_parent_and_a_nested_run_per_stage_with_figures_parameters_
 ):
     report = make_artifact("assess", {"report.md": "# Fine", "loss.svg": "<svg/>", "documents.npy": b"x"}, events=2)
     flow = a_flow()
-    with tracking.closing(flow) as tracker:
+    with flow.closing():
         for artifact in (model, report):
-            with tracking.following(flow, artifact.record.identity, artifact.folder) as follower:
-                for event in tracking.read_events(artifact.folder / "events.jsonl"):
+            with flow.following(artifact.folder, artifact.record.identity, []) as follower:
+                for event in read_events(artifact.folder / "events.jsonl"):
                     follower.take(event)
                 follower.finish(artifact)
-    client = client_of(flow.config.tracking)
-    parent = client.get_run(tracker.run_id)
+    client = flow.connection.client
+    parent = client.get_run(flow.run_id)
     assert parent.info.status == "FINISHED"
     assert parent.data.params == {"model.layers": "2", "data.sources": '["a", "b"]'}
     assert parent.data.tags["lacewing.preset"] == "world"
-    run = run_of(model, flow.config.tracking)
-    assert run.data.tags["mlflow.parentRunId"] == tracker.run_id
+    run = run_of(model, TrackingConfig())
+    assert run.data.tags["mlflow.parentRunId"] == flow.run_id
     assert run.data.tags["lacewing.key"] == model.key
-    assert run.data.tags["lacewing.code"] == "c0de"
+    assert json.loads(run.data.tags["lacewing.environment"]) == {"torch": "2.13.0"}
     assert run.data.params == {"model.layers": "2", "model.name": "quick", "trainer.seeds": "[1, 2]"}
     assert run.info.status == "FINISHED"
     curve = client.get_metric_history(run.info.run_id, "loss")
     assert len(curve) == 31
     assert run.data.metrics["loss"] == 3.5, "the final value is the latest one"
     assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["artifact.json", "history.jsonl"]
-    run = run_of(report, flow.config.tracking)
+    run = run_of(report, TrackingConfig())
     assert run.data.tags["mlflow.note.content"] == "# Fine"
     assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"artifact.json", "loss.svg", "report.md"}
     assert (workspace / "mlartifacts").is_dir()
@@ -117,7 +114,7 @@ def test_events_are_sent_in_batches_while_the_stage_runs(workspace, make_artifac
         flow.connection.client, "log_batch", lambda *a, **k: (sizes.append(len(k.get("metrics", ()))), send(*a, **k))
     )
     follower = flow.stage(artifact.folder, artifact.record.identity)
-    events = list(tracking.read_events(artifact.folder / "events.jsonl"))
+    events = list(read_events(artifact.folder / "events.jsonl"))
     started = time.monotonic()
     for event in events:
         follower.take(event)
@@ -131,7 +128,7 @@ def test_events_are_sent_in_batches_while_the_stage_runs(workspace, make_artifac
 
 
 def test_data_set_is_an_input_with_its_dvc_digest(data, model):
-    versions = {version.path: version for version in versioning.ensure_versioned(data, VersioningConfig())}
+    versions = {version.path: version for version in dvc.ensure_versioned(data, VersioningConfig())}
     flow = FlowTracker(TrackingConfig(), "pipeline")
     flow.upload(data)
     flow.upload(model)
@@ -160,26 +157,26 @@ def test_a_stage_that_does_not_end_well_ends_its_run_and_the_flows(model, error,
 
     def run() -> None:
         with (
-            tracking.closing(flow) as tracker,
-            tracking.following(flow, model.record.identity, model.folder) as follower,
+            flow.closing(),
+            flow.following(model.folder, model.record.identity, []) as follower,
         ):
-            started.extend([tracker, follower])
+            started.append(follower)
             follower.take({"time": 1.0, "step": 1, "metrics": {"loss": 1.0}})
             raise error
 
     with pytest.raises(type(error)):
         run()
-    tracker, follower = started
-    client = client_of(flow.config.tracking)
+    (follower,) = started
+    client = flow.connection.client
     assert client.get_run(follower.run_id).info.status == status
-    assert client.get_run(tracker.run_id).info.status == status
+    assert client.get_run(flow.run_id).info.status == status
     assert client.get_run(follower.run_id).data.metrics == {"loss": 1.0}
     if status == "FAILED":
         assert client.get_run(follower.run_id).data.tags["lacewing.error"] == "bad weights"
 
 
 def test_an_interrupted_stage_goes_on_in_the_same_run_without_doubling_its_curve(model):
-    events = list(tracking.read_events(model.folder / "events.jsonl"))
+    events = list(read_events(model.folder / "events.jsonl"))
     first = FlowTracker(TrackingConfig(), "pipeline").stage(model.folder, model.record.identity)
     for event in events[:20]:
         first.take(event)
@@ -207,38 +204,38 @@ def test_a_flow_that_skips_everything_does_not_load_mlflow(model):
     FlowTracker(TrackingConfig(), "pipeline").upload(model)
     code = (
         "import sys; from pathlib import Path; from components.core.artifact import Artifact;"
-        "from conf.services import TrackingConfig; from flows.tracking import FlowTracker;"
+        "from conf.services import TrackingConfig; from flows.adapters.mlflow_runs import FlowTracker;"
         "tracker = FlowTracker(TrackingConfig(), 'pipeline');"
         f"print(tracker.upload(Artifact.open(Path({str(model.folder)!r})))); tracker.close('FINISHED');"
         "print('mlflow' in sys.modules)"
     )
-    output = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=Path(__file__).parents[2])
+    output = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=Path(__file__).parents[3])
     assert output.split() == ["False", "False"]
 
 
 def test_half_a_line_of_a_killed_process_is_passed_over(tmp_path):
     path = tmp_path / "events.jsonl"
     path.write_text('{"time": 1, "progress": 0.5}\n{"time": 2, "met')
-    assert list(tracking.read_events(path)) == [{"time": 1, "progress": 0.5}]
+    assert list(read_events(path)) == [{"time": 1, "progress": 0.5}]
 
 
 def test_unreachable_mlflow_lets_the_flow_finish_and_says_once_what_to_resend(model, data, closed_port, capsys):
     uri = f"http://127.0.0.1:{closed_port}"
     flow = a_flow(uri=uri)
     started = time.monotonic()
-    with tracking.closing(flow):
+    with flow.closing():
         for artifact in (data, model):
-            with tracking.following(flow, artifact.record.identity, artifact.folder) as follower:
-                for event in tracking.read_events(artifact.folder / "events.jsonl"):
+            with flow.following(artifact.folder, artifact.record.identity, []) as follower:
+                for event in read_events(artifact.folder / "events.jsonl"):
                     follower.take(event)
                 follower.finish(artifact)
-        assert "did not answer" in tracking.where(flow)
+        assert "did not answer" in flow.where()
     assert time.monotonic() - started < 15
     warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
     assert len(warnings) == 1
     for word in (uri, f"prepare {data.key[:8]}", f"pretrain {model.key[:8]}", "lacewing sync"):
         assert word in warnings[0]
-    entry = TrackingRecord.read(model.folder).at(Connection(flow.config.tracking))
+    entry = TrackingRecord.read(model.folder).at(flow.connection)
     assert entry is not None
     assert (entry.complete, entry.flow) == (False, "pipeline")
 

@@ -1,16 +1,15 @@
-"""What people see in Prefect: a progress bar while a stage runs, a table when it has ended, reports as pages."""
+"""What flows ask of Prefect: tasks, and what people see of them: progress bars, tables, pages, lines in the log."""
 
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 from uuid import UUID
 
-from components.core.durations import duration
 from flows import console
 
-if TYPE_CHECKING:
-    from flows.stage import Outcome
+Result = TypeVar("Result")
 
 UPDATE_SECONDS = 3.0
 
@@ -64,25 +63,12 @@ def progress(stage: str) -> Iterator[ProgressBar]:
     bar.finish()
 
 
-def stage_table(stage: str, outcome: "Outcome") -> None:
-    """Publish what became of a stage as a Prefect table artifact."""
+def table(key: str, facts: Mapping[str, str], description: str) -> None:
+    """Publish facts as a table of two columns."""
     from prefect.artifacts import create_table_artifact
 
-    record = outcome.artifact.record
-    facts = {
-        "status": outcome.status,
-        "reason": outcome.reason,
-        "time": duration(outcome.seconds),
-        "key": record.identity.key,
-        "folder": str(outcome.artifact.folder),
-        **{name: f"{value:,.6g}" for name, value in record.metrics.items()},
-        **{name: str(value) for name, value in record.details.items() if isinstance(value, str | int | float | bool)},
-    }
-    create_table_artifact(
-        [{"what": name, "value": value} for name, value in facts.items()],
-        key=f"{stage}-result",
-        description=f"{stage}: {outcome.status}, {outcome.reason}",
-    )
+    rows = [{"what": name, "value": value} for name, value in facts.items()]
+    create_table_artifact(rows, key=key, description=description)
 
 
 def page(key: str, markdown: str, description: str) -> None:
@@ -90,3 +76,38 @@ def page(key: str, markdown: str, description: str) -> None:
     from prefect.artifacts import create_markdown_artifact
 
     create_markdown_artifact(markdown, key=key, description=description)
+
+
+def flow_run_id() -> str:
+    """Id of the Prefect run that this code is part of; empty outside of one."""
+    if "prefect" not in sys.modules:
+        return ""
+    from prefect.runtime import flow_run
+
+    return str(flow_run.id or "")
+
+
+def run_as_task(
+    action: Callable[[], Result], *, name: str, run_name: str, retries: int, retry_on: type[Exception]
+) -> Result:
+    """Do ``action`` as a task of the flow's Prefect run; errors of the kind ``retry_on`` are tried again.
+
+    Prefect's own result cache is off and nothing is persisted: what was made lies in the workspace.
+    """
+    from prefect import task
+    from prefect.cache_policies import NO_CACHE
+    from prefect.client.schemas.objects import State, TaskRun
+
+    def worth_retrying(task: Any, run: TaskRun, state: State[Any]) -> bool:
+        return isinstance(state.result(raise_on_failure=False), retry_on)
+
+    decorated = task(
+        name=name,
+        task_run_name=run_name,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=retries,
+        retry_delay_seconds=2,
+        retry_condition_fn=worth_retrying,
+    )(action)
+    return decorated()

@@ -1,0 +1,206 @@
+"""A registered model in MLflow: its versions, their tags and aliases, and the files of each.
+
+A bundle's files are uploaded once, as an MLflow logged model; a version of the registered model points at them. The
+digest of the bundle's record is kept with the version, so that a file altered in the artifact store is noticed.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from components.core.artifact import RECORD, Artifact
+from components.core.errors import ArtifactError
+from components.core.identity import digest_file
+from conf.services import TrackingConfig
+from flows.adapters.mlflow_connection import Connection, limited
+from flows.adapters.mlflow_runs import FlowTracker
+from flows.adapters.mlflow_stage_run import identity_tags
+from flows.adapters.tracking_record import TrackingRecord
+from flows.workspace import find_artifact
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+KEY, RECORD_DIGEST = "lacewing.key", "lacewing.record_sha256"
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of the registered model."""
+
+    model: str
+    number: int
+    tags: dict[str, str]
+
+    @property
+    def key(self) -> str:
+        """Key of the bundle."""
+        return self.tags.get(KEY, "")
+
+    def __str__(self) -> str:
+        return f"{self.model} version {self.number} (bundle {self.key[:16]})"
+
+
+class RegisteredModel:
+    """The registered model at one MLflow address. MLflow's own errors pass; ``Connection.explained`` explains them."""
+
+    def __init__(self, cfg: TrackingConfig) -> None:
+        self.cfg = cfg
+        self.name = cfg.registered_model
+        self.connection = Connection(cfg)
+        self.folder = self.connection.workspace
+
+    def version(self, reference: str) -> Version | None:
+        """The version with this alias or number; ``None`` if there is none."""
+        from mlflow.exceptions import MlflowException
+
+        client = self.connection.client
+        try:
+            if reference.isdigit():
+                return _version(client.get_model_version(self.name, reference))
+            return _version(client.get_model_version_by_alias(self.name, reference))
+        except MlflowException as error:
+            # A missing alias is an "invalid parameter" to SQLite stores, a missing model or version "does not exist".
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST" or ("alias" in str(error) and "not found" in str(error)):
+                return None
+            raise
+
+    def existing(self, number: int) -> Version:
+        """The version of this number, which must exist, as it is now."""
+        return _version(self.connection.client.get_model_version(self.name, str(number)))
+
+    def versions(self, key: str = "") -> list[Version]:
+        """All versions, or those of one bundle, oldest first."""
+        query = f"name = '{self.name}'" + (f" and tags.`{KEY}` = '{key}'" if key else "")
+        versions: list[Version] = []
+        page = None
+        while page is None or page.token:
+            page = self.connection.client.search_model_versions(query, page_token=page.token if page else None)
+            versions += map(_version, page)
+        return sorted(versions, key=lambda version: version.number)
+
+    def tag(self, version: Version, tags: Mapping[str, str]) -> None:
+        """Set tags of a version."""
+        for name, value in tags.items():
+            self.connection.client.set_model_version_tag(self.name, str(version.number), name, value)
+
+    def remove_tag(self, version: Version, name: str) -> None:
+        """Remove a tag of a version."""
+        self.connection.client.delete_model_version_tag(self.name, str(version.number), name)
+
+    def set_alias(self, alias: str, version: Version) -> None:
+        """Let ``alias`` point at the version, in one step of MLflow's database."""
+        self.connection.client.set_registered_model_alias(self.name, alias, str(version.number))
+
+    def create(self, bundle: Artifact, tags: Mapping[str, str]) -> Version:
+        """Upload the bundle and make it a new version."""
+        from mlflow.exceptions import MlflowException
+
+        client = self.connection.client
+        run_id = self._run_of(bundle)
+        try:
+            client.create_registered_model(self.name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        model = self._uploaded(bundle, run_id)
+        # The location, not models:/m-...: MLflow resolves that through the process's default address.
+        version = client.create_model_version(
+            self.name,
+            source=model.artifact_location,
+            run_id=run_id,
+            tags=limited({**_tags_of(bundle), **tags}),
+            model_id=model.model_id,
+            description=bundle.details.get("description", ""),
+        )
+        return _version(version)
+
+    def bundle(self, version: Version) -> Artifact:
+        """The version's files, verified: where they were made if they are still there and intact, else fetched."""
+        expected = version.tags.get(RECORD_DIGEST)
+        made = find_artifact(version.key)
+        if made and _sound(made, expected):
+            return made
+        folder = self.folder / "models" / version.key[:16]
+        with FileLock(self.folder / ".models.lock"):
+            if not ((folder / RECORD).exists() and _sound(Artifact.open(folder), expected)):
+                self._fetch(version, folder)
+        return Artifact.open(folder)
+
+    def _uploaded(self, bundle: Artifact, run_id: str) -> Any:
+        """The logged model with the bundle's files; an earlier attempt's upload is taken up, not repeated beside it."""
+        client, experiment = self.connection.client, self.connection.experiment_id
+        found = client.search_logged_models([experiment], f"tags.`{KEY}` = '{bundle.key}'")
+        model = (
+            found[0]
+            if found
+            else client.create_logged_model(
+                experiment, name=self.name, source_run_id=run_id, tags={KEY: bundle.key}, model_type="lacewing-bundle"
+            )
+        )
+        if str(model.status) != "READY":
+            with _sealed_files_of(bundle) as folder:
+                client.log_model_artifacts(model.model_id, str(folder))
+            model = client.finalize_logged_model(model.model_id, "READY")
+        return model
+
+    def _run_of(self, bundle: Artifact) -> str:
+        """The run of the stage that made the bundle; sent now if it has not been."""
+        tracker = FlowTracker(self.cfg, "release")
+        tracker.upload(bundle, certain=True)
+        tracker.end()
+        if tracker.failure:
+            raise tracker.failure
+        entry = TrackingRecord.read(bundle.folder).at(self.connection)
+        assert entry is not None
+        return entry.run_id
+
+    def _fetch(self, version: Version, folder: Path) -> None:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
+            with self.connection.explained():
+                location = self.connection.client.get_model_version_download_uri(self.name, str(version.number))
+                fetched = Artifact.open(self.connection.download(location, Path(scratch)))
+            if digest_file(fetched.folder / RECORD) != version.tags.get(RECORD_DIGEST):
+                raise ArtifactError(
+                    f"{version} was altered in the artifact store: its record is not the registered one"
+                )
+            if fault := fetched.fault():
+                raise ArtifactError(f"{version} was altered in the artifact store: {fault}")
+            shutil.rmtree(folder, ignore_errors=True)
+            fetched.folder.rename(folder)
+
+
+def _version(version: "ModelVersion") -> Version:
+    return Version(version.name, int(version.version), dict(version.tags))
+
+
+def _tags_of(bundle: Artifact) -> dict[str, str]:
+    """What a version is found by: the parts of the bundle's key, and the facts that the bundle names for it."""
+    return {
+        KEY: bundle.key,
+        RECORD_DIGEST: digest_file(bundle.folder / RECORD),
+        **identity_tags(bundle.record.identity),
+        **{f"lacewing.{name}": text for name, text in bundle.details.get("tags", {}).items()},
+    }
+
+
+def _sound(artifact: Artifact, record_digest: str | None) -> bool:
+    return digest_file(artifact.folder / RECORD) == record_digest and artifact.fault() is None
+
+
+@contextmanager
+def _sealed_files_of(bundle: Artifact) -> Iterator[Path]:
+    """A folder with just the sealed files and the record, as links: what adapters wrote beside them stays here."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in (*bundle.record.files, RECORD):
+            link = Path(scratch) / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(bundle.folder / name)
+        yield Path(scratch)

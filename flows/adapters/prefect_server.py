@@ -1,0 +1,87 @@
+"""A Prefect server for one command, where nobody has named another: ``python -m flows.adapters.prefect_server PORT``.
+
+Prefect would start one by itself, but only when the first request needs it, and after importing the whole server into
+the flow's process as well. Here the server starts first, and the flow imports what it needs while the server does.
+"""
+
+import atexit
+import os
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+from components.core.errors import ServiceError
+from flows.ports import wait_until_answers
+
+API_URL = "PREFECT_API_URL"
+_LOCAL = "127.0.0.1"
+# Files besides the environment from which Prefect takes its settings, and what in them may name a server.
+_SETTINGS = {"prefect.toml": "api", ".env": API_URL, "pyproject.toml": "[tool.prefect"}
+
+
+class PrefectServer:
+    """A server process that lives no longer than this one."""
+
+    def __init__(self) -> None:
+        self._url = f"http://{_LOCAL}:{_free_port()}/api"
+        port = self._url.rpartition(":")[2].partition("/")[0]
+        command = [sys.executable, "-m", "flows.adapters.prefect_server", port]
+        # The pipe ends with this process, even with a killed one, and the server with it.
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        atexit.register(self.stop)
+        os.environ[API_URL] = self._url
+
+    def wait(self) -> None:
+        """Return when the server answers; raises ``ServiceError`` if it does not in time."""
+        seconds = float(os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"])
+        if not wait_until_answers(f"{self._url}/health", seconds, lambda: self._process.poll() is None):
+            raise ServiceError(
+                f"Prefect's server did not answer at {self._url} within {seconds:.0f} s; its own words are above. "
+                "Run the same command again, or start one with `lacewing up`."
+            )
+
+    def stop(self) -> None:
+        """End the server; called at the end of this process."""
+        self._process.terminate()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def server_is_chosen() -> bool:
+    """Whether the environment or one of Prefect's files says where its server is, or that there must be none."""
+    if API_URL in os.environ or "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE" in os.environ:
+        return True
+    if (Path(os.environ["PREFECT_HOME"]) / "profiles.toml").exists():
+        return True
+    return any(Path(name).exists() and word in Path(name).read_text() for name, word in _SETTINGS.items())
+
+
+def serve(port: int) -> None:
+    """Be the server, with what Prefect runs in a temporary one: no UI, no scheduler."""
+    threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    uvicorn.run(create_app(ephemeral=True, final=True), host=_LOCAL, port=port, log_level="error")
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind((_LOCAL, 0))
+        return int(probe.getsockname()[1])
+
+
+def _stop_at_end_of_input() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

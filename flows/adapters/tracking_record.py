@@ -1,0 +1,56 @@
+"""``tracking.json`` in an artifact's folder: which run stands for it at which MLflow address."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from components.core.atomic import write_text
+from flows.adapters.mlflow_connection import Connection
+
+TRACKING = "tracking.json"
+
+
+class TrackedRun(BaseModel):
+    """The run that stands for an artifact at one MLflow address."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    uri: str
+    """Address, without password."""
+    experiment: str
+    """Name of the experiment."""
+    run_id: str = ""
+    """Run of the stage; empty while MLflow has not answered yet."""
+    flow: str = ""
+    """Name of the flow that ran the stage."""
+    flow_run: str = ""
+    """Id of that flow's execution, by which its parent run is found again."""
+    complete: bool = False
+    """Whether everything has been sent."""
+
+
+class TrackingRecord(BaseModel):
+    """Contents of ``tracking.json``: one entry per address the artifact was sent to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    runs: list[TrackedRun] = []
+
+    @classmethod
+    def read(cls, folder: Path) -> "TrackingRecord":
+        path = folder / TRACKING
+        return cls.model_validate_json(path.read_bytes()) if path.exists() else cls()
+
+    def at(self, connection: Connection) -> TrackedRun | None:
+        """The entry for this address and experiment."""
+        place = (connection.address, connection.cfg.experiment)
+        return next((run for run in self.runs if (run.uri, run.experiment) == place), None)
+
+    def latest(self) -> TrackedRun | None:
+        """The entry written last, whatever its address: which flow made the artifact."""
+        return self.runs[-1] if self.runs else None
+
+    def put(self, folder: Path, entry: TrackedRun) -> None:
+        """Write the file with ``entry`` in the place of the one for the same address."""
+        others = [run for run in self.runs if (run.uri, run.experiment) != (entry.uri, entry.experiment)]
+        write_text(folder / TRACKING, TrackingRecord(runs=[*others, entry]).model_dump_json(indent=2) + "\n")

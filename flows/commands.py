@@ -1,0 +1,131 @@
+"""The commands that are no flows: what runs around the models. Nothing heavy is imported before one is called."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from components.core.errors import InputError
+
+if TYPE_CHECKING:
+    from conf.schema import ProjectConfig
+
+
+class Command(NamedTuple):
+    """What a command says of itself, and what it does; returns the exit code."""
+
+    summary: str
+    run: Callable[[list[str]], int]
+
+
+def split_preset(overrides: Sequence[str]) -> tuple[str, list[str]]:
+    """Take ``experiment=NAME`` out of the overrides: it is the preset, the other field of the Prefect form."""
+    from conf.compose import DEFAULT_PRESET
+
+    named = [override.partition("=")[2] for override in overrides if override.startswith("experiment=")]
+    rest = [override for override in overrides if not override.startswith("experiment=")]
+    return (named[-1] if named else DEFAULT_PRESET), rest
+
+
+def command_help(name: str) -> str:
+    """What the command does, and every key it takes with its meaning and default."""
+    from conf.help import schema_help
+    from conf.schema import ProjectConfig, ServeCommandConfig, UpConfig
+
+    match name:
+        case "serve":
+            keys = schema_help(ServeCommandConfig)
+        case "up":
+            keys = schema_help(UpConfig)
+        case _:
+            keys = schema_help(ProjectConfig, only=("tracking", "versioning"))
+    return f"lacewing {name}: {COMMANDS[name].summary}\n\n{keys}"
+
+
+def _composed(arguments: list[str]) -> "ProjectConfig":
+    from conf.compose import compose_project
+
+    return compose_project(*split_preset(arguments))
+
+
+def _serve(arguments: list[str]) -> int:
+    from conf.compose import compose_section
+    from conf.schema import ServeCommandConfig
+    from flows.serve import serve
+
+    return serve(compose_section(ServeCommandConfig, arguments))
+
+
+def _up(arguments: list[str]) -> int:
+    from conf.compose import compose_section
+    from conf.schema import UpConfig
+    from flows.up import up
+
+    return up(compose_section(UpConfig, arguments))
+
+
+def _rollback(arguments: list[str]) -> int:
+    from flows import console
+    from flows.promotion import Registry
+
+    registry = Registry(_composed(arguments).tracking)
+    console.show_table("rolled back", [("champion", str(registry.rollback()))])
+    return 0
+
+
+def _data(arguments: list[str]) -> int:
+    from flows import console
+    from flows.adapters import dvc
+
+    verbs = [argument for argument in arguments if "=" not in argument]
+    config = _composed([argument for argument in arguments if "=" in argument]).versioning
+    match verbs:
+        case ["list"]:
+            console.show_table("versions", dvc.listed(config))
+        case ["pull", reference]:
+            artifact = dvc.pull(reference, config)
+            console.show_table("pulled", [(artifact.stage, str(artifact.folder)), ("key", artifact.key)])
+        case _:
+            raise InputError(f"unknown: lacewing data {' '.join(verbs)}; write `data list` or `data pull ARTIFACT`")
+    return 0
+
+
+def _sync(arguments: list[str]) -> int:
+    from flows import console
+    from flows.sync import sync
+
+    config = _composed(arguments)
+    console.show_table("sync", sync(config.tracking, config.versioning))
+    return 0
+
+
+def _accept(arguments: list[str]) -> int:
+    from flows import console
+    from flows.accept import accept
+
+    words, reason = _without_reason(arguments)
+    stages = [word for word in words if "=" not in word]
+    if len(stages) != 1:
+        raise InputError("name one stage: lacewing accept STAGE --reason '...' [key=value ...]")
+    artifact = accept(stages[0], reason, *split_preset([word for word in words if "=" in word]))
+    rows = [("folder", str(artifact.folder)), *(("accepted", str(each)) for each in artifact.record.accepted)]
+    console.show_table(f"{artifact.stage} counts as current", rows)
+    return 0
+
+
+def _without_reason(arguments: list[str]) -> tuple[list[str], str]:
+    """The other arguments, and what follows ``--reason``."""
+    option = "--reason"
+    if option in arguments:
+        place = arguments.index(option)
+        return arguments[:place] + arguments[place + 2 :], "".join(arguments[place + 1 : place + 2])
+    given = [word for word in arguments if word.startswith(f"{option}=")]
+    return [word for word in arguments if word not in given], "".join(given[-1:]).removeprefix(f"{option}=")
+
+
+COMMANDS = {
+    "serve": Command("answer OpenAI requests from a registered model: model=champion port=8000", _serve),
+    "up": Command("start Prefect, MLflow and a worker on loopback, and print where they are", _up),
+    "rollback": Command("return to the champion before this one", _rollback),
+    "data": Command("data list | data pull ARTIFACT: versions of prepared data", _data),
+    "accept": Command("accept STAGE --reason '...': let a result of older code or packages count as current", _accept),
+    "sync": Command("send MLflow and DVC what could not be sent before", _sync),
+}

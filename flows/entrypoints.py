@@ -1,0 +1,42 @@
+"""The Prefect flows by name: ``flows.entrypoints.pipeline`` is what a worker imports to run the flow ``pipeline``.
+
+Made of the catalogue at first need, so that neither a page of help nor a dry run waits for Prefect.
+"""
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from conf.compose import Preset
+from flows import catalogue
+from flows.execution import execute
+from flows.summary import Summary
+
+if TYPE_CHECKING:
+    import prefect
+
+_PARAMETERS = """
+
+Args:
+    preset: Experiment to start from.
+    overrides: Changes to it, each `key=value`, for example `{example}`.
+"""
+
+
+def prefect_flow(entry: catalogue.Flow) -> "prefect.Flow[..., Summary]":
+    """The Prefect flow of a catalogue entry; its form has two fields, described here for every flow."""
+    from prefect import flow
+
+    def run_flow(preset: Preset = Preset.world, overrides: list[str] = []) -> Summary:  # noqa: B006 (the form needs a list)
+        return execute(entry, preset.value, overrides)
+
+    # Prefect finds the flow again by module and name, and reads the descriptions of its form from the docstring.
+    run_flow.__module__ = __name__
+    run_flow.__name__ = run_flow.__qualname__ = entry.name
+    run_flow.__doc__ = inspect.cleandoc(entry.description) + _PARAMETERS.format(example=entry.example)
+    return flow(name=entry.name, validate_parameters=True)(run_flow)
+
+
+def __getattr__(name: str) -> Any:
+    if name in catalogue.flows():
+        return prefect_flow(catalogue.flows()[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}: no flow of that name in the catalogue")

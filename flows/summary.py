@@ -1,0 +1,79 @@
+"""How a flow ends: a table for people, a small summary for programs, and the word *Refused* where the gate said no."""
+
+from typing import Any, TypedDict
+
+from components.core.acceptance import joined
+from flows import console
+from flows.adapters import prefect_ui
+from flows.run import FlowRun, Row
+from flows.workspace import workspace_folder
+
+
+class Summary(TypedDict):
+    """What a flow returns: JSON only, small enough to travel anywhere."""
+
+    flow: str
+    preset: str
+    config_digest: str
+    stages: dict[str, dict[str, str]]
+    release: dict[str, Any] | None
+
+
+def finished(run: FlowRun, where: str) -> Summary:
+    """Print the closing table, publish it in Prefect and return the summary (as a *Refused* state if refused).
+
+    ``where`` says where its metrics are to be seen.
+    """
+    rows = _rows(run, where)
+    console.show_table(f"{run.flow} ({run.preset})", rows)
+    prefect_ui.page("summary", _markdown(rows), f"What {run.flow} came to")
+    summary = _summary(run)
+    if run.release and not run.release.promoted:
+        from prefect.states import Completed
+
+        # Prefect takes the state for the run and hands the caller its data: the summary.
+        return Completed(name="Refused", message=run.release.reason, data=summary)  # type: ignore[return-value]
+    return summary
+
+
+def _summary(run: FlowRun) -> Summary:
+    return Summary(
+        flow=run.flow,
+        preset=run.preset,
+        config_digest=run.config_digest,
+        stages={
+            name: {"status": outcome.status, "reason": outcome.reason, "key": outcome.artifact.key}
+            for name, outcome in run.outcomes.items()
+        },
+        release=run.release.as_json() if run.release else None,
+    )
+
+
+def _rows(run: FlowRun, where: str) -> list[Row]:
+    """What the flow and its stages say of themselves, then how it went and where everything is.
+
+    Where a flow runs a stage in several variants, no variant speaks for the stage.
+    """
+    stages = [outcome.artifact for name, outcome in run.outcomes.items() if name == outcome.artifact.stage]
+    return [
+        *run.rows,
+        *(row for artifact in stages for row in artifact.record.rows),
+        *_release_rows(run),
+        *(("accepted", str(each)) for each in joined(*run.accepted.values())),
+        ("stages", ", ".join(f"{name} {outcome.status}" for name, outcome in run.outcomes.items())),
+        ("config digest", run.config_digest),
+        ("where to look", where),
+        ("files", str(workspace_folder())),
+    ]
+
+
+def _release_rows(run: FlowRun) -> list[Row]:
+    if run.release is None:
+        return []
+    registry = f"{run.release.model} version {run.release.version}, {run.release.alias}"
+    return [("registry", registry), ("gate", run.release.reason)]
+
+
+def _markdown(rows: list[Row]) -> str:
+    cells = [(name, value.replace("|", "\\|").replace("\n", " ")) for name, value in rows]
+    return "\n".join(["| | |", "|---|---|", *(f"| **{name}** | {value} |" for name, value in cells)])
