@@ -1,8 +1,8 @@
-"""Every adapter to the outside: Prefect, MLflow, DVC, Hydra and the command line. Nothing else in the project has one.
+"""The flows, the command line, and every adapter to Prefect, MLflow, DVC and Hydra.
 
-Importing this package switches off whatever the libraries would send home and gives them a place in the workspace.
-It has to happen here: MLflow and Prefect read these variables while they are being imported. Each is a default; a
-variable that is already set wins.
+Importing this package disables the telemetry of the libraries and gives them a place in the workspace. This has to
+happen here, because MLflow and Prefect read these variables while they are imported. Each is a default; a variable that
+is already set has precedence.
 """
 
 import os
@@ -24,7 +24,7 @@ _QUIET = {
     "ITERATIVE_DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "WANDB_MODE": "disabled",
-    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait starve everybody else on a small machine
+    "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads take the cores of a small machine from other processes
     # Prefect's own server, started when no address is given, needs more than its default 20 s on two cores.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_HOME": str(workspace_folder() / "prefect"),

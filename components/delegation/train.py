@@ -1,7 +1,7 @@
 """The stage ``delegate``: prepared shards and their labels in, a model that knows when to ask out.
 
 The artifact is laid out as that of ``pretrain``, so whatever reads one reads the other. Training starts from the
-pretrained model or from scratch, and goes on from a checkpoint in its folder as pretraining does.
+pretrained model or from scratch, and continues from a checkpoint in its folder, as pretraining does.
 """
 
 import sys

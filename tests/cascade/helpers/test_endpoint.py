@@ -135,7 +135,7 @@ def test_a_server_that_is_not_there_is_named_with_what_to_do() -> None:
         (lambda handler: handler.send(b"<html>"), "no JSON"),
         (lambda handler: handler.send(b"[" * 20_000), "no JSON"),
         (lambda handler: handler.send({"choices": []}), "no completion"),
-        (lambda handler: handler.send({"choices": [{"index": 0, "text": None}]}), "no text"),
+        (lambda handler: handler.send({"choices": [{"index": 0, "text": None}]}), "not text"),
         (lambda handler: handler.send([1]), "no completion"),
         (lambda handler: handler.send(b"x" * 1_000_000), "more than 64,000 bytes"),
         (lambda handler: handler.connection.shutdown(socket.SHUT_RDWR), "cannot be reached"),
