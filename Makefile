@@ -75,7 +75,7 @@ gpu-bench: $(VENV)/dev  ## check the kernels on a GPU, then print a table of eve
 screenshots: $(VENV)/dev  ## retake the pictures from a real run (needs chromium and chromium-driver)
 	$(BIN)/python docs/screenshots.py
 
-reference: $(VENV)/run  ## docs/reference.md, from the catalogue of flows and commands
+reference: $(VENV)/run  ## write docs/reference.md: every flow and command
 	$(BIN)/python -m flows.reference
 
 lock: $(VENV)/dev  ## write constraints.txt from what is installed

@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,6 +62,12 @@ def compose_project(preset: str = DEFAULT_PRESET, overrides: Sequence[str] = ())
     if preset not in choices("experiment"):
         raise InputError(f"unknown preset {preset!r}; presets are {', '.join(choices('experiment'))}")
     check_overrides(overrides, ProjectConfig)
+    return _composed_project(preset, tuple(overrides))
+
+
+@cache
+def _composed_project(preset: str, overrides: tuple[str, ...]) -> ProjectConfig:
+    # The command line composes to tell mistakes at once, and the flow composes again; half a second each time.
     return validated(ProjectConfig, _composed([f"experiment={preset}", *overrides]))
 
 

@@ -22,6 +22,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
+from components.evaluation.factuality.artifacts import CascadeAssessment
 from flows.workspace import workspace_folder
 
 IMAGES = Path(__file__).parent / "images"
@@ -118,7 +119,7 @@ def page_of(prefect: str, key: str) -> str:
 
 def newest_texts() -> Path:
     """The picture of the newest cascade assessment in the workspace."""
-    pictures = (workspace_folder() / "artifacts" / "cascade").glob("*/texts.png")
+    pictures = (workspace_folder() / "artifacts" / "cascade").glob(f"*/{CascadeAssessment.TEXTS_PNG}")
     return max(pictures, key=lambda path: path.stat().st_mtime)
 
 

@@ -6,10 +6,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from components.core.errors import InputError, LacewingError
 from flows.catalogue import find_flow, flows
 from flows.commands import COMMANDS, command_help, split_preset
+
+if TYPE_CHECKING:
+    from conf.services import TrackingConfig
 
 REFUSED = 3
 INTERRUPTED = 130
@@ -114,7 +118,7 @@ def _run(name: str, overrides: list[str], dry: bool) -> int:
     from conf.compose import compose_project
 
     preset, overrides = split_preset(overrides)
-    compose_project(preset, overrides)  # mistakes are reported at once, before anything has started
+    config = compose_project(preset, overrides)  # a mistake is told at once, before anything has started
     if dry:
         from flows.execution import plan
 
@@ -124,10 +128,10 @@ def _run(name: str, overrides: list[str], dry: bool) -> int:
 
     make_workspace()
     end_in_order_on_sigterm()
-    return _execute(name, preset, overrides)
+    return _execute(name, preset, overrides, config.tracking)
 
 
-def _execute(name: str, preset: str, overrides: list[str]) -> int:
+def _execute(name: str, preset: str, overrides: list[str], tracking: "TrackingConfig") -> int:
     # Prefect's own lines go to its server; the terminal shows ours, and an error once.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from flows.adapters.prefect_server import PrefectServer, server_is_chosen
@@ -135,10 +139,12 @@ def _execute(name: str, preset: str, overrides: list[str]) -> int:
 
     use_running_server()
     server = None if server_is_chosen() else PrefectServer()
+    from flows.adapters.mlflow_connection import warm_up
     from flows.entrypoints import prefect_flow
 
     flow = prefect_flow(find_flow(name))
     if server:
+        warm_up(tracking)
         server.wait()
     release = flow(preset=preset, overrides=overrides)["release"]
     return REFUSED if release and not release["promoted"] else 0

@@ -39,5 +39,5 @@ def wait_until_answers(url: str, timeout_seconds: float, alive: Callable[[], boo
             return False
         if answers(url):
             return True
-        time.sleep(0.3)
+        time.sleep(0.1)
     return False

@@ -7,7 +7,7 @@ every call goes through a client with an explicit address, and the first failure
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,6 +115,16 @@ class Connection:
         from mlflow.artifacts import download_artifacts
 
         return Path(download_artifacts(artifact_uri=artifact_uri, dst_path=str(folder), tracking_uri=self.uri))
+
+
+def warm_up(cfg: TrackingConfig) -> None:
+    """Import MLflow and open its store while there is nothing better to do; later connections find both ready.
+
+    Whether MLflow answers is left to the first real request to find out.
+    """
+    connection = Connection(cfg)
+    with suppress(ServiceError), connection.explained():
+        _ = connection.client
 
 
 def limited(tags: Mapping[str, str]) -> dict[str, str]:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from kernels.attention.configurations import Configuration
 from kernels.attention.forward import accumulator
-from kernels.attention.spans import key_span, of_head, row_span, tile
+from kernels.attention.spans import both_loaded, key_span, of_head, row_span, scores_of, tile
 from kernels.interpreter import dot, tile_offset
 
 LOG2_E = tl.constexpr(math.log2(math.e))
@@ -33,41 +33,24 @@ LOG2_E = tl.constexpr(math.log2(math.e))
 def _meet_keys(
     dq,
     q,
+    key_value,
+    span,
     do,
     lse,
     delta,
-    key,
-    value,
-    key_stride_t,
-    value_stride_t,
     rows,
     starts,
-    low,
-    high,
     length,
     SCALE: tl.constexpr,  # noqa: N803
-    HEAD_DIM: tl.constexpr,  # noqa: N803
     KEYS: tl.constexpr,  # noqa: N803
     CAUSAL: tl.constexpr,  # noqa: N803
     DOCUMENTS: tl.constexpr,  # noqa: N803
 ):
-    """Add to grad_query what the keys ``low .. high`` contribute. Only the CAUSAL tiles may pass the row's end."""
-    for first in tl.range(low, high, KEYS):
+    """Add to grad_query what the keys of ``span`` contribute. Only the CAUSAL tiles may pass the row's end."""
+    for first in tl.range(span[0], span[1], KEYS):
         first = tl.multiple_of(first, KEYS)
-        keys = first + tl.arange(0, KEYS)
-        k = tile(key, first, key_stride_t, KEYS, HEAD_DIM)
-        v = tile(value, first, value_stride_t, KEYS, HEAD_DIM)
-        if CAUSAL:
-            k = tl.load(k, mask=(keys < length)[:, None], other=0.0)
-            v = tl.load(v, mask=(keys < length)[:, None], other=0.0)
-        else:
-            k = tl.load(k)
-            v = tl.load(v)
-        scores = dot(q, tl.trans(k), tl.zeros([q.shape[0], KEYS], dq.dtype))
-        if CAUSAL:
-            scores = tl.where(keys[None, :] <= rows[:, None], scores, float("-inf"))
-        if DOCUMENTS:
-            scores = tl.where(keys[None, :] >= starts[:, None], scores, float("-inf"))
+        k, v = both_loaded(key_value, first, length, KEYS, q.shape[1], WHOLE=not CAUSAL)
+        scores = scores_of(q, k, rows, starts, first, dq.dtype, CAUSAL, DOCUMENTS)
         p = tl.exp2(scores * SCALE - lse[:, None])
         dp = dot(do, tl.trans(v), tl.zeros([q.shape[0], KEYS], dq.dtype))
         ds = p * (dp - delta[:, None])
@@ -86,18 +69,10 @@ def _grad_query(
     delta,
     grad_query,
     doc_start,
-    grad_out_stride_b,
-    grad_out_stride_t,
-    grad_out_stride_h,
-    query_stride_b,
-    query_stride_t,
-    query_stride_h,
-    key_stride_b,
-    key_stride_t,
-    key_stride_h,
-    value_stride_b,
-    value_stride_t,
-    value_stride_h,
+    grad_out_strides,
+    query_strides,
+    key_strides,
+    value_strides,
     heads,
     length,
     SCALE: tl.constexpr,  # noqa: N803
@@ -115,15 +90,16 @@ def _grad_query(
     rows = first + tl.arange(0, ROWS)
     inside = rows < length
 
-    query = of_head(query, batch, head, query_stride_b, query_stride_h)
-    grad_out = of_head(grad_out, batch, head, grad_out_stride_b, grad_out_stride_h)
-    out = of_head(out, batch, head, length * heads * HEAD_DIM, HEAD_DIM)
-    key = of_head(key, batch, head // GROUP, key_stride_b, key_stride_h)
-    value = of_head(value, batch, head // GROUP, value_stride_b, value_stride_h)
+    query = of_head(query, batch, head, query_strides)
+    grad_out = of_head(grad_out, batch, head, grad_out_strides)
+    strides = (length * heads * HEAD_DIM, heads * HEAD_DIM, HEAD_DIM)  # of what forward made
+    out = of_head(out, batch, head, strides)
+    key = of_head(key, batch, head // GROUP, key_strides)
+    value = of_head(value, batch, head // GROUP, value_strides)
     of_rows = tile_offset(tl.program_id(0) // tiles, length) + rows
 
-    q = tl.load(tile(query, first, query_stride_t, ROWS, HEAD_DIM), mask=inside[:, None], other=0.0)
-    do = tl.load(tile(grad_out, first, grad_out_stride_t, ROWS, HEAD_DIM), mask=inside[:, None], other=0.0)
+    q = tl.load(tile(query, first, query_strides[1], ROWS, HEAD_DIM), mask=inside[:, None], other=0.0)
+    do = tl.load(tile(grad_out, first, grad_out_strides[1], ROWS, HEAD_DIM), mask=inside[:, None], other=0.0)
     o = tl.load(tile(out, first, heads * HEAD_DIM, ROWS, HEAD_DIM), mask=inside[:, None], other=0.0)
     row_delta = tl.sum(o.to(ACC) * do.to(ACC), 1)
     tl.store(delta + of_rows, row_delta, mask=inside)
@@ -133,39 +109,28 @@ def _grad_query(
     if DOCUMENTS:
         doc_start += tile_offset(batch, length)
         starts = tl.minimum(tl.load(doc_start + rows, mask=inside, other=0), rows)
-    low, middle, diagonal, high = key_span(doc_start, first, length, ROWS, KEYS, DOCUMENTS)
+    bounds = key_span(doc_start, first, length, ROWS, KEYS, DOCUMENTS)
 
     dq = tl.zeros([ROWS, HEAD_DIM], ACC)
     for stage in tl.static_range(3):
-        if stage == 0:
-            begin, end = low, middle
-        elif stage == 1:
-            begin, end = middle, diagonal
-        else:
-            begin, end = diagonal, high
         if DOCUMENTS or stage > 0:
             dq = _meet_keys(
                 dq,
                 q,
+                (key, key_strides[1], value, value_strides[1]),
+                (bounds[stage], bounds[stage + 1]),
                 do,
                 row_lse,
                 row_delta,
-                key,
-                value,
-                key_stride_t,
-                value_stride_t,
                 rows,
                 starts,
-                begin,
-                end,
                 length,
                 SCALE * LOG2_E,
-                HEAD_DIM,
                 KEYS,
                 CAUSAL=stage == 2,
                 DOCUMENTS=DOCUMENTS and stage != 1,
             )
-    grad_query = of_head(grad_query, batch, head, length * heads * HEAD_DIM, HEAD_DIM)
+    grad_query = of_head(grad_query, batch, head, strides)
     grad_query = tile(grad_query, first, heads * HEAD_DIM, ROWS, HEAD_DIM)
     tl.store(grad_query, (dq * SCALE).to(q.dtype), mask=inside[:, None])
 
@@ -176,38 +141,28 @@ def _meet_rows(
     dv,
     k,
     v,
-    query,
-    grad_out,
+    query_grad_out,
     lse,
     delta,
-    query_stride_t,
-    grad_out_stride_t,
     keys,
     ends,
-    low,
-    high,
+    span,
     length,
     SCALE: tl.constexpr,  # noqa: N803
-    HEAD_DIM: tl.constexpr,  # noqa: N803
     ROWS: tl.constexpr,  # noqa: N803
     CAUSAL: tl.constexpr,  # noqa: N803
     DOCUMENTS: tl.constexpr,  # noqa: N803
     INSIDE: tl.constexpr,  # noqa: N803
 ):
-    """Add to grad_key and grad_value what the queries ``low .. high`` of one head contribute; all tiles transposed."""
-    for first in tl.range(low, high, ROWS):
+    """Add to grad_key and grad_value what the queries of ``span`` of one head contribute; all tiles transposed."""
+    for first in tl.range(span[0], span[1], ROWS):
         first = tl.multiple_of(first, ROWS)
         rows = first + tl.arange(0, ROWS)
-        q = tile(query, first, query_stride_t, ROWS, HEAD_DIM)
-        do = tile(grad_out, first, grad_out_stride_t, ROWS, HEAD_DIM)
+        q, do = both_loaded(query_grad_out, first, length, ROWS, k.shape[1], WHOLE=INSIDE)
         if INSIDE:
-            q = tl.load(q)
-            do = tl.load(do)
             row_lse = tl.load(lse + rows)
             row_delta = tl.load(delta + rows)
         else:
-            q = tl.load(q, mask=(rows < length)[:, None], other=0.0)
-            do = tl.load(do, mask=(rows < length)[:, None], other=0.0)
             row_lse = tl.load(lse + rows, mask=rows < length, other=float("inf"))  # p is 0 in rows that are not there
             row_delta = tl.load(delta + rows, mask=rows < length, other=0.0)
         scores = dot(k, tl.trans(q), tl.zeros([k.shape[0], ROWS], dk.dtype))
@@ -234,18 +189,10 @@ def _grad_key_value(
     grad_key,
     grad_value,
     doc_end,
-    grad_out_stride_b,
-    grad_out_stride_t,
-    grad_out_stride_h,
-    query_stride_b,
-    query_stride_t,
-    query_stride_h,
-    key_stride_b,
-    key_stride_t,
-    key_stride_h,
-    value_stride_b,
-    value_stride_t,
-    value_stride_h,
+    grad_out_strides,
+    query_strides,
+    key_strides,
+    value_strides,
     kv_heads,
     length,
     SCALE: tl.constexpr,  # noqa: N803
@@ -263,47 +210,38 @@ def _grad_key_value(
     keys = first + tl.arange(0, KEYS)
     inside = keys < length
 
-    key = of_head(key, batch, kv_head, key_stride_b, key_stride_h)
-    value = of_head(value, batch, kv_head, value_stride_b, value_stride_h)
-    k = tl.load(tile(key, first, key_stride_t, KEYS, HEAD_DIM), mask=inside[:, None], other=0.0)
-    v = tl.load(tile(value, first, value_stride_t, KEYS, HEAD_DIM), mask=inside[:, None], other=0.0)
+    key = of_head(key, batch, kv_head, key_strides)
+    value = of_head(value, batch, kv_head, value_strides)
+    k = tl.load(tile(key, first, key_strides[1], KEYS, HEAD_DIM), mask=inside[:, None], other=0.0)
+    v = tl.load(tile(value, first, value_strides[1], KEYS, HEAD_DIM), mask=inside[:, None], other=0.0)
 
     ends = keys
     if DOCUMENTS:
         doc_end += tile_offset(batch, length)
         ends = tl.load(doc_end + keys, mask=inside, other=0)
-    low, free, trailing, high = row_span(doc_end, first, length, ROWS, KEYS, DOCUMENTS)
+    bounds = row_span(doc_end, first, length, ROWS, KEYS, DOCUMENTS)
 
     dk = tl.zeros([KEYS, HEAD_DIM], ACC)
     dv = tl.zeros([KEYS, HEAD_DIM], ACC)
     for member in tl.range(0, GROUP):
         head = kv_head * GROUP + member
         of_rows = tile_offset(batch * kv_heads * GROUP + head, length)
+        query_of_head = of_head(query, batch, head, query_strides)
+        grad_out_of_head = of_head(grad_out, batch, head, grad_out_strides)
         for stage in tl.static_range(3):
-            if stage == 0:
-                begin, end = low, free
-            elif stage == 1:
-                begin, end = free, trailing
-            else:
-                begin, end = trailing, high
             dk, dv = _meet_rows(
                 dk,
                 dv,
                 k,
                 v,
-                of_head(query, batch, head, query_stride_b, query_stride_h),
-                of_head(grad_out, batch, head, grad_out_stride_b, grad_out_stride_h),
+                (query_of_head, query_strides[1], grad_out_of_head, grad_out_strides[1]),
                 lse + of_rows,
                 delta + of_rows,
-                query_stride_t,
-                grad_out_stride_t,
                 keys,
                 ends,
-                begin,
-                end,
+                (bounds[stage], bounds[stage + 1]),
                 length,
                 SCALE * LOG2_E,
-                HEAD_DIM,
                 ROWS,
                 CAUSAL=stage == 0,
                 DOCUMENTS=DOCUMENTS and stage != 1,
@@ -338,7 +276,7 @@ def backward(
     delta = query.new_empty((batch, heads, length), dtype=accumulator(query))
     if query.numel() == 0:
         return grads  # type: ignore[return-value]
-    strides = [stride for tensor in (grad_out, query, key, value) for stride in tensor.stride()[:3]]
+    strides = [tensor.stride()[:3] for tensor in (grad_out, query, key, value)]
     constants = {
         "SCALE": scale,
         "GROUP": heads // kv_heads,

@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.attention.configurations import Tiles
-from kernels.attention.spans import key_span, of_head, tile
+from kernels.attention.spans import both_loaded, key_span, of_head, scores_of, tile
 from kernels.interpreter import dot, tile_offset
 
 # Where the running maximum starts. Finite, so that a query that has met only masked keys (scores of -inf) subtracts
@@ -32,38 +32,21 @@ def _meet(
     total,
     peak,
     q,
-    key,
-    value,
-    key_stride_t,
-    value_stride_t,
+    key_value,
+    span,
     rows,
     starts,
-    low,
-    high,
     length,
     SCALE: tl.constexpr,  # noqa: N803
-    HEAD_DIM: tl.constexpr,  # noqa: N803
     KEYS: tl.constexpr,  # noqa: N803
     CAUSAL: tl.constexpr,  # noqa: N803
     DOCUMENTS: tl.constexpr,  # noqa: N803
 ):
-    """Take the keys ``low .. high`` into the running sums. Only tiles on the diagonal are CAUSAL or pass the end."""
-    for first in tl.range(low, high, KEYS):
+    """Take the keys of ``span`` into the running sums. Only tiles on the diagonal are CAUSAL or pass the end."""
+    for first in tl.range(span[0], span[1], KEYS):
         first = tl.multiple_of(first, KEYS)
-        keys = first + tl.arange(0, KEYS)
-        k = tile(key, first, key_stride_t, KEYS, HEAD_DIM)
-        v = tile(value, first, value_stride_t, KEYS, HEAD_DIM)
-        if CAUSAL:
-            k = tl.load(k, mask=(keys < length)[:, None], other=0.0)
-            v = tl.load(v, mask=(keys < length)[:, None], other=0.0)
-        else:
-            k = tl.load(k)
-            v = tl.load(v)
-        scores = dot(q, tl.trans(k), tl.zeros([q.shape[0], KEYS], acc.dtype))
-        if CAUSAL:
-            scores = tl.where(keys[None, :] <= rows[:, None], scores, float("-inf"))
-        if DOCUMENTS:
-            scores = tl.where(keys[None, :] >= starts[:, None], scores, float("-inf"))
+        k, v = both_loaded(key_value, first, length, KEYS, q.shape[1], WHOLE=not CAUSAL)
+        scores = scores_of(q, k, rows, starts, first, acc.dtype, CAUSAL, DOCUMENTS)
         higher = tl.maximum(peak, tl.max(scores, 1) * SCALE)
         p = tl.exp2(scores * SCALE - higher[:, None])
         shrink = tl.exp2(peak - higher)
@@ -81,15 +64,9 @@ def _forward(
     out,
     lse,
     doc_start,
-    query_stride_b,
-    query_stride_t,
-    query_stride_h,
-    key_stride_b,
-    key_stride_t,
-    key_stride_h,
-    value_stride_b,
-    value_stride_t,
-    value_stride_h,
+    query_strides,
+    key_strides,
+    value_strides,
     heads,
     length,
     SCALE: tl.constexpr,  # noqa: N803  scale * log2(e)
@@ -108,50 +85,39 @@ def _forward(
     head = tl.program_id(0) // tiles % heads
     rows = first + tl.arange(0, ROWS)
 
-    query = of_head(query, batch, head, query_stride_b, query_stride_h)
-    key = of_head(key, batch, head // GROUP, key_stride_b, key_stride_h)
-    value = of_head(value, batch, head // GROUP, value_stride_b, value_stride_h)
-    q = tl.load(tile(query, first, query_stride_t, ROWS, HEAD_DIM), mask=(rows < length)[:, None], other=0.0)
+    query = of_head(query, batch, head, query_strides)
+    key = of_head(key, batch, head // GROUP, key_strides)
+    value = of_head(value, batch, head // GROUP, value_strides)
+    q = tl.load(tile(query, first, query_strides[1], ROWS, HEAD_DIM), mask=(rows < length)[:, None], other=0.0)
     starts = rows
     if DOCUMENTS:
         doc_start += tile_offset(batch, length)
         # A token sees itself whatever its bounds say, so that no row is empty.
         starts = tl.minimum(tl.load(doc_start + rows, mask=rows < length, other=0), rows)
-    low, middle, diagonal, high = key_span(doc_start, first, length, ROWS, KEYS, DOCUMENTS)
+    bounds = key_span(doc_start, first, length, ROWS, KEYS, DOCUMENTS)
 
     acc = tl.zeros([ROWS, HEAD_DIM], ACC)
     total = tl.zeros([ROWS], ACC)
     peak = tl.full([ROWS], LOWEST, ACC)
     for stage in tl.static_range(3):
-        if stage == 0:
-            begin, end = low, middle
-        elif stage == 1:
-            begin, end = middle, diagonal
-        else:
-            begin, end = diagonal, high
         if DOCUMENTS or stage > 0:
             acc, total, peak = _meet(
                 acc,
                 total,
                 peak,
                 q,
-                key,
-                value,
-                key_stride_t,
-                value_stride_t,
+                (key, key_strides[1], value, value_strides[1]),
+                (bounds[stage], bounds[stage + 1]),
                 rows,
                 starts,
-                begin,
-                end,
                 length,
                 SCALE,
-                HEAD_DIM,
                 KEYS,
                 CAUSAL=stage == 2,
                 DOCUMENTS=DOCUMENTS and stage != 1,
             )
 
-    o = of_head(out, batch, head, length * heads * HEAD_DIM, HEAD_DIM)
+    o = of_head(out, batch, head, (length * heads * HEAD_DIM, heads * HEAD_DIM, HEAD_DIM))
     o = tile(o, first, heads * HEAD_DIM, ROWS, HEAD_DIM)
     tl.store(o, (acc / total[:, None]).to(out.dtype.element_ty), mask=(rows < length)[:, None])
     lse += tile_offset(tl.program_id(0) // tiles, length)
@@ -174,9 +140,9 @@ def forward(
             out,
             lse,
             doc_start,
-            *query.stride()[:3],
-            *key.stride()[:3],
-            *value.stride()[:3],
+            query.stride()[:3],
+            key.stride()[:3],
+            value.stride()[:3],
             heads,
             length,
             SCALE=scale * math.log2(math.e),

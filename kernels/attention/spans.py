@@ -16,7 +16,7 @@ Bounds come from memory, so they are clamped to the row: whatever they hold, not
 import triton
 import triton.language as tl
 
-from kernels.interpreter import tile_offset
+from kernels.interpreter import dot, tile_offset
 
 
 @triton.jit
@@ -73,9 +73,9 @@ def row_span(
 
 
 @triton.jit
-def of_head(base, batch, head, stride_b, stride_h):
-    """Pointer to the first token of one head of a strided [B, T, H, D]."""
-    return base + tile_offset(batch, stride_b) + tile_offset(head, stride_h)
+def of_head(base, batch, head, strides):
+    """Pointer to the first token of one head of [B, T, H, D] with these strides of B, T and H."""
+    return base + tile_offset(batch, strides[0]) + tile_offset(head, strides[2])
 
 
 @triton.jit
@@ -84,3 +84,33 @@ def tile(base, first, stride_t, SIZE: tl.constexpr, HEAD_DIM: tl.constexpr):  # 
     return (
         base + tile_offset(first, stride_t) + tl.arange(0, SIZE)[:, None] * stride_t + tl.arange(0, HEAD_DIM)[None, :]
     )
+
+
+@triton.jit
+def both_loaded(pair, first, length, SIZE: tl.constexpr, HEAD_DIM: tl.constexpr, WHOLE: tl.constexpr):  # noqa: N803
+    """The tiles from ``first`` on of two heads, given as ``(base, stride_t, base, stride_t)``.
+
+    Zeros for tokens from ``length`` on, of which a WHOLE tile has none.
+    """
+    tokens = first + tl.arange(0, SIZE)
+    one = tile(pair[0], first, pair[1], SIZE, HEAD_DIM)
+    other = tile(pair[2], first, pair[3], SIZE, HEAD_DIM)
+    if WHOLE:
+        one, other = tl.load(one), tl.load(other)
+    else:
+        one = tl.load(one, mask=(tokens < length)[:, None], other=0.0)
+        other = tl.load(other, mask=(tokens < length)[:, None], other=0.0)
+    return one, other
+
+
+@triton.jit
+def scores_of(q, k, rows, starts, first, ACC: tl.constexpr, CAUSAL: tl.constexpr, DOCUMENTS: tl.constexpr):  # noqa: N803
+    """``q @ k^T`` for the keys from ``first`` on; -inf where a query does not see one, being later or of a document
+    before its own."""
+    keys = first + tl.arange(0, k.shape[0])
+    scores = dot(q, tl.trans(k), tl.zeros([q.shape[0], k.shape[0]], ACC))
+    if CAUSAL:
+        scores = tl.where(keys[None, :] <= rows[:, None], scores, float("-inf"))
+    if DOCUMENTS:
+        scores = tl.where(keys[None, :] >= starts[:, None], scores, float("-inf"))
+    return scores

@@ -31,7 +31,7 @@ def test_the_report_on_a_model(tmp_path: Path, untrained: Transformer, prepared:
     )
     model = pretrained_artifact(tmp_path / "model", untrained)
     scores = assess.stage(run(tmp_path / "run"), config, model=model, prepared=prepared)
-    assert LINE in scores.path("report.md").read_text()
+    assert LINE in scores.report.read_text()
     assert scores.record.accepted == [FIRST]
 
 

@@ -47,7 +47,8 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory, trained: Transformer) -
 
 @pytest.fixture(scope="module")
 def assessed(tmp_path_factory: pytest.TempPathFactory, pretrained: TrainedModel, prepared: PreparedData) -> Scores:
-    run = Run.recorded(tmp_path_factory.mktemp("assessed"), pretrained.record.identity)
+    identity = pretrained.record.identity.model_copy(update={"stage": "assess"})
+    run = Run.recorded(tmp_path_factory.mktemp("assessed"), identity)
     return assess.stage(run, CFG, model=pretrained, prepared=prepared)
 
 
@@ -72,7 +73,7 @@ def test_the_figures_follow_from_the_saved_documents(assessed: Scores, prepared:
 def test_the_answers_file_agrees_with_the_exact_match(assessed: Scores) -> None:
     answers = assessed.answers()
     assert assessed.metrics["questions"] == len(answers) == 8
-    assert assessed.metrics["exact_match"] == pytest.approx(np.mean([answer["correct"] for answer in answers]))
+    assert assessed.metrics["exact_match"] == pytest.approx(np.mean([answer.correct for answer in answers]))
     assert assessed.metrics["exact_match"] >= 0.75
     assert {"exact_match_head", "exact_match_tail"} <= assessed.metrics.keys()
 
@@ -81,9 +82,9 @@ def test_samples_continue_held_out_documents(assessed: Scores, prepared: Prepare
     samples = assessed.samples()
     assert len(samples) == 2
     for sample in samples:
-        assert len(sample["prompt"].split()) == CFG.samples.prompt_words
-        assert sample["continuation"]
-        assert "born" in sample["prompt"] + sample["original"]
+        assert len(sample.prompt.split()) == CFG.samples.prompt_words
+        assert sample.continuation
+        assert "born" in sample.prompt + sample.original
 
 
 def test_the_report_shows_the_figures_that_were_recorded(assessed: Scores) -> None:

@@ -186,7 +186,7 @@ def test_fewer_subwords_and_no_copies_mark_less(world: Corpus, exact: Labels, tm
         "new": {"skip_copied": True},
     }
     rows = {"all": exact.facts(world.prepared)} | {
-        name: label(tmp_path / name, world, agreement_documents=3, **each.facts(world.prepared))
+        name: label(tmp_path / name, world, agreement_documents=3, **each).facts(world.prepared)
         for name, each in settings.items()
     }
     n_tokens = world.shards.splits["train"].n_tokens

@@ -2,9 +2,9 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
@@ -12,6 +12,7 @@ from components.cascade.calibration import Calibration
 from components.cascade.config import CascadeConfig
 from components.core.errors import ArtifactError
 from components.core.identity import Identity
+from components.core.reachability import reach
 from components.core.run import Run
 from components.data.config import DataConfig
 from components.data.prepare import stage as prepare
@@ -33,6 +34,10 @@ from components.model.config import ModelConfig
 from components.pretrain import stage as pretrain
 from components.training.config import PretrainConfig, TrainerConfig
 from components.training.trained import TrainedModel
+from tests.core.executed import executed, not_counted
+from tests.core.stages import STAGES
+
+Result = TypeVar("Result")
 
 MODEL = ModelConfig(name="tiny", layers=1, width=48, hidden_width=96, heads=4, kv_heads=2, context_length=96)
 TRAINER = TrainerConfig(
@@ -81,33 +86,56 @@ def _quick_peak() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
+def ran() -> dict[str, set[str]]:
+    """The functions that each stage executed; filled by ``stages``."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory, ran: dict[str, set[str]]) -> Stages:
     folder = tmp_path_factory.mktemp("stages")
+
+    def watched(name: str, call: Callable[[], Result]) -> Result:
+        result, ran[name] = executed(call)
+        return result
+
     data = DataConfig(vocab_size=512, world=WorldConfig(entities=40, documents_per_entity=3, questions=20),
                       validation_fraction=0.15, test_fraction=0.15)  # fmt: skip
-    prepared = prepare(run(folder / "prepare", "prepare"), data)
+    prepared = watched("prepare", lambda: prepare(run(folder / "prepare", "prepare"), data))
     training = PretrainConfig(model=MODEL, trainer=TRAINER)
-    pretrained = pretrain(run(folder / "pretrain", "pretrain", training), training, prepared=prepared)
-    labels = label(run(folder / "label", "label"), LabelConfig(processes=1, agreement_documents=5), prepared=prepared)
-    delegated = delegate(
-        run(folder / "delegate", "delegate", DELEGATE),
-        DELEGATE,
-        prepared=prepared,
-        labels=labels,
-        pretrained=pretrained,
+    pretrained = watched(
+        "pretrain", lambda: pretrain(run(folder / "pretrain", "pretrain", training), training, prepared=prepared)
+    )
+    labelling = LabelConfig(processes=1, agreement_documents=5)
+    labels = watched("label", lambda: label(run(folder / "label", "label"), labelling, prepared=prepared))
+    delegated = watched(
+        "delegate",
+        lambda: delegate(
+            run(folder / "delegate", "delegate", DELEGATE),
+            DELEGATE,
+            prepared=prepared,
+            labels=labels,
+            pretrained=pretrained,
+        ),
     )
     calibrating = CalibrateConfig(max_tokens=2000, device="cpu", precision="32-true")
-    calibration = calibrate(
-        run(folder / "calibrate", "calibrate"), calibrating, delegated=delegated, prepared=prepared, labels=labels
+    calibration = watched(
+        "calibrate",
+        lambda: calibrate(
+            run(folder / "calibrate", "calibrate"), calibrating, delegated=delegated, prepared=prepared, labels=labels
+        ),
     )
-    cascade = stage(
-        run(folder / "cascade", "cascade"),
-        CASCADE,
-        delegated=delegated,
-        calibration=calibration,
-        prepared=prepared,
-        labels=labels,
-        pretrained=pretrained,
+    cascade = watched(
+        "cascade",
+        lambda: stage(
+            run(folder / "cascade", "cascade"),
+            CASCADE,
+            delegated=delegated,
+            calibration=calibration,
+            prepared=prepared,
+            labels=labels,
+            pretrained=pretrained,
+        ),
     )
     return Stages(prepared, pretrained, labels, delegated, calibration, cascade)
 
@@ -115,6 +143,12 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
 @pytest.fixture(scope="module")
 def results(stages: Stages) -> CascadeResults:
     return stages.cascade.results()
+
+
+@pytest.mark.parametrize("name", ["prepare", "pretrain", "label", "delegate", "calibrate", "cascade"])
+def test_whatever_a_stage_executes_is_part_of_its_key(stages: Stages, ran: dict[str, set[str]], name: str) -> None:
+    assert ran[name]
+    assert not_counted(ran[name], reach(STAGES[name][0]).code) == set()
 
 
 def test_the_stage_leaves_a_page_figures_and_texts(stages: Stages) -> None:

@@ -38,11 +38,14 @@ def compiled(kernel, tiles: Tiles, case: Case):
     for number, name in enumerate(kernel.arg_names):
         if name in constants:
             signature[name] = "constexpr"
-        elif "_stride_" in name or name in ("heads", "kv_heads", "length"):
+        elif name.endswith("_strides"):
+            signature[name] = ("i32",) * 3
+            aligned |= {(number, place): [["tt.divisibility", 16]] for place in range(3)}
+        elif name in ("heads", "kv_heads", "length"):
             signature[name] = "i32"
         else:
             signature[name] = "*fp32" if name in AS_FP32 else "*i32" if name in AS_INT32 else POINTERS[case.dtype]
-        if name not in (*constants, "heads", "kv_heads"):
+        if name not in (*constants, "heads", "kv_heads") and not name.endswith("_strides"):
             aligned[(number,)] = [["tt.divisibility", 16]]
     values = {(kernel.arg_names.index(name),): value for name, value in constants.items() if name in kernel.arg_names}
     target = GPUTarget("cuda", case.capability[0] * 10 + case.capability[1], 32)
