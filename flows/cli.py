@@ -118,7 +118,7 @@ def _run(name: str, overrides: list[str], dry: bool) -> int:
     from conf.compose import compose_project
 
     preset, overrides = split_preset(overrides)
-    config = compose_project(preset, overrides)  # a mistake is told at once, before anything has started
+    config = compose_project(preset, overrides)  # mistakes are reported at once, before anything has started
     if dry:
         from flows.execution import plan
 
