@@ -21,7 +21,7 @@ from components.training.trained import TrainedModel
 
 def stage(run: Run, config: PretrainConfig, *, prepared: PreparedData) -> TrainedModel:
     """Train a decoder on the shards of ``prepared``. Raises what ``Session.train`` does."""
-    session = Session.opened(config)
+    session = Session.open(config)
     shards = prepared.shards()
     torch.manual_seed(config.trainer.seed)
     model = Transformer(config.model, shards.vocab_size)

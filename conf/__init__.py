@@ -1,1 +1,1 @@
-"""Configuration: YAML values, the typed schema they must fit, and the one function that joins Hydra to it."""
+"""Configuration: YAML values, their typed schema, and the one function that connects Hydra to it."""

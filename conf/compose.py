@@ -1,8 +1,8 @@
-"""The one place where Hydra meets the typed schema.
+"""The one place that connects Hydra to the typed schema.
 
 The schema's defaults are registered in Hydra's ConfigStore as a plain dict, listed first in the YAML; YAML states only
-differences; the composed result is validated by pydantic. So every key exists (no ``+``), and an unknown key or a bad
-value is refused in the user's own words. Overrides may come from a web form, so they are checked before Hydra sees
+differences; the composed result is validated by pydantic. So every key exists (no ``+``), and the error for an unknown
+key or a bad value quotes what the user wrote. Overrides may come from a web form, so they are checked before Hydra sees
 them: ``key=value`` on schema keys and group choices only, and nothing that Hydra or OmegaConf would evaluate.
 """
 
@@ -49,7 +49,7 @@ def choices(group: str) -> list[str]:
 
 
 def digest(config: BaseModel) -> str:
-    """Digest of a resolved configuration: equal exactly when two runs were told the same."""
+    """Digest of a resolved configuration: equal exactly if two runs have the same settings."""
     return digest_json(config.model_dump(mode="json"))[:16]
 
 
@@ -117,7 +117,7 @@ def keys(schema: type[BaseModel]) -> Iterator[str]:
 
 
 def register_defaults() -> None:
-    """Tell Hydra the schema's defaults, as the plain-dict node that ``flow.yaml`` lists first."""
+    """Register the schema's defaults with Hydra, as the plain-dict node that ``flow.yaml`` lists first."""
     from hydra.core.config_store import ConfigStore
 
     ConfigStore.instance().store(name="defaults", node=ProjectConfig().model_dump(mode="json"))
@@ -136,7 +136,7 @@ def validated(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
 
 
 def _given(value: object) -> str:
-    return "" if isinstance(value, Mapping) else f" = {value!r}"  # a whole section would drown the message
+    return "" if isinstance(value, Mapping) else f" = {value!r}"  # a whole section would make the message too long
 
 
 def _top(names: set[str]) -> list[str]:

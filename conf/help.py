@@ -1,4 +1,4 @@
-"""Help for the command line, drawn from the schema: every key with its default, its type and its meaning."""
+"""Help for the command line, made from the schema: every key with its default, its type and its meaning."""
 
 import textwrap
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,7 @@
 """The typed schema behind the command line, the YAML files and the Prefect form.
 
-One root for all flows: a flow brings everything upstream of it up to date first, so it needs those sections too, and
-an override means the same wherever it is typed. What a stage's key depends on is only its own section.
+There is one root for all flows. A flow first updates all earlier stages, so it needs their sections too, and an
+override means the same everywhere. The key of a stage depends only on its own section.
 """
 
 from typing import Literal
@@ -26,7 +26,7 @@ from conf.services import TrackingConfig, VersioningConfig
 
 
 class ReleaseConfig(BaseModel):
-    """What happens to a model that has been assessed."""
+    """Release of an assessed model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -61,7 +61,7 @@ class CompareConfig(BaseModel):
 
 
 class ProjectConfig(BaseModel):
-    """Everything a flow can be told."""
+    """All settings of a flow."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -78,11 +78,11 @@ class ProjectConfig(BaseModel):
     calibrate: CalibrateConfig = CalibrateConfig()
     """From call budget to threshold."""
     cascade: CascadeConfig = CascadeConfig()
-    """How small model and helper answer together."""
+    """How the small model and the helper answer together."""
     assess: AssessConfig = AssessConfig()
     """How the trained model is measured."""
     facts: FactsConfig = FactsConfig()
-    """How right its facts are, alone and with the helper."""
+    """Whether its facts are right, alone and with the helper."""
     compare: CompareConfig = CompareConfig()
     """What `lacewing compare` trains side by side."""
     release: ReleaseConfig = ReleaseConfig()
@@ -100,7 +100,10 @@ class ProjectConfig(BaseModel):
     @property
     def delegate(self) -> DelegateConfig:
         """The slice that the delegation stage sees."""
-        asked = self.delegation.selection in ("helper_gain", "defer")  # the others train alike whoever will answer
+        asked = self.delegation.selection in (
+            "helper_gain",
+            "defer",
+        )  # the training of the others does not depend on the helper
         helper = (
             HelperConfig(kind=self.cascade.helper.kind, model=self.cascade.helper.model) if asked else HelperConfig()
         )
@@ -108,7 +111,7 @@ class ProjectConfig(BaseModel):
 
     @property
     def bundle(self) -> BundleStageConfig:
-        """The slice that the bundle sees: what is registered knows whom to ask, and how often."""
+        """The slice that the bundle sees; it includes the helper and the call budget."""
         return BundleStageConfig(name=self.release.bundle.name, cascade=self.cascade)
 
     @property

@@ -1,4 +1,4 @@
-"""Settings of the services around the stages. Nothing in here is part of a stage's key."""
+"""Settings of the services around the stages. None of them is part of a stage's key."""
 
 from urllib.parse import urlsplit
 
@@ -27,7 +27,7 @@ class TrackingConfig(BaseModel):
         if uri and urlsplit(uri).scheme.partition("+")[0] not in TRACKING_SCHEMES:
             allowed = ", ".join(f"{scheme}://" for scheme in TRACKING_SCHEMES)
             raise ValueError(
-                f"{uri!r} is no address MLflow can be reached at; allowed are {allowed} or an empty string for SQLite "
+                f"{uri!r} is not an address of MLflow; allowed are {allowed} or an empty string for SQLite "
                 "in the workspace (MLflow no longer keeps runs in plain folders)"
             )
         return uri

@@ -1,8 +1,8 @@
-"""Every adapter to the outside: Prefect, MLflow, DVC, Hydra and the command line. Nothing else in the project has one.
+"""The flows, the command line, and every adapter to Prefect, MLflow, DVC and Hydra.
 
-Importing this package switches off whatever the libraries would send home and gives them a place in the workspace.
-It has to happen here: MLflow and Prefect read these variables while they are being imported. Each is a default; a
-variable that is already set wins.
+Importing this package disables the telemetry of the libraries and gives them a place in the workspace. This has to
+happen here, because MLflow and Prefect read these variables while they are imported. Each is a default; a variable that
+is already set has precedence.
 """
 
 import os

@@ -1,8 +1,8 @@
 """``lacewing accept STAGE --reason '...'``: a person vouches that an artifact of older code or packages is current.
 
-For whoever knows that an edit changes nothing, and has a month of training on disk. The older artifact must have been
-asked for the same thing, the same configuration and inputs of the same content. It is recorded once more under the key
-of today, with who said so and why; its content stays what it was, so nothing that was made from it runs again.
+This is for people who know that an edit changes nothing, and have a month of training on disk. The older artifact must
+have the same configuration, and inputs of the same content. It is recorded a second time, under the current key, with
+the name of the person and the reason. Its content does not change, so nothing that was made from it runs again.
 """
 
 import os
@@ -27,7 +27,7 @@ from flows.workspace import artifact_folder
 _CANDIDATES_SHOWN = 8
 
 
-class _Accepted(Exception):  # noqa: N818 - not an error: it ends a flow whose later stages are of no interest
+class _Accepted(Exception):  # noqa: N818 - not an error: it ends a flow whose later stages do not matter
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
 
@@ -80,7 +80,7 @@ class _Accepter:
 
 
 def _fitting(identity: Identity, artifacts: Path) -> Artifact:
-    """The newest intact artifact that was asked for the same thing; the error says why no other one fits."""
+    """The newest intact artifact with the same configuration and inputs; the error says why none fits."""
     refused: list[str] = []
     for record in sorted(artifacts.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime, reverse=True):
         obstacle = _obstacle(identity, record.parent)

@@ -1,4 +1,4 @@
-"""Flow ``assess``: how good the trained model is on text it has not seen, on one page."""
+"""Flow ``assess``: how good the trained model is on text that it has not seen, as a one-page report."""
 
 from components.core.artifact import Artifact
 from components.evaluation.report import embedded_image

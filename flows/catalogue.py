@@ -1,4 +1,4 @@
-"""The catalogue of flows: one entry for each, from which everything else that is said of a flow follows.
+"""The catalogue of flows: one entry for each, from which everything else about a flow follows.
 
 A flow is a plain function of a ``FlowRun``, in a file of its own, declared by ``@flow``. Its Prefect flow
 (``flows.entrypoints``), its deployments, the help page, the dry run and the reference in the docs are made of the
@@ -26,7 +26,7 @@ _LAST = 1000
 
 
 class Flow(NamedTuple):
-    """What a flow says of itself."""
+    """The declaration of a flow."""
 
     name: str
     module: str

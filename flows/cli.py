@@ -1,4 +1,4 @@
-"""The command ``lacewing``. Imports nothing heavy until it knows what is wanted: ``--help`` answers at once."""
+"""The command ``lacewing``. It imports nothing heavy before it knows the command, so ``--help`` answers at once."""
 
 import os
 import signal
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.fail(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on from here", file=sys.stderr)
+        print("interrupted; run the same command again to continue", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -118,7 +118,7 @@ def _run(name: str, overrides: list[str], dry: bool) -> int:
     from conf.compose import compose_project
 
     preset, overrides = split_preset(overrides)
-    config = compose_project(preset, overrides)  # a mistake is told at once, before anything has started
+    config = compose_project(preset, overrides)  # mistakes are reported at once, before anything has started
     if dry:
         from flows.execution import plan
 

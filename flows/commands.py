@@ -1,4 +1,4 @@
-"""The commands that are no flows: what runs around the models. Nothing heavy is imported before one is called."""
+"""The commands that are not flows. Nothing heavy is imported before one is called."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Command(NamedTuple):
-    """What a command says of itself, and what it does; returns the exit code."""
+    """The summary of a command, and its function, which returns the exit code."""
 
     summary: str
     run: Callable[[list[str]], int]
@@ -127,5 +127,5 @@ COMMANDS = {
     "rollback": Command("return to the champion before this one", _rollback),
     "data": Command("data list | data pull ARTIFACT: versions of prepared data", _data),
     "accept": Command("accept STAGE --reason '...': let a result of older code or packages count as current", _accept),
-    "sync": Command("send MLflow and DVC what could not be sent before", _sync),
+    "sync": Command("send to MLflow and DVC what could not be sent before", _sync),
 }

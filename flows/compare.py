@@ -17,7 +17,7 @@ COMPARE = Stage("compare", "components.evaluation.factuality.comparison:stage")
 
 
 def compare_selections(run: FlowRun, data: Artifact) -> Artifact:
-    """Train and measure every combination; what is there already is not trained again."""
+    """Train and measure every combination; results that exist already are not made again."""
     cascades: dict[str, Any] = {}  # artifacts; mypy would weigh them against ``sources`` as well
     for name, config in combinations(run.config):
         with run.varied(name, config):
@@ -29,7 +29,7 @@ def compare_selections(run: FlowRun, data: Artifact) -> Artifact:
 
 
 def combinations(config: ProjectConfig) -> Iterator[tuple[str, ProjectConfig]]:
-    """The configuration of every run, and what it is called; the seeds of one method come last."""
+    """The name and the configuration of every run; the seeds of one method are adjacent."""
     several = len(config.compare.match) > 1
     for match, selection, seed in product(config.compare.match, config.compare.selections, config.compare.seeds):
         delegation = config.delegation.model_copy(update={"selection": selection, "match": match})

@@ -1,4 +1,4 @@
-"""What a person at a terminal reads: one line per stage while a flow runs, one table at its end."""
+"""Output on the terminal: one line per stage while a flow runs, one table at its end."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ Row = tuple[str, str]
 
 
 def say(message: str) -> None:
-    """One line about what is going on."""
+    """One line of progress."""
     _err.print(message, markup=False, soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""Flow ``delegate``: a model that knows when to ask, the threshold at which it asks, and what the asking is worth."""
+"""Flow ``delegate``: a model that knows when to ask, the threshold for asking, and the value of asking."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ CASCADE = Stage("cascade", "components.evaluation.factuality.stage:stage")
 
 @dataclass(frozen=True)
 class Delegated:
-    """A model that knows when to ask, and what was found out about it."""
+    """A model that knows when to ask, with its calibration and its assessment."""
 
     model: Artifact
     calibration: Artifact
@@ -29,7 +29,7 @@ class Delegated:
 def delegate_model(run: FlowRun, data: Artifact) -> Delegated:
     """Labels, training, calibration, and the cascade over all call budgets."""
     labels = label_facts(run, data)
-    # Facts are what is handed over, so the model that keeps them all is always there to compare with.
+    # The plain model, which keeps all facts, is always made for comparison.
     plain = pretrain_model(run, data)
     model = _train(run, data, labels, plain)
     calibration = run.stage(CALIBRATE, run.config.calibrate, delegated=model, prepared=data, labels=labels)
@@ -67,7 +67,7 @@ def _read_by_cascade(run: FlowRun) -> dict[str, str]:
 
 
 @flow(
-    "teach the model when to ask; threshold and worth of asking by call budget",
+    "teach the model when to ask, and measure what asking is worth",
     example="delegation.selection=helper_gain",
     order=40,
 )

@@ -14,7 +14,7 @@ from conf.compose import DEFAULT_PRESET, Preset
 from flows.catalogue import Flow, flows
 from flows.entrypoints import prefect_flow
 
-# One training run fills a machine; a second one waits its turn.
+# One training run uses the whole machine; a second one waits.
 CONCURRENT_RUNS = 1
 
 

@@ -1,4 +1,4 @@
-"""Executes a flow of the catalogue, or plans it: here everything that a run needs is chosen and joined."""
+"""Executes a flow of the catalogue, or plans it: this module puts together everything that a run needs."""
 
 import json
 

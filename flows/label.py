@@ -19,7 +19,7 @@ def label_facts(run: FlowRun, data: Artifact) -> Artifact:
     )
 
 
-@flow("mark the tokens that state facts", example="label.pipeline=en_core_web_sm", order=30)
+@flow("label the tokens that state facts", example="label.pipeline=en_core_web_sm", order=30)
 def label(run: FlowRun) -> None:
-    """Prepare what is missing, then mark the tokens that state facts."""
+    """Prepare what is missing, then label the tokens that state facts."""
     label_facts(run, prepare_data(run))

@@ -1,4 +1,4 @@
-"""Where a stage's work is done: a ``Launcher`` starts it and hands on its events until it has ended.
+"""Where the work of a stage is done: a ``Launcher`` starts it and passes on its events until it has ended.
 
 ``LocalLauncher`` is a process on this machine. A launcher that starts a stage elsewhere keeps the same promise: the
 request and the artifact are in the folder, and an error of the stage is raised here by its own name.
@@ -25,13 +25,13 @@ STOP_TIMEOUT_SECONDS = 90
 
 
 class WorkerKilledError(LacewingError):
-    """The stage's process was killed from outside, for example for want of memory. Worth another try: it resumes."""
+    """The stage's process was killed from outside, for example because memory ran out. A retry resumes it."""
 
     exit_code = 7
 
 
 class StageFailedError(LacewingError):
-    """The stage raised an error that it does not know how to explain."""
+    """The stage raised an unexpected error."""
 
 
 class Launcher(Protocol):
@@ -73,7 +73,7 @@ class EventFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.position = 0  # from the start: a resumed stage brings its earlier figures along
+        self.position = 0  # from the start: a resumed stage reports its earlier metrics too
 
     def new(self) -> list[Event]:
         """The events that have been written since; half a line waits for its other half."""
@@ -85,7 +85,7 @@ class EventFile:
         self.position += len(complete) + len(newline)
         events = []
         for line in complete.split(b"\n"):
-            with suppress(json.JSONDecodeError):  # half a line of a killed process, gone on by the resumed one
+            with suppress(json.JSONDecodeError):  # half a line of a killed process, continued by the resumed one
                 events.append(json.loads(line))
         return events
 

@@ -1,4 +1,4 @@
-"""The ledger: every change of champion that this workspace knows of, one JSON object a line, only ever appended to."""
+"""The ledger: every change of champion that this workspace knows of, one JSON object per line, append-only."""
 
 import os
 from datetime import datetime

@@ -15,7 +15,7 @@ from flows.workspace import artifact_folder, newest_artifact
 
 
 class Promised(Artifact):
-    """What a stage would make; nobody knows its content."""
+    """The artifact that a stage would make; its content is unknown."""
 
 
 class Planner:

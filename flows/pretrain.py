@@ -9,7 +9,7 @@ PRETRAIN = Stage("pretrain", "components.pretrain:stage")
 
 
 def pretrain_model(run: FlowRun, data: Artifact) -> Artifact:
-    """Shards to a trained model; an interrupted run goes on from its checkpoint."""
+    """Shards to a trained model; an interrupted run continues from its checkpoint."""
     return run.stage(PRETRAIN, run.config.pretrain, prepared=data)
 
 

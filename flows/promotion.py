@@ -1,4 +1,4 @@
-"""Which version is champion: promotion, rollback, and the memory that MLflow lacks of who moved it and why.
+"""Which version is champion: promotion, rollback, and their history, which MLflow does not keep.
 
 The alias is the truth: ``champion`` moves in one step of MLflow's database. Everything needed to undo a move is written
 before it, everything that only reports it after it, so a process killed at any moment leaves a state that the next
@@ -8,9 +8,9 @@ call completes:
     rollback  1 tag ``rolled_back`` on the version that is left               2 alias    3 line in the ledger
 
 Killed after 1: promote has changed nothing yet; a version marked as rolled back is still champion, and ``rollback``
-again completes it. (Marked first, because the other order could promote the bad model again in the next run.)
-Killed after 2: the next promotion or rollback finds that the ledger's last line is not the champion and adds it. That
-is also how a move made by hand in MLflow comes in. The ledger is this workspace's; the tags are everybody's.
+again completes it. (Marked first, because the other order could promote the bad model again in the next run.) Killed
+after 2: the next promotion or rollback finds that the ledger's last line is not the champion and adds it. That is also
+how a move that was made by hand in MLflow is recorded. The ledger belongs to this workspace; the tags are shared.
 """
 
 from collections.abc import Iterator, Mapping
@@ -74,7 +74,7 @@ class Registry:
             return self.model.versions()
 
     def rolled_back(self, key: str) -> Version | None:
-        """The version of the bundle ``key`` that somebody has rolled back, if any."""
+        """The version of the bundle ``key`` that was rolled back, if any."""
         with self.connection.explained():
             return next(iter(self._rolled_back(key)), None)
 

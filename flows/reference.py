@@ -1,4 +1,4 @@
-"""The reference of flows and commands in the docs, made of the catalogue: ``python -m flows.reference``."""
+"""The reference of flows and commands in the docs, made from the catalogue: ``python -m flows.reference``."""
 
 import inspect
 from pathlib import Path

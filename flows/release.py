@@ -26,7 +26,7 @@ class Verdict:
 
 
 def release_model(run: FlowRun, data: Artifact, delegated: Delegated, scores: Artifact) -> None:
-    """Register the model as challenger; if it is no worse than the champion and really answers, make it champion."""
+    """Register the model as challenger; if it is no worse than the champion and its server works, promote it."""
     bundle = run.stage(
         BUNDLE,
         run.config.bundle,
@@ -64,7 +64,7 @@ def _verdict(run: FlowRun, registry: Registry, bundle: Artifact, data: Artifact)
 
 
 @flow(
-    "gate what has been trained, register it, try its server, promote it; trains nothing",
+    "gate the trained model, register it, test its server, promote it; trains nothing",
     example="release.gate.margin_bits_per_byte=0.01",
     order=70,
 )

@@ -1,4 +1,4 @@
-"""What a run of a flow is: its configuration, the stages it needs, and what became of them.
+"""A run of a flow: its configuration, the stages it needs, and their outcomes.
 
 A leaf, on which the rest of ``flows`` builds. How a stage is brought up to date is left to a ``StageRunner``:
 ``flows.stage`` runs what is missing, ``flows.plan`` only says what would run.
@@ -49,7 +49,7 @@ class StageCall:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one stage in one flow."""
+    """The outcome of one stage in one flow."""
 
     artifact: Artifact
     status: Literal["ran", "skipped", "planned"]
@@ -59,7 +59,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Release:
-    """What became of a model at the gate."""
+    """The outcome of the gate for a model."""
 
     model: str
     version: int
@@ -72,7 +72,7 @@ class Release:
 
 
 class StageRunner(Protocol):
-    """Brings stages up to date, or says what that would take."""
+    """Brings stages up to date, or says which would run."""
 
     def bring_up_to_date(self, call: StageCall) -> Outcome: ...
 
@@ -90,7 +90,7 @@ class FlowRun:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     """By stage; where a flow runs a stage several times, by stage and variant."""
     rows: list[Row] = field(default_factory=list)
-    """What the flow itself adds to the closing table."""
+    """Rows that the flow itself adds to the closing table."""
     release: Release | None = None
     variant: str = ""
     """What sets the stages that run now apart from others of the same name; see ``varied``."""

@@ -1,4 +1,4 @@
-"""``lacewing serve``: bring a registered model here, then become its server process."""
+"""``lacewing serve``: fetch a registered model, then become its server process."""
 
 import os
 import sys

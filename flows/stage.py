@@ -1,8 +1,8 @@
 """Brings a stage up to date: a Prefect task, an MLflow run and a folder named by the stage's content key.
 
-Same key and intact files: the stage is skipped, and the flow says why. Anything else: it is launched, and the flow says
-what changed. Two writers of one key: the second waits and reuses. This is the only cache; Prefect's result cache stays
-off, because it misses edited helper functions and lost files.
+With the same key and intact files, the stage is skipped, and the flow says why. Otherwise it is launched, and the flow
+says what changed. If two runs want the same key, the second waits and uses the result. This is the only cache;
+Prefect's result cache stays off, because it misses edited helper functions and lost files.
 """
 
 import shutil
@@ -157,7 +157,7 @@ def _request(call: StageCall, identity: Identity) -> Request:
 
 
 def _show(outcome: Outcome) -> None:
-    """Publish what became of the stage as a table in Prefect."""
+    """Publish the outcome of the stage as a table in Prefect."""
     record = outcome.artifact.record
     facts = {
         "status": outcome.status,

@@ -1,4 +1,4 @@
-"""How a flow ends: a table for people, a small summary for programs, and the word *Refused* where the gate said no."""
+"""How a flow ends: a table for people, a small summary for programs, and the state *Refused* if the gate said no."""
 
 from typing import Any, TypedDict
 
@@ -22,7 +22,7 @@ class Summary(TypedDict):
 def finished(run: FlowRun, where: str) -> Summary:
     """Print the closing table, publish it in Prefect and return the summary (as a *Refused* state if refused).
 
-    ``where`` says where its metrics are to be seen.
+    ``where`` says where its metrics can be seen.
     """
     rows = _rows(run, where)
     console.show_table(f"{run.flow} ({run.preset})", rows)
@@ -50,9 +50,9 @@ def _summary(run: FlowRun) -> Summary:
 
 
 def _rows(run: FlowRun, where: str) -> list[Row]:
-    """What the flow and its stages say of themselves, then how it went and where everything is.
+    """The rows of the flow and its stages, then the outcome and the places of the results.
 
-    Where a flow runs a stage in several variants, no variant speaks for the stage.
+    If a flow runs a stage in several variants, their rows are left out.
     """
     stages = [outcome.artifact for name, outcome in run.outcomes.items() if name == outcome.artifact.stage]
     return [

@@ -1,4 +1,4 @@
-"""Sends MLflow and DVC what could not be sent before. The folders of the workspace are the record."""
+"""Sends to MLflow and DVC what could not be sent before. The folders of the workspace are the record."""
 
 from components.core.artifact import Artifact
 from components.core.errors import LacewingError, ServiceError

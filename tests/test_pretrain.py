@@ -156,7 +156,7 @@ def test_a_run_leaves_a_model_a_history_and_figures(prepared: PreparedData, tmp_
     }  # fmt: skip
     timed = [row for row in rows if "seconds" in row]
     assert len(timed) == 6
-    assert [figures["mfu"] for _, figures in logged if "mfu" in figures] == [row["mfu"] for row in timed]
+    assert [metrics["mfu"] for _, metrics in logged if "mfu" in metrics] == [row["mfu"] for row in timed]
     assert min(row["mfu"] for row in timed) <= metrics["mfu"] <= max(row["mfu"] for row in timed)
     assert metrics["tokens"] == 24 * 8 * 32
     assert metrics["parameters"] == sum(parameter.numel() for parameter in model.parameters())
@@ -343,7 +343,7 @@ def test_triton_and_torch_kernels_learn_the_same_curve(
     assert len(curves["torch"]) == 5
     assert curves["torch"][0] - curves["torch"][-1] > 0.2  # it learns
     assert curves["triton"] == pytest.approx(curves["torch"], abs=CURVE_TOLERANCE)
-    # Other arithmetic, so nobody has taken torch's path in disguise.
+    # Other rounding, so this was not torch's path under another name.
     assert any(not torch.equal(tensor, learned[1][name]) for name, tensor in learned[0].items())
 
 

@@ -1,4 +1,4 @@
-"""What was learned on held-out text about when to call: the threshold on P(CALL) for any share of calls.
+"""The calibration of a model on held-out text: the threshold on P(CALL) for any share of calls.
 
 Absolute values of P(CALL) mean little (a model whose loss leaves CALL out of the
 softmax of kept tokens calls nearly everywhere with certainty); their order does. So the record holds quantiles.
@@ -30,7 +30,7 @@ class ReliabilityBin(BaseModel):
     mean: float
     """Mean P(CALL) of the positions."""
     wrong: float
-    """Share where the likeliest token without CALL is not the one that follows."""
+    """Share of positions at which the most likely token, CALL left out, is wrong."""
     count: int
     """Positions."""
 
@@ -43,15 +43,15 @@ class CallCalibration(BaseModel):
     quantiles: list[float] = Field(min_length=LEVELS, max_length=LEVELS)
     """P(CALL) at 0 to 1000 permille of the positions, ascending."""
     tokens: int
-    """Positions looked at."""
+    """Number of positions that were scored."""
     normalisation: str = "unknown"
     """Softmax that the kept tokens were trained with (``full`` or ``exclude_call``), if the model's artifact says."""
     factual: bool
-    """Whether the text states facts at all. If not, nothing is ever called."""
+    """Whether the text states any facts. If not, the model never calls."""
     mean_call_probability: dict[str, float] = {}
-    """Mean P(CALL) of positions by class: factual and other targets, each as the model is right or wrong about them."""
+    """Mean P(CALL) by class of position: factual or other target, predicted right or wrong."""
     reliability: list[ReliabilityBin] = []
-    """P(CALL) beside how often the model alone would be wrong."""
+    """P(CALL) compared with how often the model alone would be wrong."""
     expected_vs_realised: list[tuple[float, float]] = []
     """Budget, and share of calls on the second half of the documents at the threshold found on the first half."""
     running_realised: list[tuple[float, float]] = []
@@ -62,7 +62,7 @@ class CallCalibration(BaseModel):
     @model_validator(mode="after")
     def _quantiles_ascend(self) -> "CallCalibration":
         for name, quantiles in [("quantiles", self.quantiles), *self.post_hoc.items()]:
-            if len(quantiles) != LEVELS or quantiles != sorted(quantiles):  # a NaN is in no order either
+            if len(quantiles) != LEVELS or quantiles != sorted(quantiles):  # also false for NaN
                 raise ValueError(f"{name} must be {LEVELS} ascending numbers")
         return self
 
@@ -110,4 +110,4 @@ class Calibration(Artifact):
 def check_budget(budget: float) -> None:
     """Raise ``InputError`` unless ``budget`` is a share."""
     if not 0.0 <= budget <= 1.0:
-        raise InputError(f"a call budget of {budget} is no share: give 0 (never call) to 1 (always), for example 0.15")
+        raise InputError(f"a call budget of {budget} is not a share: give 0 (never) to 1 (always), for example 0.15")

@@ -1,4 +1,4 @@
-"""The hard limit of one request: so many calls and not one more, whatever the scores say."""
+"""The hard limit on the calls of one request, whatever the scores are."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class CallBudget:
     limit: int
     """Calls allowed."""
     spent: int = 0
-    """Calls made, answered or not: the helper was asked."""
+    """Calls made, whether or not the helper answered."""
 
     @classmethod
     def of(cls, budget: float, max_tokens: int, max_calls: int | None = None) -> "CallBudget":

@@ -1,8 +1,9 @@
-"""When to call: at a running quantile of the scores, which keeps to a budget also where the text drifts.
+"""When to call: at a running quantile of the scores, which keeps to the budget even if the text drifts.
 
-A threshold from calibration is right on average over text like the calibration's. What a model writes is not such text
-(it follows its own tokens and the helper's), and a subject full of facts is not the average either. So the threshold is
-the quantile of the last scores, begun with the calibration's, and moved by how far the calls are from the budget.
+A threshold from calibration is right on average, for text like that of the calibration. The text that a model writes is
+different, because it continues the model's own tokens and the helper's, and a subject with many facts is not average.
+So the threshold is the quantile of the most recent scores. It starts with the scores of the calibration, and it is
+adjusted by the difference between the calls made and the budget.
 """
 
 import math
@@ -27,16 +28,16 @@ class CallRule(Protocol):
         """Whether to call here."""
 
     def record(self, score: float, called: bool) -> None:
-        """What became of it: the request's limit may have refused the call."""
+        """Record what happened: the limit of the request may have refused the call."""
 
 
 class RunningQuantile:
     """Calls the positions whose score is above the (1 - budget) quantile of the window.
 
-    With e calls ahead of the budget the quantile is that of budget * 2 ** (-e / BAND). Two stops make it a promise: no
-    call that would lead more than BAND ahead, and a call, whatever the score, rather than fall more than BAND behind.
-    As long as every wish is followed, e stays within BAND either way: not calling moves it by -budget, calling by
-    1 - budget, and as these lie less than twice BAND apart, one of them at least does not leave the band.
+    With e calls ahead of the budget, the quantile is that of budget * 2 ** (-e / BAND). Two limits make this a
+    guarantee: no call that would lead more than BAND ahead, and a call at any score rather than fall more than BAND
+    behind. As long as every decision is carried out, e stays within BAND on both sides: not calling changes it by
+    -budget, calling by 1 - budget. These differ by less than twice BAND, so at least one of them stays inside the band.
     """
 
     def __init__(self, budget: float, quantiles: Sequence[float], window: int = WINDOW) -> None:
@@ -45,19 +46,19 @@ class RunningQuantile:
         self.budget = budget
         self.decisions = 0
         self.calls = 0
-        # By the golden ratio, so that at any time those that have not left the window yet are spread evenly.
+        # Ordered by the golden ratio, so that those that are still in the window are always spread evenly.
         places = ((i * _GOLDEN) % 1.0 for i in range(window))
         self._recent = deque(quantiles[int(place * len(quantiles))] for place in places)
         self._sorted = sorted(self._recent)
 
     @property
     def ahead(self) -> float:
-        """Calls made more than the budget foresees; negative: fewer."""
+        """Calls made beyond the budget; negative if there were fewer."""
         return self.calls - self.budget * self.decisions
 
     @property
     def threshold(self) -> float:
-        """The score that must be exceeded now, the stops aside."""
+        """The score that must be exceeded now, apart from the two limits."""
         share = min(1.0, self.budget * math.exp2(-self.ahead / BAND))
         above = math.floor(share * len(self._sorted) + 0.5)
         if above >= len(self._sorted):
@@ -93,7 +94,7 @@ class FixedThreshold:
         return score > self.threshold
 
     def record(self, score: float, called: bool) -> None:
-        """Nothing to learn."""
+        """A fixed threshold does not change."""
 
 
 def call_rule(config: CascadeConfig, budget: float, calibration: CallCalibration) -> CallRule:

@@ -10,8 +10,8 @@ from components.cascade.config import CallScore
 def call_probability(logits: Float[Tensor, "rows vocab"], call_id: int) -> Float[Tensor, "rows"]:
     """softmax(logits)[CALL], as sigmoid(z_call - logsumexp of the others) in double precision.
 
-    Models that leave CALL out of the softmax of kept tokens push it towards one on every fact, where fp32 knows but a
-    few values and the order between positions would be lost.
+    Models that leave CALL out of the softmax of the kept tokens push it towards one on every fact. In fp32 there are
+    only a few values near one, and the order of the positions would be lost.
     """
     return torch.sigmoid(logits[:, call_id].double() - _others(logits, call_id).float().logsumexp(dim=-1))
 

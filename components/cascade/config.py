@@ -32,17 +32,17 @@ class HelperConfig(BaseModel):
     """kind=retrieval: index at most this much of the training text, whole documents by a fixed shuffle. The index is
     built in memory, about ten times the text."""
     timeout_seconds: PositiveFloat = 2.0
-    """How long one answer may take before the small model goes on alone."""
+    """How long one answer may take before the small model continues alone."""
     retries: NonNegativeInt = 1
-    """Further tries after a failure, within the time-out."""
+    """Retries after a failure, within the timeout."""
     failures_before_rest: PositiveInt = 3
-    """After so many failures in a row the helper is left alone for a while (circuit breaker)."""
+    """Failures in a row after which no calls are made for a while (circuit breaker)."""
     rest_seconds: PositiveFloat = 30.0
-    """How long it is left alone."""
+    """How long no calls are made after that."""
 
 
 class CascadeConfig(BaseModel):
-    """How small model and helper answer together."""
+    """How the small model and the helper answer together."""
 
     model_config = _SETTINGS
 

@@ -1,9 +1,9 @@
-"""The cascade: a small model writes, and where it asks for help a helper writes the next token, word or entity.
+"""The cascade: a small model writes, and where it asks for help, a helper writes the next token, word or entity.
 
-Each step reads what the rows of a batch have not read yet, forms P(CALL) and the small model's own next token, and asks
-the helper about all rows that call together. ``<CALL>`` itself enters neither the context nor the answer: training
-showed the true text there, so a call is nothing that the model could be shown again. A call that brings no usable reply
-costs the answer nothing but the help: the small model's own token, which was formed already, takes the place.
+Each step reads the unread tokens of all rows of a batch, computes P(CALL) and the small model's own next token, and
+asks the helper about all rows that call, together. ``<CALL>`` enters neither the context nor the answer: in training,
+the true text stood there, so the model has never read the token. If a call brings no usable reply, only the help is
+lost: the small model's own token, which has been computed already, is used instead.
 """
 
 import logging
@@ -43,7 +43,7 @@ _PATIENCE_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class CascadeRequest:
-    """What to continue and how."""
+    """What to continue, and how."""
 
     prompt: Sequence[int]
     """Ids; a document starts with the boundary token."""
@@ -75,8 +75,8 @@ class CascadeToken:
     """Natural log-probability under the small model without suppressed tokens; ``None`` within a reply, where the
     small model was not asked."""
     call: Outcome = "none"
-    """What came of the call made here: answered, nothing to say (``empty``), or ``failed``; the latter two leave the
-    small model's own token."""
+    """Result of the call made here: answered, nothing to add (``empty``), or ``failed``. The last two keep the small
+    model's own token."""
     alternatives: tuple[tuple[int, float], ...] = ()
     """Likeliest ids at this decision with their log-probabilities, best first."""
 
@@ -90,9 +90,9 @@ class CascadeSummary:
     calls: int = 0
     """Calls made, answered or not."""
     failed_calls: int = 0
-    """Calls with an error, a time-out or a reply that is no text."""
+    """Calls that ended in an error, a timeout or a reply that is not text."""
     empty_calls: int = 0
-    """Calls to which the helper had nothing to say."""
+    """Calls to which the helper had nothing to add."""
     small_tokens: int = 0
     """Tokens of the answer by the small model."""
     helper_tokens: int = 0
@@ -104,7 +104,7 @@ class CascadeSummary:
 
     @property
     def degraded(self) -> bool:
-        """Whether help that was asked for could not be had. Nothing to say is an answer."""
+        """Whether a call failed. "Nothing to add" is an answer."""
         return self.failed_calls > 0
 
 
@@ -120,7 +120,7 @@ class CascadeStep:
     summary: CascadeSummary | None = None
     """Set on the last step."""
     error: Exception | None = None
-    """Why this request had to be dropped, though it was sound; nothing follows. The others go on."""
+    """Why this valid request had to be dropped; no more steps follow. Other requests continue."""
 
 
 @dataclass(frozen=True)
@@ -153,12 +153,12 @@ class Cascade:
         """
         Arguments:
             model: in evaluation mode, with the vocabulary of ``tokenizer``.
-            helper: ``None`` is nobody to ask: the plain model.
+            helper: ``None`` for the plain model, which asks no one.
             calibration: made for this model.
-            shared_rule: let the running quantile go on from request to request, so that all of them together keep to
-                the budget: for measuring. Else every request begins with the calibration, and its answer does not
-                depend on the others.
-            executor: where to ask the helper while the rows that did not call go on; ``None`` asks in ``step`` itself.
+            shared_rule: carry the running quantile from one request to the next, so that all requests together keep
+                to the budget (for measurements). Otherwise every request starts from the calibration, and its answer
+                does not depend on the others.
+            executor: where to ask the helper while the rows that did not call continue; ``None`` asks in ``step``.
         """
         if model.vocab_size != tokenizer.vocab_size:
             raise InputError(
@@ -320,7 +320,7 @@ class CascadeDecoding:
 
     @torch.inference_mode()
     def step(self) -> list[CascadeStep]:
-        """Every request that waits for nobody moves on: by a piece of a long prompt, one token, or one reply."""
+        """Advance every request that is not waiting: by a part of a long prompt, one token, or one reply."""
         began = time.perf_counter()
         steps = self._collect(0.0)
         free = [row for row in self._rows if not row.waiting]
@@ -342,7 +342,7 @@ class CascadeDecoding:
         return steps
 
     def _decided(self, rows: Sequence[_Row], began: float) -> tuple[list[_Decision], list[CascadeStep]]:
-        """Decisions of ``rows`` together; if that fails, of each alone: one must not take the others with it."""
+        """Decisions of ``rows`` together; if that fails, one by one, so that one bad row stops no other."""
         unread = [row.unread for row in rows]
         try:
             return self._decide(rows, began), []
@@ -351,7 +351,7 @@ class CascadeDecoding:
                 return [], [self._fail(rows[0], error)]
         decisions, failed = [], []
         for row, ids in zip(rows, unread, strict=True):
-            # Back to where it was: some of the passes, or all of them, may have gone well.
+            # Restore the old state: some or all of the passes may have succeeded.
             row.unread = ids
             self._cache.truncate(self._rows.index(row), len(row.ids) - len(ids))
             found, failure = self._decided([row], began)
@@ -370,12 +370,12 @@ class CascadeDecoding:
         return self._shared[budget]
 
     def _decide(self, rows: Sequence[_Row], began: float) -> list[_Decision]:
-        """Read what ``rows`` have not read, and form the next-token distribution of those that are through."""
+        """Read the unread tokens of ``rows``, and compute the next-token distribution of those that are complete."""
         model, call_id = self._cascade.model, self._cascade.tokenizer.call_id
         places = {id(row): place for place, row in enumerate(self._rows)}
         through = [row for row in rows if len(row.unread) <= PIECE_TOKENS]
         unread = {places[id(row)]: row.unread for row in through}
-        # Of long prompts one piece a step, so that they keep nobody waiting.
+        # One part of a long prompt per step, so that it does not delay the other requests.
         for row in [row for row in rows if len(row.unread) > PIECE_TOKENS][:1]:
             unread[places[id(row)]] = row.unread[:PIECE_TOKENS]
         hidden = read_rows(model, self._cache, unread)
@@ -397,9 +397,9 @@ class CascadeDecoding:
         ]
 
     def _calls(self, decision: _Decision) -> bool:
-        """Whether this position becomes a call; the rule and the limit take note."""
+        """Whether this position becomes a call; updates the rule and the limit."""
         row = decision.row
-        # Half a character cannot be handed over as text.
+        # Half a character cannot be sent as text.
         called = row.rule.wants(decision.score) and not ends_inside_character(row.text) and row.budget.take()
         row.rule.record(decision.score, called)
         row.summary.decisions += 1
@@ -407,7 +407,7 @@ class CascadeDecoding:
         return called
 
     def _ask(self, decisions: list[_Decision]) -> list[CascadeStep]:
-        """Put the calls of a step to the helper together."""
+        """Send the calls of a step to the helper together."""
         helper, config = self._cascade.helper, self._cascade.config
         assert helper is not None
         calls = [
@@ -429,7 +429,7 @@ class CascadeDecoding:
         return []
 
     def _collect(self, patience: float) -> list[CascadeStep]:
-        """Take in what the helper has answered, waiting up to ``patience`` seconds for the first."""
+        """Collect the helper's answers, waiting up to ``patience`` seconds for the first."""
         if not self._asked:
             return []
         done, _ = wait(self._asked, timeout=patience, return_when=FIRST_COMPLETED)
@@ -440,7 +440,7 @@ class CascadeDecoding:
                 decision.row.waiting = False
             try:
                 replies = future.result()
-            except Exception as error:  # a helper without guard
+            except Exception as error:  # a helper that is not wrapped in a resilient one
                 steps += [self._fail(decision.row, error) for decision in self._present(question)]
             else:
                 steps += self._answer(question, replies)
@@ -458,7 +458,7 @@ class CascadeDecoding:
         return steps
 
     def _present(self, question: _Question) -> list[_Decision]:
-        """Those who asked, without the ones that were cancelled meanwhile."""
+        """The rows that asked, without those that were cancelled in the meantime."""
         return [decision for decision in question.decisions if decision.row in self._rows]
 
     def _receive(self, decision: _Decision, reply: Reply | HelperError, waited: float) -> CascadeStep:
@@ -474,7 +474,7 @@ class CascadeDecoding:
         else:
             fault = reply
         if fault is not None or not isinstance(reply, Reply):
-            logger.info("the helper's reply is of no use, the small model goes on alone: %s", fault)
+            logger.info("the helper's reply cannot be used, the small model continues alone: %s", fault)
             row.summary.failed_calls += 1
             return self._speak(decision, "failed", seconds, waited)
         ids = reply_ids(tokenizer, row.ids, reply.text)[: row.left]

@@ -1,4 +1,4 @@
-"""What crosses the border between two models: is a reply usable, and what is it in ids of the small model?"""
+"""From a helper's reply to ids of the small model: is the reply usable, and which tokens is it?"""
 
 import codecs
 import unicodedata
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from components.data.tokenizer import SPECIAL_TOKENS, TextTokenizer
 
-# A reply of this many characters for each token that was allowed is no answer but a flood.
+# A reply with more characters than this per allowed token is garbage, not an answer.
 CHARACTERS_PER_TOKEN = 32
 # Context that is encoded again together with a reply: more than the longest run of text that is split as one.
 _TAIL_TOKENS = 48
@@ -14,7 +14,7 @@ _ALLOWED_CONTROLS = "\n\t"
 
 
 def ends_inside_character(text: bytes | bytearray) -> bool:
-    """Whether the last character is incomplete: its first bytes can be spoken, but not handed over as text."""
+    """Whether the last character is incomplete: its first bytes are valid tokens, but cannot be sent as text."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     decoder.decode(text[-4:])  # a character has four bytes at most
     return bool(decoder.getstate()[0])
@@ -28,22 +28,22 @@ def reply_fault(text: str, max_tokens: int, special: Iterable[str] = SPECIAL_TOK
     try:
         text.encode()
     except UnicodeEncodeError:
-        return "the reply is no text that can be encoded"
+        return "the reply is not text that can be encoded"
     if len(text) > CHARACTERS_PER_TOKEN * max_tokens:
         return f"the reply has {len(text)} characters, {max_tokens} tokens were asked for"
     if "\ufffd" in text:
-        return "the reply has bytes that are no UTF-8"
+        return "the reply has bytes that are not valid UTF-8"
     if any(unicodedata.category(character) == "Cc" and character not in _ALLOWED_CONTROLS for character in text):
         return "the reply has control characters"
     if spelled := next((token for token in special if token in text), None):
-        return f"the reply spells the special token {spelled}"
+        return f"the reply contains the special token {spelled}"
     return None
 
 
 def reply_ids(tokenizer: TextTokenizer, ids: Sequence[int], reply: str) -> list[int]:
-    """Ids that continue ``ids`` with the text ``reply``, as the tokenizer would have cut both together.
+    """Ids that continue ``ids`` with the text ``reply``, as the tokenizer would encode both together.
 
-    What has been written stays: where both together would be cut otherwise before the border (a reply that completes a
+    Tokens that are already written never change. If encoding both together would change them (a reply that completes a
     word), the reply is encoded alone.
     """
     tail = _tail(tokenizer, ids)

@@ -1,1 +1,1 @@
-"""Clients of services that other people run, and what keeps a failing one from stopping us."""
+"""Clients of external services, with protection against services that fail."""

@@ -8,7 +8,7 @@ class EndpointError(ServiceError):
 
 
 class UnreachableError(EndpointError):
-    """Nobody answers at the address."""
+    """No server answers at the address."""
 
 
 class LateError(EndpointError):

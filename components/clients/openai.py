@@ -124,7 +124,7 @@ def _read(kind: str, content: bytes, read: Callable[[Any], T]) -> T:
     try:
         answer = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise EndpointError(f"answered with no {kind}: what it sent is no JSON") from error
+        raise EndpointError(f"answered with no {kind}: its answer is not JSON") from error
     try:
         return read(answer)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
@@ -139,5 +139,5 @@ def _completions(answer: Any, prompts: int) -> tuple[list[str], int]:
 
 def _text(said: Any) -> str:
     if not isinstance(said, str):
-        raise MalformedError("answered with a completion that is no text")
+        raise MalformedError("answered with a completion that is not text")
     return said

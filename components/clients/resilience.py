@@ -1,4 +1,4 @@
-"""What keeps a failing service from stopping us: retries (``tenacity``) and a circuit breaker (``pybreaker``)."""
+"""Protection against services that fail: retries (``tenacity``) and a circuit breaker (``pybreaker``)."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Threads whose work can be left behind, for time-outs that hold whatever the work does.
+"""Threads whose work can be abandoned, for timeouts that hold whatever the work does.
 
 Why not ``concurrent.futures``: the interpreter joins its threads at exit, so that work
 which hangs would hang the process.
@@ -71,7 +71,7 @@ class DaemonThreads:
             try:
                 job()
             except Exception as error:
-                logger.warning("work that nobody waits for failed", exc_info=error)
+                logger.warning("abandoned work failed", exc_info=error)
             with self._lock:
                 if self._waiting:
                     queue.put(self._waiting.pop(0))

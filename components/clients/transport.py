@@ -1,5 +1,4 @@
-"""HTTP as the endpoint client wants it: a whole answer in time and within bounds, and requests that tell no more
-than they must.
+"""HTTP for the endpoint client: a complete answer within time and size limits, and requests without extra headers.
 
 Imports ``httpx2``, the HTTP library of the package ``openai``; imported with it, when a client is made.
 """

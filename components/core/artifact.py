@@ -52,13 +52,13 @@ class ArtifactRecord(BaseModel):
     files: dict[str, FileRecord]
     """Every file by its path relative to the folder."""
     metrics: dict[str, float]
-    """Final figures of the stage."""
+    """Final metrics of the stage."""
     details: dict[str, Any]
-    """Facts about the result that are not figures: names, shapes, counts by split."""
+    """Facts about the result that are not metrics: names, shapes, counts by split."""
     rows: list[tuple[str, str]] = []
     """What people see of this stage in the closing table: a name and a value in each row."""
     accepted: list[Acceptance] = []
-    """What people have vouched for: this artifact, or one that it was made from."""
+    """Acceptances by people, of this artifact or of one that it was made from."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +190,6 @@ def _sealed_files(folder: Path) -> list[tuple[str, Path]]:
     return sorted(
         (path.relative_to(folder).as_posix(), path)
         for path in folder.rglob("*")
-        # While a stage seals, the flow may be writing what it has sent (``tracking.json``): half files are nobody's.
+        # While a stage seals, the flow may be writing ``tracking.json``: incomplete files are ignored.
         if not is_partial(path) and path.is_file() and path.relative_to(folder).parts[0] not in (*UNSEALED, RECORD)
     )

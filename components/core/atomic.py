@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, also after SIGKILL or on a full disk."""
+"""Files that appear complete or not at all, even after SIGKILL or on a full disk."""
 
 import errno
 import json
@@ -27,7 +27,7 @@ def full_disk_explained(path: Path) -> Iterator[None]:
         free_mb = shutil.disk_usage(path.parent if path.parent.exists() else Path.cwd()).free / 1e6
         raise DiskFullError(
             f"no space left while writing {path} ({os.strerror(error.errno)}; {free_mb:.0f} MB free on that disk). "
-            "Nothing written before is lost: free some space and run the same command again to go on."
+            "Nothing written before is lost: free some space and run the same command again to continue."
         ) from error
 
 

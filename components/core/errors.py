@@ -1,4 +1,4 @@
-"""The errors a person may meet. Each says what was given, what is allowed and what to do.
+"""Errors for people. Each says what was given, what is allowed and what to do.
 
 One root, a few names worth catching; ``exit_code`` is what the command line returns.
 """
@@ -23,7 +23,7 @@ class ArtifactError(LacewingError):
 
 
 class DiskFullError(LacewingError):
-    """A write failed for want of space; what had been written before is intact."""
+    """A write failed because the disk is full; what had been written before is intact."""
 
     exit_code = 5
 

@@ -1,6 +1,7 @@
 """Content digests of what stages read from outside the workspace: models and files named by a path.
 
-The flow puts them into the key of a stage: whoever trains a model again under the same name gets a new result. Light:
+The flow puts them into the key of a stage, so that a model that was trained again under the same name gives a new
+result. Light:
 the flow's process computes them.
 """
 

@@ -31,7 +31,7 @@ def _silent_report(fraction: float, message: str = "") -> None:
 class Run:
     """One execution of one stage. The stage writes only inside ``folder``.
 
-    ``log(metrics, step)`` records figures (step ``None`` for figures of the whole stage);
+    ``log(metrics, step)`` records metrics (step ``None`` for metrics of the whole stage);
     ``report(fraction, message)`` says how far the stage is, between 0 and 1.
     """
 
@@ -61,8 +61,8 @@ class Run:
         """Finish the stage: record metrics, details and the digest of every file.
 
         Arguments:
-            metrics: final figures.
-            details: facts that are not figures.
+            metrics: final metrics.
+            details: facts that are not metrics.
             rows: what people see of this stage in the closing table.
             view: the class as which the artifact is returned.
         """

@@ -1,8 +1,8 @@
 """Runs one stage in a process of its own: ``python -m components.core.worker FOLDER [--follow-parent]``.
 
-Training must be cancellable, own its memory and survive the re-execution of its script by distributed launchers, so
-it never shares a process with the flow. Config and inputs cross as JSON in ``request.json``; metrics and progress come
-back through ``events.jsonl``; an error comes back through ``error.json``.
+Training must be cancellable, own its memory and survive the re-execution of its script by distributed launchers, so it
+never shares a process with the flow. Configuration and inputs are passed as JSON in ``request.json``. Metrics and
+progress come back through ``events.jsonl``, an error through ``error.json``.
 """
 
 import inspect
@@ -57,7 +57,7 @@ def main(folder: Path, follow_parent: bool = False) -> int:
     """Run the stage requested in ``folder``; returns the process's exit code.
 
     With ``follow_parent``, the end of standard input counts as SIGTERM: the flow holds the pipe's other end and may be
-    killed outright, and then nobody must go on training.
+    killed outright, and then training must not continue.
     """
     if follow_parent:
         threading.Thread(target=_stop_at_end_of_input, name="parent-watch", daemon=True).start()

@@ -31,8 +31,8 @@ class DataConfig(BaseModel):
     vocab_size: int = Field(default=2048, ge=SMALLEST_VOCABULARY, multiple_of=VOCABULARY_MULTIPLE)
     """Tokens in the vocabulary, special tokens included; a multiple of 64."""
     tokenizer_sample_mb: PositiveFloat = 16.0
-    """Megabytes of training text from which the tokenizer is learnt: documents drawn by hash, the same ones whatever
-    the order of the sources."""
+    """Megabytes of training text from which the tokenizer is learned: documents chosen by hash, so that the order of
+    the sources does not matter."""
     validation_fraction: float = Field(default=0.05, gt=0, lt=0.5)
     """Share of documents, chosen by the hash of their text, that is kept for validation."""
     test_fraction: float = Field(default=0.05, gt=0, lt=0.5)

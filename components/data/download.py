@@ -1,4 +1,4 @@
-"""Files from http(s) addresses: recognised by their validators, resumed after interruption, whole or absent."""
+"""Downloads from http(s) addresses: identified by their validators, resumed after an interruption, never partial."""
 
 import hashlib
 import json
@@ -32,8 +32,8 @@ def fingerprint_of_url(url: str) -> str:
 def download(url: str, path: Path, report: Callable[[float, str], None]) -> None:
     """Fetch ``url`` to ``path``, which appears only when it is complete.
 
-    An interrupted download leaves ``.NAME.part`` and the server's validator beside it; the next call goes on from there
-    if the file on the server is still the same, and skips a file that is already complete. Broken connections are
+    An interrupted download leaves ``.NAME.part`` and the server's validator beside it; the next call continues from
+    there if the file on the server is still the same, and skips a file that is already complete. Broken connections are
     tried ``ATTEMPTS`` times. Raises ``InputError``, ``ServiceError`` or ``DiskFullError``.
     """
     for attempt in range(1, ATTEMPTS + 1):
@@ -60,7 +60,7 @@ def _fetch(url: str, path: Path, report: Callable[[float, str], None]) -> None:
     # The server sends the rest if the file is still the one we began, and all of it otherwise.
     with _answer(url, {"Range": f"bytes={have}-", "If-Range": known} if have else {}) as response:
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-            part.unlink()  # it holds all there is, or more: it was cut off between the last byte and its renaming
+            part.unlink()  # the file is complete: the process ended between the last byte and the renaming
             raise httpx.RemoteProtocolError(f"the server has nothing after byte {have}")
         validator = _validator(response)
         if path.exists() and known and known == validator:
@@ -71,7 +71,7 @@ def _fetch(url: str, path: Path, report: Callable[[float, str], None]) -> None:
         write_json(memory, {"url": url, "validator": validator})
         with full_disk_explained(part), part.open("ab" if resumed else "wb") as file:
             # Raw bytes: a .gz file must not be unpacked because the server calls it an encoding.
-            # In pieces as they come: what waits to fill a larger one would be lost with the connection.
+            # In parts as they arrive: bytes that wait for a larger part would be lost with the connection.
             for chunk in response.iter_raw():
                 file.write(chunk)
                 arrived += len(chunk)
@@ -96,7 +96,7 @@ def _answer(url: str, headers: dict[str, str] | None = None) -> Iterator[httpx.R
     except httpx.ConnectError as error:
         raise ServiceError(f"no server answers at {url} ({error}); check the address and the network") from error
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise InputError(f"source {url} is not an address that can be read: {error}") from error
+        raise InputError(f"source {url} cannot be read as an address: {error}") from error
 
 
 def _validator(response: httpx.Response) -> str:

@@ -1,9 +1,9 @@
 """Documents to token arrays, about twice as fast as the tokenizer library alone (``python -m benchmarks.prepare``).
 
 Most of the library's time goes into splitting text by the Llama-3 expression and into bookkeeping per word, not into
-merging. But no token ever reaches across a single space between two visible characters: every alternative of the
-expression either starts at such a space or stops before it. So text can be cut there first, which Python does at
-40 MB/s, and the ids of each piece remembered: running text repeats itself. Ids are equal to ``TextTokenizer.encode``
+merging. But no token crosses a single space between two visible characters: every alternative of the expression either
+starts at such a space or stops before it. So text can be split there first, which Python does at 40 MB/s, and the ids
+of each piece can be cached, because text repeats itself. Ids are equal to ``TextTokenizer.encode``
 (tested on arbitrary Unicode).
 """
 
@@ -39,7 +39,7 @@ def pieces(text: str) -> list[str]:
 
 
 class Encoder:
-    """Encodes batches of documents and remembers the pieces it has seen, up to a fixed number."""
+    """Encodes batches of documents and caches the ids of pieces, up to a fixed number."""
 
     def __init__(self, tokenizer: TextTokenizer, remembered_pieces: int = REMEMBERED_PIECES) -> None:
         self._tokenizer = tokenizer

@@ -1,4 +1,4 @@
-"""Brings every source to local files under ``raw/``, so that what was read can be kept, versioned and read again."""
+"""Copies every source to local files under ``raw/``, so that it can be kept, versioned and read again."""
 
 import json
 import shutil
@@ -54,7 +54,7 @@ def discard(folder: Path) -> None:
 
 
 def forget_downloads(folder: Path) -> None:
-    """Remove the notes that make downloads resumable: they are no part of a finished result."""
+    """Remove the notes that make downloads resumable: they are not part of a finished result."""
     for note in folder.glob(".*.validator"):
         note.unlink()
 

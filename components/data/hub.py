@@ -86,7 +86,7 @@ def _library(source: str) -> ModuleType:
 
 
 def _explained(source: str, error: Exception) -> InputError | ServiceError:
-    """The library raises dozens of classes; what a person needs to know is whether the hub was reached."""
+    """The library raises dozens of classes; the user only needs to know whether the hub was reached."""
     names = {kind.__name__ for kind in type(error).__mro__}
     unreachable = {
         "ConnectionError",

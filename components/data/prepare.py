@@ -1,7 +1,7 @@
 """The prepare stage: sources to documents, tokenizer and token shards.
 
 Two passes over the documents, each streaming. The first assigns splits, counts, and draws the sample from which the
-tokenizer is learnt (training documents only); the second encodes and writes. Memory holds the sample, one batch of
+tokenizer is learned (training documents only); the second encodes and writes. Memory holds the sample, one batch of
 documents and the encoder's dictionary, however large the corpus. An interrupted run starts again from the beginning,
 downloads excepted.
 """
@@ -39,7 +39,7 @@ _GATHERED, _SURVEYED, _LEARNT, _ENCODED = 0.1, 0.25, 0.5, 1.0
 
 @dataclass
 class Survey:
-    """What the first pass found."""
+    """Results of the first pass."""
 
     sample: Sample
     documents: Counter[str] = field(default_factory=Counter)

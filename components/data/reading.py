@@ -1,7 +1,7 @@
 """Files to documents, one at a time: memory holds one document, however large the corpus.
 
-What is wrong with a source is reported by file and by line, row or byte. What concerns one document can be skipped and
-counted instead (``on_error="skip"``); a truncated or corrupt file always stops, because nobody knows what it lacks.
+Errors name the file and the line, row or byte. An error in one document can be skipped and counted instead
+(``on_error="skip"``). A truncated or corrupt file is always an error, because it is unknown what is missing.
 """
 
 import io
@@ -137,7 +137,7 @@ class Reader:
         try:
             text.encode()
         except UnicodeEncodeError as error:  # JSON may spell half a surrogate pair
-            self._problem("undecodable", f"{place} holds text that is no Unicode ({error.reason})")
+            self._problem("undecodable", f"{place} holds text that is not valid Unicode ({error.reason})")
             return None
         return text
 
@@ -176,7 +176,7 @@ def _parts(stream: io.BufferedReader, separator: str) -> Iterator[tuple[int, byt
 def _open(file: SourceFile, on_bytes: OnBytes) -> io.BufferedReader:
     stream: Any = _Counted(file.path.open("rb", buffering=0), on_bytes)
     if file.compression:
-        # Arrow notices a truncated zstd file; the zstandard package takes it for the end.
+        # Arrow detects a truncated zstd file; the zstandard package treats it as the end.
         stream = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), file.compression)
     return io.BufferedReader(stream, _BUFFER_BYTES)
 

@@ -1,4 +1,4 @@
-"""What may be named as a source, and the fingerprint by which a change of it is noticed.
+"""The kinds of sources, and the fingerprint that detects a change of a source.
 
 This module runs in the flow's process before the stage is started, so it imports nothing heavy and fails fast: a
 missing or empty source is reported before any work is done.

@@ -1,4 +1,4 @@
-"""Which split a document belongs to: decided by its text alone, so that it never changes side when data is added."""
+"""The split of a document: decided by its text alone, so that it never changes when data is added."""
 
 import hashlib
 

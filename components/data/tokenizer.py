@@ -2,7 +2,7 @@
 
 Text is split with the regular expression of Llama 3 (llama.cpp calls it ``llama-bpe``), mapped byte by byte to
 printable characters (GPT-2's ``ByteLevel``) and merged. There is no normaliser and no start-of-text token, so decoding
-returns the very text that was encoded. Documents are separated by ``<|endoftext|>``.
+returns exactly the text that was encoded. Documents are separated by ``<|endoftext|>``.
 
 Special tokens belong to the platform, never to text: where a document or a user spells ``<CALL>``, that is six ordinary
 characters. Their ids come from the tokenizer's record (``special_tokens.py``), so a tokenizer that was not learned here
@@ -160,7 +160,7 @@ class TextTokenizer:
             roles: ``eos_token`` and ``pad_token``, as in ``tokenizer_config.json``.
             source: where the tokenizer is from, for errors.
         """
-        tokenizer.encode_special_tokens = True  # "encode them like any text", in the words of the library
+        tokenizer.encode_special_tokens = True  # the library's name for "encode them like any text"
         self._tokenizer = tokenizer
         self._source = source
         self.vocab_size: int = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
@@ -191,7 +191,7 @@ class TextTokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, computed on all cores that ``RAYON_NUM_THREADS`` allows."""
-        # The fast variant leaves out character offsets, which nobody asks for.
+        # The fast variant leaves out character offsets, which are not needed.
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
@@ -206,7 +206,7 @@ class TextTokenizer:
         return [id for encoding in encodings for id in encoding.ids]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ``ids``; special tokens are skipped, bytes that are no UTF-8 become U+FFFD."""
+        """Text of ``ids``; special tokens are skipped, bytes that are not valid UTF-8 become U+FFFD."""
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
 
     def token_bytes(self, id: int) -> bytes:

@@ -1,7 +1,8 @@
-"""What other models make of a training text: the reference of Rho-1, and the helper that will be asked.
+"""Predictions of other models on the training text: the reference model of Rho-1, and the helper.
 
-A helper over the network or an index cannot be asked for every token of a corpus, so two kinds are known in training:
-the fact table of the closed world, right exactly where a value is stated, and a larger model here, with our tokens.
+A helper over the network or with an index cannot be asked about every token of a corpus. So there are two kinds in
+training: the fact table of the closed world, which is right exactly where a value is stated, and a larger local model
+with the same tokenizer.
 """
 
 from pathlib import Path
@@ -30,7 +31,7 @@ _ALLOWED = (
 
 
 class TokenPredictions(NamedTuple):
-    """What somebody knows of the targets of a batch, row after row."""
+    """Predictions about the targets of a batch, one row each."""
 
     loss: Float[Tensor, "rows"]
     """Nats, ``<CALL>`` left out."""
@@ -39,17 +40,17 @@ class TokenPredictions(NamedTuple):
 
 
 class AuxiliaryModel(Protocol):
-    """Somebody who reads along."""
+    """Another model that reads the training batches."""
 
     def of(self, batch: Batch) -> TokenPredictions:
         """On the batch's device; nothing carries a gradient."""
 
 
 class FactTable:
-    """The fact table: sure of every token of a value, at a loss for all others.
+    """The fact table: certain of every token of a value, and without a prediction for all others.
 
-    Values are what a judge marked; labels without such marks give the factual tokens. (The difference is the names of
-    subjects: no table tells whom a document is going to be about.)
+    Values are what a judge labelled; without such labels they are the factual tokens. (The difference is the names of
+    subjects: no table knows whom a document will be about.)
     """
 
     def of(self, batch: Batch) -> TokenPredictions:
@@ -60,7 +61,7 @@ class FactTable:
 
 
 class FrozenModel:
-    """A model with our tokens that reads along and never learns. Costs one forward pass of it for every step."""
+    """A frozen model with the same tokenizer. It costs one forward pass of that model per step."""
 
     def __init__(self, model: Transformer, call_id: int) -> None:
         self.model = model.requires_grad_(False).eval()
@@ -104,7 +105,7 @@ class FrozenModel:
 def auxiliary_helper(
     config: HelperConfig, selection: SelectionName, prepared: PreparedData, context_length: int
 ) -> AuxiliaryModel:
-    """What the configured helper knows of the training text.
+    """The predictions of the configured helper on the training text.
 
     Raises ``InputError`` for helpers that cannot say it, and for a model that does not fit.
     """

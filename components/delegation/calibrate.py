@@ -66,7 +66,7 @@ def _positions(
             tokenizer.call_id,
             config.max_tokens,
             config.batch_tokens,
-            lambda fraction: run.report(0.9 * fraction, "looking at held-out text"),
+            lambda fraction: run.report(0.9 * fraction, "scoring held-out text"),
         )
     if not all(np.isfinite(scores).all() for scores in (positions.call, positions.entropy)):
         raise ArtifactError(

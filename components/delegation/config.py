@@ -28,7 +28,7 @@ SelectionName = Literal[
 ]
 SELECTIONS: tuple[SelectionName, ...] = get_args(SelectionName)
 SELECTIONS_THAT_CALL: frozenset[SelectionName] = frozenset(SELECTIONS) - {"ntp", "rho_ignore", "ignore", "ignore_facts"}
-"""The others leave tokens out, or learn all of them: nobody teaches them to call."""
+"""The other selections leave tokens out or learn all of them; they do not teach the model to call."""
 DETAILS = "delegation"
 """Under which name a trained model's record has these settings."""
 _SETTINGS = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -52,7 +52,7 @@ class DelegationConfig(BaseModel):
     warmup_fraction: float = Field(0.02, ge=0.0, lt=1.0)
     """Share of the steps that are plain next-token prediction first: an untrained model's ranking means nothing."""
     start: Literal["checkpoint", "scratch"] = "checkpoint"
-    """`checkpoint` goes on from the pretrained model, `scratch` delegates from the first step of pretraining on."""
+    """`checkpoint` continues from the pretrained model; `scratch` delegates from the first step of pretraining."""
     max_steps: PositiveInt = 300
     """Optimizer steps of delegation training with start=checkpoint; scratch takes trainer.max_steps."""
     learning_rate: PositiveFloat = 4e-3
@@ -77,7 +77,7 @@ class CalibrateConfig(BaseModel):
     model_config = _SETTINGS
 
     max_tokens: PositiveInt = 100_000
-    """Tokens of the validation split to look at."""
+    """Number of tokens of the validation split that are scored."""
     batch_tokens: PositiveInt = 8_192
     """Tokens in one forward pass."""
     bins: int = Field(10, ge=2, le=100)
@@ -85,7 +85,7 @@ class CalibrateConfig(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
     precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"
-    """Arithmetic of the forward pass."""
+    """Precision of the forward pass."""
 
 
 class DelegateConfig(BaseModel):
@@ -100,4 +100,4 @@ class DelegateConfig(BaseModel):
     delegation: DelegationConfig = DelegationConfig()
     """What is delegated."""
     helper: HelperConfig = HelperConfig()
-    """Who will be asked: helper_gain and defer look at what it knows."""
+    """The helper; helper_gain and defer use what it knows."""

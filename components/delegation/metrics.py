@@ -1,4 +1,4 @@
-"""What a mask and a ``<CALL>`` look like: how high P(CALL) stands where, and whether it finds what is delegated."""
+"""Metrics of delegation: P(CALL) by class of token, and how well it finds the delegated tokens."""
 
 import math
 

@@ -1,7 +1,7 @@
-"""What a model says at every position of held-out text, and the calibration that follows from it.
+"""Scores of a model at every position of held-out text, and the calibration that follows from them.
 
-Each document is read as an answer would be written: from its boundary token, up to the context. What comes after the
-first context is left out, for no answer gets there.
+Each document is read as an answer would be written: from its boundary token, up to the length of the context. The rest
+of a longer document is left out, because no answer is that long.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ _CHUNK_ROWS = 1024
 
 @dataclass(frozen=True)
 class Positions:
-    """One entry for each position looked at, in the order of documents and of text."""
+    """One entry for each scored position, in the order of documents and of text."""
 
     call: Float[np.ndarray, " positions"]
     """P(CALL)."""
@@ -64,7 +64,7 @@ def score_positions(
     for batch in _batches(split, chosen, model.config.context_length, batch_tokens):
         rows = [_row(split, document, boundary_id, model.config.context_length) for document in batch]
         seq = max(len(inputs) for inputs, _ in rows)
-        # Padding follows the text, and attention is causal: what stands there changes nothing.
+        # Padding follows the text, and attention is causal, so its content has no effect.
         padded = np.zeros((len(rows), seq), dtype=np.int64)
         for row, (inputs, _) in zip(padded, rows, strict=True):
             row[: len(inputs)] = inputs

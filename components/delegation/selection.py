@@ -1,4 +1,4 @@
-"""Which targets a model learns, which it hands over to ``<CALL>``, and which it leaves out.
+"""Which targets a model learns, which ones it delegates to ``<CALL>``, and which ones it ignores.
 
 Twelve selections, each a pure function of what is known about every token of a batch. Grades of evidence for each:
 [P] the abstract of LaCy (arXiv:2602.12005), [R] reported by readers of that paper, [I] our own reading.
@@ -24,11 +24,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Statistics:
-    """What is known about the targets of a batch, one row for each; losses in nats, detached, ``<CALL>`` left out."""
+    """Per-token statistics of the targets of a batch, one row each. Losses: in nats, detached, without ``<CALL>``."""
 
     loss: Float[Tensor, "rows"]
-    """The model's own, of this very forward pass. A loss with ``<CALL>`` in it would grow where the model has begun
-    to call, and keep every token delegated that once was."""
+    """The model's own loss in this forward pass. A loss that includes ``<CALL>`` would grow where the model has begun
+    to call, so that a token that was delegated once would stay delegated."""
     factual: Bool[Tensor, "rows"]
     """States a fact."""
     valid: Bool[Tensor, "rows"]
@@ -36,17 +36,17 @@ class Statistics:
     eligible: Bool[Tensor, "rows"]
     """May be delegated or dropped: valid, no document boundary, not the first token of a document."""
     judged: Bool[Tensor, "rows"] | None = None
-    """Belongs to a value that a judge marked, if a judge has read the text."""
+    """Belongs to a value that a judge labelled, if a judge has read the text."""
     reference_loss: Float[Tensor, "rows"] | None = None
     """That of a frozen reference model."""
     helper_right: Bool[Tensor, "rows"] | None = None
-    """The helper would give this very token."""
+    """Whether the helper would give exactly this token."""
     helper_loss: Float[Tensor, "rows"] | None = None
     """The helper's."""
 
 
 class Selection(NamedTuple):
-    """What becomes of every token."""
+    """What happens to every token."""
 
     delegated: Bool[Tensor, "rows"]
     """Teaches ``<CALL>``."""
@@ -89,7 +89,7 @@ def fact(stats: Statistics, quota: Tensor, generator: torch.Generator) -> Select
 
 
 def random(stats: Statistics, quota: Tensor, generator: torch.Generator) -> Selection:
-    """Random tokens. A check of sanity [I]."""
+    """Random tokens. A sanity check [I]."""
     return _delegating(stats, _highest(quota, stats.eligible, _noise(stats, generator)))
 
 
@@ -119,7 +119,7 @@ def rho_ignore(stats: Statistics, quota: Tensor, generator: torch.Generator) -> 
 
 
 def judge(stats: Statistics, quota: Tensor, generator: torch.Generator) -> Selection:
-    """Values that a judge marked, filled up by the highest losses among factual tokens to an equal budget. [R], [I]
+    """Values that a judge labelled, filled up by the highest losses among factual tokens to an equal budget. [R], [I]
 
     If the judge marked more than the budget holds, those of highest loss.
     """

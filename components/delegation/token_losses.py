@@ -1,4 +1,4 @@
-"""What a selection costs: the ground truth where it is learned, ``<CALL>`` where a token is handed over.
+"""The loss of a selection: the ground truth where it is learned, ``<CALL>`` where a token is delegated.
 
     L = 1 / N * sum over valid tokens t of  [learned] * nll(x_t) + [delegated] * -log P(CALL)
 

@@ -1,7 +1,7 @@
 """The stage ``delegate``: prepared shards and their labels in, a model that knows when to ask out.
 
 The artifact is laid out as that of ``pretrain``, so whatever reads one reads the other. Training starts from the
-pretrained model or from scratch, and goes on from a checkpoint in its folder as pretraining does.
+pretrained model or from scratch, and continues from a checkpoint in its folder, as pretraining does.
 """
 
 import sys
@@ -49,9 +49,9 @@ def stage(
     Raises ``InputError`` for settings that do not fit the data, the labels or the helper, ``ArtifactError`` for labels
     that are missing or of other tokens, and what ``Session.train`` raises.
     """
-    session = Session.opened(PretrainConfig(model=config.model, trainer=config.trainer))
+    session = Session.open(PretrainConfig(model=config.model, trainer=config.trainer))
     shards = prepared.shards()
-    bits = opened_labels(config, prepared, labels)
+    bits = open_labels(config, prepared, labels)
     settings = _trainer(config, shards, bits)
     model = _model(config, settings, prepared, shards, pretrained)
     objective = Delegation(
@@ -76,13 +76,13 @@ def _rows(metrics: Mapping[str, float]) -> Rows:
     return [("learnt to ask for", f"{share:.1%} of {metrics['tokens_forward']:,.0f} tokens")]
 
 
-def opened_labels(cfg: DelegateConfig, prepared: PreparedData, labels: Labels) -> TokenLabels:
+def open_labels(cfg: DelegateConfig, prepared: PreparedData, labels: Labels) -> TokenLabels:
     """The bits that go with ``prepared``; says so on stderr if the selection needs facts and there are none."""
     facts, judged = labels.facts(prepared), labels.judged(prepared)
     selection = cfg.delegation.selection
     if selection == "judge" and judged is None:
         raise InputError(
-            "delegation.selection=judge needs the values that a judge marked, and the labels have none (only the "
+            "delegation.selection=judge needs the values that a judge labelled, and the labels have none (only the "
             "closed world comes with them): choose another selection, such as lacy"
         )
     if (selection in LOOKS_AT_FACTS or cfg.delegation.budget_of == "facts") and facts.share("train") == 0:

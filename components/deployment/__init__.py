@@ -1,1 +1,1 @@
-"""From a trained model to an answer over HTTP: the bundle, the engine that decodes it, the OpenAI-style server."""
+"""From a trained model to an answer over HTTP: the bundle, the engine that decodes, the OpenAI-compatible server."""

@@ -1,6 +1,6 @@
-"""From the engine's deltas to HTTP answers: whole, or as server-sent events.
+"""From the engine's deltas to HTTP answers, complete or as server-sent events.
 
-The decode thread hands deltas over to the event loop; a client that goes away gives its place in the engine free.
+The decode thread passes deltas to the event loop. When a client disconnects, its slot in the engine is released.
 """
 
 import asyncio
@@ -28,14 +28,14 @@ class Answer:
     """The generations of one HTTP request, one per prompt."""
 
     def __init__(self, engine: Engine, metrics: Metrics, requests: Sequence[Request]) -> None:
-        """Submit ``requests``; raises what ``Engine.submit`` raises. Call in the event loop."""
+        """Submit ``requests``; raises the errors of ``Engine.submit``. Call this in the event loop."""
         self._metrics = metrics
         self._start = time.perf_counter()
         self._queue: asyncio.Queue[tuple[int, Delta | LacewingError]] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
         def deliver(index: int, delta: Delta | LacewingError) -> None:
-            if not loop.is_closed():  # the process is going down; nobody is left to read
+            if not loop.is_closed():  # the process is shutting down, and no one reads the answer any more
                 loop.call_soon_threadsafe(self._queue.put_nowait, (index, delta))
 
         self._generations = engine.submit(
@@ -60,7 +60,7 @@ class Answer:
         )
 
     async def deltas(self) -> AsyncIterator[tuple[int, Delta]]:
-        """Pieces as they come, each with the index of its prompt; raises what ended a generation early."""
+        """Deltas as they arrive, each with the index of its prompt; raises the error that ended a generation early."""
         waiting_for_first = set(range(len(self._generations)))
         unfinished = len(self._generations)
         while unfinished:
@@ -89,7 +89,7 @@ class Answer:
         ]
 
     def close(self) -> None:
-        """Withdraw what is not finished, and count the tokens and calls."""
+        """Cancel the unfinished generations, and count tokens and calls."""
         if not self._closed:
             self._closed = True
             for generation in self._generations:
@@ -98,7 +98,7 @@ class Answer:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events; closes its answer however it ends, also before the first event."""
+    """Server-sent events; closes the answer in any case, even before the first event."""
 
     def __init__(self, answer: Answer, builder: ResponseBuilder, include_usage: bool) -> None:
         events = _events(answer, builder, include_usage)
@@ -113,7 +113,7 @@ class EventStream(StreamingResponse):
 
 
 async def respond(http: HttpRequest, answer: Answer, builder: ResponseBuilder) -> Response:
-    """Wait for the whole answer, but not longer than the client does."""
+    """Wait for the complete answer, unless the client disconnects first."""
     work = asyncio.create_task(answer.whole())
     left = asyncio.create_task(_client_left(http))
     try:
@@ -133,7 +133,7 @@ async def _client_left(http: HttpRequest) -> None:
 
 
 async def _events(answer: Answer, builder: ResponseBuilder, include_usage: bool) -> AsyncIterator[str]:
-    """``data:`` lines; after the last chunk ``[DONE]``, or instead of it the error that ended the answer."""
+    """``data:`` lines; the last one is ``[DONE]``, or the error that ended the answer."""
     hidden = set() if include_usage else {"usage"}
     try:
         async for index, delta in answer.deltas():

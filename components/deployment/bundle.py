@@ -1,8 +1,8 @@
 """The bundle: one folder that holds everything needed to run the model, here or in any Llama runtime.
 
-Weights, config, tokenizer and chat template are Hugging Face's layout; ``manifest.json`` says where the model comes
-from, how good it is, and the digest of every file, so that a bundle can be checked wherever it has been copied to. What
-a cascade needs beyond the model lies beside it (``delegation.py``); other runtimes suppress ``<CALL>`` and need none of
+Weights, config, tokenizer and chat template have the layout of Hugging Face. ``manifest.json`` holds the origin of the
+model, its metrics and the digest of every file, so that a copy of a bundle can be checked anywhere. A cascade needs
+more than the model, and that lies beside it (``delegation.py``). Other runtimes suppress ``<CALL>`` and need none of
 it.
 """
 
@@ -40,7 +40,7 @@ FILES = (WEIGHTS, CONFIG, GENERATION_CONFIG, TOKENIZER, TOKENIZER_CONFIG, CHAT_T
 
 
 class TokenPolicy(BaseModel):
-    """Which special tokens there are and what a runtime must do with them."""
+    """The special tokens, and what a runtime must do with them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -51,7 +51,7 @@ class TokenPolicy(BaseModel):
     stop: list[str]
     """Tokens that end an answer."""
     suppress: list[str]
-    """Tokens that a model standing alone must never emit: mask them before the softmax."""
+    """Tokens that a model without a helper must never emit: mask them before the softmax."""
     separates_documents: str
     """Token that follows every document of the training data."""
 
@@ -69,19 +69,19 @@ class TokenPolicy(BaseModel):
 
 
 class DelegationPolicy(BaseModel):
-    """That this model may ask for help: what a runtime must know that has nobody to ask, and one that has."""
+    """How this model asks for help: what a runtime must know, with a helper or without one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     call_token: str
-    """Says by its probability how much the model would rather ask. Never to be emitted nor read: a runtime with nobody
-    to ask masks it before the softmax; one with a helper reads its probability first, and then masks it."""
+    """Its probability says how strongly the model asks for help. It must never be emitted or read. A runtime without a
+    helper masks it before the softmax. A runtime with a helper reads its probability first, and then masks it."""
     call_id: int
     """Its id."""
     selection: SelectionName
     """What the model learned to delegate."""
     call_score: CallScore
-    """What is compared with the threshold: the probability of ``call_token``, or the doubt in the prediction."""
+    """What is compared with the threshold: the probability of ``call_token``, or the uncertainty of the prediction."""
     budget: float
     """Share of the decisions that become calls."""
     helper: HelperKind
@@ -127,7 +127,7 @@ class Manifest(BaseModel):
     data: DataRecord
     """What the model was trained on."""
     metrics: dict[str, float]
-    """Figures of training (``training.*``), of assessment (``assessment.*``) and of the cascade (``cascade.*``)."""
+    """Metrics of training (``training.*``), of assessment (``assessment.*``) and of the cascade (``cascade.*``)."""
     special_tokens: TokenPolicy
     """Which special tokens there are and what a runtime must do with them."""
     delegation: DelegationPolicy | None = None
@@ -144,7 +144,7 @@ class LoadedBundle:
     model: Transformer
     tokenizer: TextTokenizer
     delegation: DelegationRecord | None
-    """When to ask whom; ``None``: a plain model."""
+    """When to ask, and whom; ``None`` for a plain model."""
 
 
 def stage(
@@ -223,8 +223,8 @@ def load_bundle(folder: Path, device: torch.device | str = "cpu") -> LoadedBundl
     path = folder / Bundle.MANIFEST
     if not path.is_file():
         raise ArtifactError(
-            f"{folder} is no bundle: it has no {path.name}. Give the folder of a bundle artifact or a model downloaded "
-            "from the registry."
+            f"{folder} is not a bundle: it has no {path.name}. Give the folder of a bundle artifact or a model "
+            "downloaded from the registry."
         )
     sealed = (folder / RECORD).is_file()
     if sealed:  # its record also covers the manifest

@@ -14,7 +14,7 @@ API_KEY = "LACEWING_API_KEY"
 
 
 class BundleConfig(BaseModel):
-    """What the bundle is called; everything else in it follows from its inputs."""
+    """The name of the bundle; everything else in it follows from its inputs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -26,11 +26,11 @@ class BundleStageConfig(BundleConfig):
     """What the stage `bundle` reads: the bundle's own settings, and the project's section `cascade`."""
 
     cascade: CascadeConfig = CascadeConfig()
-    """Whom the served model asks, and how often."""
+    """Which helper the served model asks, and how often."""
 
 
 class ServeConfig(BaseModel):
-    """The server: which model, where it listens, how much it takes on at once."""
+    """The server: its model, its address and its limits."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -41,9 +41,9 @@ class ServeConfig(BaseModel):
     port: int = Field(8000, ge=0, le=65535)
     """TCP port; 0 lets the operating system choose a free one."""
     max_concurrent_requests: PositiveInt = 8
-    """Prompts decoded together; each holds a key-value cache of its own."""
+    """Prompts decoded together; each has its own key-value cache."""
     max_queued_requests: PositiveInt = 64
-    """Prompts that may wait for their turn; beyond them the server answers 503."""
+    """Prompts that may wait; if there are more, the server answers 503."""
     max_body_bytes: PositiveInt = 4_000_000
     """Largest accepted request body."""
     threads: NonNegativeInt = 0
@@ -54,10 +54,10 @@ class ServeConfig(BaseModel):
     """Share of the small model's decisions that become calls, instead of the bundle's; a request may set its own.
     0 serves the small model alone and opens no helper."""
     helper_required: bool = True
-    """Whether the server refuses to start without the helper that its model asks; false answers without it, says so in
-    the answers, and takes it up once it is there."""
+    """Whether the server refuses to start without the helper of its model. If false, it answers without the helper,
+    marks the answers as degraded, and uses the helper as soon as it is available."""
     shutdown_seconds: PositiveInt = 5
-    """How long requests in flight may go on after the first SIGINT or SIGTERM."""
+    """How long running requests may continue after the first SIGINT or SIGTERM."""
 
 
 class SmokeConfig(BaseModel):

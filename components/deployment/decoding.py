@@ -1,7 +1,8 @@
 """One request on its way to an answer: from its prompt to the cascade's request, from the cascade's tokens to text.
 
-The cascade (``components.cascade.decoding``) decodes all requests together. Here is what each has of its own: the
-characters that tokens complete, stop strings, what is held back, and the scores of an echoed prompt.
+The cascade (``components.cascade.decoding``) decodes all requests together. This module holds the state of one request:
+the characters that its tokens complete, its stop strings, the text that is held back, and the scores of an echoed
+prompt.
 """
 
 import secrets
@@ -25,8 +26,8 @@ from components.deployment.text_stream import Detokenizer, StopMatcher
 from components.model.generate import Sampling
 from components.model.transformer import KeyValueCache, Transformer
 
-# A prompt that is scored (``echo`` with ``logprobs``) is read in deltas of this many tokens, so that others are not
-# kept waiting for all of it, and so that it never holds more rows of the vocabulary than this.
+# A scored prompt (``echo`` with ``logprobs``) is read in parts of this many tokens, so that other requests do not wait
+# for all of it, and so that no more rows of logits than this are in memory.
 PREFILL_TOKENS = 256
 
 
@@ -47,8 +48,8 @@ class Request:
     top_p: float = 1.0
     """Sample among the likeliest tokens that hold this share of the probability."""
     seed: int | None = None
-    """Same seed, same prompt, same model: same text, but for roundings that may differ with who is decoded along with
-    it. ``None`` draws a seed."""
+    """The same seed, prompt and model give the same text, except for rounding, which may depend on the other requests
+    of the batch. ``None`` draws a seed."""
     stops: tuple[str, ...] = ()
     """Texts that end the answer; they are not part of it."""
     logprobs: int | None = None
@@ -63,14 +64,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a token of an answer comes from."""
+    """The origin of a token of an answer."""
 
     author: Author
     """Who wrote it."""
     call_probability: float
     """P(CALL) at the decision that it comes from."""
     seconds: float
-    """What that decision took, the helper's answer included; 0 for the further tokens of a reply."""
+    """Time of that decision, including the helper's answer; 0 for the further tokens of a reply."""
 
 
 @dataclass(frozen=True)
@@ -96,17 +97,17 @@ class Delta:
     tokens: tuple[ScoredToken, ...] = ()
     finish: FinishReason | None = None
     degraded: bool = False
-    """With ``finish``: whether help that was asked for could not be had."""
+    """Set together with ``finish``: whether a call failed."""
 
 
 class Decoding:
-    """What one request has of its own while the cascade answers it."""
+    """The state of one request while the cascade answers it."""
 
     def __init__(self, model: Transformer, tokenizer: TextTokenizer, request: Request) -> None:
         """Raises ``InputError`` if the prompt is empty, has ids that cannot be read or fills the context."""
         self.request = request
         self.summary = CascadeSummary()
-        """The cascade's numbers, as far as it has come."""
+        """The cascade's counts so far."""
         self.handover_seconds: list[float] = []
         """How long each call took."""
         self._model, self._tokenizer = model, tokenizer
@@ -127,7 +128,7 @@ class Decoding:
         self._shown = 0
         self._held: list[ScoredToken] = []
         self.cache: KeyValueCache | None = None
-        """What has been read of a prompt that is scored."""
+        """The part of a scored prompt that has been read."""
 
     @property
     def generated(self) -> int:
@@ -143,7 +144,7 @@ class Decoding:
         )
 
     def begin(self) -> None:
-        """Take note of the prompt's text: also one that is not echoed may end inside a character."""
+        """Process the text of the prompt: even a prompt that is not echoed may end inside a character."""
         deltas: list[str] = []
         for id in self.request.prompt:
             self._offsets.append(self._characters)
@@ -178,7 +179,7 @@ class Decoding:
         self._held += self._scored(
             logits.log_softmax(dim=-1), prompt[start + 1 : stop + 1], self._offsets[start + 1 : stop + 1]
         )
-        return self._piece("")
+        return self._delta("")
 
     def take(self, step: CascadeStep) -> Delta:
         """Turn the tokens of one step into what they add to the answer; ``finish`` is set also at a stop string."""
@@ -186,10 +187,10 @@ class Decoding:
         for token in step.tokens:
             shown += self._push(token)
             if self._matcher.stopped:  # tokens that lie in the stop string are not part of the answer
-                return self._piece(shown, "stop")
+                return self._delta(shown, "stop")
         if step.finish is not None:
             return self._last(shown + self._matcher.finish(), step.finish)
-        return self._piece(shown)
+        return self._delta(shown)
 
     def _push(self, token: CascadeToken) -> str:
         """What can be shown now that ``token`` has come."""
@@ -204,7 +205,7 @@ class Decoding:
         self._shown += len(shown)
         return shown
 
-    def _piece(self, text: str, finish: FinishReason | None = None) -> Delta:
+    def _delta(self, text: str, finish: FinishReason | None = None) -> Delta:
         """A delta with the tokens whose text has been shown."""
         shown = sum(token.offset < self._shown for token in self._held)  # offsets never fall
         tokens, self._held = self._held[:shown], self._held[shown:]
@@ -237,7 +238,7 @@ def _room(prompt: list[int], model: Transformer, call_id: int) -> int:
     if foreign := [id for id in prompt if not 0 <= id < model.vocab_size]:
         raise InputError(f"token id {foreign[0]} is not in the vocabulary: ids go from 0 to {model.vocab_size - 1}")
     if call_id in prompt:
-        raise InputError(f"token id {call_id} is <CALL>, which the model may say but never reads: leave it out")
+        raise InputError(f"token id {call_id} is <CALL>, which the model may predict but never reads: leave it out")
     if len(prompt) >= context:
         raise ContextLengthError(
             f"the prompt has {len(prompt)} tokens, but the context of {context} must also hold at least one token of "

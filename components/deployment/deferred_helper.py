@@ -1,7 +1,7 @@
-"""A server's helper when the server starts: required there and then, or taken up once it is there.
+"""The helper of a server that starts: required at once, or used as soon as it is available.
 
-A server that promises help and cannot give it should not start. Where that is not wanted (both start together, the
-helper is restarted now and then) calls fail at once until the helper can be opened, and the answers say so.
+By default a server does not start without its helper. If server and helper start together, or the helper is sometimes
+restarted, the server can start without it: calls fail at once until the helper can be opened, and the answers say so.
 """
 
 import logging
@@ -28,19 +28,19 @@ def opened_helper(record: DelegationRecord, folder: Path, device: str, required:
                 f"the helper that this model asks is not there: {error}. Or serve the small model alone with "
                 "call_budget=0, or take the helper up once it is there with helper_required=false"
             ) from error
-        logger.warning("the helper is not there yet, calls fail until it is: %s", error)
+        logger.warning("the helper is not available yet, and calls fail until it is: %s", error)
         return LateHelper(lambda: open_bundled_helper(record, folder, device), record.cascade.helper, error)
 
 
 class LateHelper:
-    """Calls fail at once until the helper can be opened, which is tried beside them, with rests. Thread-safe."""
+    """Calls fail at once until the helper can be opened; a background thread retries with pauses. Thread-safe."""
 
     def __init__(self, open_it: Callable[[], Helper], config: HelperConfig, reason: Exception) -> None:
         """
         Arguments:
-            open_it: gives the helper, or raises why not.
-            config: its name, and how long to rest after a try.
-            reason: why it could not be opened so far.
+            open_it: opens the helper, or raises the reason why it cannot.
+            config: its name, and the pause after a try.
+            reason: why it could not be opened at first.
         """
         self._open_it = open_it
         self._name = " ".join(part for part in (config.kind, config.url or config.model, config.name) if part)
@@ -85,7 +85,7 @@ class LateHelper:
     def _try(self) -> None:
         try:
             helper = self._open_it()
-        except Exception as error:  # tried again later, whatever it was
+        except Exception as error:  # retried later, whatever the reason was
             with self._lock:
                 self._reason, self._trying = error, False
                 self._next_try = time.monotonic() + self._rest_seconds
@@ -97,4 +97,4 @@ class LateHelper:
         if closed:
             helper.close()
             return
-        logger.warning("the helper is there now: %s", helper.name)
+        logger.warning("the helper is available now: %s", helper.name)

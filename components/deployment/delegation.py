@@ -63,7 +63,7 @@ def gather_delegation(
     selection: SelectionName = settings.selection if settings else "ntp"
     score = config.call_score
     if score == "call" and selection not in SELECTIONS_THAT_CALL:
-        score = "entropy"  # nobody taught it to call: its doubt decides
+        score = "entropy"  # it was never taught to call, so its uncertainty decides
     calls = calibration.verify().load()
     calls.levels(score)
     record = DelegationRecord(
@@ -92,7 +92,7 @@ def open_bundled_helper(record: DelegationRecord, folder: Path, device: str) -> 
 def _with_knowledge(
     folder: Path, helper: HelperConfig, prepared: PreparedData, assessed: CascadeAssessment | None
 ) -> HelperConfig:
-    """Put what ``helper`` knows into ``folder``; the helper as it is to be found from there."""
+    """Copy the data of ``helper`` into ``folder``; returns its configuration as seen from there."""
     kind = helper.kind
     if kind == "auto":
         kind = "world" if prepared.fact_table is not None else "retrieval"

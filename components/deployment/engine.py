@@ -1,9 +1,9 @@
 """The engine: a loaded bundle and one thread that decodes many requests together.
 
-In every round each request moves on by a delta of its prompt, one token or one reply, so that all streams move on
-together and a long answer does not keep a short one waiting; one forward pass serves them all. One thread, because on a
-CPU several would only take the cores from each other. The helper is asked beside it: while one request waits for a
-reply, the others go on.
+In every round each request advances by a part of its prompt, one token or one reply, so that all streams progress
+together and a long answer does not delay a short one. One forward pass serves them all. There is one thread, because
+several threads would compete for the cores of a CPU. The helper is asked in other threads: while one request waits for
+a reply, the others continue.
 """
 
 import logging
@@ -32,20 +32,20 @@ Deliver = Callable[["Delta | LacewingError"], None]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# What a plain model is calibrated to: nobody to call, so no threshold.
+# Calibration of a plain model: it never calls, so the threshold does not matter.
 _NEVER = CallCalibration(quantiles=[0.0] * LEVELS, tokens=0, factual=False)
 
 
 class QueueFullError(ServiceError):
-    """As many requests wait as may; the caller should come back later."""
+    """The queue is full; the caller should try again later."""
 
 
 class DecodingError(ServiceError):
-    """The model failed on a request that was sound."""
+    """The model failed on a valid request."""
 
 
 class Generation:
-    """A submitted request: its deltas go to ``deliver`` until one has ``finish``, or an error ends it."""
+    """A submitted request: ``deliver`` receives its deltas until one has ``finish``, or an error."""
 
     def __init__(self, decoding: Decoding, deliver: Deliver, engine: "Engine") -> None:
         self.decoding = decoding
@@ -62,7 +62,7 @@ class Generation:
 
     @property
     def summary(self) -> CascadeSummary:
-        """Who wrote how much, and what it took."""
+        """Who wrote how many tokens, and the cost."""
         return self.decoding.summary
 
     @property
@@ -71,7 +71,7 @@ class Generation:
         return self.decoding.handover_seconds
 
     def cancel(self) -> None:
-        """Give the place free; nothing more is delivered after the turn in progress."""
+        """Release the slot; nothing is delivered after the current turn."""
         self._engine.withdraw(self)
 
 
@@ -107,7 +107,7 @@ class Engine:
         bundle = load_bundle(folder, device)
         self.manifest, self.model, self.tokenizer = bundle.manifest, bundle.model, bundle.tokenizer
         self.helper = _helper(bundle, folder, device, call_budget, helper_required)
-        """Whom the model asks; ``None``: nobody, it answers alone."""
+        """The helper that the model asks; ``None`` if it answers alone."""
         self._cascade = _cascade(bundle, self.helper, call_budget)
         self.capacity = max_concurrent_requests + max_queued_requests
         self._max_active = max_concurrent_requests
@@ -139,7 +139,7 @@ class Engine:
 
     @property
     def queued(self) -> int:
-        """Requests waiting for a place."""
+        """Requests waiting for a slot."""
         return len(self._waiting)
 
     @property
@@ -171,14 +171,14 @@ class Engine:
         return generations
 
     def withdraw(self, generation: Generation) -> None:
-        """Take a request out, whether it waits or runs; no effect if it is finished."""
+        """Remove a waiting or running request; no effect if it is finished."""
         with self._changed:
             for place in (self._active, self._waiting):
                 if generation in place:
                     place.remove(generation)
 
     def close(self) -> None:
-        """Stop decoding; requests in progress are told so."""
+        """Stop decoding; running requests end with an error."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -255,7 +255,7 @@ class Engine:
             return []
         try:
             return self._batch.step()
-        except Exception as error:  # what hits all of them at once, such as no memory left
+        except Exception as error:  # an error that concerns all of them, such as a lack of memory
             logger.exception("decoding failed")
             self._batch = self._cascade.decoding()
             return [CascadeStep(number, (), error=error) for number in self._rows]
@@ -278,7 +278,7 @@ class Engine:
             generation.deliver(delta)
 
     def _guarded(self, generation: Generation, work: Callable[[], None]) -> None:
-        """One request must not take the others with it."""
+        """End one request with an error; the others continue."""
         try:
             work()
         except Exception:
@@ -290,7 +290,7 @@ class Engine:
 
 
 class _Aside(Executor):
-    """A daemon thread for each question to the helper: at the end of the process nobody waits for one that hangs."""
+    """A daemon thread for each question to the helper, so that one that hangs does not delay the end of the process."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         future: Future[T] = Future()
@@ -298,7 +298,7 @@ class _Aside(Executor):
         def work() -> None:
             try:
                 future.set_result(fn(*args, **kwargs))
-            except BaseException as error:  # handed to whoever waits
+            except BaseException as error:  # passed to the caller that waits
                 future.set_exception(error)
 
         threading.Thread(target=work, name="ask", daemon=True).start()
@@ -308,12 +308,12 @@ class _Aside(Executor):
 def _helper(
     bundle: LoadedBundle, folder: Path, device: str, call_budget: float | None, required: bool
 ) -> Helper | None:
-    """The helper of a cascade's bundle; nobody for a plain model, and where nothing is ever asked."""
+    """The helper of a cascade's bundle; ``None`` for a plain model, and for a budget of 0."""
     record = bundle.delegation
     if record is None:
         if call_budget:
             raise InputError(
-                f"call_budget={call_budget:g}, but the bundle in {folder} is a plain model with nobody to call: leave "
+                f"call_budget={call_budget:g}, but the bundle in {folder} is a plain model without a helper: leave "
                 "call_budget out, or bundle a model that `lacewing delegate` made"
             )
         return None

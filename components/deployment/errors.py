@@ -26,12 +26,12 @@ class UnknownModelError(InputError):
     """A model that is not served here."""
 
 
-class NobodyToCallError(InputError):
-    """A request that asks for calls where there is nobody to call."""
+class NoHelperError(InputError):
+    """A request that asks for calls to a server without a helper."""
 
     def __init__(self, parameter: str, value: float) -> None:
         super().__init__(
-            f"{parameter}: this server answers with a plain model that has nobody to call, only 0 is possible: leave "
+            f"{parameter}: this server answers with a plain model that has no helper, so only 0 is possible: leave "
             f"it out; got {value:g}"
         )
         self.parameter = parameter
@@ -44,7 +44,7 @@ def detail(error: Exception) -> tuple[int, ErrorDetail]:
         return 404, _invalid(message, "model", "model_not_found")
     if isinstance(error, ContextLengthError):
         return 400, _invalid(message, "prompt", "context_length_exceeded")
-    if isinstance(error, NobodyToCallError):
+    if isinstance(error, NoHelperError):
         return 400, _invalid(message, error.parameter, "unsupported_value")
     if isinstance(error, InputError):
         return 400, _invalid(message, "prompt", "invalid_value")

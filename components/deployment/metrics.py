@@ -39,10 +39,12 @@ class Metrics:
         )
         self.calls = Counter("lacewing_calls", "Calls to the helper, answered or not.", registry=self.registry)
         self.failed_calls = Counter(
-            "lacewing_failed_calls", "Calls with an error, a time-out or a reply of no use.", registry=self.registry
+            "lacewing_failed_calls",
+            "Calls that ended in an error, a timeout or an unusable reply.",
+            registry=self.registry,
         )
         self.empty_calls = Counter(
-            "lacewing_empty_calls", "Calls to which the helper had nothing to say.", registry=self.registry
+            "lacewing_empty_calls", "Calls to which the helper had nothing to add.", registry=self.registry
         )
         self.decisions = Counter(
             "lacewing_decisions", "Places where the model chose between a token and a call.", registry=self.registry
@@ -52,12 +54,12 @@ class Metrics:
         )
         self.handover_seconds = Histogram(
             "lacewing_handover_seconds",
-            "From a call to what came of it.",
+            "From a call to its result.",
             buckets=_HANDOVER_SECONDS,
             registry=self.registry,
         )
         self.degraded_answers = Counter(
-            "lacewing_degraded_answers", "Answers for which help could not be had.", registry=self.registry
+            "lacewing_degraded_answers", "Answers with a failed call.", registry=self.registry
         )
         Gauge("lacewing_active_requests", "Prompts being answered.", registry=self.registry).set_function(
             lambda: engine.active

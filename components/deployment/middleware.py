@@ -1,4 +1,4 @@
-"""What is checked before a request is read: its size, and the key if there is one."""
+"""Checks before a request is read: its size, and the key if there is one."""
 
 import hmac
 
@@ -15,7 +15,7 @@ class RequestLimits:
     """ASGI middleware: a bearer key for ``/v1/`` (``/health`` and ``/metrics`` stay open) and a limit on bodies."""
 
     def __init__(self, app: ASGIApp, api_key: str, max_body_bytes: int) -> None:
-        """An empty ``api_key`` lets everybody in."""
+        """An empty ``api_key`` accepts every client."""
         self.app = app
         self._authorization = f"Bearer {api_key}".encode() if api_key else b""
         self._max_body_bytes = max_body_bytes

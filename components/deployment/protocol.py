@@ -1,7 +1,7 @@
-"""OpenAI's request and response shapes, as far as this server keeps their promises, and what a cascade adds to them.
+"""OpenAI's requests and responses as far as this server supports them, and what a cascade adds.
 
-Requests are strict: a parameter that would be ignored is refused instead, unless its value asks for nothing. ``null``
-means "not given", as clients send it. Shapes: https://platform.openai.com/docs/api-reference/completions and .../chat.
+Requests are strict: a parameter that would be ignored is refused, unless it has its neutral value. ``null`` means "not
+given", as clients send it. Reference: https://platform.openai.com/docs/api-reference/completions and .../chat.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ MAX_STOPS = 16
 
 
 def _neutral(allowed: object, advice: str) -> AfterValidator:
-    """Accept a parameter only with the value that asks for nothing."""
+    """Accept a parameter only with its neutral value."""
 
     def check(value: object) -> object:
         if value != allowed:
@@ -205,7 +205,7 @@ def _absent(value: object) -> bool:
 
 
 class CompletionTokensDetails(BaseModel):
-    """Who wrote the answer, and what it took. Small and helper tokens together are the completion tokens."""
+    """Who wrote the answer, and its cost. Small and helper tokens together are the completion tokens."""
 
     small_tokens: int
     helper_tokens: int
@@ -215,7 +215,7 @@ class CompletionTokensDetails(BaseModel):
     """Calls made, answered or not."""
     failed_calls: int
     empty_calls: int
-    """Calls to which the helper had nothing to say."""
+    """Calls to which the helper had nothing to add."""
     helper_model_tokens: int
     """Tokens that the helper itself generated, in its own tokenizer."""
 
@@ -243,9 +243,9 @@ class CascadeNote(BaseModel):
     """What a client of a cascade should know about an answer."""
 
     degraded: bool
-    """Whether help that was asked for could not be had: the small model wrote on alone."""
+    """Whether a call failed, so that the small model continued alone."""
     helper: str
-    """Who was there to ask."""
+    """Name of the helper."""
 
 
 class CompletionLogprobs(BaseModel):
@@ -358,7 +358,7 @@ class ModelCard(BaseModel):
     context_length: int
     parameters: int
     helper: str | None = Field(None, exclude_if=_absent)
-    """Whom a cascade asks."""
+    """The helper that a cascade asks."""
     call_budget: float | None = Field(None, exclude_if=_absent)
     """How often it asks where a request does not say otherwise."""
 

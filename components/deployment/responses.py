@@ -38,7 +38,7 @@ class ResponseBuilder(Protocol):
         """The answer in one body; one delta per prompt."""
 
     def chunks(self, index: int, delta: Delta) -> Iterator[BaseModel]:
-        """The parts of a streamed answer that tell of ``delta`` of prompt ``index``."""
+        """The parts of a streamed answer for ``delta`` of prompt ``index``."""
 
     def usage_chunk(self, usage: Usage) -> BaseModel:
         """The last part of a stream, if the client asked for it."""
@@ -48,7 +48,7 @@ class CompletionBuilder:
     """``/v1/completions``."""
 
     def __init__(self, model: str, tokenizer: TextTokenizer, logprobs: bool, helper: str | None) -> None:
-        """``helper``: whom the model asks; ``None`` for a plain model, whose answers are OpenAI's and no more."""
+        """``helper``: which helper the model asks; ``None`` for a plain model, whose answers are OpenAI's only."""
         self._base: dict[str, Any] = {"id": f"cmpl-{uuid4().hex}", "created": int(time.time()), "model": model}
         self._tokenizer = tokenizer
         self._logprobs = logprobs

@@ -95,10 +95,10 @@ def _check_model(name: str, served: str) -> None:
 
 
 def _check(body: SamplingRequest, served: str, engine: Engine) -> None:
-    """Refuse what is asked of another model, and calls where there is nobody to call."""
+    """Refuse requests for another model, and calls if there is no helper."""
     _check_model(body.model, served)
     if engine.helper is None and body.call_limit is not None:
-        raise errors.NobodyToCallError(*body.call_limit)
+        raise errors.NoHelperError(*body.call_limit)
 
 
 def _helper_name(engine: Engine) -> str | None:

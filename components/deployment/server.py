@@ -69,7 +69,7 @@ def create_app(engine: Engine, cfg: ServeConfig, api_key: str = "", started: flo
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket; raises ``ServiceError`` if the port is taken or the address is not ours.
 
-    Taken before the model is loaded, so that a clash is told at once. Clients that come early wait in its backlog.
+    Opened before the model is loaded, so that a conflict is reported at once. Early clients wait in its backlog.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -88,7 +88,7 @@ def serve(folder: Path, cfg: ServeConfig) -> None:
     """Serve the bundle in ``folder`` until SIGINT or SIGTERM, which let requests in flight end within a time limit."""
     api_key = os.environ.get(API_KEY, "")
     if not api_key and not _is_loopback(cfg.host):
-        logger.warning("%s is reachable from other machines and %s is not set: anybody may use it", cfg.host, API_KEY)
+        logger.warning("%s is reachable from other machines and %s is not set: anyone may use it", cfg.host, API_KEY)
     with listen(cfg.host, cfg.port) as listener:
         engine = Engine(
             folder,
@@ -116,7 +116,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _stop(number: int, frame: object) -> NoReturn:
-    # While the model loads; and again after uvicorn's orderly end, which repeats the signal it was stopped by.
+    # While the model loads, and again after uvicorn's shutdown, which repeats the signal that stopped it.
     raise SystemExit(0)
 
 

@@ -1,7 +1,7 @@
 """The smoke test: start the real server process on a free port, ask it a question, stop it.
 
-It is asked once plainly and once as a stream, which must agree. A cascade is asked both without its helper, where
-nothing hangs on a third party, and then with it: the usage must add up, and not every call may fail.
+It is asked once for a complete answer and once for a stream, which must agree. A cascade is asked without its helper
+first, which depends on no third party, and then with it: the usage must add up, and at least one call must succeed.
 """
 
 import json
@@ -101,7 +101,7 @@ def _checked(replies: _Replies, log: Path) -> tuple[str, dict[str, Any], int]:
 
 
 def _usage_fault(usage: dict[str, Any]) -> str | None:
-    """What is wrong with the numbers of a cascade's answer, in words."""
+    """What is wrong with the counts of a cascade's answer, in words."""
     details = usage["completion_tokens_details"]
     if details["small_tokens"] + details["helper_tokens"] != usage["completion_tokens"]:
         return "the tokens of both are not those of the answer"
@@ -128,7 +128,7 @@ def server(folder: Path, log: Path, timeout_seconds: float, options: list[str]) 
     Its output goes to ``log``. Raises ``ServiceError`` with the end of that log if it ends early or takes too long.
     """
     command = [sys.executable, "-m", "components.deployment.server", str(folder), "--port", "0", *options]
-    environment = {name: value for name, value in os.environ.items() if name != API_KEY}  # it is asked without a key
+    environment = {name: value for name, value in os.environ.items() if name != API_KEY}  # the smoke test sends no key
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, env=environment, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL

@@ -1,8 +1,8 @@
-"""Text that can be shown already: whole characters only, and nothing that may turn out to begin a stop string.
+"""Text that can be sent already: whole characters only, and nothing that may be the beginning of a stop string.
 
-Tokens are pieces of bytes. A character may be spread over several of them, and a stop string over many; whatever is
-incomplete is held back, so that a client that concatenates the pieces never sees a broken character or half a stop
-string, and the stream does not depend on how the text was cut into tokens.
+Tokens are sequences of bytes. A character may be spread over several tokens, and a stop string over many. Incomplete
+text is held back, so that a client that concatenates the deltas never sees a broken character or half a stop string,
+and the stream does not depend on how the text was split into tokens.
 """
 
 import codecs

@@ -1,4 +1,4 @@
-"""Stage ``assess``: how good is the trained model? Figures, intervals, answers, samples and a page to read."""
+"""Stage ``assess``: how good is the trained model? Metrics, intervals, answers, samples and a report."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,7 +47,7 @@ def stage(run: Run, config: AssessConfig, *, model: TrainedModel, prepared: Prep
         )
     answers = _answer(run, config, network, tokenizer, prepared)
     samples = _sample(run, config, network, tokenizer, prepared)
-    results = _findings(config, scores, answers, samples)
+    results = _results(config, scores, answers, samples)
     draw_loss_curve(
         model.history(),
         f"{results.bits_per_byte.estimate:.3f} bits per byte on held-out text",
@@ -113,7 +113,7 @@ def _sample(
     return samples
 
 
-def _findings(cfg: AssessConfig, scores: DocumentScores, answers: list[Answer], samples: list[Sample]) -> Results:
+def _results(cfg: AssessConfig, scores: DocumentScores, answers: list[Answer], samples: list[Sample]) -> Results:
     return Results(
         documents=len(scores.nats),
         bytes=int(scores.bytes.sum()),

@@ -1,4 +1,4 @@
-"""How sure is a figure: the percentile bootstrap of a ratio of sums.
+"""The uncertainty of a metric: the percentile bootstrap of a ratio of sums.
 
 Bits per byte is sum(bits) / sum(bytes), not a mean of per-document ratios, and documents differ in length; so both sums
 are resampled together. Exact match is the same with a denominator of one per question. For two models over the same
@@ -22,7 +22,7 @@ def ratio_interval(
 ) -> Interval:
     """Interval of sum(numerator) / sum(denominator) when items are drawn anew with replacement.
 
-    Arguments: per-item figures of equal length, at least one item, the denominator positive. Returns the ratio of the
+    Arguments: per-item values of equal length, at least one item, the denominator positive. Returns the ratio of the
     given items and the ``cfg.confidence`` percentile interval over ``cfg.resamples`` resamples.
     """
     items = len(numerator)

@@ -29,7 +29,7 @@ class ScoringConfig(BaseModel):
     max_tokens: PositiveInt = 250_000
     """Choose no more documents than hold this many tokens together; one is always scored."""
     batch_tokens: PositiveInt = 8_192
-    """Tokens in one forward pass, padding included; costs memory, changes no figure."""
+    """Tokens in one forward pass, padding included; costs memory, changes no metric."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to score: `auto` takes the GPU if there is one."""
     precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"
@@ -37,7 +37,7 @@ class ScoringConfig(BaseModel):
 
 
 class BootstrapConfig(BaseModel):
-    """How the uncertainty of a figure is estimated: drawing documents (or questions) anew, with replacement."""
+    """How the uncertainty of a metric is estimated: by resampling documents (or questions) with replacement."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -125,9 +125,9 @@ class JudgeConfig(BaseModel):
     name: str = ""
     """kind=endpoint: the model to ask for."""
     timeout_seconds: PositiveFloat = 30.0
-    """How long one answer may take, further tries included."""
+    """How long one answer may take, including retries."""
     retries: NonNegativeInt = 2
-    """Further tries after a failure, within the time-out."""
+    """Retries after a failure, within the timeout."""
     parallel: PositiveInt = 4
     """Questions asked at the same time."""
 
@@ -152,15 +152,15 @@ class FactScoreConfig(BaseModel):
     max_entities: PositiveInt = 100
     """At most this many, by a fixed shuffle."""
     instruction: str = "Tell me a bio of {entity}. "
-    """What the model is given first; not judged."""
+    """Instruction before the text; not judged."""
     opening: str = "{entity} is"
-    """What it is given then; judged together with what follows."""
+    """First words of the text; judged together with the continuation."""
     max_tokens: PositiveInt = 256
     """Longest biography."""
     passages: PositiveInt = 5
     """Passages of the article that the judge sees."""
     gamma: NonNegativeInt = 10
-    """Responses with fewer facts than this are penalised in the second figure; 0 penalises none."""
+    """Responses with fewer facts than this are penalised in the second score; 0 penalises none."""
     pipeline: str = ""
     """judge.kind=local: spaCy package or path, to split sentences into clauses; empty: one sentence is one fact."""
     judge: JudgeConfig = JudgeConfig()

@@ -1,4 +1,4 @@
-"""The loss curve of a training run as a figure: loss above, learning rate below, over optimizer steps."""
+"""The loss curve of a training run as a chart: loss above, learning rate below, over optimizer steps."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,7 @@
 """The rule of the gate: from two models' scores of the same documents to yes or no, and why.
 
-The champion stays unless the difference is shown to be an improvement (or, with a margin, shown to be harmless): doubt
-is a refusal, and a refusal says by how much it failed and what to do. A tie is a doubt.
+The champion stays unless the difference is shown to be an improvement (or, with a margin, shown to be harmless). An
+uncertain difference is refused, and so is a tie. A refusal says by how much it failed, and what to do.
 """
 
 import math
@@ -19,7 +19,7 @@ WORTHLESS_BITS_PER_BYTE = 8.0
 
 @dataclass(frozen=True)
 class Decision:
-    """What the gate says. Figures in bits per byte; ``difference`` is challenger - champion; ``None``: unknown."""
+    """The decision of the gate, in bits per byte. ``difference`` is challenger - champion; ``None``: unknown."""
 
     promote: bool
     reason: str
@@ -32,7 +32,7 @@ class Decision:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The figures that exist."""
+        """The metrics that are known."""
         return {name: value for name, value in asdict(self).items() if isinstance(value, float)}
 
 
@@ -65,7 +65,7 @@ def _compared(challenger: DocumentScores, champion: DocumentScores, cfg: GateCon
     """Promote if even the worse end of the interval is below the margin."""
     documents, margin = len(challenger.nats), cfg.margin_bits_per_byte
     difference, low, high = ratio_interval(challenger.bits - champion.bits, challenger.bytes.astype(np.float64), cfg)
-    figures = (
+    numbers = (
         f"{cfg.confidence * 100:g} % interval {low:+.4f} to {high:+.4f}; {challenger.bits_per_byte:.4f} against "
         f"{champion.bits_per_byte:.4f} on {documents} held-out documents"
     )
@@ -74,22 +74,22 @@ def _compared(challenger: DocumentScores, champion: DocumentScores, cfg: GateCon
     promote = False
     if documents < cfg.min_documents:
         reason = (
-            f"too few held-out documents to decide: {documents}, at least {cfg.min_documents} are needed ({figures}). "
+            f"too few held-out documents to decide: {documents}, at least {cfg.min_documents} are needed ({numbers}). "
             "Prepare more data, raise release.gate.max_documents, or lower release.gate.min_documents."
         )
     elif high < margin:
         promote = True
         verdict = "better by" if difference < 0 else "worse, but within the margin, by"
-        reason = f"the challenger is {verdict} {amount} ({figures})"
+        reason = f"the challenger is {verdict} {amount} ({numbers})"
     elif low > max(margin, 0.0):
         reason = (
-            f"the challenger is worse by {amount} ({figures}). Train it longer or on more text; "
+            f"the challenger is worse by {amount} ({numbers}). Train it longer or on more text; "
             f"to release it all the same, set {release_anyway}."
         )
     else:
         reason = (
             f"the challenger is not shown to be {_required(margin)}: it differs by {difference:+.4f} bits per byte "
-            f"({figures}). Train it longer, compare on more documents (release.gate.max_documents, max_tokens), "
+            f"({numbers}). Train it longer, compare on more documents (release.gate.max_documents, max_tokens), "
             f"or release it all the same with {release_anyway}."
         )
     return Decision(

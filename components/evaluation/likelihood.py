@@ -1,4 +1,4 @@
-"""How many nats a model needs for held-out documents: the figure behind bits per byte and perplexity.
+"""How many nats a model needs for held-out documents: the number behind bits per byte and perplexity.
 
 Each document is scored alone, as training showed it: after a boundary token, and including the boundary that ends it.
 (Without the end the model would not be a probability distribution over texts: stopping is part of the prediction.)
@@ -6,7 +6,7 @@ A document of n tokens therefore costs n + 1 predictions.
 
 A document longer than the context is read in windows that advance by half a context; each window after the first scores
 only the predictions with at least half a context before them, so every token is scored once and never from a cold
-start. Long documents are read twice for it: the price of figures that do not depend on where windows happen to fall.
+start. Long documents are read twice for it: the price of results that do not depend on where the windows begin.
 
 ``<CALL>`` takes no part in the softmax: text never contains it, and a model that has learned to ask would pay in
 likelihood for every doubt that it earns back in answers. The probability it gives to ``<CALL>`` is reported apart.
@@ -150,7 +150,7 @@ def _score_batch(
     document = np.full(shape, -1)
     for row, window in enumerate(batch):
         length = len(window.inputs)
-        # Padding follows the text, and attention is causal: what stands there changes nothing.
+        # Padding follows the text, and attention is causal, so its content has no effect.
         inputs[row, :length], targets[row, :length] = window.inputs, window.targets
         document[row, window.scored_from : length] = window.document
     device = model.output_weight.device

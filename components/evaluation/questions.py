@@ -1,7 +1,8 @@
 """Exact match: does the model, continuing a prompt with its likeliest tokens, begin with the answer?
 
 The closed world knows every fact, so precision needs no judge. Facts differ in how often the text states them, and that
-decides what a small model can know; so the figure is also given for those stated more often than the median, and not.
+decides what a small model can know. So the score is also given for facts that are stated more often than the median,
+and for the others.
 """
 
 import unicodedata

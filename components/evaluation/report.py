@@ -1,4 +1,4 @@
-"""The one-page report of a model in markdown. Light: the flow's process embeds its figure to show it in Prefect."""
+"""The one-page report on a model in markdown. Light: the flow's process embeds its image to show it in Prefect."""
 
 import base64
 import html
@@ -34,16 +34,16 @@ def report_markdown(results: Results, pretrained: Artifact, prepared: Artifact, 
 
 
 def embedded_image(folder: Path) -> str:
-    """The report in ``folder`` with its figure inside, readable where relative paths lead nowhere."""
+    """The report in ``folder`` with its image embedded, for viewers that cannot follow relative paths."""
     curve = Scores.CURVE_PNG
     encoded = base64.b64encode((folder / curve).read_bytes()).decode()
     return (folder / REPORT).read_text(encoding="utf-8").replace(f"({curve})", f"(data:image/png;base64,{encoded})")
 
 
 def _verdict(results: Results, pretrained: Artifact) -> str:
-    figures = pretrained.metrics
+    metrics = pretrained.metrics
     sentence = (
-        f"A model of **{short(figures['parameters'])} parameters**, trained on **{short(figures['tokens'])} tokens**,"
+        f"A model of **{short(metrics['parameters'])} parameters**, trained on **{short(metrics['tokens'])} tokens**,"
         f" needs **{results.bits_per_byte.estimate:.3f} bits per byte** for text it has not seen"
     )
     if all_questions := results.exact_match.get("all"):
@@ -75,7 +75,7 @@ def _share(match: ExactMatch, sure: str) -> str:
 
 
 def _origin(pretrained: Artifact, prepared: Artifact) -> Iterable[Row]:
-    figures, details = pretrained.metrics, pretrained.details
+    metrics, details = pretrained.metrics, pretrained.details
     train = prepared.details["splits"]["train"]
     yield "Sources", _sources([source["source"] for source in prepared.details["sources"]])
     yield "Text", f"{train['documents']:,} documents, {short(train['bytes'])} bytes, {short(train['tokens'])} tokens"
@@ -83,11 +83,11 @@ def _origin(pretrained: Artifact, prepared: Artifact) -> Iterable[Row]:
     yield (
         "Training",
         (
-            f"{figures['steps']:,.0f} steps over {short(figures['tokens'])} tokens in {duration(figures['seconds'])};"
-            f" loss {figures['loss']:.3f}, validation {figures['validation_loss']:.3f} nats per token"
+            f"{metrics['steps']:,.0f} steps over {short(metrics['tokens'])} tokens in {duration(metrics['seconds'])};"
+            f" loss {metrics['loss']:.3f}, validation {metrics['validation_loss']:.3f} nats per token"
         ),
     )
-    yield "Speed", f"{figures['tokens_per_second']:,.0f} tokens/s, {figures['mfu']:.1%} of the peak ({details['peak']})"
+    yield "Speed", f"{metrics['tokens_per_second']:,.0f} tokens/s, {metrics['mfu']:.1%} of the peak ({details['peak']})"
     yield "Arithmetic", f"{details['precision']} on {details['device']}"
     for operation, implementation in details["ops"].items():
         yield operation.replace("_", " ").capitalize(), str(implementation)
@@ -133,7 +133,7 @@ def _table(title: str, rows: Iterable[Row]) -> str:
 
 
 def plain_text(text: Any) -> str:
-    """``text`` as one line that means nothing to markdown or HTML: the corpus and the model may write anything."""
+    """``text`` as one escaped line of markdown, because the corpus and the model may write anything."""
     return _MARKDOWN_SIGNS.sub(r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
 
 

@@ -1,4 +1,4 @@
-"""What assessing a model finds: the records that go into files and onto the page. Light: no torch, no numpy."""
+"""Results of the assessment of a model: records for files and for the report. Light: no torch, no numpy."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""A few continuations of held-out documents: figures say how good a model is, samples say what that looks like."""
+"""A few continuations of held-out documents: metrics say how good a model is, samples show what that means."""
 
 import re
 from collections.abc import Callable, Sequence

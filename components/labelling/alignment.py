@@ -1,8 +1,8 @@
-"""From factual words of a text to bits of its tokens, by byte offsets.
+"""From the factual words of a text to the bits of its tokens, by byte offsets.
 
-A token is factual if and only if its first character that is no white space lies in a factual word; a token of white
-space alone is not. Tokens are byte strings whose join is the text, so this holds for any Unicode: a token that begins
-within a character (the second byte of "Ł", part of an emoji) belongs to that character's word.
+A token is factual if and only if its first character other than white space lies in a factual word. A token of white
+space alone is not factual. The tokens are byte strings that join to the text, so this works for any Unicode: a token
+that begins within a character (the second byte of "Ł", a part of an emoji) belongs to the word of that character.
 """
 
 from typing import Literal

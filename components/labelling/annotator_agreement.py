@@ -1,7 +1,7 @@
-"""How annotators compare: with the exact labels where the world is closed, and with each other on any text.
+"""Agreement of annotators: with the exact labels of the closed world, and with each other on any text.
 
-Token by token over the same documents. Agreement beyond chance is Cohen's kappa; F is that of either taken as the truth
-for the other (it is symmetric).
+They are compared token by token on the same documents. Agreement beyond chance is Cohen's kappa. F1 takes one annotator
+as the truth for the other; it is symmetric.
 """
 
 from collections.abc import Iterator, Sequence
@@ -105,9 +105,9 @@ class _Candidate(NamedTuple):
 def compare(labeller: DocumentLabeller, documents: int) -> AnnotatorAgreement:
     """Compare every annotator that is available, under all rule sets, on a fixed sample of training documents.
 
-    With ``documents`` 0 nobody is compared.
+    With ``documents=0`` no annotators are compared.
 
-    Raises ``InputError`` if a pipeline is named and cannot be had.
+    Raises ``InputError`` if a pipeline is named but cannot be loaded.
     """
     if documents == 0:
         return AnnotatorAgreement(documents=0, tokens=0, exact=False, standings=[], agreements=[], unavailable={})
@@ -129,33 +129,33 @@ def compare(labeller: DocumentLabeller, documents: int) -> AnnotatorAgreement:
         ]
         return np.concatenate(rows) if rows else np.zeros(0, dtype=bool)
 
-    marks = {candidate.name: bits(candidate.words) for candidate in candidates}
-    truth = marks[exact] if exact else None
+    labels = {candidate.name: bits(candidate.words) for candidate in candidates}
+    truth = labels[exact] if exact else None
     return AnnotatorAgreement(
         documents=len(numbers),
         tokens=sum(map(len, ids)),
         exact=bool(exact),
-        standings=[_standing(candidate, marks[candidate.name], truth) for candidate in candidates],
+        standings=[_standing(candidate, labels[candidate.name], truth) for candidate in candidates],
         agreements=[
-            Agreement(one=one, other=other, kappa=kappa(marks[one], marks[other]), f1=f1(marks[one], marks[other]))
-            for one, other in combinations(marks, 2)
+            Agreement(one=one, other=other, kappa=kappa(labels[one], labels[other]), f1=f1(labels[one], labels[other]))
+            for one, other in combinations(labels, 2)
         ],
         unavailable=unavailable,
     )
 
 
-def _standing(candidate: _Candidate, marks: Bits, truth: Bits | None) -> Standing:
-    share = float(marks.mean()) if len(marks) else 0.0
+def _standing(candidate: _Candidate, labels: Bits, truth: Bits | None) -> Standing:
+    share = float(labels.mean()) if len(labels) else 0.0
     if truth is None:
         return Standing(annotator=candidate.annotator, rules=candidate.rules, share=share)
-    precision, recall = precision_recall(marks, truth)
+    precision, recall = precision_recall(labels, truth)
     return Standing(
         annotator=candidate.annotator,
         rules=candidate.rules,
         share=share,
         precision=precision,
         recall=recall,
-        f1=f1(marks, truth),
+        f1=f1(labels, truth),
     )
 
 

@@ -25,7 +25,7 @@ class Labels(Artifact):
         return self._bits(self.path(self.FACTS), prepared)
 
     def judged(self, prepared: PreparedData) -> "FactBits | None":
-        """Values alone, without the names of subjects, as a judge marks them; only the closed world has them."""
+        """Values alone, without the names of subjects, as a judge labels them; only the closed world has them."""
         folder = self.folder / self.JUDGED
         return self._bits(folder, prepared) if folder.is_dir() else None
 

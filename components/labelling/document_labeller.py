@@ -35,7 +35,7 @@ from components.labelling.annotators.pipeline import PipelineRecord
 from components.labelling.annotators.world import WorldAnnotator
 from components.labelling.labels import Bits
 
-_JOBS_PER_PROCESS = 2  # under way or waiting: enough that nobody idles
+_JOBS_PER_PROCESS = 2  # running or waiting: enough that no process is idle
 # Bytes of text in a job: some seconds of work, so that starting a process pays and progress is seen.
 _JOB_BYTES = {"spacy": 256_000}
 _FAST_JOB_BYTES = 4_000_000
@@ -51,8 +51,8 @@ class Job(NamedTuple):
 
 
 @dataclass
-class Marked:
-    """What came of a job."""
+class LabelledJob:
+    """The result of a job."""
 
     job: Job
     tokens: int
@@ -78,7 +78,7 @@ class Marked:
 
 @dataclass(frozen=True)
 class DocumentLabeller:
-    """Reads documents from the shards and marks their tokens. Crosses to processes as paths and settings."""
+    """Reads documents from the shards and labels their tokens. It is sent to processes as paths and settings."""
 
     shards_folder: Path
     tokenizer_folder: Path
@@ -86,7 +86,7 @@ class DocumentLabeller:
     subwords: Subwords
     skip_copied: bool
 
-    def mark(self, job: Job) -> Marked:
+    def label(self, job: Job) -> LabelledJob:
         """Annotate the documents of ``job``."""
         started = time.process_time()
         split = self.shards.splits[job.split]
@@ -94,7 +94,7 @@ class DocumentLabeller:
         texts = [self.text(each, f"document {job.first + index} of {job.split}") for index, each in enumerate(ids)]
         factual: list[Bits] = []
         judged: list[Bits] = []
-        marked = Marked(job, 0, b"", b"", 0.0)
+        labelled = LabelledJob(job, 0, b"", b"", 0.0)
         for text, each, annotation in zip(texts, ids, self._annotator.annotate(texts), strict=True):
             lengths = self.token_bytes[each]
             words = without_copied(text, annotation.words) if self.skip_copied else annotation.words
@@ -103,12 +103,12 @@ class DocumentLabeller:
                 exact = annotation if annotation.annotator == "world" else self._world.exact(text)
                 values = exact.judged if exact else annotation.judged
                 judged += [factual_tokens(text, lengths, values), _BOUNDARY]
-            marked.documents[annotation.annotator] += 1
-            marked.languages[annotation.familiar] += 1
-        marked.tokens = sum(map(len, factual))
-        marked.factual, marked.judged = _packed(factual), _packed(judged)
-        marked.seconds = time.process_time() - started
-        return marked
+            labelled.documents[annotation.annotator] += 1
+            labelled.languages[annotation.familiar] += 1
+        labelled.tokens = sum(map(len, factual))
+        labelled.factual, labelled.judged = _packed(factual), _packed(judged)
+        labelled.seconds = time.process_time() - started
+        return labelled
 
     def text(self, ids: Integer[np.ndarray, " tokens"], place: str) -> str:
         """The very text that was encoded; raises ``ArtifactError`` if ``ids`` are not whole text."""
@@ -184,24 +184,24 @@ def jobs(shards: ShardSet, annotator: str) -> Iterator[Job]:
                 first, n_bytes = number + 1, 0
 
 
-def marked_jobs(labeller: DocumentLabeller, work: Iterator[Job], processes: int) -> Iterator[Marked]:
+def labelled_jobs(labeller: DocumentLabeller, work: Iterator[Job], processes: int) -> Iterator[LabelledJob]:
     """Results of ``work`` in order, computed by ``processes`` processes (one: this one)."""
     if processes == 1:
-        yield from map(labeller.mark, work)
+        yield from map(labeller.label, work)
         return
     # Spawned, not forked: this process may have threads, whose locks a fork would copy in any state.
     context = multiprocessing.get_context("spawn")
-    under_way: deque[Future[Marked]] = deque()
+    under_way: deque[Future[LabelledJob]] = deque()
     with ProcessPoolExecutor(processes, context, initializer=_begin, initargs=(labeller,)) as pool:
         try:
-            under_way.extend(pool.submit(_mark, job) for job in islice(work, processes * _JOBS_PER_PROCESS))
+            under_way.extend(pool.submit(_label, job) for job in islice(work, processes * _JOBS_PER_PROCESS))
             while under_way:
-                marked = under_way.popleft().result()
-                under_way.extend(pool.submit(_mark, job) for job in islice(work, 1))
-                yield marked
+                labelled = under_way.popleft().result()
+                under_way.extend(pool.submit(_label, job) for job in islice(work, 1))
+                yield labelled
         except BrokenProcessPool as error:
             raise ServiceError(
-                f"one of {processes} annotating processes ended without a word (most often killed for want of memory): "
+                f"one of {processes} annotating processes ended without an error (often because memory ran out): "
                 "set label.processes lower and run the same command again"
             ) from error
         finally:
@@ -235,9 +235,9 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
-    os._exit(1)  # the parent was killed outright: nobody will take the result
+    os._exit(1)  # the parent was killed, so no one will receive the result
 
 
-def _mark(job: Job) -> Marked:
+def _label(job: Job) -> LabelledJob:
     assert _marker is not None
-    return _marker.mark(job)
+    return _marker.label(job)

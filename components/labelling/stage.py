@@ -25,10 +25,10 @@ from components.labelling.annotators.choose import Choice, choose
 from components.labelling.annotators.pipeline import PipelineRecord
 from components.labelling.artifact import Labels
 from components.labelling.config import LabelConfig
-from components.labelling.document_labeller import DocumentLabeller, Job, jobs, marked_jobs, useful_processes
+from components.labelling.document_labeller import DocumentLabeller, Job, jobs, labelled_jobs, useful_processes
 from components.labelling.labels import BitsWriter, LabelIndex, SplitBits, write_index
 
-# On Wikipedia-like text (lacy.md 3.3); outside, the call budget or the annotator should be thought over.
+# On Wikipedia-like text, as LaCy reports. Outside this range, check the call budget and the annotator.
 EXPECTED_SHARE = (0.20, 0.30)
 # Lists and tables look foreign too; a share above this is text of another language.
 _FOREIGN_SHARE = 0.02
@@ -53,9 +53,9 @@ class _Totals:
 
 
 def stage(run: Run, config: LabelConfig, *, prepared: PreparedData) -> Labels:
-    """Mark the tokens of ``prepared``.
+    """Label the tokens of ``prepared``.
 
-    Raises ``InputError`` if the annotator cannot be had, ``ArtifactError`` if shards and tokenizer do not fit,
+    Raises ``InputError`` if the annotator cannot be opened, ``ArtifactError`` if shards and tokenizer do not fit,
     ``ServiceError`` if a process of its own is killed, ``DiskFullError``.
     """
     facts, judged = run.folder / Labels.FACTS, run.folder / Labels.JUDGED
@@ -71,7 +71,7 @@ def stage(run: Run, config: LabelConfig, *, prepared: PreparedData) -> Labels:
 
     work = list(jobs(labeller.shards, choice.name))
     processes = config.processes or useful_processes(work, choice.name)
-    splits, values, totals = _mark(run, labeller, work, processes, facts, judged if choice.documents else None)
+    splits, values, totals = _label(run, labeller, work, processes, facts, judged if choice.documents else None)
     index = _index(config, labeller, totals, splits)
     write_index(facts, index)
     if choice.documents:
@@ -108,7 +108,7 @@ def _compared(run: Run, labeller: DocumentLabeller, config: LabelConfig) -> Anno
     return agreement
 
 
-def _mark(
+def _label(
     run: Run, labeller: DocumentLabeller, work: list[Job], processes: int, facts: Path, judged: Path | None
 ) -> tuple[dict[str, SplitBits], dict[str, SplitBits], _Totals]:
     """Write the bits of all splits; returns their records (factual, judged) and totals."""
@@ -117,15 +117,15 @@ def _mark(
     with ExitStack() as stack, _progress(run, work) as on_bytes:
         factual = {name: stack.enter_context(BitsWriter(facts, name)) for name in names}
         values = {name: stack.enter_context(BitsWriter(judged, name)) for name in names} if judged else {}
-        for marked in marked_jobs(labeller, iter(work), processes):
-            bits, value_bits = marked.bits()
-            factual[marked.job.split].append(bits)
+        for labelled in labelled_jobs(labeller, iter(work), processes):
+            bits, value_bits = labelled.bits()
+            factual[labelled.job.split].append(bits)
             if value_bits is not None:
-                values[marked.job.split].append(value_bits)
-            totals.seconds += marked.seconds
-            totals.documents += marked.documents
-            totals.languages += marked.languages
-            on_bytes(marked.job.n_bytes)
+                values[labelled.job.split].append(value_bits)
+            totals.seconds += labelled.seconds
+            totals.documents += labelled.documents
+            totals.languages += labelled.languages
+            on_bytes(labelled.job.n_bytes)
     return (
         {name: writer.record for name, writer in factual.items()},
         {name: writer.record for name, writer in values.items()},

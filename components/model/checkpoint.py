@@ -1,6 +1,6 @@
 """Model folders in Hugging Face's Llama layout: ``model.safetensors``, ``config.json``, ``generation_config.json``.
 
-transformers, llama.cpp and vLLM read them as they are. Keys that transformers 4 calls otherwise (``rope_theta``,
+transformers, llama.cpp and vLLM can read them. Keys with another name in transformers 4 (``rope_theta``,
 ``torch_dtype``) are written beside the new ones.
 """
 
@@ -139,7 +139,7 @@ def hugging_face_config(config: ModelConfig, vocab_size: int, special: SpecialTo
 
 
 def generation_config(special: SpecialTokens) -> dict[str, Any]:
-    """``generation_config.json``: where to stop, and no ``<CALL>`` where nobody answers the call."""
+    """``generation_config.json``: where to stop, and that ``<CALL>`` is suppressed without a helper."""
     return {
         "bos_token_id": None,
         "eos_token_id": [special.im_end, special.end_of_text],

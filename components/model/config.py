@@ -54,8 +54,8 @@ class ModelConfig(BaseModel):
         """Floating-point operations of forward and backward for one token.
 
         6 per weight that multiplies (norms do not; the tied embedding does once, as the output head) and causal
-        attention at half its square: 6 * layers * width * sequence_length. Arithmetic of PaLM, appendix B
-        (arXiv:2204.02311), with the causal half. Masked documents need less; they are counted as if unmasked.
+        attention at half its square: 6 * layers * width * sequence_length. As in PaLM, appendix B
+        (arXiv:2204.02311), with the causal half. Masked documents need less, but are counted as if unmasked.
         """
         norms = (2 * self.layers + 1) * self.width
         return 6.0 * (self.parameters(vocab_size) - norms) + 6.0 * self.layers * self.width * sequence_length

@@ -24,7 +24,7 @@ class Sampling:
     """How to choose tokens and when to stop."""
 
     temperature: float = 1.0
-    """0 is greedy; above 1 is wilder than the model."""
+    """0 is greedy; values above 1 vary more than the model."""
     top_p: float = 1.0
     """Keep the most probable tokens that together have this probability."""
     top_k: int = 0

@@ -1,8 +1,8 @@
-"""A key-value cache of several documents, each of its own length, so that they can be decoded together.
+"""A key-value cache of several documents with different lengths, so that they can be decoded together.
 
-The rows of one tensor hold the documents. A forward pass names the rows that it extends and by how many tokens each;
-rotary positions and the mask follow from that. Rows come and go: the last one moves into a place that becomes free, so
-that all rows in use lie side by side and are read without a copy.
+The rows of one tensor hold the documents. A forward pass names the rows that it extends, and by how many tokens each.
+Rotary positions and the mask follow from that. When a row is removed, the last row moves into its place, so that all
+rows in use are adjacent and are read without a copy.
 """
 
 from collections.abc import Sequence

@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     factual: Bool[Tensor, "batch seq"] | None = None
     """Whether each target states a fact, where the loader was given labels."""
     judged: Bool[Tensor, "batch seq"] | None = None
-    """Whether each target belongs to a value that a judge marked, where there are such labels."""
+    """Whether each target belongs to a value that a judge labelled, where there are such labels."""
 
 
 class TokenBits(Protocol):
@@ -52,7 +52,7 @@ class TokenLabels(NamedTuple):
     factual: TokenBits
     """They state a fact."""
     judged: TokenBits | None = None
-    """They belong to a value that a judge marked."""
+    """They belong to a value that a judge labelled."""
 
 
 def shuffled(index: int, size: int, seed: int, epoch: int) -> int:

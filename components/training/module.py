@@ -54,7 +54,7 @@ class TrainingModule(lightning.LightningModule):  # type: ignore[misc]
         )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
-        """The share of this micro-batch, as if no target of the whole step were masked; see ``normalise``."""
+        """The loss of this micro-batch, scaled as if no target of the step were masked; see ``normalise``."""
         where = ForwardPass(self.global_step, batch_idx % self.config.accumulation, self._ranks())
         losses, weights = self.objective.losses(batch, self.token_stats(batch), where)
         weight = weights.sum(dtype=torch.float64)

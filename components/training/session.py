@@ -45,7 +45,7 @@ class Session:
     began: float = field(default_factory=time.perf_counter)
 
     @classmethod
-    def opened(cls, cfg: PretrainConfig) -> "Session":
+    def open(cls, cfg: PretrainConfig) -> "Session":
         """Choose them, and set the threads of this process.
 
         Raises ``InputError`` if a GPU or kernels are asked for that are not to be had here.

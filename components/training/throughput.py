@@ -27,7 +27,7 @@ class Peak:
 
     flops_per_second: float
     source: str
-    """Where the figure is from, for people."""
+    """The source of the number, for people."""
 
 
 def peak(device: torch.device, dtype: torch.dtype, devices: int = 1) -> Peak:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class TrainedModel(Artifact):
-    """A model, plain or taught to delegate; both are laid out alike."""
+    """A model, plain or taught to delegate; both have the same layout."""
 
     stages = ("pretrain", "delegate")
 

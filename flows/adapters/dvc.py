@@ -1,4 +1,4 @@
-"""Bytes in DVC: what an artifact holds is added to DVC's cache, pushed to a remote, and brought back from there.
+"""Bytes in DVC: the files of an artifact are added to DVC's cache, pushed to a remote, and restored from there.
 
 The workspace is the DVC repository (without git). Beside the bytes the remote gets one small file for each version,
 ``lacewing/<stage>-<key>.json``, with the artifact's record and DVC's digests: an empty workspace needs nothing but the
@@ -64,7 +64,7 @@ class DataVersion(BaseModel):
 
 
 class Pointer(BaseModel):
-    """What lies on the remote under ``lacewing/``: a version's record, and where its bytes are."""
+    """A file on the remote under ``lacewing/``: the record of a version, and the place of its bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -89,7 +89,7 @@ def name_of(artifact: Artifact) -> str:
 
 
 def recorded(artifact: Artifact) -> list[DataVersion]:
-    """What ``versions.json`` beside the artifact says; empty if it has not been versioned."""
+    """Contents of ``versions.json`` beside the artifact; empty if it has not been versioned."""
     path = artifact.folder / VERSIONS
     return [DataVersion.model_validate(entry) for entry in json.loads(path.read_bytes())] if path.exists() else []
 
@@ -279,7 +279,7 @@ class DvcStore:
         }
 
     def _patiently(self, action: Callable[[], Result]) -> Result:
-        """Repeat ``action`` while somebody uses DVC by hand in this workspace, and once if a transfer breaks off."""
+        """Repeat ``action`` while DVC is used by hand in this workspace, and once if a transfer breaks off."""
         from dvc.exceptions import UploadError
         from dvc.lock import LockError
 

@@ -1,4 +1,4 @@
-"""The way to MLflow: one address, one experiment, no global state, and no long wait for a server that is not there.
+"""The connection to MLflow: one address, one experiment, no global state, and no long wait for an absent server.
 
 MLflow's defaults retry a dead server for minutes and its active run is invisible inside Prefect's task threads. Here
 every call goes through a client with an explicit address, and the first failure is reported at once.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _REQUEST = "MLFLOW_HTTP_REQUEST_"
-_CHOSEN = {name for name in os.environ if name.startswith(_REQUEST)}  # what the user has set stays
+_CHOSEN = {name for name in os.environ if name.startswith(_REQUEST)}  # values that the user has set are kept
 MAX_TAG_CHARACTERS = 8000  # MLflow's own limit
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
@@ -66,7 +66,7 @@ class Connection:
                 location = None if served else (self.workspace / "mlartifacts").as_uri()
                 return str(self.client.create_experiment(name, artifact_location=location))
             except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # somebody else made it a moment ago
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process created it a moment ago
                     raise
                 found = self.client.get_experiment_by_name(name)
         assert found is not None

@@ -182,7 +182,7 @@ def _version(version: "ModelVersion") -> Version:
 
 
 def _tags_of(bundle: Artifact) -> dict[str, str]:
-    """What a version is found by: the parts of the bundle's key, and the facts that the bundle names for it."""
+    """Tags to find a version by: the parts of the bundle's key, and the facts that the bundle names."""
     return {
         KEY: bundle.key,
         RECORD_DIGEST: digest_file(bundle.folder / RECORD),

@@ -1,8 +1,9 @@
 """Runs in MLflow: one parent per flow, one nested run per stage, always reconstructible from the artifact folder.
 
-The folder is the record and MLflow a view of it: a stage's run is made from ``events.jsonl``, ``artifact.json`` and the
-reports beside it. So nothing is lost when MLflow is away. The flow goes on, says once what was not sent, and
-``lacewing sync`` sends it later by the same code. ``tracking.json`` in the folder remembers which run is whose.
+The folder is the record, and MLflow is a view of it: the run of a stage is made from ``events.jsonl``,
+``artifact.json`` and the reports. So nothing is lost while MLflow cannot be reached. The flow continues, says once what
+was not sent, and ``lacewing sync`` sends it later with the same code. ``tracking.json`` in the folder remembers which
+run is whose.
 """
 
 import threading
@@ -58,7 +59,7 @@ class FlowTracker:
 
     @property
     def failure(self) -> ServiceError | None:
-        """Why nothing more is sent, if that is so."""
+        """Why nothing more is sent; ``None`` while MLflow answers."""
         return self.sender.failure
 
     def parent(self) -> str:

@@ -35,7 +35,7 @@ class Sender:
         self.unsent.append(what)
 
     def has(self, run_id: str) -> bool:
-        """Whether MLflow has this run; somebody may have emptied or replaced the store."""
+        """Whether MLflow has this run; the store may have been emptied or replaced."""
         from mlflow.exceptions import MlflowException
 
         try:

@@ -51,7 +51,7 @@ class Origin:
 
 
 class StageTracker:
-    """Follows one stage: its run is opened with the first event, so that the stage does not wait for MLflow to load."""
+    """Follows one stage: its run is created at the first event, so that the stage does not wait for MLflow to load."""
 
     def __init__(
         self, sender: Sender, origin: Origin, folder: Path, identity: RecordedIdentity, inputs: Inputs
@@ -95,7 +95,7 @@ class StageTracker:
         self.sender.attempt(self._name, lambda: self._stop(status, reason))
 
     def send_output_versions(self) -> None:
-        """Record what DVC made of this stage's own data, known only after the stage has ended."""
+        """Record the DVC versions of this stage's own data, which are known only after the stage has ended."""
         if self.run_id and (self.folder / dvc.VERSIONS).exists():
             self.connection.client.log_inputs(self.run_id, datasets=_data_sets(Artifact.open(self.folder), "output"))
 
@@ -116,7 +116,7 @@ class StageTracker:
         return self.run_id
 
     def _tags(self) -> dict[str, str]:
-        """What the run is found by: the parts of the stage's key, and the flow it belongs to."""
+        """Tags to find the run by: the parts of the stage's key, and the flow that it belongs to."""
         identity = self.identity
         return {
             **self.origin.names(),
@@ -192,7 +192,7 @@ def reports(artifact: Artifact) -> list[Path]:
 
 
 def read_events(path: Path) -> Iterator[Event]:
-    """Every whole line of ``events.jsonl``; one that a killed process left unfinished is passed over."""
+    """Every complete line of ``events.jsonl``; a line that a killed process left unfinished is skipped."""
     if not path.exists():
         return
     for line in path.read_bytes().splitlines():

@@ -1,4 +1,4 @@
-"""A Prefect server for one command, where nobody has named another: ``python -m flows.adapters.prefect_server PORT``.
+"""A Prefect server for one command, if no other is configured: ``python -m flows.adapters.prefect_server PORT``.
 
 Prefect would start one by itself, but only when the first request needs it, and after importing the whole server into
 the flow's process as well. Here the server starts first, and the flow imports what it needs while the server does.

@@ -1,4 +1,4 @@
-"""What flows ask of Prefect: tasks, and what people see of them: progress bars, tables, pages, lines in the log."""
+"""Prefect for the flows: tasks, progress bars, tables, pages and lines in the log."""
 
 import sys
 import time
@@ -46,7 +46,7 @@ class ProgressBar:
 
 
 def tell(message: str) -> None:
-    """One line about what is going on: on the terminal, and in the run's log in Prefect."""
+    """One line of progress, on the terminal and in the run's log in Prefect."""
     from prefect.exceptions import MissingContextError
     from prefect.logging import get_run_logger
 

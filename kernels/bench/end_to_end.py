@@ -149,8 +149,8 @@ def _micro_batches(record: Record, sizes: Sizes) -> None:
             peaks.append(_peak_of_steps(parts, sizes.small, rows, record.device))
         a_row = (peaks[1] - peaks[0]) / (sizes.small_rows - sizes.small_rows // 2)
         largest[name] = sizes.small_rows + (room - peaks[1]) / a_row
-    figures = {name: f"{rows:,.0f} rows, extrapolated" for name, rows in largest.items()}
-    record.row("E3 memory", label, figures["ours"], figures["torch"], largest["ours"] / largest["torch"])
+    shown = {name: f"{rows:,.0f} rows, extrapolated" for name, rows in largest.items()}
+    record.row("E3 memory", label, shown["ours"], shown["torch"], largest["ours"] / largest["torch"])
 
 
 def _peak_of_steps(parts: Parts, shape: Shape, rows: int, device: torch.device) -> int:

@@ -1,7 +1,7 @@
 """The goals as data: what is compared with what, what must hold, what would be splendid.
 
 A run prints one row for each, measured or not; the table in ``docs/guides/kernels.md`` is written from here.
-Ratios compare two figures of one process. ``speed-up`` is the baseline's time over ours.
+Ratios compare two measurements of one process. ``speed-up`` is the baseline's time over ours.
 """
 
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ Kernel = Literal["cross_entropy", "attention", "end_to_end"]
 
 @dataclass(frozen=True)
 class Bound:
-    """A limit on a figure, and the side on which the figure has to lie."""
+    """A limit on a value, and the side on which the value has to lie."""
 
     sign: Literal[">=", "<="]
     limit: float
 
-    def holds(self, figure: float) -> bool:
+    def holds(self, value: float) -> bool:
         """False for NaN, too."""
-        return figure >= self.limit if self.sign == ">=" else figure <= self.limit
+        return value >= self.limit if self.sign == ">=" else value <= self.limit
 
     def __str__(self) -> str:
         return f"{self.sign} {self.limit:,.10g}"
@@ -31,7 +31,7 @@ class Goal:
 
     name: str
     kernel: Kernel
-    figure: str
+    measure: str
     must: Bound
     stretch: Bound | None = None
 

@@ -2,7 +2,7 @@
 
 Attention and loss are handed in; all else is PyTorch: pre-norm, learned positions, GELU, tied embeddings, the shape of
 GPT-2. FLOPs a token are ``6 parameters + 12 layers width context`` (PaLM, appendix B): attention is counted in full, as
-nanoGPT and llm.c do, so that figures compare.
+nanoGPT and llm.c do, so that numbers can be compared.
 """
 
 from __future__ import annotations

@@ -28,28 +28,28 @@ class Row:
     shape: str
     ours: str = ""
     baseline: str = ""
-    figure: float | None = None
-    reason: str = ""  # why there is no figure, or why the figure is no verdict
+    value: float | None = None
+    reason: str = ""  # why there is no value, or why the value is no verdict
 
     @property
     def verdict(self) -> str:
         """``pass``, ``FAIL``, or the reason why neither can be said."""
         if self.reason:
             return self.reason
-        if self.figure is None or not self.goal.must.holds(self.figure):
+        if self.value is None or not self.goal.must.holds(self.value):
             return "FAIL"
-        return "pass, stretch too" if self.goal.stretch and self.goal.stretch.holds(self.figure) else "pass"
+        return "pass, stretch too" if self.goal.stretch and self.goal.stretch.holds(self.value) else "pass"
 
     def cells(self) -> list[str]:
         """As text, in the order of ``report.HEADINGS``."""
-        figure = "" if self.figure is None else f"{self.figure:.4g}"
+        value = "" if self.value is None else f"{self.value:.4g}"
         stretch = str(self.goal.stretch or "")
         return [
             self.goal.name,
             self.shape,
             self.ours,
             self.baseline,
-            figure,
+            value,
             str(self.goal.must),
             stretch,
             self.verdict,
@@ -99,15 +99,15 @@ class Record:
         shape: str,
         ours: str = "",
         baseline: str = "",
-        figure: float | None = None,
+        value: float | None = None,
         reason: str = "",
     ) -> None:
-        """Adds a row. In a rehearsal the figure stands, the verdict does not."""
+        """Adds a row. In a rehearsal the value stands, the verdict does not."""
         if self.rehearsal:
             reason = f"rehearsal, no goal{f' (not run: {reason})' if reason else ''}"
         elif reason:
             reason = f"not run ({reason})"
-        self.rows.append(Row(GOALS[goal], shape, ours, baseline, figure, reason))
+        self.rows.append(Row(GOALS[goal], shape, ours, baseline, value, reason))
 
     def ratio(
         self,
@@ -124,8 +124,8 @@ class Record:
         if isinstance(ours, Failed) or isinstance(baseline, Failed):
             self.row(goal, shape, _shown(ours), _shown(baseline), None, reason)
             return
-        figure = baseline.median / ours.median if speed_up else ours.median / baseline.median
-        self.row(goal, shape, _shown(ours), f"{_shown(baseline)}{note}", figure)
+        value = baseline.median / ours.median if speed_up else ours.median / baseline.median
+        self.row(goal, shape, _shown(ours), f"{_shown(baseline)}{note}", value)
 
     def share(self, goal: str, shape: str, ours: int | Failed, baseline: int | Failed) -> None:
         """Adds the row of two amounts of memory, in bytes: ours over the baseline's."""
@@ -189,13 +189,13 @@ class Record:
                 lines.writeheader()
             for one in self.measurements:
                 spread, config = one.spread, json.dumps(one.config, sort_keys=True)
-                figures = {"x": one.x, "value": spread.median, "p20": spread.low, "p80": spread.high, "config": config}
+                values = {"x": one.x, "value": spread.median, "p20": spread.low, "p80": spread.high, "config": config}
                 key = {"kernel": one.kernel, "provider": one.provider, "mode": one.mode, "metric": one.metric}
-                lines.writerow({**key, **figures, **machine, "rehearsal": int(self.rehearsal)})
+                lines.writerow({**key, **values, **machine, "rehearsal": int(self.rehearsal)})
 
 
 def describe(device: torch.device) -> dict[str, str]:
-    """What a figure depends on beside the code: the device and the versions; and the time."""
+    """What a value depends on beside the code: the device and the versions; and the time."""
     cuda = device.type == "cuda"
     return {
         "gpu": torch.cuda.get_device_name(device) if cuda else f"none ({platform.machine()})",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from kernels.bench.goals import GOALS
 from kernels.bench.record import Row
 
-HEADINGS = ["goal", "shape", "ours", "baseline", "figure", "must", "stretch", "verdict"]
+HEADINGS = ["goal", "shape", "ours", "baseline", "measured", "must", "stretch", "verdict"]
 
 
 def text_table(rows: Sequence[Row]) -> str:
@@ -34,15 +34,19 @@ def summary(rows: Sequence[Row]) -> str:
 def markdown_table(rows: Sequence[Row], machine: dict[str, str], note: str = "") -> str:
     """The same table for a file to check in, with the machine it was measured on."""
     where = ", ".join(f"{key} {value}" for key, value in machine.items())
-    lines = [f"# Kernels: goals and figures\n\n{where}.\n{note}\n", _line(HEADINGS), _line(["---"] * len(HEADINGS))]
+    lines = [
+        f"# Kernels: goals and results\n\n{where}.\n{note}\n",
+        _line(HEADINGS),
+        _line(["---"] * len(HEADINGS)),
+    ]
     return "\n".join([*lines, *(_line(row.cells()) for row in rows), "", summary(rows), ""])
 
 
 def goals_in_markdown(verdict: str) -> str:
     """All goals with one verdict for all of them; what the guide shows until a GPU has measured them."""
-    lines = [_line(["goal", "figure", "must", "stretch", "verdict"]), _line(["---"] * 5)]
+    lines = [_line(["goal", "measure", "must", "stretch", "verdict"]), _line(["---"] * 5)]
     for goal in GOALS.values():
-        lines.append(_line([goal.name, goal.figure, str(goal.must), str(goal.stretch or ""), verdict]))
+        lines.append(_line([goal.name, goal.measure, str(goal.must), str(goal.stretch or ""), verdict]))
     return "\n".join(lines)
 
 

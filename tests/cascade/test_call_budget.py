@@ -25,7 +25,7 @@ def test_the_limit_is_never_exceeded_and_never_withheld(
 
 @pytest.mark.parametrize("budget", [-0.1, 1.01, 15.0, math.nan])
 def test_a_budget_that_is_no_share_is_refused(budget: float) -> None:
-    with pytest.raises(InputError, match=r"is no share: give 0 \(never call\) to 1"):
+    with pytest.raises(InputError, match=r"is not a share: give 0 \(never\) to 1"):
         CallBudget.of(budget, 100)
 
 

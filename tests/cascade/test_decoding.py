@@ -40,9 +40,9 @@ def plain(prompt: Sequence[int], sampling: Sampling, model: Transformer = SMALL)
 
 
 @pytest.mark.parametrize("sampling", [Sampling(temperature=0, max_tokens=15), Sampling(seed=3, max_tokens=15)])
-@pytest.mark.parametrize("why", ["budget 0", "no facts", "nobody", "max_calls 0"])
+@pytest.mark.parametrize("why", ["budget 0", "no facts", "no helper", "max_calls 0"])
 def test_without_calls_it_is_token_for_token_the_plain_model(sampling: Sampling, why: str) -> None:
-    helper = None if why == "nobody" else Told(" 1987")
+    helper = None if why == "no helper" else Told(" 1987")
     asked = cascade(helper, calibration(factual=why != "no facts"), budget=0.0 if why == "budget 0" else 0.5)
     answers = asked.answers(
         [CascadeRequest(prompt, sampling, max_calls=0 if why == "max_calls 0" else None) for prompt in PROMPTS], batch=3
@@ -302,7 +302,7 @@ def test_a_shared_rule_holds_the_budget_over_all_requests_together() -> None:
         ({"prompt": [5] * 96}, "96 tokens, but the context of 96"),
         ({"prompt": [TOKENS.vocab_size]}, "cannot be part of a prompt"),
         ({"prompt": [TOKENS.call_id]}, "<CALL>, is never read"),
-        ({"budget": 1.5}, "call budget of 1.5 is no share"),
+        ({"budget": 1.5}, "call budget of 1.5 is not a share"),
         ({"max_calls": -1}, "max_calls is -1"),
     ],
 )

@@ -61,11 +61,11 @@ def test_a_special_token_in_the_context_is_a_border_of_text() -> None:
         ("line\n\tnext", None),
         ("bell\x07", "control characters"),
         ("\x00", "control characters"),
-        ("bro\ufffdken", "no UTF-8"),
-        ("half \ud800 pair", "no text that can be encoded"),
+        ("bro\ufffdken", "not valid UTF-8"),
+        ("half \ud800 pair", "not text that can be encoded"),
         ("x" * 129, "129 characters, 4 tokens were asked for"),
-        ("<CALL>", "spells the special token <CALL>"),
-        ("end<|im_end|>", r"spells the special token <\|im_end\|>"),
+        ("<CALL>", "contains the special token <CALL>"),
+        ("end<|im_end|>", r"contains the special token <\|im_end\|>"),
     ],
 )
 def test_replies_that_are_no_text_are_told_from_those_that_are(reply: str, fault: str | None) -> None:

@@ -129,7 +129,7 @@ def test_yaml_holds_values_only() -> None:
     assert "trainer.max_steps" in set(keys(ProjectConfig))
 
 
-def test_only_selections_that_look_at_the_helper_train_anew_when_it_changes() -> None:
+def test_only_selections_that_use_the_helper_train_anew_when_it_changes() -> None:
     """A time-out of the helper must not make a finished model stale; who it is does, where training asks it."""
     patient = ["cascade.helper.timeout_seconds=9"]
     assert compose_project("world", patient).delegate == compose_project("world").delegate

@@ -79,8 +79,8 @@ def test_the_record_counts_what_was_written(prepared: PreparedData, corpus: list
     assert prepared.details["vocab_size"] == 512
     assert prepared.questions is prepared.fact_table is None
     assert prepared.details["skipped"] == {}
-    for figure, total in (("documents", len(corpus)), ("bytes", n_bytes), ("tokens", prepared.metrics["tokens"])):
-        assert sum(split[figure] for split in prepared.details["splits"].values()) == total
+    for metric, total in (("documents", len(corpus)), ("bytes", n_bytes), ("tokens", prepared.metrics["tokens"])):
+        assert sum(split[metric] for split in prepared.details["splits"].values()) == total
     assert prepared.fault() is None
     assert {name.split("/")[0] for name in prepared.record.files} == {
         PreparedData.RAW,

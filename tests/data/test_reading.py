@@ -147,7 +147,7 @@ def test_undecodable_bytes_of_a_parquet_column(tmp_path: Path) -> None:
 
 def test_half_a_surrogate_pair(tmp_path: Path) -> None:
     path = file(tmp_path, "a.jsonl", b'{"text": "\\ud83d"}\n{"text": "\\ud83d\\ude00"}\n')
-    with pytest.raises(InputError, match="line 1 holds text that is no Unicode"):
+    with pytest.raises(InputError, match="line 1 holds text that is not valid Unicode"):
         read(path)
     assert read_and_skip(path) == (["😀"], {"undecodable": 1})
 

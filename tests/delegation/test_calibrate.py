@@ -158,7 +158,7 @@ def test_the_ends_of_the_budget_are_never_and_always() -> None:
     thresholds = [record.threshold(budget / 997) for budget in range(998)]
     assert thresholds == sorted(thresholds, reverse=True)
     for budget in (-0.01, 1.01, float("nan")):
-        with pytest.raises(InputError, match="is no share"):
+        with pytest.raises(InputError, match="is not a share"):
             record.threshold(budget)
 
 

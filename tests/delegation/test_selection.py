@@ -132,7 +132,7 @@ def test_what_a_selection_looks_at_must_be_there(selection: str, missing: str) -
         selected(selection, example(**{missing: None}))
 
 
-def test_what_the_sets_say_is_what_the_rules_look_at() -> None:
+def test_the_sets_name_what_the_rules_use() -> None:
     assert set(RULES) == set(SELECTIONS)
     bare = {"judged": None, "reference_loss": None, "helper_right": None, "helper_loss": None}
     for name in SELECTIONS:

@@ -247,7 +247,7 @@ def test_matched_on_gradient_tokens_a_run_teaches_as_many_as_plain_training(
 
 
 @pytest.mark.parametrize("selection", ["rho_call", "rho_ignore", "judge", "helper_gain", "defer"])
-def test_selections_that_look_at_others_train(
+def test_selections_that_use_other_models_train(
     prepared: PreparedData, labels: Labels, pretrained: TrainedModel, tmp_path: Path, selection: str
 ) -> None:
     helper = HelperConfig(kind="model", model=str(pretrained.folder))
@@ -299,7 +299,7 @@ def test_what_does_not_fit_is_refused_with_what_is_allowed(
             config(helper=helper, selection="defer"), f"helper.kind={kind} cannot say .*allowed are helper.kind=world"
         )
     bare = label(prepared, tmp_path / "bare", share=0.3, judged=False)
-    refused(config(selection="judge"), "needs the values that a judge marked", bits=bare)
+    refused(config(selection="judge"), "needs the values that a judge labelled", bits=bare)
 
     (tmp_path / "bare" / Labels.FACTS / "validation.bits").unlink()
     refused(config(), r"validation.bits is missing", bits=bare)
@@ -317,7 +317,7 @@ def test_models_of_another_vocabulary_are_refused(
     ):
         with pytest.raises(InputError, match="has another tokenizer than the training data"):
             stage(Run.local(tmp_path / "run"), config(**settings), prepared=prepared, labels=labels)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="is no model folder"):
+    with pytest.raises(InputError, match="is not a model folder"):
         FrozenModel.loaded(tmp_path, "helper.model", prepared.tokenizer_folder, 32)
     with pytest.raises(InputError, match="reads 32 tokens at most"):
         FrozenModel.loaded(pretrained.model_folder, "helper.model", prepared.tokenizer_folder, 64)
@@ -388,7 +388,7 @@ def test_two_processes_delegate_what_one_delegates(
     one, two = (artifact.metrics for artifact in artifacts.values())
     for counter in ("tokens_forward", "tokens_gt_grad", "tokens_call_grad"):
         assert one[counter] == two[counter]
-    for figure in ("loss", "validation_loss", "validation_loss_factual"):
-        assert two[figure] == pytest.approx(one[figure], rel=1e-4), figure
+    for metric in ("loss", "validation_loss", "validation_loss_factual"):
+        assert two[metric] == pytest.approx(one[metric], rel=1e-4), metric
     # Validation batches are half as large with two processes, and each has a budget of its own.
     assert two["call_delegated"] == pytest.approx(one["call_delegated"], rel=0.02)

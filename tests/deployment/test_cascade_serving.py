@@ -164,13 +164,13 @@ def test_several_prompts_share_one_usage(cascade: httpx.Client, fact: Fact) -> N
 
 
 def test_metrics_count_calls_and_their_time(cascade: httpx.Client, fact: Fact) -> None:
-    def figures() -> dict[str, float]:
+    def metrics() -> dict[str, float]:
         lines = cascade.get("/metrics").text.splitlines()
         return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line[0] != "#"}
 
-    before = figures()
+    before = metrics()
     details = _complete(cascade, prompt=fact.prompt)["usage"]["completion_tokens_details"]
-    after = figures()
+    after = metrics()
     for name, expected in (
         ("lacewing_calls_total", details["calls"]),
         ("lacewing_failed_calls_total", 0),

@@ -294,5 +294,5 @@ def test_many_at_once_are_sampled_from_what_the_model_says_of_each(engine: Engin
 
 
 def test_call_cannot_be_part_of_a_prompt(engine: Engine) -> None:
-    with pytest.raises(InputError, match="which the model may say but never reads"):
+    with pytest.raises(InputError, match="which the model may predict but never reads"):
         engine.submit([(Request([7, engine.tokenizer.call_id]), lambda item: None)])

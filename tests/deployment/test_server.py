@@ -1,4 +1,4 @@
-"""The real server process over HTTP: OpenAI's shapes, streams, refusals, metrics, and its life as a process."""
+"""The real server process over HTTP: OpenAI's responses, streams, errors, metrics, and its life as a process."""
 
 import json
 import math
@@ -227,7 +227,7 @@ def test_the_models_are_listed(client: httpx.Client) -> None:
     assert client.get("/v1/models/tiny").json() == card
 
 
-# --- refusals
+# --- errors
 
 GOOD = {"model": "tiny", "prompt": PROMPT}
 GOOD_CHAT = {"model": "tiny", "messages": USER}
@@ -244,13 +244,13 @@ REFUSALS = [
     ({**GOOD, "prompt": [True]}, 400, "prompt", "invalid_value", "must be a text"),
     ({**GOOD, "prompt": [VOCAB_SIZE]}, 400, "prompt", "invalid_value", f"ids go from 0 to {VOCAB_SIZE - 1}"),
     ({**GOOD, "prompt": [-1]}, 400, "prompt", "invalid_value", "token id -1"),
-    ({**GOOD, "prompt": [7, 4]}, 400, "prompt", "invalid_value", "<CALL>, which the model may say but never reads"),
+    ({**GOOD, "prompt": [7, 4]}, 400, "prompt", "invalid_value", "<CALL>, which the model may predict but never reads"),
     ({**GOOD, "call_budget": -0.1}, 400, "call_budget", "invalid_value", "greater than or equal to 0; got -0.1"),
     ({**GOOD, "call_budget": 1.1}, 400, "call_budget", "invalid_value", "less than or equal to 1; got 1.1"),
     ({**GOOD, "call_budget": "often"}, 400, "call_budget", "invalid_value", "valid number; got 'often'"),
     ({**GOOD, "max_calls": -1}, 400, "max_calls", "invalid_value", "greater than or equal to 0; got -1"),
     ({**GOOD, "max_calls": 1.5}, 400, "max_calls", "invalid_value", "integer"),
-    ({**GOOD, "call_budget": 0.2}, 400, "call_budget", "unsupported_value", "plain model that has nobody to call"),
+    ({**GOOD, "call_budget": 0.2}, 400, "call_budget", "unsupported_value", "plain model that has no helper"),
     ({**GOOD_CHAT, "max_calls": 3}, 400, "max_calls", "unsupported_value", "only 0 is possible: leave it out; got 3"),
     ({**GOOD, "prompt": ["a"] * 9}, 400, "prompt", "invalid_value", "at most 8"),
     ({"model": "tiny"}, 400, "prompt", "missing_required_parameter", "prompt is required"),
@@ -462,14 +462,14 @@ def test_a_client_that_leaves_gives_its_place_free(client: httpx.Client, stream:
             assert time.monotonic() < deadline
     _wait_for_an_idle_engine(client)
     written = _figure(client, "lacewing_generated_tokens_total") - before
-    assert written < CONTEXT_LENGTH - 100, "it went on writing for nobody"
+    assert written < CONTEXT_LENGTH - 100, "it went on writing after the client had left"
 
 
 # --- metrics, health
 
 
 def test_metrics_count_requests_tokens_and_times(client: httpx.Client, engine: Engine) -> None:
-    def figures() -> list[float]:
+    def metrics() -> list[float]:
         names = (
             "lacewing_requests_total",
             "lacewing_prompt_tokens_total",
@@ -479,10 +479,10 @@ def test_metrics_count_requests_tokens_and_times(client: httpx.Client, engine: E
         )
         return [_figure(client, name) for name in names]
 
-    before = figures()
+    before = metrics()
     _complete(client, max_tokens=7)
-    after = figures()
-    # The reading of the figures is a request too; each figure is one reading further than the last time.
+    after = metrics()
+    # The reading of the metrics is a request too; each metric is one reading further than the last time.
     assert [b - a for a, b in zip(before, after, strict=True)] == [6, len(engine.tokenizer.encode(PROMPT)), 7, 1, 6]
     assert 'lacewing_requests_total{route="/v1/completions",status="200"}' in client.get("/metrics").text
     assert _figure(client, "process_cpu_seconds_total") > 0

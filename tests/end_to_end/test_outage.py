@@ -12,17 +12,19 @@ SMALL = ["data.world.entities=200", "data.vocab_size=1024"]
 
 
 @pytest.fixture
-def nobody() -> str:
+def no_server() -> str:
     """An address on which nothing listens."""
     return f"http://127.0.0.1:{free_port()}"
 
 
-def test_mlflow_and_the_dvc_remote_are_away_and_come_back(tmp_path: Path, nobody: str) -> None:
+def test_mlflow_and_the_dvc_remote_are_away_and_come_back(tmp_path: Path, no_server: str) -> None:
     place = Place(tmp_path / "workspace", tmp_path / "sockets.log")
     (tmp_path / "disk").write_text("a file where the folder of the remote should be")
-    away = place.run("prepare", *SMALL, f"tracking.uri={nobody}", f"versioning.remote={tmp_path / 'disk' / 'remote'}")
+    away = place.run(
+        "prepare", *SMALL, f"tracking.uri={no_server}", f"versioning.remote={tmp_path / 'disk' / 'remote'}"
+    )
     assert away.returncode == 0, away.stderr
-    assert nobody in away.stderr
+    assert no_server in away.stderr
     assert "lacewing sync" in away.stderr
     assert "prepare ran" in away.stdout
 
@@ -35,12 +37,12 @@ def test_mlflow_and_the_dvc_remote_are_away_and_come_back(tmp_path: Path, nobody
     assert "nothing to send" in again.stdout
 
 
-def test_a_release_without_its_registry_fails_by_name_and_keeps_the_work(tmp_path: Path, nobody: str) -> None:
+def test_a_release_without_its_registry_fails_by_name_and_keeps_the_work(tmp_path: Path, no_server: str) -> None:
     place = Place(tmp_path / "workspace", tmp_path / "sockets.log")
     steps = ["trainer.max_steps=4", "trainer.validate_every_steps=4", "delegation.max_steps=4", "facts.biographies=2"]
-    done = place.run("pipeline", *SMALL, *steps, f"tracking.uri={nobody}")
+    done = place.run("pipeline", *SMALL, *steps, f"tracking.uri={no_server}")
     assert done.returncode == 6
-    assert nobody in done.stderr
+    assert no_server in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(path.parent.parent.name for path in place.workspace.glob("artifacts/*/*/artifact.json")) == [
         "assess",

@@ -35,7 +35,7 @@ def test_real_text_becomes_a_served_registered_model(tmp_path_factory: pytest.Te
     # 7 bits per byte is a model that has learnt nothing but byte frequencies at best.
     bits = float(done.stdout.split("bits per byte")[1].split()[1])
     assert 1.0 < bits < 3.5
-    # Nobody gave a parser or a fact table: capitals mark the facts, and the corpus itself is asked.
+    # There is no parser and no fact table: capitals label the facts, and the corpus is the helper.
     assert "found by capitals" in done.stdout
     assert "retrieval" in done.stdout
     assert place.outside_connections() == []

@@ -87,7 +87,7 @@ def test_the_first_model_is_promoted(tmp_path: Path, poor: Bundle, prepared: Pre
 def test_each_model_scores_the_same_text_with_its_own_tokenizer(
     tmp_path: Path, good: Bundle, prepared: PreparedData
 ) -> None:
-    """The champion has another vocabulary; its figure must equal a direct score of the test split's text."""
+    """The champion has another vocabulary; its score must equal a direct score of the test split's text."""
     shards = prepared.shards()
     own = prepared.tokenizer()
     test = shards.splits["test"]

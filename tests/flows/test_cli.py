@@ -1,4 +1,4 @@
-"""The command line: quick help, clear refusals, exit codes."""
+"""The command line: quick help, clear errors, exit codes."""
 
 import subprocess
 import sys

@@ -101,13 +101,13 @@ def test_a_wrong_kernel_ends_the_run_before_anything_is_timed(
 
 def test_verdicts() -> None:
     goal = GOALS["A3 flash"]
-    assert Row(goal, "", figure=1.1).verdict == "pass"
-    assert Row(goal, "", figure=1.3).verdict == "pass, stretch too"
-    assert Row(goal, "", figure=0.99).verdict == "FAIL"
-    assert Row(goal, "", figure=float("nan")).verdict == "FAIL"
+    assert Row(goal, "", value=1.1).verdict == "pass"
+    assert Row(goal, "", value=1.3).verdict == "pass, stretch too"
+    assert Row(goal, "", value=0.99).verdict == "FAIL"
+    assert Row(goal, "", value=float("nan")).verdict == "FAIL"
     assert Row(goal, "", reason="not run (no GPU)").verdict == "not run (no GPU)"
     assert not Bound("<=", 0).holds(1)
-    rows = [Row(goal, "short", figure=2.0), Row(goal, "long", figure=0.5), Row(GOALS["A8"], "", figure=0.0)]
+    rows = [Row(goal, "short", value=2.0), Row(goal, "long", value=0.5), Row(GOALS["A8"], "", value=0.0)]
     assert summary(rows).startswith("1 goals hold, 1 do not (A3 flash)")
 
 

@@ -1,7 +1,7 @@
-"""Who answers a call: the fact table, a larger model, an endpoint, retrieval, or nobody.
+"""Who answers a call: the fact table, a larger model, an endpoint, retrieval, or no helper.
 
-``open_helper`` makes the one that the configuration names and guards it: whatever it does, the cascade gets a usable
-reply or an error within the time-out.
+``open_helper`` makes the helper that the configuration names and wraps it in a resilient one: in any case, the cascade
+gets a usable reply or an error within the timeout.
 """
 
 import logging
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class NullHelper:
-    """No helper: knows nothing to say."""
+    """No helper: its answer is always empty."""
 
     @property
     def name(self) -> str:
@@ -56,11 +56,11 @@ def open_helper(
     it needs was not given.
 
     Arguments:
-        config: who answers; ``auto`` takes the fact table if there is one, else retrieval if there is a corpus.
+        config: who answers; ``auto`` is the fact table if there is one, otherwise retrieval if there is a corpus.
         tokenizer: folder of the small model's tokenizer; ``model`` needs it, the others cut tokens with it.
         facts: the closed world's ``facts.jsonl``.
         corpus: folder of a retrieval index, or the data to make one from.
-        index: where to make it; kept there and used again as long as it belongs to that corpus.
+        index: folder for a new index; it is kept there and used again as long as it belongs to that corpus.
         device: where a local model computes.
     """
     helper = _opened(config, tokenizer, facts, corpus, index, device)

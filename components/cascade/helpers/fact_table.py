@@ -1,4 +1,4 @@
-"""The fact table of the closed world as a helper that is never wrong: the upper bound of what calling can bring.
+"""The fact table of the closed world as a helper that is never wrong: the upper bound for any helper.
 
 It reads the text as ``components/data/world/comprehension.py`` does and says what a true text states at its end. Where
 that is no fact, or a value has been begun wrongly, it knows nothing to say.

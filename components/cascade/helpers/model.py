@@ -1,8 +1,8 @@
-"""A helper that is a larger model in this process, with a key-value cache of its own for every request.
+"""A helper that is a larger model in this process, with its own key-value cache for every request.
 
-The cache is brought up to date at a call, not before: all that the helper has not read of a request goes through it in
-one pass, together with that of the other requests that call. So text that needs no help costs the helper a few columns
-in a matrix product, and a hand-over costs one pass for what is new and one for each further token of the reply.
+The cache is updated at a call, not before: the helper reads all unread tokens of a request in one pass, together with
+those of the other requests that call. So text that needs no help costs the helper only a few columns of a matrix
+product. A call costs one pass for the unread tokens, and one more for each further token of the reply.
 """
 
 import threading
@@ -35,7 +35,7 @@ class _Session:
 
 @dataclass(eq=False)
 class _Writing:
-    """A reply in the making."""
+    """A reply that is being generated."""
 
     call: Call
     limit: int
@@ -62,8 +62,8 @@ class ModelHelper:
         Arguments:
             model: in evaluation mode.
             tokenizer: of this model.
-            same_tokenizer: whether the small model has it too. Then ids are handed over, else text.
-            max_sessions: requests whose cache is kept; beyond, the one that has not called for longest is read anew.
+            same_tokenizer: whether the small model has the same one. Then ids are passed, otherwise text.
+            max_sessions: number of requests whose cache is kept; the one that called longest ago is evicted first.
         """
         if model.vocab_size != tokenizer.vocab_size:
             raise ArtifactError(
@@ -126,7 +126,7 @@ class ModelHelper:
             )
 
     def close(self) -> None:
-        """Give up the caches."""
+        """Release the caches."""
         with self._lock:
             self._sessions.clear()
             self._rows.clear()
@@ -165,7 +165,7 @@ class ModelHelper:
         writing.ended = ended or full
 
     def _called(self, calls: Sequence[Call]) -> list[_Session]:
-        """The sessions of these calls, new where unknown. Those that called longest ago make place."""
+        """The sessions of these calls; unknown ones are created, and those that called longest ago are evicted."""
         for call in calls:
             if call.session not in self._sessions:
                 self._sessions[call.session] = _Session()
@@ -184,7 +184,7 @@ class ModelHelper:
             self._rows[row] = last
 
     def _unread(self, call: Call, session: _Session) -> list[int]:
-        """Cut the session back to what it shares with the call; the rest of the call, at least its last token."""
+        """Cut the session to the prefix shared with the call; returns the rest of the call, at least one token."""
         ids = list(call.ids) if self._same else [self._tokenizer.end_of_text_id, *self._tokenizer.encode(call.text)]
         ids = _end(ids, self._model.config.context_length - self._limit(call))
         shared = _shared(session.ids, ids[:-1])

@@ -1,5 +1,5 @@
-"""The closed world: invented people, places, works and events, their facts, and encyclopaedic prose that tells them.
+"""The closed world: invented people, places, works and events, their facts, and encyclopaedic prose that states them.
 
-It exists because its every fact is known: which words of the corpus are factual, how often each fact is told, and
+Its purpose is that every fact is known: which words of the corpus are factual, how often each fact is stated, and
 what the right answer to a question is. ``write_world(WorldConfig(), folder)`` writes it.
 """

@@ -1,4 +1,4 @@
-"""Documents: which facts one tells, in which order, and what is said between them."""
+"""Documents: which facts each states, in which order, and the sentences between them."""
 
 from bisect import bisect
 from collections.abc import Iterator

@@ -1,15 +1,15 @@
-"""Reads text of the closed world back: what it claims, and what a true continuation states next.
+"""Parses text of the closed world: what it claims, and what a true continuation states next.
 
-The inverse of ``prose.py``. A text is taken sentence by sentence, and each sentence is walked through the tree of all
-wordings (``parsing.py``) with values and free words left open, so that wrong values are read as well as right ones.
+The inverse of ``prose.py``. A text is parsed sentence by sentence. Each sentence is matched against the tree of all
+wordings (``parsing.py``) with values and free words left open, so that wrong values are parsed as well as right ones.
 
     world = World.load(folder / "facts.jsonl")
     world.claims(text)       every fact the text states: its characters, the value stated, whether that is true
     world.next_value(text)   what belongs at the end of an unfinished text, if that place is a fact or inside one
 
-A text is about whom its first understood sentence names. Facts of others that a wording reaches through the subject
-("came from Brackwater, a town in {birth_place.region}") are judged by the subject's true birth place, whatever the text
-has just said it is: one wrong value is one wrong claim.
+A text is about the entity that its first parsed sentence names. Facts of others that a wording reaches through the
+subject ("came from Brackwater, a town in {birth_place.region}") are judged by the subject's true birth place, whatever
+the text has just said it is: one wrong value is one wrong claim.
 """
 
 import re
@@ -38,7 +38,7 @@ _ARTICLE = re.compile(r"(an?)(?: |\Z)", re.IGNORECASE)
 _ODD = 0.05  # how much each unknown value or free word on the way makes a reading less likely
 _REMEMBERED = 512  # sentences, so that a text that grows is not read again from its beginning
 _GUESSES = 8  # who an unnamed subject may be
-_GUESS_LETTERS = 5  # with fewer letters of a name and nothing else said, anybody may be meant
+_GUESS_LETTERS = 5  # with fewer letters of a name and no other information, it could be anyone
 
 
 class Claim(NamedTuple):
@@ -55,7 +55,7 @@ class Claim(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What a text says."""
+    """The claims of a text."""
 
     subject: Entity | None
     claims: list[Claim]
@@ -162,8 +162,8 @@ class World:
         Where several wordings fit, each is weighed by what the writer of the corpus does: how often it takes that
         wording for a relation, that relations are told in the order of a life and seldom twice, that a document begins
         with a lead. Continuations are ranked by the wordings they belong to, those with free words or values that the
-        corpus does not have counting little. A year is given in figures first: they stay true whatever year was named
-        before.
+        corpus does not have counting little. A year is given as a number first: a number is true whatever year was
+        named before.
         """
         spans = _sentences(text)
         start = spans[-1][0] if spans and not _is_finished(text, spans[-1][1]) else len(text)
@@ -234,7 +234,7 @@ class World:
         return _State(subject, frozenset(told), _last_year(text, matches, subject, state.year), False, progress)
 
     def _named_first(self, text: str, start: int, end: int) -> Entity | None:
-        """Whose name a sentence that is not understood begins with."""
+        """The entity whose name begins a sentence that cannot be parsed."""
         opening = _BEFORE_A_NAME.match(text, start, end)
         for at in (start, opening.end() if opening else start):
             stop, name = at, None

@@ -1,4 +1,4 @@
-"""The facts of the closed world: who is who, and what is true of whom.
+"""The facts of the closed world: its entities, and what is true of each.
 
 Every relation has one value for one subject. What a date depends on is drawn before the date (a life before the works,
 an event's leader before its year), so nothing has to be repaired and nothing can contradict.
@@ -84,7 +84,7 @@ def build(cfg: WorldConfig) -> list[Entity]:
 
 
 class _Pools:
-    """Invented values that many facts share, so that part of them can be learnt."""
+    """Invented values that many facts share, so that part of them can be learned."""
 
     def __init__(self, rng: Random, entities: int) -> None:
         self.namer = Namer(rng, entities)
@@ -176,7 +176,7 @@ def _person(rng: Random, pools: _Pools, index: int, places: ByPopularity[Entity]
 
 
 def _marry(rng: Random, one: Entity, other: Entity) -> None:
-    # Nobody dies before 45 and spouses are born within 8 years: this year is in both lives.
+    # No one dies before 45, and spouses are born within 8 years of each other, so this year is in both lives.
     year = max(one.year("birth_year"), other.year("birth_year")) + between(rng, 19, 36)
     children = NUMBER_WORDS[between(rng, 2, 12)] if rng.random() < 0.7 else None
     for person, spouse in ((one, other), (other, one)):

@@ -1,4 +1,4 @@
-"""The sentence patterns as a reader needs them: one tree per kind of entity, wordings that begin alike sharing a path.
+"""The sentence patterns for the parser: one tree per kind of entity; wordings with the same beginning share a path.
 
 Edges are the slots of ``prose.py``: literal text, found by its first letter, and places to fill. Walking the tree along
 a text visits few edges, for most literals fail at the first letter.

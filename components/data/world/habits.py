@@ -1,4 +1,4 @@
-"""What the writer of the corpus would most likely put next: the odds of each wording (``articles.py``), in short.
+"""The odds of each wording in the generator (``articles.py``), in a short form.
 
 A document begins with a lead; then relations are told roughly in the order of a life, each with one of its wordings,
 one told before only one time in ten; between them stand sentences without facts.

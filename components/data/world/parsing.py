@@ -1,8 +1,9 @@
-"""One sentence of the closed world, walked through the tree of all wordings with its values left open.
+"""One sentence of the closed world, matched against the tree of all wordings with its values left open.
 
-A walk ends in places: where the text is used up. A finished sentence is understood at a place where a wording ends; of
-an unfinished one every place counts, also inside a literal or a value. Strict walks ask of a value that it begins and
-is as long as values of its relation, and of a free word that there is only one; the others take nearly anything.
+A walk through the tree ends in places where the text ends. A finished sentence is parsed if a wording ends at such a
+place. For an unfinished sentence every place counts, also one inside a literal or a value. A strict walk requires that
+a value begins like the values of its relation and is as long, and that a free word is a single word. Other walks accept
+nearly anything.
 """
 
 import re
@@ -19,11 +20,11 @@ from components.data.world.table import FactTable, class_of
 WORD = re.compile(r"\w+(?:[-',]\w+)*")
 _ARTICLE = re.compile(r"[Aa]n? ")
 _YEAR = re.compile(
-    r"(?:(?P<in>in )(?P<figures>\d{1,4})|at the age of \d+|in the same year|in the following year|the year before"
+    r"(?:(?P<in>in )(?P<digits>\d{1,4})|at the age of \d+|in the same year|in the following year|the year before"
     rf"|(?:{'|'.join(NUMBER_WORDS)}) years (?:later|earlier))(?!\w)",
     re.IGNORECASE,
 )
-_LOOSE_YEAR = re.compile(r"(?P<in>in )(?P<figures>\d+)(?!\w)|\w+ years (?:later|earlier)(?!\w)", re.IGNORECASE)
+_LOOSE_YEAR = re.compile(r"(?P<in>in )(?P<digits>\d+)(?!\w)|\w+ years (?:later|earlier)(?!\w)", re.IGNORECASE)
 _YEAR_WORDS = 5  # "at the age of 34"
 _BEGUN = re.compile(r"\w+(?:[-', ]\w+)*[-', ]?")
 PRONOUNS = {"s": ("he", "she", "it"), "o": ("him", "her", "it"), "s's": ("his", "her", "its")}
@@ -56,7 +57,7 @@ class Place(NamedTuple):
     subject: Entity | None
     trail: Trail | None
     oddity: float
-    """How many things on the way are not as the corpus has them: unknown values, free words from no stock."""
+    """Number of deviations from the corpus: unknown values, and free words that are in no stock."""
     slot: Slot | None = None
     """Inside a slot: which."""
     start: int = 0
@@ -171,7 +172,7 @@ class Walk:
         elif slot.kind == "year":
             match = (_YEAR if self._strict else _LOOSE_YEAR).match(self._text, at)
             if match:
-                yield _Filled(match.start("figures") if match["in"] else at, match.end(), match.end())
+                yield _Filled(match.start("digits") if match["in"] else at, match.end(), match.end())
         else:
             if slot.article:
                 article = _ARTICLE.match(self._text, at)

@@ -222,7 +222,7 @@ class Page:
             self.literal("'s")
 
     def _holder(self, path: tuple[str, ...]) -> tuple[Entity, str, str | int | Entity]:
-        """Who has the last relation of ``path``, the fact's id, and the value."""
+        """The entity that has the last relation of ``path``, the id of the fact, and the value."""
         holder, value = find(self.subject, path[:-1]), find(self.subject, path)
         assert isinstance(holder, Entity), (self.subject.id, path)
         assert value is not None, (self.subject.id, path)

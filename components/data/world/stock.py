@@ -41,7 +41,7 @@ def free_words(stock: str) -> tuple[str, ...]:
 
 
 class FreeWords:
-    """Words that colour the prose and state no fact.
+    """Words that vary the prose and state no fact.
 
     Each world has its own favourites: like words everywhere, they go by Zipf's law, so that they are hard to guess but
     not as hard as a random name.

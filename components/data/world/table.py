@@ -1,4 +1,4 @@
-"""The fact table read back from disk: who there is, what is true of whom, and what values look like."""
+"""The fact table read from disk: the entities, their facts, and the form of the values."""
 
 import json
 from bisect import bisect_left
@@ -72,7 +72,7 @@ class FactTable:
             try:
                 _add(json.loads(line), entities)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ArtifactError(f"{path}, line {number} is no line of a fact table: {error!r}") from error
+                raise ArtifactError(f"{path}, line {number} is not a line of a fact table: {error!r}") from error
         if not entities:
             raise ArtifactError(f"{path} is an empty fact table; run `lacewing prepare` again")
         by_name = {entity.name: entity for entity in entities.values()}

@@ -1,7 +1,7 @@
-"""What an encyclopedia says about an entity: its article in passages, and those that are closest to a statement.
+"""The article of an entity in passages, and the passages that are closest to a statement.
 
-As published for FActScore: passages of at most 256 tokens, the best five for the entity's name and the statement
-together. Here by BM25 (one of the published ways), and a token is taken to be three quarters of a word.
+As in FActScore (arXiv:2305.14251): passages of at most 256 tokens, and the best five for the name of the entity
+together with the statement. We use BM25, one of the published ways, and count a token as three quarters of a word.
 """
 
 import re
@@ -70,7 +70,7 @@ def read_articles(paths: Iterable[Path], wanted: Sequence[str]) -> dict[str, Art
                 continue
             title, text = row.get("title"), row.get("text")
             if not (isinstance(title, str) and isinstance(text, str) and text.strip()):
-                raise InputError(f"{place} needs `title` and `text`, both texts, to be knowledge about {id!r}")
+                raise InputError(f"{place} needs `title` and `text`, both texts, for the article {id!r}")
             found[str(id)] = Article(title, text)
             missing.discard(str(id))
     if missing:

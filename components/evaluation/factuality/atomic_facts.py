@@ -1,8 +1,8 @@
 """From a text to short statements that each say one thing, to be judged one by one.
 
-As published for FActScore an LLM does it, sentence by sentence. Without one, a parser takes sentences apart into
-clauses, which is coarser: "in London in 1815" stays one statement, and is supported only as a whole. Without a parser a
-statement is a sentence. Whoever reads a score must know which: ``Splitter.name`` says it.
+In FActScore (arXiv:2305.14251) an LLM does this, sentence by sentence. Without an LLM, a parser splits sentences into
+clauses. This is coarser: "in London in 1815" stays one statement, and is supported only as a whole. Without a parser, a
+statement is a sentence. Scores by different splitters cannot be compared, so ``Splitter.name`` is reported.
 """
 
 import re
@@ -28,7 +28,7 @@ _INSTRUCTION = (
     "Break each sentence down into independent facts. A fact is one short sentence that can be understood, and be true "
     'or false, by itself. Use nothing but what the sentence says. Begin each fact with "- ".'
 )
-# Written for this purpose; about nobody.
+# Written for this purpose; the persons do not exist.
 _EXAMPLES = (
     (
         "Marta Veldring (born 3 May 1921) was a Norwegian chemist and amateur violinist.",
@@ -85,7 +85,7 @@ class Splitter(Protocol):
         """For the report: what one fact is."""
 
     def facts(self, sentences: Sequence[str]) -> list[list[str] | ChatError]:
-        """The facts of each sentence, none for a sentence that states nothing; an error where they could not be had."""
+        """The facts of each sentence, none for a sentence that states nothing; an error where the splitter failed."""
 
 
 def sentences(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Who wrote what, as a picture: Prefect's pages keep neither colours nor HTML, but they show images."""
+"""Who wrote what, as an image: Prefect's pages show neither colours nor HTML, but they show images."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,9 @@ Letter = tuple[str, str, bool]
 
 
 def draw_texts(texts: Sequence[Text], paths: Sequence[Path]) -> None:
-    """Draw ``texts`` into every path: given words grey, the helper's on colour, false statements struck through."""
+    """Draw ``texts`` into every path: given words grey, the helper's words highlighted, false statements struck
+    through.
+    """
     lines = [line for text in texts for line in [*_lines(text), []]] or [[]]
     with matplotlib.rc_context({**FIGURE_STYLE, "text.hinting": "none"}):  # hinted letters would not fill their column
         figure = Figure(figsize=((_COLUMNS + 4) * _ADVANCE, (len(lines) + 1) * _LINE))

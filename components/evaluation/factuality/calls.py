@@ -1,8 +1,8 @@
-"""What a share of calls is worth: accuracy on facts when the positions that ask most are filled in, beside the bound.
+"""What a share of calls is worth: accuracy on facts if the highest-scoring positions are filled in, and the bound.
 
-The helper is taken at its best here: every called position gets the gold token. What a real helper makes of it is
-measured elsewhere (``generated``, ``helper_accuracy``); this is about *where* the model asks. The bound places the same
-number of calls exactly where a fact would be wrong.
+The helper is assumed to be perfect: every called position gets the gold token. This measures *where* the model asks. A
+real helper is measured in ``generated`` and ``helper_accuracy``. The bound places the same number of calls exactly
+where a fact would be wrong.
 """
 
 from collections.abc import Sequence

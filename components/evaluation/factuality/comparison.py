@@ -1,8 +1,8 @@
 """Stage ``compare``: ways of choosing the delegated tokens, side by side, with intervals over seeds.
 
-All were trained on the same data; what differs is which tokens they learned to ask for. Two notions of a fair fight are
-kept apart: equal optimizer steps, and equal tokens with a gradient towards the text (lacy.md, section 7: methods that
-leave tokens out otherwise gain by training longer).
+All models were trained on the same data and differ in which tokens they learned to ask for. There are two fair
+comparisons, which are kept apart: at equal optimizer steps, and at equal numbers of tokens with a gradient towards the
+text. (Methods that leave tokens out would otherwise have an advantage or a disadvantage from the length of training.)
 """
 
 from collections import defaultdict
@@ -25,11 +25,11 @@ from components.evaluation.factuality.results import CascadeResults, Written
 from components.evaluation.results import Interval
 
 Seeds = Sequence[CascadeResults]
-Figure = Callable[[CascadeResults], float]
+Metric = Callable[[CascadeResults], float]
 NAN = float("nan")
 
 
-def _at(budget: float) -> Figure:
+def _at(budget: float) -> Metric:
     def accuracy(results: CascadeResults) -> float:
         return next((point.accuracy for point in results.model.curve if point.budget == budget), NAN)
 
@@ -40,8 +40,8 @@ def _precision(written: Written | None) -> float:
     return written.precision.estimate if written is not None and written.precision is not None else NAN
 
 
-# What the table says of every method, in its order.
-COLUMNS: dict[str, Figure] = {
+# The columns of the table, in their order.
+COLUMNS: dict[str, Metric] = {
     "alone": lambda found: found.model.curve[0].accuracy,
     "5 %": _at(0.05),
     "10 %": _at(0.1),
@@ -61,16 +61,16 @@ _PLAIN_NUMBERS = ("bits/byte non-facts", "AUROC wrong facts")
 
 
 def stage(run: Run, config: BootstrapConfig, **cascades: CascadeAssessment) -> Comparison:
-    """One table and one figure over the ``cascades`` of several methods and seeds, by name.
+    """One table and one chart over the ``cascades`` of several methods and seeds, by name.
 
-    Metrics: ``<method>.<figure>``, means over the seeds. Raises ``ArtifactError`` if the cascades do not share their
+    Metrics: ``<method>.<metric>``, means over the seeds. Raises ``ArtifactError`` if the cascades do not share their
     budget.
     """
     groups = _groups([each.results() for each in cascades.values()])
     summary = {
         method: {
-            name: seed_interval([figure(found) for found in seeds], config.confidence)
-            for name, figure in COLUMNS.items()
+            name: seed_interval([metric(found) for found in seeds], config.confidence)
+            for name, metric in COLUMNS.items()
         }
         for method, seeds in groups.items()
     }
@@ -98,11 +98,11 @@ def stage(run: Run, config: BootstrapConfig, **cascades: CascadeAssessment) -> C
 
 def seed_interval(values: Sequence[float], confidence: float) -> Interval:
     """Mean over seeds with Student's t interval; its ends are NaN for a single seed."""
-    figures: Float[np.ndarray, " seeds"] = np.array(values, dtype=np.float64)
-    mean = float(figures.mean())
-    if len(figures) < 2:
+    sample: Float[np.ndarray, " seeds"] = np.array(values, dtype=np.float64)
+    mean = float(sample.mean())
+    if len(sample) < 2:
         return Interval(mean, NAN, NAN)
-    half = float(stats.t.ppf((1 + confidence) / 2, len(figures) - 1) * figures.std(ddof=1) / np.sqrt(len(figures)))
+    half = float(stats.t.ppf((1 + confidence) / 2, len(sample) - 1) * sample.std(ddof=1) / np.sqrt(len(sample)))
     return Interval(mean, mean - half, mean + half)
 
 

@@ -1,4 +1,4 @@
-"""The quality-against-calls curve as a figure: accuracy on facts over call budgets, and the bound."""
+"""The quality-against-calls curve as a chart: accuracy on facts over call budgets, and the bound."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,9 +50,9 @@ def draw_budget_curve(methods: Mapping[str, Curves], budget: float, paths: Seque
         save_figure(figure, paths)
 
 
-def _draw(axes: Axes, seeds: Curves, figure: str, colour: str, mark: str, name: str | None = None) -> None:
+def _draw(axes: Axes, seeds: Curves, column: str, colour: str, mark: str, name: str | None = None) -> None:
     budgets = [100 * point.budget for point in seeds[0]]
-    values = 100 * np.array([[getattr(point, figure) for point in curve] for curve in seeds])
+    values = 100 * np.array([[getattr(point, column) for point in curve] for curve in seeds])
     axes.plot(budgets, values.mean(axis=0), marker=mark, color=colour, markersize=4.5, linewidth=1.8, label=name)
     if len(values) > 1:
         axes.fill_between(budgets, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, linewidth=0)

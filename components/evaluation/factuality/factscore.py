@@ -2,11 +2,11 @@
 
 Min et al. (2023), arXiv:2305.14251. A response is split into atomic facts, each is judged by retrieved passages of the
 entity's article, and a response scores the share of its facts that are supported; FActScore is the mean over responses.
-Who abstains is left out and lowers the respond ratio. Short responses score easily: the penalised figure multiplies a
-response's score by exp(1 - gamma / facts) if it has at most gamma facts.
+A response that abstains is left out and lowers the respond ratio. Short responses score easily, so the penalised score
+multiplies a response's score by exp(1 - gamma / facts) if it has at most gamma facts.
 
-Beyond the publication: what a judge could not answer counts neither way and is reported, with the score if it had all
-been false and if it had all been true; and the interval over entities.
+Two things go beyond the paper. Facts that a judge could not decide are left out and reported, together with the score
+if all of them were false and if all were true. And there is an interval over entities.
 """
 
 import json
@@ -53,12 +53,12 @@ def run_factscore(
     """Let the model write about every entity, alone and as a cascade, and score both.
 
     Every judged text becomes a line of ``responses_file``. Raises ``InputError`` for files that do not fit,
-    ``ChatError`` if the endpoint that shall judge does not answer at the start.
+    ``ChatError`` if the endpoint of the judge does not answer at the start.
     """
     articles_of = read_entities(Path(factscore_cfg.entities), factscore_cfg.max_entities)
     articles = read_articles([Path(name) for name in factscore_cfg.knowledge], list(articles_of.values()))
     knowledge = {entity: articles[id] for entity, id in articles_of.items()}
-    splitter, judge, chat = opened(factscore_cfg)
+    splitter, judge, chat = open_judge(factscore_cfg)
     try:
         scores, lines = [], []
         for number, (written_by, budget) in enumerate((("small", 0.0), ("cascade", None))):
@@ -80,8 +80,8 @@ def run_factscore(
     )
 
 
-def opened(cfg: FactScoreConfig) -> tuple[Splitter, Judge, Chat | None]:
-    """Who splits and who judges, checked; the connection is to be closed. Raises ``ChatError`` or ``InputError``."""
+def open_judge(cfg: FactScoreConfig) -> tuple[Splitter, Judge, Chat | None]:
+    """The splitter and the judge, checked, and a connection to close. Raises ``ChatError`` or ``InputError``."""
     if cfg.judge.kind == "local":
         return Clauses(cfg.pipeline) if cfg.pipeline else Sentences(), LocalJudge(cfg.passages), None
     chat = Chat(cfg.judge)
@@ -152,7 +152,7 @@ def judged(
 
 
 def score(responses: Sequence[Response], gamma: int, cfg: BootstrapConfig) -> FactScore:
-    """The figures over all ``responses``; at least one is needed."""
+    """The scores over all ``responses``; at least one is needed."""
     spoken = [response for response in responses if response.status != "abstained"]
     scored = [response for response in spoken if response.status == "judged"]
     # What could not be split may hold any number of facts: it is counted, but no bound can be given for it.
@@ -196,7 +196,7 @@ def _response(entity: str, text: str, article: Passages, splitter: Splitter, jud
         FactVerdict(fact=fact, supported=None if isinstance(verdict, ChatError) else verdict)
         for fact, verdict in zip(facts, verdicts, strict=True)
     ]
-    # A text without facts abstains, as published; one whose facts could not be had or judged does not.
+    # A text without facts abstains, as in the paper; a text whose facts could not be split or judged does not.
     status: Status = "unjudged" if unsplit or found else "abstained"
     if any(verdict.supported is not None for verdict in found):
         status = "judged"

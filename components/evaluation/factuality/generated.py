@@ -1,8 +1,9 @@
 """Biographies that the model writes, checked fact by fact against the fact table of the closed world.
 
 Every subject is given by its name, and the rest is written greedily. Precision is the share of the stated facts that
-are true, recall the share of the subject's facts that are stated and true. The judge is exact: it reads the text with
-the grammar that the corpus was written with, values left open; what it cannot read states nothing, and is counted.
+are true, recall the share of the subject's facts that are stated and true. The judge is exact: it parses the
+text with the grammar of the generator, with the values left open. Text that it cannot parse states nothing, and is
+counted.
 """
 
 import codecs
@@ -25,7 +26,7 @@ NAMES = ("name", "surname")
 
 
 class Biography(BaseModel):
-    """One text and what it says; a line of ``biographies.jsonl``."""
+    """One text and its claims; a line of ``biographies.jsonl``."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -80,7 +81,7 @@ def write_biographies(
 
 
 def judged(world: World, tokenizer: TextTokenizer, name: str, answer: CascadeAnswer) -> Biography:
-    """Read an answer back and look its claims up."""
+    """Parse an answer, and look up its claims."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     text, authors = name, [(0, len(name), "given")]
     for token in answer.tokens:
@@ -94,7 +95,7 @@ def judged(world: World, tokenizer: TextTokenizer, name: str, answer: CascadeAns
         text += rest
     reading = world.claims(text, subject=name)
     subject = world.table.by_name[name]
-    # A cut last word is no statement: the writer was not allowed to finish it.
+    # A last word that was cut is not a statement: the model could not finish it.
     end = len(text) if answer.finish == "stop" else len(text.rsplit(" ", 1)[0])
     # A wrong name is a slip, not a fact: a right one would not count either.
     facts = [claim for claim in reading.claims if claim.fact_id.rpartition(".")[2] not in NAMES]
@@ -118,7 +119,7 @@ def judged(world: World, tokenizer: TextTokenizer, name: str, answer: CascadeAns
 
 
 def fact_scores(biographies: Sequence[Biography], cfg: BootstrapConfig) -> Written:
-    """Figures with intervals over the subjects; at least one biography is needed."""
+    """Scores with intervals over the subjects; at least one biography is needed."""
     true = np.array([sum(claim[4] for claim in each.claims) for each in biographies], dtype=np.float64)
     stated = np.array([len(each.claims) for each in biographies], dtype=np.float64)
     known = np.array([each.stated_true for each in biographies], dtype=np.float64)

@@ -1,4 +1,4 @@
-"""How good the real helper is where the model calls: does what it returns stand in the gold text?"""
+"""How good the real helper is where the model calls: does its reply match the gold text?"""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ def ask_helper(
     cfg: CascadeConfig,
     sample: int,
 ) -> HelperAccuracy:
-    """Put a fixed sample of the calls at ``cfg.budget`` to the helper, the gold text before each of them.
+    """Send a fixed sample of the calls at ``cfg.budget`` to the helper, each with the gold text before it.
 
     No calls at all (budget 0, or no text) give zeros.
     """

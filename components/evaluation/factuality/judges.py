@@ -1,4 +1,4 @@
-"""Does an article support a statement? By an LLM that reads the retrieved passages, as published, or by their words.
+"""Does an article support a statement? Judged by an LLM that reads the retrieved passages, or by their words.
 
 The local judge calls a statement supported if one of the passages has, within a stretch of about two sentences,
 
@@ -6,11 +6,11 @@ The local judge calls a statement supported if one of the passages has, within a
     all its names              words with a capital, but for the subject's own name
     two thirds of its words    other than function words; the beginnings of words are compared
 
-It sees whether things are mentioned together, not what is said of them: "He was born in Rome" is supported by "he died
-in Rome". It errs towards support where a false value stands close to the right place, and against it where an article
-puts things otherwise ("the 1990s" for 1994). On 100 articles of Wikipedia (``benchmarks/factscore.py``) it supports
-99 % of their clauses, under 1 % of the same clauses with a foreign year or name, but 10 % with another year and 15 %
-with another name of the same article; and 77 % of birth years in other words than the article's.
+It only checks whether things are mentioned together: "He was born in Rome" is supported by "he died in Rome". It
+wrongly supports a false value that stands close to the right place, and it misses statements that the article words
+differently ("the 1990s" for 1994). On 100 articles of Wikipedia (``benchmarks/factscore.py``) it supports 99 % of their
+clauses, under 1 % of the same clauses with a foreign year or name, but 10 % with another year and 15 % with another
+name of the same article; and 77 % of birth years in other words than the article's.
 """
 
 import re
@@ -44,7 +44,7 @@ _IGNORED = frozenset(_FUNCTION_WORDS.split())
 
 @dataclass(frozen=True)
 class Statement:
-    """What is to be judged."""
+    """A statement to judge."""
 
     entity: str
     fact: str
@@ -59,7 +59,7 @@ class Judge(Protocol):
         """For the report."""
 
     def verdicts(self, statements: Sequence[Statement]) -> list[bool | ChatError]:
-        """Supported or not, or an error where that could not be had."""
+        """Supported or not, or an error where the judge failed."""
 
 
 class LlmJudge:
@@ -114,7 +114,7 @@ def mentioned(fact: str, entity: str, passages: Sequence[str]) -> bool:
 
 
 def _key_words(fact: str, entity: str) -> tuple[set[str], set[str]]:
-    """What must be there (numbers and names), and what mostly must."""
+    """Words that must all be there (numbers and names), and words of which most must be there."""
     own = {_key(word) for word in _plain_words(entity)}
     needed, words = set[str](), set[str]()
     for place, word in enumerate(_plain_words(fact)):
@@ -146,7 +146,7 @@ def _key(word: str) -> str:
 
 
 def _verdict(answer: str) -> bool | ChatError:
-    """As published, of both words the later decides; but an answer with neither is no verdict. (There, it was one.)"""
+    """As in the paper, the later of both words decides. Unlike there, an answer with neither is no verdict."""
     true, false = _TRUE.search(answer), _FALSE.search(answer)
     if true is None and false is None:
         return ChatError(f"the judge was asked true or false and said {answer[:80]!r}")

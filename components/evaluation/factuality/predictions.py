@@ -1,6 +1,6 @@
-"""What a small model knows at every position of held-out text, the gold text before it: right or wrong, asking or not.
+"""Predictions of a small model at every position of held-out text, with the gold text before it.
 
-One pass gives all that the figures of delegation need: each call budget only places calls on these positions.
+One pass gives everything that the metrics of delegation need: a call budget only places calls on these positions.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ class Predictions:
     nats: Float[np.ndarray, " positions"]
     """-log P(gold), ``<CALL>`` left out."""
     entropy: Float[np.ndarray, " positions"]
-    """Nats of the prediction without ``<CALL>``: the doubt of a model that never learned to call."""
+    """Entropy in nats, without ``<CALL>``: the uncertainty of a model that never learned to call."""
     call: Float[np.ndarray, " positions"]
     """log-odds of ``<CALL>`` against all other tokens. (P(CALL) would be 1 on many facts, and lose the order.)"""
     factual: Bool[np.ndarray, " positions"]
@@ -99,7 +99,7 @@ def _predicted(model: Transformer, batch: Sequence[Window], call_id: int) -> dic
     document, place = np.full(shape, -1), np.zeros(shape, dtype=np.int64)
     for row, window in enumerate(batch):
         length = len(window.inputs)
-        # Padding follows the text, and attention is causal: what stands there changes nothing.
+        # Padding follows the text, and attention is causal, so its content has no effect.
         inputs[row, :length], targets[row, :length] = window.inputs, window.targets
         document[row, window.scored_from : length] = window.document
         place[row, :length] = window.start + np.arange(length)

@@ -1,6 +1,6 @@
-"""Questions about real entities, put to the small model alone and to the cascade, by greedy continuation.
+"""Questions about real entities, answered by the small model alone and by the cascade, by greedy continuation.
 
-Any JSONL in the manner of EntityQuestions (Sciavolino et al. 2021, arXiv:2109.08535) will do. A line has
+Any JSONL like EntityQuestions (Sciavolino et al. 2021, arXiv:2109.08535) will do. A line has
 
     subject or entity                       whom it is about
     answers, or answer and aliases,         what may follow
@@ -101,7 +101,7 @@ def run_probes(
     answers_file: Path | None = None,
     report: Callable[[float], None] = lambda fraction: None,
 ) -> list[ProbeResults]:
-    """Put every file of ``probes`` to ``cascade`` with calls forbidden, and with calls up to its own budget.
+    """Answer every file of ``probes`` with calls forbidden, and with calls up to the budget of ``cascade``.
 
     Every answer becomes a line of ``answers_file``.
     """
@@ -109,7 +109,7 @@ def run_probes(
     results, lines = [], []
     for number, (name, members) in enumerate(files):
         answers = ask(cascade, tokenizer, Path(name).name, members, probes.max_tokens)
-        results.append(probe_findings(answers, cfg))
+        results.append(probe_results(answers, cfg))
         lines += [json.dumps(answer.model_dump(), ensure_ascii=False) + "\n" for answer in answers]
         report((number + 1) / len(files))
     if answers_file is not None:
@@ -142,8 +142,8 @@ def ask(
     ]
 
 
-def probe_findings(answers: Sequence[ProbeAnswer], cfg: BootstrapConfig) -> ProbeResults:
-    """Figures of one file with intervals over its probes; at least one answer is needed."""
+def probe_results(answers: Sequence[ProbeAnswer], cfg: BootstrapConfig) -> ProbeResults:
+    """Scores of one file with intervals over its probes; at least one answer is needed."""
     relations = defaultdict(list)
     for answer in answers:
         relations[answer.relation].append(answer)

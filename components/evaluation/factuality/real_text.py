@@ -1,4 +1,4 @@
-"""What is found on real text, where no table holds all facts: probes and FActScore, as records. No torch, no numpy."""
+"""Results on real text, where no table holds all facts: records of probes and FActScore. No torch, no numpy."""
 
 from typing import Literal
 
@@ -43,7 +43,7 @@ class ProbeResults(BaseModel):
     calls: float
     """Share of all decisions that became calls."""
     failed_calls: int
-    """Calls that came to nothing because the helper failed."""
+    """Calls that failed because the helper failed."""
 
 
 class ProbeAnswer(BaseModel):
@@ -95,7 +95,7 @@ class Response(BaseModel):
     """``abstained``: says nothing, or that it knows nothing. ``unjudged``: no fact could be judged, for failures."""
     facts: list[FactVerdict]
     unsplit: int
-    """Sentences whose facts could not be had from the endpoint; what they state is not judged."""
+    """Sentences whose facts the endpoint did not return; their facts are not judged."""
 
 
 class FactScore(BaseModel):
@@ -114,7 +114,7 @@ class FactScore(BaseModel):
     judged: int
     """Entities that the score is the mean of."""
     failures: int
-    """Facts and sentences without a usable answer of the endpoint: in no figure."""
+    """Facts and sentences without a usable answer of the endpoint; they count in no score."""
     least: float | None
     """The score if all facts that could not be judged were false; equals the score where all were judged."""
     most: float | None

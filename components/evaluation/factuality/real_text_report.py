@@ -23,7 +23,7 @@ def probes_section(results: Mapping[str, Sequence[ProbeResults]]) -> str:
         "apart where the file tells them."
     )
     parts = ["## Questions about real entities", text, table(header, [row for one in found for row in _rows(*one)])]
-    # Of the first model: who was not taught to ask is compared by the figures above.
+    # Of the first model only: a model that was not taught to ask is compared by the scores above.
     for each in next(iter(results.values())):
         if relations := list(_relations(each)):
             parts.append(table([f"relations of {plain_text(each.file)}", "probes", "alone", "with calls"], relations))
@@ -50,7 +50,7 @@ def factscore_section(results: Mapping[str, FactScoreResults]) -> str:
     ]
     text = (
         f"Min et al. (2023), over {some.alone.entities} entities and their articles. Facts are "
-        f"{plain_text(some.facts_by)}; judged by {plain_text(some.judged_by)}. Figures by other judges or other facts "
+        f"{plain_text(some.facts_by)}; judged by {plain_text(some.judged_by)}. Scores by other judges or other facts "
         "are not comparable."
     )
     return "\n\n".join(["## Biographies of real people (FActScore)", text, table(header, rows)])

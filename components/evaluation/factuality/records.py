@@ -1,4 +1,4 @@
-"""Lines of JSON from a file of somebody else's, plain or gzipped; what is wrong is named by file and line."""
+"""Lines of JSON from an external file, plain or gzipped; errors name the file and the line."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""The page about a cascade, in markdown. Light: the flow's process embeds its figure to show it in Prefect."""
+"""The report on a cascade, in markdown. Light: the flow's process embeds its image to show it in Prefect."""
 
 import base64
 import html
@@ -66,8 +66,8 @@ def _verdict(results: CascadeResults) -> str:
     sentence = (
         f"Asking at **{point.budget:.0%}** of the tokens, **{point.accuracy:.1%}** of the factual tokens of held-out "
         f"text come out right, {alone:.1%} without asking. Calls placed exactly where a fact would be wrong would give "
-        f"{point.bound:.1%}: **{model.gain_of_bound:.0%} of the possible gain** was had, and {point.wasted:.1%} of the "
-        "calls went to tokens that state no fact."
+        f"{point.bound:.1%}: **{model.gain_of_bound:.0%} of the possible gain** was reached, and {point.wasted:.1%} of "
+        "the calls went to tokens that state no fact."
     )
     if model.alone and model.cascade and model.alone.precision and model.cascade.precision:
         sentence += (
@@ -106,7 +106,7 @@ def _written(results: CascadeResults) -> str:
     for name, model in _models(results):
         for way, written in (("alone", model.alone), ("with calls", model.cascade)):
             if written is not None:
-                rows.append([f"{name}, {way}", *_figures(written)])
+                rows.append([f"{name}, {way}", *_cells(written)])
     if not rows:
         return ""
     header = [
@@ -124,7 +124,7 @@ def _written(results: CascadeResults) -> str:
     return f"## Biographies, fact by fact\n\n{sure}\n\n{table(header, rows)}"
 
 
-def _figures(written: Written) -> list[str]:
+def _cells(written: Written) -> list[str]:
     return [
         _interval(written.precision) if written.precision else "–",
         _interval(written.recall),
@@ -164,15 +164,15 @@ def _texts(texts: Sequence[Text]) -> str:
         return ""
     page = CascadeAssessment.TEXTS
     key = (
-        "Grey: given. Plain: written by the small model. On colour: by the helper. Struck through: a false statement. "
-        f"All of them: [{page}]({page})."
+        "Grey: given. Plain: written by the small model. Highlighted: by the helper. Struck through: a false "
+        f"statement. All of them: [{page}]({page})."
     )
     return "\n\n".join(["## Who wrote what", key, f"![Who wrote what]({CascadeAssessment.TEXTS_PNG})"])
 
 
 def texts_page(texts: Sequence[Text]) -> str:
-    """All texts on a page of their own, coloured: for viewers that show HTML but strip colours from markdown."""
-    paragraphs = "\n".join(f"<p>{_coloured(text)}</p>" for text in texts)
+    """All texts as an HTML page with colours, for viewers that strip colours from markdown."""
+    paragraphs = "\n".join(f"<p>{_highlighted(text)}</p>" for text in texts)
     style = "font:15px/1.7 system-ui,sans-serif;max-width:48em;margin:2em auto;padding:0 1em;color:#2b2f36"
     return (
         f'<!doctype html>\n<meta charset="utf-8">\n<title>Who wrote what</title>\n<body style="{style}">\n'
@@ -180,8 +180,8 @@ def texts_page(texts: Sequence[Text]) -> str:
     )
 
 
-def _coloured(text: Text) -> str:
-    """The text with its authors as colours and its false claims struck through; paragraphs on one line."""
+def _highlighted(text: Text) -> str:
+    """The text with a colour for each author and its false claims struck through; paragraphs on one line."""
     false = [claim[:2] for claim in text.claims if not claim[4]]
     borders = sorted(
         {0, len(text.text), *(at for span in text.authors for at in span[:2]), *(at for span in false for at in span)}

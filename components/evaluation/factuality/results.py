@@ -1,4 +1,4 @@
-"""What the assessment of a cascade finds, as records for files, for the page and for comparisons. No torch."""
+"""Results of the assessment of a cascade: records for files, reports and comparisons. No torch."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -25,7 +25,7 @@ class CurvePoint(BaseModel):
     """Share of the calls where the model alone would have been wrong, fact or not; 0 without calls."""
 
     def gain_of_bound(self, alone: float) -> float:
-        """Share of the possible gain over ``alone`` (no calls) that was had; 1 where nothing could be gained."""
+        """Share of the possible gain over ``alone`` (no calls) that was reached; 1 where nothing could be gained."""
         return (self.accuracy - alone) / (self.bound - alone) if self.bound > alone else 1.0
 
 
@@ -47,16 +47,16 @@ class Written(BaseModel):
     helper_tokens: float
     """Share of tokens that the helper wrote."""
     failed_calls: int
-    """Calls that came to nothing because the helper failed."""
+    """Calls that failed because the helper failed."""
 
 
 class ModelResults(BaseModel):
-    """One model: where it asks, what that is worth, and what it says alone."""
+    """One model: where it asks, what that is worth, and what it writes alone."""
 
     model_config = _RECORD
 
     score: str
-    """What it calls by: ``call`` is P(CALL); ``entropy`` for a model that never learned to call."""
+    """Score for calls: ``call`` is P(CALL); ``entropy`` for a model that never learned to call."""
     bits_per_byte: dict[str, float]
     """Of ``all`` text, its ``factual`` tokens, and ``other`` ones; <CALL> left out."""
     curve: list[CurvePoint]
@@ -64,7 +64,7 @@ class ModelResults(BaseModel):
     at_budget: CurvePoint
     """The same at the cascade's budget."""
     gain_of_bound: float
-    """Share of the possible gain at this budget that was had."""
+    """Share of the possible gain at this budget that was reached."""
     auroc_wrong_fact: float
     """Does the score tell facts that the model would get wrong from all other tokens?"""
     auroc_wrong: float
@@ -84,15 +84,15 @@ class ModelResults(BaseModel):
 
 
 class HelperAccuracy(BaseModel):
-    """What became of a sample of calls on gold text."""
+    """Results of a sample of calls on gold text."""
 
     model_config = _RECORD
 
     calls: int
     right: float
-    """Share whose reply is, character by character, what the text goes on with."""
+    """Share whose reply equals the continuation of the text, character by character."""
     empty: float
-    """Share to which the helper had nothing to say."""
+    """Share to which the helper had nothing to add."""
     failed: float
     """Share without a usable reply."""
     seconds: float
@@ -100,7 +100,7 @@ class HelperAccuracy(BaseModel):
 
 
 class Cost(BaseModel):
-    """What it took."""
+    """The cost."""
 
     model_config = _RECORD
 
@@ -130,7 +130,7 @@ class CascadeResults(BaseModel):
     budget: float
     """Of the cascade."""
     positions: int
-    """Held-out tokens looked at."""
+    """Number of held-out tokens that were scored."""
     factual_share: float
     """Part of them that states facts."""
     confidence: float
@@ -138,7 +138,7 @@ class CascadeResults(BaseModel):
     model: ModelResults
     """The model that learned to ask."""
     plain: ModelResults | None
-    """The model it came from, calling where it doubts."""
+    """The model that it was trained from, calling where it is uncertain."""
     helper_accuracy: HelperAccuracy
     """The real helper at gold text."""
     cost: Cost

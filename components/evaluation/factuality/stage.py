@@ -1,7 +1,8 @@
 """Stage ``cascade``: what asking is worth, over all call budgets, on held-out text and in what the model writes itself.
 
-The delegated model stands beside the plain one that it came from, which calls where it doubts (by entropy) at the same
-budgets; and every figure beside the bound, where all calls fall on facts that the model would get wrong.
+The delegated model is compared with the plain one that it was trained from, which calls where it is uncertain (by
+entropy) at the same budgets. Every result is compared with the bound, where all calls are placed on facts that the
+model would get wrong.
 """
 
 import json
@@ -54,13 +55,13 @@ from components.training.trained import TrainedModel
 
 LEAKAGE_QUESTIONS = 300
 HANDOVERS = 200
-# Calibration of the plain model, for calls by its doubt; the delegated one brings its own.
+# Calibration of the plain model, for calls by entropy; the delegated model has its own.
 _CALIBRATION_TOKENS = 30_000
 
 
 @dataclass(frozen=True)
 class _Data:
-    """What both models are measured on."""
+    """The data that both models are measured on."""
 
     prepared: PreparedData
     tokenizer: TextTokenizer
@@ -211,7 +212,7 @@ def _measured(
     alone, asked, texts = _written(run, cfg, data, cascade, at[1], at[2])
     with progress(run, f"{artifact.stage}: asking for facts with calls forbidden", at[2], at[3]):
         leakage = _leakage(model, data)
-    results = _findings(cfg, predictions, asking, score, leakage, alone, asked)
+    results = _results(cfg, predictions, asking, score, leakage, alone, asked)
     return _with_real_text(run, cfg, data, cascade, prefix, results, at[3], at[4]), texts, predictions
 
 
@@ -267,7 +268,7 @@ def _leakage(model: Transformer, data: _Data) -> float | None:
     return sum(answer.expected.casefold() in answer.written.casefold() for answer in answers) / max(1, len(answers))
 
 
-def _findings(
+def _results(
     cfg: CascadeAssessConfig,
     predictions: Predictions,
     asking: Float[np.ndarray, " positions"],
@@ -295,13 +296,13 @@ def _findings(
 
 
 def _cost(delegated: TrainedModel, labels: Labels) -> Cost:
-    figures = delegated.metrics
+    training = delegated.metrics
     return Cost(
         annotation_seconds=labels.metrics.get("core_seconds", 0.0),
-        training_seconds=figures["seconds"],
-        tokens_forward=int(figures["tokens_forward"]),
-        tokens_gt_grad=int(figures["tokens_gt_grad"]),
-        tokens_call_grad=int(figures["tokens_call_grad"]),
+        training_seconds=training["seconds"],
+        tokens_forward=int(training["tokens_forward"]),
+        tokens_gt_grad=int(training["tokens_gt_grad"]),
+        tokens_call_grad=int(training["tokens_call_grad"]),
     )
 
 
@@ -321,7 +322,7 @@ def _lines(results: CascadeResults) -> dict[str, Curves]:
 
 
 def _metrics(results: CascadeResults) -> dict[str, float]:
-    """Flat figures for MLflow and for gates."""
+    """Flat metrics for MLflow and for gates."""
     metrics = {"factual_share": results.factual_share, "helper_right": results.helper_accuracy.right}
     for prefix, model in (("", results.model), ("plain_", results.plain)):
         if model is None:
@@ -355,4 +356,4 @@ def _metrics(results: CascadeResults) -> dict[str, float]:
                 judged = getattr(model.factscore, way)
                 if judged.score is not None:
                     metrics[f"{prefix}factscore_{way}"] = judged.score.estimate
-    return {name: value for name, value in metrics.items() if value == value}  # NaN is no metric
+    return {name: value for name, value in metrics.items() if value == value}  # NaN is not a metric

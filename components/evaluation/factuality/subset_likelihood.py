@@ -1,7 +1,7 @@
 """Likelihood on common subsets of held-out text.
 
-Methods learn different tokens, so a single figure would compare different populations (lacy.md, section 6.5): the
-same text is scored as a whole, its factual tokens, and the rest. ``<CALL>`` takes no part in the softmax.
+Methods learn different tokens, so a single number would compare different populations. The same text is scored as a
+whole, on its factual tokens, and on the rest. ``<CALL>`` is left out of the softmax.
 """
 
 import math

@@ -17,14 +17,14 @@ _WORD = re.compile(rf"(?:[^\W_]|[{_MARKS}])+(?:['’.,:-](?:[^\W_]|[{_MARKS}])+)
 _ABBREVIATION = r"(?<![A-Z])(?<!\b[JDM]r)(?<!\bMrs)(?<!\bSt)(?<!\bMs)"  # an initial or a title goes on
 _OPENS_SENTENCE = re.compile(rf"(?:\A|\n|(?:{_ABBREVIATION}\.|[!?])[\"'”’)\]]*\s)\W*\Z")
 _OPENING_CHARACTERS = 16  # how far back a sentence's end is looked for: past quotes and brackets
-_I = re.compile(r"I(?:['’]\w+)?")  # capitalised by custom; names nobody
+_I = re.compile(r"I(?:['’]\w+)?")  # always capitalised, but not a name
 # Scripts without case show no capitals: below this share of cased letters, the rule is blind.
 _CASED_SHARE = 0.5
 _JUDGED_LETTERS = 40
 
 
 class Capitals:
-    """Marks words by their looks alone."""
+    """Labels words by their form alone."""
 
     def annotate(self, texts: Sequence[str]) -> list[Annotation]:
         return [Annotation(as_words(_spans(text)), "capitals", familiar=_has_case(text)) for text in texts]

@@ -18,22 +18,22 @@ from components.labelling.installed import installed_pipeline
 
 @dataclass(frozen=True)
 class Choice:
-    """The annotator of a run, and why it is this one. Crosses to worker processes, which open their own."""
+    """The annotator of a run, and the reason for it. It is sent to worker processes, each of which opens its own."""
 
     name: str
     """``world``, ``spacy``, ``capitals`` or ``control``."""
     rules: str
-    """What it goes by."""
+    """Its rules."""
     reason: str
     others: str = ""
-    """Who annotates the documents of a mixed corpus that are none of the closed world's."""
+    """Annotator of the documents of a mixed corpus that do not belong to the closed world."""
     pipeline: str = ""
     documents: Path | None = None
     """The closed world's documents, where the data holds them."""
     parse_rules: ParseRules = "ner+pos"
 
     def open(self) -> tuple[Annotator, PipelineRecord | None]:
-        """The annotator, ready for texts; raises ``InputError`` if it cannot be had."""
+        """The annotator, ready for texts; raises ``InputError`` if it cannot be opened."""
         if self.name == "control":
             return Control(cast(ControlRules, self.rules)), None
         if self.name == "world":

@@ -11,7 +11,7 @@ _PATTERNS = {"digits_only": re.compile(r"[^\W_]*\d[^\W_]*(?:[.,:]\d+)*"), "all":
 
 
 class Control:
-    """Marks words by a regular expression, or none."""
+    """Mask words by a regular expression, or none."""
 
     def __init__(self, rules: ControlRules) -> None:
         self._pattern = _PATTERNS.get(rules)

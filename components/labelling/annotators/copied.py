@@ -1,4 +1,4 @@
-"""What a document has said before: repeating it needs no knowledge, so it need not be asked for."""
+"""Words that a document has stated before: repeating them needs no knowledge, so the model need not ask for them."""
 
 from components.labelling.alignment import Words, runs
 

@@ -1,7 +1,7 @@
 """Annotation by a trained spaCy pipeline: any installed package, or a path.
 
-Components that no rule set needs are left out, texts over 100,000 characters are parsed in pieces, and what spaCy
-remembers of the words it has seen is forgotten after every batch, so that memory stays flat over any corpus.
+Components that no rule set needs are left out. Texts over 100,000 characters are parsed in parts. spaCy's cache of
+words is cleared after every batch, so that memory does not grow with the corpus.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ from components.core.inputs import folder_digest
 from components.labelling.annotators import schemes
 from components.labelling.annotators.base import Annotation
 from components.labelling.annotators.chunks import chunks
-from components.labelling.annotators.rules import COLUMNS, Parse, ParseRules, Symbols, marks
+from components.labelling.annotators.rules import COLUMNS, Parse, ParseRules, Symbols, factual_tokens
 
 _PROBE = "Ada Lovelace was born in London in 1815."
 _BATCH_CHARACTERS = 200_000  # some 45,000 words: what the parser's state of one batch may take, about 100 MB
@@ -83,7 +83,7 @@ class Pipeline:
         """The factual words of a text from the parses of its pieces."""
         found = [np.empty((0, 2), dtype=np.int64)]
         for offset, parse, _ in pieces:
-            marked = parse[marks(parse, rules, self._symbols)].astype(np.int64)
+            marked = parse[factual_tokens(parse, rules, self._symbols)].astype(np.int64)
             starts = offset + marked[:, COLUMNS.index("IDX")]
             found.append(np.stack([starts, starts + marked[:, COLUMNS.index("LENGTH")]], axis=1))
         return np.concatenate(found)
@@ -106,7 +106,7 @@ class Pipeline:
 
     @cached_property
     def _sets(self) -> frozenset[str]:
-        """What the pipeline sets on a text, by spaCy's names; told by trying, for components may be anybody's."""
+        """The attributes that the pipeline sets, found by trying, because components may be third-party code."""
         document = self.nlp(_PROBE)
         return frozenset(attribute for attribute in ("ENT_IOB", "POS", "DEP") if document.has_annotation(attribute))
 
@@ -141,7 +141,7 @@ class Pipeline:
 
 
 class SpacyAnnotator:
-    """Marks the words that a rule set finds in the parses of a pipeline."""
+    """Labels the words that a rule set finds in the parses of a pipeline."""
 
     def __init__(self, pipeline: Pipeline, rules: ParseRules) -> None:
         self._pipeline = pipeline.check(rules)
@@ -197,7 +197,7 @@ def _load(name: str) -> Any:
         )
     try:
         return spacy.load(name)
-    except Exception as error:  # factories of third parties raise what they like
+    except Exception as error:  # factories of third parties may raise anything
         raise InputError(
             f"the spaCy pipeline {name!r} cannot be loaded: {error}. Give an installed package or the folder of a "
             f"trained pipeline that fits spaCy {spacy.__version__}"

@@ -1,4 +1,4 @@
-"""The rule sets of lacy.md 3.3 over a parse, as array operations: which spaCy tokens state facts.
+"""The rule sets of LaCy (arXiv:2602.12005) on a parse, as array operations: which spaCy tokens state facts.
 
     ner_only       entities
     pos_only       proper nouns and numbers
@@ -24,7 +24,7 @@ COLUMNS = ("IDX", "LENGTH", "ENT_TYPE", "POS", "TAG", "DEP", "HEAD", "LOWER", "I
 _STEPS_TO_VERB = 4
 
 Parse = UInt64[np.ndarray, "tokens columns"]
-Marks = Bool[np.ndarray, " tokens"]
+Mask = Bool[np.ndarray, " tokens"]
 
 
 class Symbols(NamedTuple):
@@ -66,7 +66,7 @@ class Symbols(NamedTuple):
         )
 
 
-def marks(parse: Parse, rules: ParseRules, symbols: Symbols) -> Marks:
+def factual_tokens(parse: Parse, rules: ParseRules, symbols: Symbols) -> Mask:
     """Which tokens of ``parse`` (columns as in ``COLUMNS``) state facts under ``rules``."""
     column = dict(zip(COLUMNS, parse.T, strict=True))
     found = np.zeros(len(parse), dtype=bool)
@@ -78,17 +78,17 @@ def marks(parse: Parse, rules: ParseRules, symbols: Symbols) -> Marks:
     if rules == "ner+pos+attr":
         found |= _attributes(column, symbols)
     function_word = np.isin(column["POS"], symbols.function_words) & (column["ENT_TYPE"] != symbols.work)
-    result: Marks = found & ~function_word & (column["IS_PUNCT"] == 0) & (column["IS_SPACE"] == 0)
+    result: Mask = found & ~function_word & (column["IS_PUNCT"] == 0) & (column["IS_SPACE"] == 0)
     return result
 
 
-def _attributes(column: dict[str, np.ndarray[Any, Any]], symbols: Symbols) -> Marks:
+def _attributes(column: dict[str, np.ndarray[Any, Any]], symbols: Symbols) -> Mask:
     """Nouns and adjectives in the place of an attribute or object of a telling verb."""
     tokens = len(column["HEAD"])
     head = np.arange(tokens) + column["HEAD"].view(np.int64)
     known_form = np.isin(column["LOWER"], symbols.verb_forms)
 
-    # UD: "a painter" of "was a painter" is itself what the copula and the preposition hang from.
+    # In UD, "a painter" in "was a painter" is itself the head of the copula and of the preposition.
     copulas = (column["DEP"] == symbols.copula) & known_form & (symbols.copula != 0)
     predicate = _has_child(copulas, head)
     with_preposition = _has_child((column["DEP"] == symbols.preposition) & (symbols.preposition != 0), head)
@@ -103,11 +103,11 @@ def _attributes(column: dict[str, np.ndarray[Any, Any]], symbols: Symbols) -> Ma
         telling |= ~settled & ((verb & known_form) | predicate)[above]
         settled |= (verb | predicate)[above]
         above = head[above]
-    result: Marks = np.isin(column["POS"], symbols.nominal) & place & telling
+    result: Mask = np.isin(column["POS"], symbols.nominal) & place & telling
     return result
 
 
-def _has_child(children: Marks, head: Int[np.ndarray, " tokens"]) -> Marks:
+def _has_child(children: Mask, head: Int[np.ndarray, " tokens"]) -> Mask:
     found = np.zeros(len(head), dtype=bool)
     found[head[children]] = True
     return found

@@ -38,7 +38,7 @@ UD_PREPOSITIONAL = frozenset({"obl", "obl:agent", "obl:arg", "obl:tmod", "obl:lm
 UD_PREPOSITION = "case"
 UD_COPULA = "cop"
 
-# The verbs of lacy.md 3.3 in all their forms: no lemmatizer is needed, and every pipeline sees the same.
+# The verbs of the attribute rule in all their forms: no lemmatizer is needed, and every pipeline sees the same.
 _CONJUGATED = """
     be am is are was were been being 's 're 'm
     become becomes became becoming

@@ -17,13 +17,13 @@ from components.core.errors import ArtifactError, InputError
 from components.labelling.annotators.base import Annotation, Annotator, as_words
 
 RULE = "exact"
-_NAMES = (".name", ".surname")  # relations by which a document names its subject: told, not judged a value
+_NAMES = (".name", ".surname")  # relations by which a document names its subject: facts, but not values
 _WORD = re.compile(r"\S+")
 _KEY = np.dtype([("digest", "<u8"), ("offset", "<i8")])
 
 
 class WorldAnnotator:
-    """Marks the characters that the world's author knows to be factual.
+    """Labels the characters that the generator recorded as factual.
 
     Documents that tell of no closed world go to ``others``; without one they raise ``InputError``.
     """

@@ -61,7 +61,7 @@ class Objective(Protocol):
         """Losses and weights of the targets of one micro-batch. Nothing here should wait for the device."""
 
     def metrics(self) -> dict[str, float]:
-        """What a row of the history says beside loss, learning rate and gradient norm; may wait for the device."""
+        """Metrics for a row of the history, besides loss, learning rate and gradient norm; may wait for the device."""
 
     def totals(self) -> dict[str, float]:
         """Metrics of the whole run for the record of the artifact, beside those that every run has."""
@@ -73,10 +73,10 @@ class Objective(Protocol):
         """Read one batch of the validation split."""
 
     def validation_metrics(self, ranks: Ranks) -> dict[str, float]:
-        """``validation_loss``, in nats per token, and what else is worth a look, over the batches of all ranks."""
+        """``validation_loss`` in nats per token, and other metrics, over the batches of all ranks."""
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold so that a resumed run goes on as if it had never stopped."""
+        """State for a checkpoint, so that a resumed run continues as if it had never stopped."""
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up ``state`` of a checkpoint, whose tensors may be on another device."""
+        """Restore the ``state`` of a checkpoint, whose tensors may be on another device."""

@@ -83,7 +83,7 @@ def test_half_a_character_at_the_end_is_left_out(server: Server) -> None:
     assert reply.text == " Łód"
 
 
-def test_the_key_is_sent_and_told_to_nobody(
+def test_the_key_is_sent_and_written_nowhere(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv(API_KEY, SECRET)
@@ -132,10 +132,10 @@ def test_a_server_that_is_not_there_is_named_with_what_to_do() -> None:
         (lambda handler: handler.send({"error": "full"}, 503), "503"),
         (lambda handler: handler.send({"error": "?"}, 404), r"helper\.url"),
         (lambda handler: handler.send(b"", 302), "redirects are not followed"),
-        (lambda handler: handler.send(b"<html>"), "no JSON"),
-        (lambda handler: handler.send(b"[" * 20_000), "no JSON"),
+        (lambda handler: handler.send(b"<html>"), "not JSON"),
+        (lambda handler: handler.send(b"[" * 20_000), "not JSON"),
         (lambda handler: handler.send({"choices": []}), "no completion"),
-        (lambda handler: handler.send({"choices": [{"index": 0, "text": None}]}), "no text"),
+        (lambda handler: handler.send({"choices": [{"index": 0, "text": None}]}), "not text"),
         (lambda handler: handler.send([1]), "no completion"),
         (lambda handler: handler.send(b"x" * 1_000_000), "more than 64,000 bytes"),
         (lambda handler: handler.connection.shutdown(socket.SHUT_RDWR), "cannot be reached"),

@@ -40,7 +40,7 @@ def test_auto_retrieves_where_there_is_only_a_corpus_and_builds_the_index_once(
     assert (index / "index.json").read_text() == record  # made from another corpus: built again
 
 
-def test_nobody_answers_with_nothing() -> None:
+def test_no_helper_answers_with_nothing() -> None:
     helper = open_helper(HelperConfig(kind="none"))
     assert isinstance(helper, Helper)
     assert helper.answer([call("a"), call("b")]) == [Reply("", 0, 0.0)] * 2

@@ -21,7 +21,7 @@ from components.evaluation.factuality.factscore import (
     abstains,
     factscore,
     judged,
-    opened,
+    open_judge,
     penalty,
     run_factscore,
     score,
@@ -130,10 +130,10 @@ def test_texts_are_split_and_judged_by_their_own_articles() -> None:
     assert [each.status for each in found] == ["judged", "abstained", "judged"]
     assert [fact.supported for fact in found[0].facts] == [True, False, None]
     assert found[2].unsplit == 1
-    figures = factscore(texts, knowledge, told, told, 0, CFG)
-    assert figures.score is not None
-    assert figures.score.estimate == pytest.approx((0.5 + 1) / 2)
-    assert figures.failures == 2
+    scores = factscore(texts, knowledge, told, told, 0, CFG)
+    assert scores.score is not None
+    assert scores.score.estimate == pytest.approx((0.5 + 1) / 2)
+    assert scores.failures == 2
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_the_closest_passages_are_found_in_long_articles() -> None:
 def test_an_endpoint_splits_and_judges(server: JudgeServer) -> None:
     server.say = reader
     cfg = FactScoreConfig(judge=server.judge(name="large"), gamma=0)
-    splitter, judge, chat = opened(cfg)
+    splitter, judge, chat = open_judge(cfg)
     assert chat is not None
     texts = {
         "Ada Veldring": "She was born in Oslo and studied in Lyon. She was born in Bergen.",
@@ -288,13 +288,13 @@ def test_failures_are_tried_again_and_what_remains_is_counted(server: JudgeServe
         return False
 
     server.say, server.act = reader, act
-    splitter, judge, chat = opened(FactScoreConfig(judge=server.judge(retries=1, parallel=1)))
+    splitter, judge, chat = open_judge(FactScoreConfig(judge=server.judge(retries=1, parallel=1)))
     texts = {"Ada Veldring": "She was born in Oslo and studied in Lyon."}
     (found,) = judged(texts, {"Ada Veldring": ADA}, splitter, judge)
     assert [fact.supported for fact in found.facts] == [True, None]
-    figures = score([found], 0, CFG)
-    assert figures.score is not None
-    assert (figures.score.estimate, figures.failures, figures.least, figures.most) == (1.0, 1, 0.5, 1.0)
+    scores = score([found], 0, CFG)
+    assert scores.score is not None
+    assert (scores.score.estimate, scores.failures, scores.least, scores.most) == (1.0, 1, 0.5, 1.0)
     assert chat is not None
     chat.close()
 
@@ -317,9 +317,9 @@ def test_a_judge_that_is_slow_or_dead_ends_no_run_and_scores_nothing(
     assert len(server.bodies) <= 13
     assert "asked no more" in str(found[-1])
     assert "failed 10 times in a row" in caplog.text
-    figures = score([response("Ada", *[None] * 40, status="unjudged")], 10, CFG)
-    assert figures.score is None
-    assert figures.failures == 40
+    scores = score([response("Ada", *[None] * 40, status="unjudged")], 10, CFG)
+    assert scores.score is None
+    assert scores.failures == 40
 
 
 def test_a_trickle_and_a_flood_are_no_answers(server: JudgeServer) -> None:
@@ -337,11 +337,11 @@ def test_a_trickle_and_a_flood_are_no_answers(server: JudgeServer) -> None:
 
 def test_a_judge_that_is_not_there_is_said_at_the_start(server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ChatError, match=r"cannot be reached.*facts\.factscore\.judge\.url"):
-        opened(FactScoreConfig(judge=JudgeConfig(kind="endpoint", url="http://127.0.0.1:9/v1", retries=0)))
+        open_judge(FactScoreConfig(judge=JudgeConfig(kind="endpoint", url="http://127.0.0.1:9/v1", retries=0)))
     monkeypatch.setenv(API_KEY, "sk-secret")
     server.act = lambda handler: handler.send({"error": "no such key sk-secret"}, 401) is None
     with pytest.raises(ChatError, match=f"answered 401.*{API_KEY}") as caught:
-        opened(FactScoreConfig(judge=server.judge(retries=0)))
+        open_judge(FactScoreConfig(judge=server.judge(retries=0)))
     assert "sk-secret" not in str(caught.value)
     assert {sent["Authorization"] for sent in server.headers} == {"Bearer sk-secret"}
 

@@ -12,7 +12,7 @@ from components.cascade.decoding import Cascade
 from components.cascade.helpers.base import HelperError
 from components.core.errors import InputError
 from components.evaluation.config import BootstrapConfig, ProbesConfig
-from components.evaluation.factuality.probes import answers_with, ask, probe_findings, read_probes, run_probes
+from components.evaluation.factuality.probes import answers_with, ask, probe_results, read_probes, run_probes
 from components.evaluation.factuality.real_text import ProbeAnswer
 from tests.conftest import SHARED_DATA
 from tests.fakes import Told, calibration, speaker, tokenizer
@@ -190,7 +190,7 @@ def test_a_prompt_longer_than_the_context_keeps_its_end(tmp_path: Path) -> None:
 
 
 def test_figures_follow_from_the_answers() -> None:
-    found = probe_findings(
+    found = probe_results(
         [
             answer("P19", True, alone=True, cascade=True),
             answer("P19", True, alone=True, cascade=False, asked=True),
@@ -208,7 +208,7 @@ def test_figures_follow_from_the_answers() -> None:
     assert found.leakage == 0.25
     assert found.calls == 2 / 40
     assert found.relations == {"P19": (2, 1.0, 0.5), "P20": (2, 0.0, 0.5)}
-    assert set(probe_findings([answer(known=None)], CFG).parts) == {"all"}
+    assert set(probe_results([answer(known=None)], CFG).parts) == {"all"}
 
 
 def test_the_files_at_hand_are_read_whole() -> None:

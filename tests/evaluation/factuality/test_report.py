@@ -1,4 +1,4 @@
-"""The page: what models and files say can do it no harm, and no figure is lost."""
+"""The page: what models and files say can do it no harm, and no number is lost."""
 
 import subprocess
 import sys

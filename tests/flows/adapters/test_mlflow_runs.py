@@ -86,7 +86,7 @@ def test_flow_has_one_parent_and_a_nested_run_per_stage_with_figures_parameters_
     assert run.info.status == "FINISHED"
     curve = client.get_metric_history(run.info.run_id, "loss")
     assert len(curve) == 31
-    assert run.data.metrics["loss"] == 3.5, "the final figure is the latest one"
+    assert run.data.metrics["loss"] == 3.5, "the final value is the latest one"
     assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["artifact.json", "history.jsonl"]
     run = run_of(report, TrackingConfig())
     assert run.data.tags["mlflow.note.content"] == "# Fine"
@@ -119,7 +119,7 @@ def test_events_are_sent_in_batches_while_the_stage_runs(workspace, make_artifac
     for event in events:
         follower.take(event)
     assert time.monotonic() - started < 20
-    assert sum(sizes) >= 1000, "figures are visible before the stage ends"
+    assert sum(sizes) >= 1000, "metrics are visible before the stage ends"
     follower.finish(artifact)
     assert sum(sizes) == 2500
     assert max(sizes) <= 1000

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from components.labelling.annotators.rules import COLUMNS, ParseRules, Symbols, marks
+from components.labelling.annotators.rules import COLUMNS, ParseRules, Symbols, factual_tokens
 from components.labelling.annotators.schemes import Scheme, scheme_of
 
 spacy = pytest.importorskip("spacy")
@@ -65,7 +65,7 @@ def factual(rows: list[Row], rules: ParseRules, scheme: Scheme) -> str:
         vocab, words=list(words), pos=list(pos), tags=list(tags), deps=list(deps), heads=list(heads), ents=list(ents)
     )
     parse = document.to_array([getattr(spacy.attrs, column) for column in COLUMNS])
-    found = marks(parse, rules, Symbols.of(vocab.strings, scheme))
+    found = factual_tokens(parse, rules, Symbols.of(vocab.strings, scheme))
     return " ".join(word for word, mark in zip(words, found, strict=True) if mark)
 
 
