@@ -1,7 +1,7 @@
 """Does a top-level statement only give a value to a name, or does it do something when the module is imported?
 
 ``LIMIT = 3`` and ``@dataclass class Row`` count where they are used. ``register(Row)``, ``torch.library.define(...)``
-and a decorator that nobody here knows may act on something else: such statements count wherever the module is imported.
+and an unknown decorator may act on something else: such statements count wherever the module is imported.
 The rule is one-sided. What is not on the lists below is taken to do something.
 """
 

@@ -47,7 +47,7 @@ class SpecialTokens:
             roles: ``eos_token`` and ``pad_token`` as in ``tokenizer_config.json``.
             source: where the tokens are from, for errors.
 
-        Raises ``ArtifactError`` that names every part which nobody plays.
+        Raises ``ArtifactError`` that names every missing part.
         """
         parts = {
             "eos_token in tokenizer_config.json": _name(roles.get("eos_token")),

@@ -50,7 +50,7 @@ class FactTable:
     """The fact table: certain of every token of a value, and without a prediction for all others.
 
     Values are what a judge labelled; without such labels they are the factual tokens. (The difference is the names of
-    subjects: no table knows whom a document will be about.)
+    subjects: no table knows the subject of a document in advance.)
     """
 
     def of(self, batch: Batch) -> TokenPredictions:

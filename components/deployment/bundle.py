@@ -144,7 +144,7 @@ class LoadedBundle:
     model: Transformer
     tokenizer: TextTokenizer
     delegation: DelegationRecord | None
-    """When to ask, and whom; ``None`` for a plain model."""
+    """When to ask, and which helper; ``None`` for a plain model."""
 
 
 def stage(

@@ -53,7 +53,7 @@ def _components(package: EntryPoint) -> set[str]:
         meta = json.loads((Path(spec.origin).parent / "meta.json").read_text(encoding="utf-8"))
         return set(meta["components"])
     except (OSError, ValueError, KeyError, TypeError):
-        return set()  # a broken package serves nobody
+        return set()  # a broken package cannot be used
 
 
 def _serves(components: set[str], rules: RuleSet) -> bool:

@@ -27,7 +27,7 @@ INDEX = "index.json"
 
 _PASSAGE_WORDS = 120
 _OVERLAP_WORDS = 24  # a place near a passage's end has the words before it in the next one too
-_TITLE_WORDS = 8  # of the document's beginning, kept with each of its passages: pronouns name nobody
+_TITLE_WORDS = 8  # of the document's beginning, kept with each of its passages: pronouns carry no name
 _PROGRESS_DOCUMENTS = 10_000
 _SHUFFLE_SEED = 0
 

@@ -1,4 +1,4 @@
-"""Tokens per second and model FLOP utilisation, with the denominator said aloud."""
+"""Tokens per second and model FLOP utilisation, with the denominator stated."""
 
 import time
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Goals C1 to C7: the head and its loss, beside eager and compiled PyTorch, Liger, and the bare matrix products.
 
 A time is forward and backward, gradients of hidden states and weight included, from bf16 leaves. The floor is the three
-matrix products that nobody can leave out, each timed alone.
+matrix products that cannot be left out, each timed alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What every helper is: text in, a short continuation out, or an error that says why not.
 
 Text is what crosses the border, so small model and helper may have different tokenizers. A helper with the small
-model's own tokenizer may read the ids instead; nobody ever sees ``<CALL>``, which is part of neither.
+model's own tokenizer may read the ids instead; neither contains ``<CALL>``.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Any OpenAI-compatible server as a helper: vLLM, llama-server, another Lacewing, a service.
 
 Text crosses, so the server may have any vocabulary. Calls that ask for the same are one request with a list of prompts.
-The text of a request leaves this machine if the server is elsewhere: that is said once, aloud.
+The text of a request leaves this machine if the server is elsewhere: a warning says so once.
 """
 
 import ipaddress

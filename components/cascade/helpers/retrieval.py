@@ -1,6 +1,6 @@
 """A helper that looks the continuation up in the training corpus: BM25 over passages, then the best matching place.
 
-The passages that share rare words with the beginning of the text (whom it is about) and with its last words are found
+The passages that share rare words with the beginning of the text (its subject) and with its last words are found
 by BM25. In them, the place is sought whose words before it agree longest with the last words of the text; what follows
 there is the answer. It knows nothing to say where fewer than two words agree, or where no passage has the name that the
 text begins with: sentences about others are found just as well, and would be wrong.

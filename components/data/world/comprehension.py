@@ -130,7 +130,7 @@ class World:
 
         Arguments:
             text: one document, from its beginning.
-            subject: name of whom it is about; empty: whom its first understood sentence names.
+            subject: name of the subject; empty: the one that its first understood sentence names.
         """
         state = _State(self.table.by_name.get(subject))
         claims: list[Claim] = []

@@ -126,7 +126,7 @@ def _places(rng: Random, pools: _Pools, count: int) -> list[Entity]:
 def _people(rng: Random, pools: _Pools, count: int, places: ByPopularity[Entity]) -> list[Entity]:
     people: list[Entity] = []
     by_decade: dict[int, list[Entity]] = {}
-    single: Entity | None = None  # whom the next person marries
+    single: Entity | None = None  # the spouse of the next person
     for index in range(count):
         if single:
             person = _person(rng, pools, index, places, near=single)
@@ -145,7 +145,7 @@ def _people(rng: Random, pools: _Pools, count: int, places: ByPopularity[Entity]
 
 
 def _person(rng: Random, pools: _Pools, index: int, places: ByPopularity[Entity], near: Entity | None = None) -> Entity:
-    """A person with a life; born within eight years of ``near``, whom they will marry, if given."""
+    """A person with a life; born within eight years of ``near``, their future spouse, if given."""
     birth = between(rng, 1600, 1980)
     pronoun = pick(rng, ("he", "she"))
     if near:

@@ -2,7 +2,7 @@
 
 Any JSONL like EntityQuestions (Sciavolino et al. 2021, arXiv:2109.08535) will do. A line has
 
-    subject or entity                       whom it is about
+    subject or entity                       what the question is about
     answers, or answer and aliases,         what may follow
       or birth_year
     prompt, or template with {subject},     the text to continue; a Wikidata relation that is known here
