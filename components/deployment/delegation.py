@@ -1,4 +1,4 @@
-"""``delegation.json`` in a bundle: when the model asks, which helper, and how often. A bundle without it is a plain model.
+"""``delegation.json`` in a bundle: when the model asks, which helper, and how often. A plain model has no such file.
 
 What the helper needs travels with the bundle where it is data (the fact table, the retrieval index). A larger model or
 an endpoint is only referred to.

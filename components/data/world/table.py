@@ -90,7 +90,7 @@ class FactTable:
         return self._profiles.get((kind, path[-1])) or Profile()
 
     def like(self, kind: str, beginning: str, true_of: list[tuple[tuple[str, ...], str]], limit: int) -> list[Entity]:
-        """The most popular entities whose name has ``beginning`` and for which all of ``true_of`` (path, value) is true;
+        """The most popular entities whose name has ``beginning`` and for which all ``true_of`` (path, value) hold;
         none if there is nothing to go by."""
         single = next(((path, value) for path, value in true_of if len(path) == 1), None)
         if beginning:
