@@ -326,7 +326,7 @@ def test_triton_and_torch_kernels_learn_the_same_curve(
     prepared: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("triton")
-    few = {"max_steps": 4, "batch_size": 2, "micro_batch_size": 2, "warmup_fraction": 0.0}
+    few = {"max_steps": 4, "batch_size": 2, "micro_batch_size": 2, "warmup_fraction": 0.0, "optimizer": "adamw"}
     cfg = PretrainConfig(model=SMALL, trainer=config(**few, log_every_steps=1, validation_batches=1).trainer)
     curves, records, learned = {}, {}, []
     for kernels in ("torch", "triton"):

@@ -36,7 +36,9 @@ from tests.fakes import Told, calibration
 from tests.training.conftest import prepare
 
 MODEL = ModelConfig(name="tiny", layers=1, width=32, hidden_width=64, heads=4, kv_heads=2, context_length=32)
-TRAINER = TrainerConfig(max_steps=30, precision="32-true", threads=1, learning_rate=1e-2, validation_batches=4)
+TRAINER = TrainerConfig(
+    max_steps=30, precision="32-true", threads=1, optimizer="adamw", learning_rate=1e-2, validation_batches=4
+)
 
 
 @pytest.fixture(scope="module", params=[None, SCATTERED], ids=["at the end", "scattered"])

@@ -96,7 +96,7 @@ def _answer(url: str, headers: dict[str, str] | None = None) -> Iterator[httpx.R
     except httpx.ConnectError as error:
         raise ServiceError(f"no server answers at {url} ({error}); check the address and the network") from error
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise InputError(f"source {url} cannot be read as an address: {error}") from error
+        raise InputError(f"source {url} is not an address: {error}") from error
 
 
 def _validator(response: httpx.Response) -> str:

@@ -76,7 +76,7 @@ class FrozenModel:
         """
         place = model_folder(folder)
         if not (place / CONFIG).is_file():
-            raise InputError(f"{what}={folder} is no model folder: it has no {CONFIG}; give one that has")
+            raise InputError(f"{what}={folder} is not a model folder: it has no {CONFIG}; give one that has")
         if not (place / TOKENIZER).is_file() or tokenizer_digest(place) != tokenizer_digest(tokenizer):
             raise InputError(
                 f"{what}={folder} has another tokenizer than the training data: its losses would be of other tokens. "

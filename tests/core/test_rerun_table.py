@@ -88,8 +88,8 @@ def inside(name: str, statement: str = "_edited = 1") -> Change:
 
 def neutral_field(name: str) -> Change:
     def change(path: Path) -> None:
+        assert "import Neutral" in path.read_text(encoding="utf-8"), "the edit declares a field, not an import"
         inside(name, "clip: Annotated[float, Neutral(0.0)] = 0.0")(path)
-        replaced("from pydantic", "from components.core.neutral import Neutral\nfrom pydantic")(path)
 
     return change
 

@@ -48,6 +48,8 @@ def trainer(**changes: object) -> TrainerConfig:
         "max_steps": 20,
         "batch_size": 8,
         "micro_batch_size": 4,
+        "optimizer": "adamw",
+        "minimum_learning_rate_fraction": 0.1,
         "learning_rate": 1e-2,
         "precision": "32-true",
         "threads": 1,

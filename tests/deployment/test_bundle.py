@@ -117,7 +117,7 @@ def test_a_broken_manifest_is_refused(copy: Path) -> None:
 
 
 def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"no bundle: it has no manifest\.json"):
+    with pytest.raises(ArtifactError, match=r"not a bundle: it has no manifest\.json"):
         load_bundle(tmp_path)
 
 

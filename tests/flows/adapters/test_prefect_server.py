@@ -13,7 +13,8 @@ import pytest
 from flows.adapters import prefect_server
 
 STARTS_ONE = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in background jobs, and with them this test
 from flows.adapters.prefect_server import PrefectServer
 from flows.ports import answers
 import os
