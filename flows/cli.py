@@ -9,8 +9,10 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from components.core.errors import InputError, LacewingError
+from conf.nearest import did_you_mean
 from flows.catalogue import find_flow, flows
 from flows.commands import COMMANDS, command_help, split_preset
+from flows.options import FlowArguments, read_flow_arguments
 
 if TYPE_CHECKING:
     from conf.services import TrackingConfig
@@ -88,7 +90,10 @@ def _dispatch(name: str, arguments: list[str]) -> int:
     if name in flows():
         return _flow_help(name) if wants_help else _flow(name, arguments)
     if name not in COMMANDS:
-        raise InputError(f"unknown command {name!r}; flows: {', '.join(flows())}; commands: {', '.join(COMMANDS)}")
+        near = did_you_mean(name, [*flows(), *COMMANDS, "--help", "--version"])
+        raise InputError(
+            f"unknown command {name!r}{near or ';'} Flows: {', '.join(flows())}; commands: {', '.join(COMMANDS)}"
+        )
     if wants_help:
         print(command_help(name))
         return 0
@@ -106,12 +111,11 @@ def _flow_help(name: str) -> int:
     return 0
 
 
-def _flow(name: str, arguments: list[str]) -> int:
-    dry = "--dry-run" in arguments
-    arguments = [argument for argument in arguments if argument != "--dry-run"]
-    if any(argument.startswith("-") for argument in arguments):
-        return _hydra(name, arguments, dry)
-    return _run(name, arguments, dry)
+def _flow(name: str, words: list[str]) -> int:
+    arguments = read_flow_arguments(words)
+    if arguments.hydra:
+        return _hydra(name, arguments)
+    return _run(name, arguments.overrides, arguments.dry)
 
 
 def _run(name: str, overrides: list[str], dry: bool) -> int:
@@ -159,19 +163,19 @@ def end_in_order_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, leave)
 
 
-def _hydra(name: str, arguments: list[str], dry: bool) -> int:
+def _hydra(name: str, arguments: FlowArguments) -> int:
     """Hydra's own options (``--cfg``, ``--multirun``, ``--info``) by Hydra's own command line."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
-    from conf.compose import CONF, compose_project, register_defaults
+    from conf.compose import CONF, register_defaults
 
     codes = [0]
 
     def job(_: object) -> None:
         overrides = list(HydraConfig.get().overrides.task)
         try:
-            codes.append(_run(name, overrides, dry))
+            codes.append(_run(name, overrides, arguments.dry))
         except LacewingError as error:
             from flows import console
 
@@ -179,11 +183,19 @@ def _hydra(name: str, arguments: list[str], dry: bool) -> int:
             codes.append(error.exit_code)
 
     register_defaults()
-    if not {"--multirun", "-m"} & set(arguments):
-        compose_project(*split_preset([word for word in arguments if "=" in word and not word.startswith("hydra")]))
-    sys.argv = [f"lacewing {name}", *arguments]
+    _check_before_hydra(arguments)
+    sys.argv = [f"lacewing {name}", *arguments.hydra, *arguments.overrides]
     hydra.main(config_path=str(CONF), config_name="flow", version_base="1.3")(job)()
     return max(codes)
+
+
+def _check_before_hydra(arguments: FlowArguments) -> None:
+    """Tell mistakes in our words: Hydra's would advise ``+key=value``, which no flow accepts."""
+    from conf.compose import compose_project, runs_to_check
+
+    ours = [word for word in arguments.overrides if not word.startswith(("hydra.", "hydra/"))]
+    for overrides in runs_to_check(ours) if arguments.sweep else [ours]:
+        compose_project(*split_preset(overrides))
 
 
 if __name__ == "__main__":

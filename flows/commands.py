@@ -4,9 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from components.core.errors import InputError
+from conf.nearest import did_you_mean
+from flows.options import check_options
 
 if TYPE_CHECKING:
     from conf.schema import ProjectConfig
+
+REASON = "--reason"
 
 
 class Command(NamedTuple):
@@ -84,7 +88,10 @@ def _data(arguments: list[str]) -> int:
             artifact = dvc.pull(reference, config)
             console.show_table("pulled", [(artifact.stage, str(artifact.folder)), ("key", artifact.key)])
         case _:
-            raise InputError(f"unknown: lacewing data {' '.join(verbs)}; write `data list` or `data pull ARTIFACT`")
+            near = did_you_mean(next(iter(verbs), ""), ("list", "pull"))
+            raise InputError(
+                f"unknown: lacewing data {' '.join(verbs)}{near or ';'} Write `data list` or `data pull ARTIFACT`"
+            )
     return 0
 
 
@@ -101,6 +108,7 @@ def _accept(arguments: list[str]) -> int:
     from flows import console
     from flows.accept import accept
 
+    check_options(arguments, (REASON, "--help"))
     words, reason = _without_reason(arguments)
     stages = [word for word in words if "=" not in word]
     if len(stages) != 1:
@@ -113,12 +121,11 @@ def _accept(arguments: list[str]) -> int:
 
 def _without_reason(arguments: list[str]) -> tuple[list[str], str]:
     """The other arguments, and what follows ``--reason``."""
-    option = "--reason"
-    if option in arguments:
-        place = arguments.index(option)
+    if REASON in arguments:
+        place = arguments.index(REASON)
         return arguments[:place] + arguments[place + 2 :], "".join(arguments[place + 1 : place + 2])
-    given = [word for word in arguments if word.startswith(f"{option}=")]
-    return [word for word in arguments if word not in given], "".join(given[-1:]).removeprefix(f"{option}=")
+    given = [word for word in arguments if word.startswith(f"{REASON}=")]
+    return [word for word in arguments if word not in given], "".join(given[-1:]).removeprefix(f"{REASON}=")
 
 
 COMMANDS = {
