@@ -22,6 +22,7 @@ from components.evaluation.config import (
 from components.labelling.config import LabelConfig
 from components.model.config import ModelConfig
 from components.training.config import PretrainConfig, TrainerConfig
+from conf.form import FormConfig
 from conf.limits import Bounded
 from conf.services import TrackingConfig, VersioningConfig
 
@@ -148,3 +149,5 @@ class UpConfig(Bounded):
     """Port of the MLflow server and its UI."""
     startup_timeout_seconds: int = Field(default=180, ge=5)
     """How long each server may take until it answers."""
+    form: FormConfig = FormConfig()
+    """What runs started in the Prefect form may ask of this machine."""

@@ -7,6 +7,7 @@ from conf.schema import ProjectConfig
 from flows.adapters import prefect_ui
 from flows.adapters.mlflow_runs import FlowTracker
 from flows.catalogue import Flow
+from flows.form import restrict_to_form
 from flows.launcher import LocalLauncher
 from flows.plan import Planner
 from flows.run import FlowRun
@@ -17,6 +18,8 @@ from flows.summary import Summary, finished
 def execute(flow: Flow, preset: str, overrides: list[str]) -> Summary:
     """Run ``flow`` inside its Prefect run and say what came of it; its MLflow run is ended whatever happens."""
     config = compose_project(preset, overrides)
+    if prefect_ui.is_from_deployment():
+        restrict_to_form(config)
     tracker = _tracker(flow, preset, overrides, config)
     run = FlowRun(flow.name, preset, list(overrides), config, StageExecutor(LocalLauncher(), tracker))
     with tracker.closing():

@@ -16,7 +16,8 @@ from components.core.atomic import write_json
 from components.core.errors import ServiceError
 from conf.schema import UpConfig
 from flows import console
-from flows.ports import answers, ensure_free, wait_until_answers
+from flows.form import FORM
+from flows.ports import answers, ensure_free, is_loopback, wait_until_answers
 from flows.workspace import make_workspace, workspace_folder
 
 STOP_TIMEOUT_SECONDS = 120  # a worker passes the stop on to a training run, which saves a checkpoint
@@ -51,11 +52,13 @@ class Service:
 
 def up(config: UpConfig) -> int:
     """Start the three services, say where they are, and wait; Ctrl-C or SIGTERM stops all of them."""
+    _warn_if_reachable(config.host)
     ensure_free(config.host, config.prefect_port, "prefect_port")
     ensure_free(config.host, config.mlflow_port, "mlflow_port")
     make_workspace()
     prefect, mlflow = _addresses(config)
     api = {"PREFECT_API_URL": f"{prefect}/api", "PREFECT_UI_API_URL": f"{prefect}/api"}
+    form = {FORM: config.form.model_dump_json()}
 
     with ExitStack() as stack:
         # Both by hand: a background job of a shell starts with SIGINT ignored, and its children inherit that.
@@ -67,7 +70,7 @@ def up(config: UpConfig) -> int:
         ]
         _wait_for(servers[0], f"{prefect}/api/health", config)
         _wait_for(servers[1], f"{mlflow}/health", config)
-        worker = _start(stack, "worker", [sys.executable, "-m", "flows.deployments"], api)
+        worker = _start(stack, "worker", [sys.executable, "-m", "flows.deployments"], api | form)
         _wait_for_deployments(worker, f"{prefect}/api", config)
         write_json(_address_file(), {"prefect": prefect, "mlflow": mlflow, "pid": os.getpid()})
         stack.callback(_address_file().unlink, missing_ok=True)
@@ -86,6 +89,14 @@ def use_running_server() -> None:
     api = json.loads(_address_file().read_text())["prefect"] + "/api"
     if answers(f"{api}/health"):
         os.environ["PREFECT_API_URL"] = api
+
+
+def _warn_if_reachable(host: str) -> None:
+    if not is_loopback(host):
+        console.warn(
+            f"{host} is reachable from other machines, and neither Prefect nor MLflow asks for a password: anyone may "
+            "start runs, read and delete them"
+        )
 
 
 def _addresses(config: UpConfig) -> tuple[str, str]:

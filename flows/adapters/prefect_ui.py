@@ -87,6 +87,15 @@ def flow_run_id() -> str:
     return str(flow_run.id or "")
 
 
+def is_from_deployment() -> bool:
+    """Whether this code is a run of a deployment: started in the form, by a schedule or through Prefect's API."""
+    if "prefect" not in sys.modules:
+        return False
+    from prefect.runtime import deployment
+
+    return deployment.id is not None
+
+
 def run_as_task(
     action: Callable[[], Result], *, name: str, run_name: str, retries: int, retry_on: type[Exception]
 ) -> Result:

@@ -23,7 +23,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, subpro
     place = Place(folder / "workspace", folder / "sockets.log")
     prefect, mlflow = free_port(), free_port()
     process = subprocess.Popen(
-        [COMMAND, "up", f"prefect_port={prefect}", f"mlflow_port={mlflow}"],
+        [COMMAND, "up", f"prefect_port={prefect}", f"mlflow_port={mlflow}", f"form.data_roots=[{folder}/texts]"],
         env=place.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -109,6 +109,35 @@ def test_a_forbidden_override_from_the_form_fails_with_the_reason(
             break
     assert run["state"]["type"] == "FAILED"
     assert "may not interpolate" in run["state"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.sources=['/etc/**/*.txt']", "/texts (form.data_roots)"),
+        ("data.sources=['http://localhost:1/a.txt']", "no public address"),
+        ("tracking.uri=sqlite:////var/tmp/elsewhere.db", "form.write_roots"),
+        ("model.layers=100000", "at least 295.2 GB"),
+        ("trainer.learning_rate=inf", "not a finite number"),
+    ],
+)
+def test_the_form_may_not_ask_what_the_command_line_may(
+    up: tuple[Place, subprocess.Popen[str], str, str], override: str, words: str
+) -> None:
+    _, _, prefect, _ = up
+    api = f"{prefect}/api"
+    pipeline = next(d for d in httpx.post(f"{api}/deployments/filter", json={}).json() if d["name"] == "world")
+    created = httpx.post(
+        f"{api}/deployments/{pipeline['id']}/create_flow_run",
+        json={"parameters": {"preset": "world", "overrides": [override]}},
+    ).json()
+    deadline = time.monotonic() + 120
+    state: dict[str, Any] = {"type": "PENDING"}
+    while state["type"] not in ("FAILED", "COMPLETED", "CRASHED") and time.monotonic() < deadline:
+        time.sleep(1)
+        state = httpx.get(f"{api}/flow_runs/{created['id']}").json()["state"]
+    assert state["type"] == "FAILED"
+    assert words in state["message"]
 
 
 def test_ctrl_c_stops_everything(up: tuple[Place, subprocess.Popen[str], str, str]) -> None:
