@@ -13,6 +13,7 @@ from conf.nearest import did_you_mean
 from flows.catalogue import find_flow, flows
 from flows.commands import COMMANDS, command_help, split_preset
 from flows.options import FlowArguments, read_flow_arguments
+from flows.workspace import unwritable_explained
 
 if TYPE_CHECKING:
     from conf.services import TrackingConfig
@@ -60,15 +61,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lacewing {import_module('importlib.metadata').version('lacewing')}")
         return 0
     try:
-        return _dispatch(arguments[0], arguments[1:])
+        return _reported(arguments[0], arguments[1:])
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to continue", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _reported(name: str, arguments: list[str]) -> int:
+    """Run the command; an error for people is one message, without a traceback."""
+    try:
+        with unwritable_explained():
+            return _dispatch(name, arguments)
     except LacewingError as error:
         from flows import console
 
         console.fail(str(error))
         return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to continue", file=sys.stderr)
-        return INTERRUPTED
 
 
 def help_page() -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from components.core.errors import InputError
 from conf.nearest import did_you_mean
 from flows.options import check_options
+from flows.workspace import make_workspace
 
 if TYPE_CHECKING:
     from conf.schema import ProjectConfig
@@ -71,6 +72,7 @@ def _rollback(arguments: list[str]) -> int:
     from flows.promotion import Registry
 
     registry = Registry(_composed(arguments).tracking)
+    make_workspace()
     console.show_table("rolled back", [("champion", str(registry.rollback()))])
     return 0
 
@@ -81,6 +83,7 @@ def _data(arguments: list[str]) -> int:
 
     verbs = [argument for argument in arguments if "=" not in argument]
     config = _composed([argument for argument in arguments if "=" in argument]).versioning
+    make_workspace()
     match verbs:
         case ["list"]:
             console.show_table("versions", dvc.listed(config))
@@ -113,6 +116,7 @@ def _accept(arguments: list[str]) -> int:
     stages = [word for word in words if "=" not in word]
     if len(stages) != 1:
         raise InputError("name one stage: lacewing accept STAGE --reason '...' [key=value ...]")
+    make_workspace()
     artifact = accept(stages[0], reason, *split_preset([word for word in words if "=" in word]))
     rows = [("folder", str(artifact.folder)), *(("accepted", str(each)) for each in artifact.record.accepted)]
     console.show_table(f"{artifact.stage} counts as current", rows)
