@@ -136,9 +136,11 @@ def _run(name: str, overrides: list[str], dry: bool) -> int:
 
         plan(find_flow(name), preset, overrides)
         return 0
+    from flows.adapters import dvc
     from flows.workspace import make_workspace
 
     make_workspace()
+    dvc.initialize()
     end_in_order_on_sigterm()
     return _execute(name, preset, overrides, config.tracking)
 

@@ -16,6 +16,7 @@ from components.core.atomic import write_json
 from components.core.errors import ServiceError
 from conf.schema import UpConfig
 from flows import console
+from flows.adapters import dvc
 from flows.form import FORM
 from flows.ports import answers, ensure_free, is_loopback, wait_until_answers
 from flows.workspace import make_workspace, workspace_folder
@@ -56,6 +57,7 @@ def up(config: UpConfig) -> int:
     ensure_free(config.host, config.prefect_port, "prefect_port")
     ensure_free(config.host, config.mlflow_port, "mlflow_port")
     make_workspace()
+    dvc.initialize()
     prefect, mlflow = _addresses(config)
     api = {"PREFECT_API_URL": f"{prefect}/api", "PREFECT_UI_API_URL": f"{prefect}/api"}
     form = {FORM: config.form.model_dump_json()}
