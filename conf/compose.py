@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from components.core.errors import InputError
 from components.core.identity import digest_json
@@ -93,10 +94,15 @@ def _project_names() -> Allowed:
 
 def keys(schema: type[BaseModel]) -> Iterator[str]:
     """Dotted names of all values in ``schema`` and of the sections that hold them."""
+    return (key for key, _ in fields(schema))
+
+
+def fields(schema: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Dotted name and declaration of all values in ``schema`` and of the sections that hold them."""
     for name, field in schema.model_fields.items():
-        yield name
+        yield prefix + name, field
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from (f"{name}.{key}" for key in keys(field.annotation))
+            yield from fields(field.annotation, f"{prefix}{name}.")
 
 
 def register_defaults() -> None:

@@ -40,6 +40,8 @@ def command_help(name: str) -> str:
             keys = schema_help(ServeCommandConfig)
         case "up":
             keys = schema_help(UpConfig)
+        case "completion":
+            keys = ""
         case _:
             keys = schema_help(ProjectConfig, only=("tracking", "versioning"))
     return f"lacewing {name}: {COMMANDS[name].summary}\n\n{keys}"
@@ -132,6 +134,13 @@ def _without_reason(arguments: list[str]) -> tuple[list[str], str]:
     return [word for word in arguments if word not in given], "".join(given[-1:]).removeprefix(f"{REASON}=")
 
 
+def _completion(arguments: list[str]) -> int:
+    from flows.completion import script
+
+    print(script(" ".join(arguments), {name: command.summary for name, command in COMMANDS.items()}), end="")
+    return 0
+
+
 COMMANDS = {
     "serve": Command("answer OpenAI requests from a registered model: model=champion port=8000", _serve),
     "up": Command("start Prefect, MLflow and a worker on loopback, and print where they are", _up),
@@ -139,4 +148,5 @@ COMMANDS = {
     "data": Command("data list | data pull ARTIFACT: versions of prepared data", _data),
     "accept": Command("accept STAGE --reason '...': let a result of older code or packages count as current", _accept),
     "sync": Command("send to MLflow and DVC what could not be sent before", _sync),
+    "completion": Command("completion bash|zsh|fish: print a script that lets the TAB key complete", _completion),
 }
