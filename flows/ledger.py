@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.core.errors import ArtifactError
+from components.core.records import first_fault
 
 
 class Move(BaseModel):
@@ -78,11 +79,9 @@ class Ledger:
         try:
             return Move.model_validate_json(line)
         except ValidationError as error:
-            fault = error.errors()[0]
-            place = ".".join(map(str, fault["loc"]))
             raise ArtifactError(
-                f"{self.path}, line {number} is damaged ({place and f'{place}: '}{fault['msg']}). Put the line right, "
-                "or delete it if nobody knows what it said: the champion itself is kept in MLflow, and a move that the "
+                f"{self.path}, line {number} is damaged ({first_fault(error)}). Put the line right, or "
+                "delete it if nobody knows what it said: the champion itself is kept in MLflow, and a move that the "
                 "ledger does not know is entered again as `observed`."
             ) from error
 

@@ -21,6 +21,7 @@ from filelock import FileLock
 
 from components.core.artifact import Artifact
 from components.core.errors import InputError
+from components.core.record_digest import intact
 from conf.services import TrackingConfig
 from flows.adapters.mlflow_connection import Connection
 from flows.adapters.mlflow_registry import RegisteredModel, Version
@@ -96,7 +97,7 @@ class Registry:
                 raise InputError(
                     f"model={reference!r} is neither {CHAMPION!r}, {CHALLENGER!r}, the number of a version nor a folder"
                 )
-            return Artifact.open(Path(reference).absolute()).verify()
+            return intact(Artifact.open(Path(reference).absolute()))
         if version := self.version(reference):
             return self.model.bundle(version)
         known = ", ".join(str(version.number) for version in self.versions()) or "none"
@@ -114,7 +115,7 @@ class Registry:
             bundle: the sealed folder of weights, tokenizer, configuration and manifest.
             tags: more facts about the version, for example ``{"lacewing.note": "for the demonstration"}``.
         """
-        bundle.verify()
+        intact(bundle)
         with self._alone(), self.connection.explained():
             same = self.model.versions(bundle.key)
             version = same[0] if same else self.model.create(bundle, tags or {})

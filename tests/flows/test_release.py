@@ -2,6 +2,7 @@
 
 import multiprocessing
 from collections.abc import Callable
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -86,9 +87,7 @@ def test_a_model_is_judged_again_if_another_process_promotes_meanwhile(
     assert [(move.version, move.previous) for move in registry.ledger.moves()] == [(1, 0), (2, 1)]
 
 
-def _release_when(
-    bundle: Path, folder: Path, start: "multiprocessing.synchronize.Event", done: "multiprocessing.synchronize.Event"
-) -> None:
+def _release_when(bundle: Path, folder: Path, start: Event, done: Event) -> None:
     def wait(times: int) -> None:
         assert start.wait(120)
 
