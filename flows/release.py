@@ -5,16 +5,20 @@ from dataclasses import dataclass
 from components.core.artifact import Artifact
 from flows import console
 from flows.adapters import prefect_ui
+from flows.adapters.mlflow_registry import Version
 from flows.assess import assess_model
 from flows.catalogue import flow
 from flows.delegate import Delegated, delegate_model
 from flows.prepare import prepare_data
-from flows.promotion import CHALLENGER, CHAMPION, Registry
+from flows.promotion import CHALLENGER, CHAMPION, ChampionMovedError, Registry
 from flows.run import FlowRun, Release, Stage
 
 BUNDLE = Stage("bundle", "components.deployment.bundle:stage")
 GATE = Stage("gate", "components.evaluation.gate:stage")
 SMOKE = Stage("smoke", "components.deployment.smoke:stage")
+
+# Somebody else has promoted or rolled back while this model was being judged: so often it is judged again.
+JUDGEMENTS = 5
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,8 @@ class Verdict:
 
     promote: bool
     reason: str
+    champion: str = ""
+    """Key of the champion that it was compared with; empty if there was none."""
 
 
 def release_model(run: FlowRun, data: Artifact, delegated: Delegated, scores: Artifact) -> None:
@@ -40,27 +46,44 @@ def release_model(run: FlowRun, data: Artifact, delegated: Delegated, scores: Ar
         console.say("release    would compare it with the champion of that moment")
         return
     registry = Registry(run.config.tracking)
-    verdict = _verdict(run, registry, bundle, data)
-    version = registry.register(bundle)
-    if verdict.promote:
-        run.stage(SMOKE, run.config.release.smoke, bundle=bundle, assessment=scores)
-        again = run.config.release.allow_rolled_back
-        version = registry.promote(version.number, verdict.reason, allow_rolled_back=again)
-    else:
+    version, verdict = _judged(run, registry, bundle, data, scores)
+    if not verdict.promote:
         prefect_ui.tell(f"release    refused: {verdict.reason}")
     alias = CHAMPION if verdict.promote else CHALLENGER
     run.release = Release(registry.name, version.number, alias, verdict.promote, verdict.reason)
 
 
+def _judged(
+    run: FlowRun, registry: Registry, bundle: Artifact, data: Artifact, scores: Artifact
+) -> tuple[Version, Verdict]:
+    """The version and the verdict on it, carried out: against whoever is champion at the moment of promotion."""
+    for _ in range(JUDGEMENTS):
+        verdict = _verdict(run, registry, bundle, data)
+        version = registry.register(bundle)
+        if not verdict.promote:
+            return version, verdict
+        run.stage(SMOKE, run.config.release.smoke, bundle=bundle, assessment=scores)
+        again, against = run.config.release.allow_rolled_back, verdict.champion
+        try:
+            reason = verdict.reason
+            return registry.promote(version.number, reason, allow_rolled_back=again, judged_against=against), verdict
+        except ChampionMovedError as moved:
+            prefect_ui.tell(f"release    {moved}")
+    reason = f"the champion changed {JUDGEMENTS} times while this model was judged; run `lacewing release` again"
+    return version, Verdict(False, reason)
+
+
 def _verdict(run: FlowRun, registry: Registry, bundle: Artifact, data: Artifact) -> Verdict:
     champion = registry.champion()
-    if champion and champion.key == bundle.key:
-        return Verdict(True, "it is the champion already")
+    against = champion.key if champion else ""
+    if against == bundle.key:
+        return Verdict(True, "it is the champion already", against)
     left = registry.rolled_back(bundle.key)
     if left and not run.config.release.allow_rolled_back:
-        return Verdict(False, f"{left} was rolled back before; release.allow_rolled_back=true promotes it again")
+        reason = f"{left} was rolled back before; release.allow_rolled_back=true promotes it again"
+        return Verdict(False, reason, against)
     decision = run.stage(GATE, run.config.release.gate, bundle=bundle, prepared=data, champion=champion).details
-    return Verdict(bool(decision["promote"]), str(decision["reason"]))
+    return Verdict(bool(decision["promote"]), str(decision["reason"]), against)
 
 
 @flow(

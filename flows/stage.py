@@ -17,6 +17,7 @@ from components.core.artifact import RECORD, Artifact
 from components.core.durations import duration
 from components.core.errors import ArtifactError, InputError
 from components.core.identity import Identity
+from components.core.record_digest import RECORD_DIGEST, identity_fault, keep_record_digest, record_fault
 from components.core.worker import Request
 from flows import console
 from flows.adapters import prefect_ui
@@ -65,6 +66,7 @@ class StageExecutor:
 
     def _skip(self, call: StageCall, folder: Path) -> Artifact:
         artifact = Artifact.open(folder)
+        keep_record_digest(artifact)  # if it is from before there were digests
         prefect_ui.tell(f"{call.title:<10} skipped: {UP_TO_DATE} ({folder.name})")
         self.tracker.upload(artifact)  # if that could not be done when it was made
         return artifact
@@ -81,6 +83,7 @@ class StageExecutor:
                 tracker.take(event)
                 bar.take(event)
             artifact = Artifact.open(folder)
+            keep_record_digest(artifact)
             tracker.finish(artifact)
         prefect_ui.tell(f"{call.title:<10} done in {duration(time.monotonic() - started)}")
         return artifact
@@ -103,7 +106,8 @@ def why_it_must_run(folder: Path, identity: Identity) -> str | None:
             return "an earlier run was interrupted; resuming from its checkpoint"
         return _what_changed(identity)
     try:
-        fault = Artifact.open(folder).fault()
+        artifact = Artifact.open(folder)
+        fault = record_fault(artifact) or identity_fault(artifact.record.identity, identity) or artifact.fault()
     except ArtifactError as error:
         fault = str(error)
     return f"made again, because the artifact is damaged: {fault}" if fault else None
@@ -142,6 +146,7 @@ def _clear_unless_resumable(folder: Path) -> None:
     if folder.exists() and ((folder / RECORD).exists() or not _has_checkpoint(folder)):
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / RECORD_DIGEST).unlink(missing_ok=True)
 
 
 def _request(call: StageCall, identity: Identity) -> Request:

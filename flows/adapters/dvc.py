@@ -13,16 +13,18 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from components.core.artifact import RECORD, UNSEALED, Artifact, ArtifactRecord
 from components.core.atomic import full_disk_explained, write_text
 from components.core.errors import ArtifactError, InputError, ServiceError
+from components.core.record_digest import intact, keep_record_digest
+from components.core.records import first_fault
 from conf.services import VersioningConfig
 from flows import console
 from flows.workspace import artifact_folder, workspace_folder
@@ -74,6 +76,9 @@ class DataVersion(BaseModel):
         return path
 
 
+_VERSIONS = TypeAdapter(list[DataVersion])
+
+
 class Pointer(BaseModel):
     """A file on the remote under ``lacewing/``: the record of a version, and the place of its bytes."""
 
@@ -111,7 +116,15 @@ def name_of(artifact: Artifact) -> str:
 def recorded(artifact: Artifact) -> list[DataVersion]:
     """Contents of ``versions.json`` beside the artifact; empty if it has not been versioned."""
     path = artifact.folder / VERSIONS
-    return [DataVersion.model_validate(entry) for entry in json.loads(path.read_bytes())] if path.exists() else []
+    if not path.exists():
+        return []
+    try:
+        return _VERSIONS.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ArtifactError(
+            f"{path} is damaged: {first_fault(error)}. Delete it: it only says where DVC keeps the artifact, and the "
+            "next run of the same command writes it anew."
+        ) from error
 
 
 def describe(artifact: Artifact) -> str:
@@ -162,11 +175,13 @@ def pull(reference: str, cfg: VersioningConfig) -> Artifact:
     name = _chosen(reference, store.names(), store.remote)
     pointer = store.pointer(name)
     folder = artifact_folder(pointer.record.identity.stage, pointer.record.identity.key)
-    if (folder / RECORD).exists() and (present := Artifact.open(folder)).fault() is None:
-        return present
+    if (folder / RECORD).exists():
+        with suppress(ArtifactError):  # damaged: brought back
+            return intact(Artifact.open(folder))
     store.fetch(folder, pointer)
     write_text(folder / RECORD, pointer.record.model_dump_json(indent=2) + "\n")
     artifact = Artifact.open(folder)
+    keep_record_digest(artifact, again=True)
     if fault := artifact.fault():
         raise ArtifactError(f"{name} came from {store.remote} damaged: {fault}. Push it again from where it was made.")
     _record(artifact, [version.model_copy(update={"remote": store.remote}) for version in pointer.versions])

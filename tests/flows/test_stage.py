@@ -1,5 +1,6 @@
 """A stage is run once per key; every other time the flow says why not, or why again."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -11,8 +12,9 @@ import psutil
 import pytest
 from prefect import flow
 
-from components.core.artifact import Artifact
+from components.core.artifact import RECORD, Artifact
 from components.core.errors import InputError
+from components.core.record_digest import RECORD_DIGEST
 from components.training.config import TrainerConfig
 from conf.schema import ProjectConfig
 from conf.services import TrackingConfig
@@ -93,6 +95,35 @@ def test_a_damaged_output_is_made_again(workspace: Path, damage: str) -> None:
     assert outcome.status == "ran"
     assert "damaged: text.txt" in outcome.reason
     assert path.read_text() == "hello"
+
+
+def test_an_edited_metric_is_noticed_and_measured_again(workspace: Path) -> None:
+    artifact = run_probe(ProbeConfig()).outcomes["probe"].artifact
+    measured = artifact.metrics
+    record = json.loads((artifact.folder / RECORD).read_text())
+    record["metrics"] = dict.fromkeys(measured, 0.125)
+    (artifact.folder / RECORD).write_text(json.dumps(record))
+    outcome = run_probe(ProbeConfig()).outcomes["probe"]
+    assert outcome.status == "ran"
+    assert f"damaged: {RECORD} was altered" in outcome.reason
+    assert outcome.artifact.metrics == measured
+
+
+def test_an_artifact_of_before_digests_is_skipped_and_gets_one_unless_its_record_is_of_something_else(
+    workspace: Path,
+) -> None:
+    artifact = run_probe(ProbeConfig(text="one")).outcomes["probe"].artifact
+    digest = artifact.folder / RECORD_DIGEST
+    kept = digest.read_bytes()
+    digest.unlink()
+    assert run_probe(ProbeConfig(text="one")).outcomes["probe"].status == "skipped"
+    assert digest.read_bytes() == kept
+    digest.unlink()
+    record = (artifact.folder / RECORD).read_text()
+    (artifact.folder / RECORD).write_text(record.replace('"text": "one"', '"text": "two"'))
+    outcome = run_probe(ProbeConfig(text="one")).outcomes["probe"]
+    assert outcome.status == "ran"
+    assert "text two -> one" in outcome.reason
 
 
 def test_an_error_of_the_stage_keeps_its_kind_and_is_not_retried(workspace: Path) -> None:

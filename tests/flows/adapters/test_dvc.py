@@ -11,6 +11,7 @@ import pytest
 
 from components.core.artifact import Artifact
 from components.core.errors import ArtifactError, InputError, ServiceError
+from components.core.record_digest import keep_record_digest
 from conf.services import VersioningConfig
 from flows.adapters import dvc
 from flows.adapters.dvc import DvcStore
@@ -175,6 +176,35 @@ def test_an_altered_local_artifact_is_repaired_by_pull(data, cfg):
     (data.folder / "shards/train.bin").write_bytes(b"\2\1" * 500)
     shutil.rmtree(data.folder / "raw")
     assert dvc.pull(data.key, cfg).fault() is None
+
+
+def test_an_edited_record_is_repaired_by_pull(data, cfg):
+    dvc.ensure_versioned(data, cfg)
+    keep_record_digest(data)
+    record = data.folder / "artifact.json"
+    sealed = record.read_text()
+    for damaged in (sealed.replace('"vocab_size": 512', '"vocab_size": 1024'), sealed[:100]):
+        record.write_text(damaged)
+        assert dvc.pull(data.key, cfg).record == data.record
+        assert record.read_text() == sealed
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('[{"path": "raw",\n', r"Invalid JSON: .* at line 2"),
+        ("{}", ".*valid list"),
+        ('[{"path": "raw", "md5": "x"}]', r"0\.md5: String should match"),
+    ],
+)
+def test_a_damaged_note_of_the_versions_is_named(data, cfg, content, words):
+    path = data.folder / "versions.json"
+    path.write_text(content)
+    for use in (dvc.recorded, dvc.describe, lambda artifact: dvc.ensure_versioned(artifact, cfg)):
+        with pytest.raises(ArtifactError, match=rf"{path} is damaged: {words}.*Delete it"):
+            use(data)
+    path.unlink()
+    assert dvc.ensure_versioned(data, cfg)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "missing"])
