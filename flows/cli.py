@@ -140,13 +140,16 @@ def _execute(name: str, preset: str, overrides: list[str], tracking: "TrackingCo
     use_running_server()
     server = None if server_is_chosen() else PrefectServer()
     from flows.adapters.mlflow_connection import warm_up
+    from flows.adapters.prefect_outage import Outcome
     from flows.entrypoints import prefect_flow
+    from flows.summary import Summary
 
-    flow = prefect_flow(find_flow(name))
+    outcome: Outcome[Summary] = Outcome()
+    flow = prefect_flow(find_flow(name), outcome)
     if server:
         warm_up(tracking)
         server.wait()
-    release = flow(preset=preset, overrides=overrides)["release"]
+    release = outcome.of(lambda: flow(preset=preset, overrides=overrides))["release"]
     return REFUSED if release and not release["promoted"] else 0
 
 

@@ -14,6 +14,8 @@ from contextlib import closing
 from pathlib import Path
 
 from components.core.errors import ServiceError
+from components.core.parent import follow_parent
+from flows.adapters import prefect_outage
 from flows.ports import wait_until_answers
 
 API_URL = "PREFECT_API_URL"
@@ -31,6 +33,7 @@ class PrefectServer:
         command = [sys.executable, "-m", "flows.adapters.prefect_server", port]
         # The pipe ends with this process, even with a killed one, and the server with it.
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        self._stopping = False
         atexit.register(self.stop)
         os.environ[API_URL] = self._url
 
@@ -43,15 +46,23 @@ class PrefectServer:
                 f"Prefect's server at {self._url} {happened}; its own words are above. "
                 "Run the same command again, or start one with `lacewing up`."
             )
+        threading.Thread(target=self._watch, name="prefect-watch", daemon=True).start()
 
     def stop(self) -> None:
         """End the server; called at the end of this process."""
+        self._stopping = True
         self._process.terminate()
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def _watch(self) -> None:
+        code = self._process.wait()
+        if not self._stopping:
+            cause = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+            prefect_outage.give_up(f"Prefect's temporary server {cause}")
 
 
 def server_is_chosen() -> bool:
@@ -65,7 +76,7 @@ def server_is_chosen() -> bool:
 
 def serve(port: int) -> None:
     """Be the server, with what Prefect runs in a temporary one: no UI, no scheduler."""
-    threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
+    follow_parent(lambda: os._exit(0))  # at once: nobody waits for its answers any more
     import uvicorn
     from prefect.server.api.server import create_app
 
@@ -76,12 +87,6 @@ def _free_port() -> int:
     with closing(socket.socket()) as probe:
         probe.bind((_LOCAL, 0))
         return int(probe.getsockname()[1])
-
-
-def _stop_at_end_of_input() -> None:
-    while os.read(0, 1):
-        pass
-    os._exit(0)
 
 
 if __name__ == "__main__":
