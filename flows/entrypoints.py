@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from conf.compose import Preset
 from flows import catalogue
 from flows.adapters.prefect_outage import Outcome
+from flows.adapters.prefect_runs import name_process
 from flows.execution import execute
 from flows.summary import Summary
 
@@ -41,7 +42,7 @@ def prefect_flow(entry: catalogue.Flow, outcome: Outcome[Summary] | None = None)
     run_flow.__module__ = __name__
     run_flow.__name__ = run_flow.__qualname__ = entry.name
     run_flow.__doc__ = inspect.cleandoc(entry.description) + _PARAMETERS.format(example=entry.example)
-    return flow(name=entry.name, validate_parameters=True)(run_flow)
+    return flow(name=entry.name, validate_parameters=True, on_running=[name_process])(run_flow)
 
 
 def __getattr__(name: str) -> Any:

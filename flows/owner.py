@@ -1,6 +1,6 @@
 """Which process a run belongs to, written so that others can tell later whether that process is still there.
 
-A record is ``host:process id:start in seconds since 1970``. The start tells a process from a later one with the same id.
+A record is ``host:process id:start in seconds since 1970``. The start tells a process from a later one of the same id.
 """
 
 import re

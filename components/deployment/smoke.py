@@ -128,7 +128,16 @@ def server(folder: Path, log: Path, timeout_seconds: float, options: list[str]) 
 
     Its output goes to ``log``. Raises ``ServiceError`` with the end of that log if it ends early or takes too long.
     """
-    command = [sys.executable, "-m", "components.deployment.server", str(folder), "--port", "0", FOLLOW_PARENT, *options]
+    command = [
+        sys.executable,
+        "-m",
+        "components.deployment.server",
+        str(folder),
+        "--port",
+        "0",
+        FOLLOW_PARENT,
+        *options,
+    ]
     environment = {name: value for name, value in os.environ.items() if name != API_KEY}  # the smoke test sends no key
     with log.open("wb") as output:
         process = subprocess.Popen(

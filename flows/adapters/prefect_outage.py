@@ -94,4 +94,4 @@ def _stop_retrying() -> None:
         # Its threads for lines and events would print every one that they cannot send.
         settings.logging.to_api.enabled = False
         logging.raiseExceptions = False
-        logging.getLogger("prefect._internal.concurrency").setLevel(logging.CRITICAL)
+        settings.internal.logging_level = "CRITICAL"

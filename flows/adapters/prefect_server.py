@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import tomllib
 from contextlib import closing
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from flows.ports import wait_until_answers
 API_URL = "PREFECT_API_URL"
 _LOCAL = "127.0.0.1"
 # Files besides the environment from which Prefect takes its settings, and what in them may name a server.
+_TEMPORARY = ("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "PREFECT_SERVER_EPHEMERAL_ENABLED")
+_NO = ("false", "0", "no", "off", "f", "n")
 _SETTINGS = {"prefect.toml": "api", ".env": API_URL, "pyproject.toml": "[tool.prefect"}
 
 
@@ -67,11 +70,20 @@ class PrefectServer:
 
 def server_is_chosen() -> bool:
     """Whether the environment or one of Prefect's files says where its server is, or that there must be none."""
-    if API_URL in os.environ or "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE" in os.environ:
+    if API_URL in os.environ or any(os.environ.get(name, "").lower() in _NO for name in _TEMPORARY):
         return True
-    if (Path(os.environ["PREFECT_HOME"]) / "profiles.toml").exists():
+    if _profile_names_server(Path(os.environ["PREFECT_HOME"]) / "profiles.toml"):
         return True
     return any(Path(name).exists() and word in Path(name).read_text() for name, word in _SETTINGS.items())
+
+
+def _profile_names_server(path: Path) -> bool:
+    # A profile that names none would have Prefect start one of its own, which outlives a killed flow.
+    if not path.exists():
+        return False
+    content = tomllib.loads(path.read_text())
+    active = os.environ.get("PREFECT_PROFILE") or content.get("active", "")
+    return API_URL in content.get("profiles", {}).get(active, {})
 
 
 def serve(port: int) -> None:
