@@ -46,4 +46,4 @@ def _deployments_of(entry: Flow) -> Iterator[RunnerDeployment]:
 if __name__ == "__main__":
     if SOLE_WORKER in sys.argv:
         close_abandoned(own_server=True, without_workers=True)
-    serve(*deployments(), limit=CONCURRENT_RUNS, print_starting_message=False)
+    serve(*deployments(), limit=CONCURRENT_RUNS, print_starting_message=False, pause_on_shutdown=False)
