@@ -141,12 +141,15 @@ def _execute(name: str, preset: str, overrides: list[str], tracking: "TrackingCo
     server = None if server_is_chosen() else PrefectServer()
     from flows.adapters.mlflow_connection import warm_up
     from flows.entrypoints import prefect_flow
+    from flows.room import full_disk_named
+    from flows.workspace import workspace_folder
 
     flow = prefect_flow(find_flow(name))
-    if server:
-        warm_up(tracking)
-        server.wait()
-    release = flow(preset=preset, overrides=overrides)["release"]
+    with full_disk_named(workspace_folder()):
+        if server:
+            warm_up(tracking)
+            server.wait()
+        release = flow(preset=preset, overrides=overrides)["release"]
     return REFUSED if release and not release["promoted"] else 0
 
 

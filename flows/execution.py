@@ -9,17 +9,20 @@ from flows.adapters.mlflow_runs import FlowTracker
 from flows.catalogue import Flow
 from flows.launcher import LocalLauncher
 from flows.plan import Planner
+from flows.room import full_disk_named, require_room
 from flows.run import FlowRun
 from flows.stage import StageExecutor
 from flows.summary import Summary, finished
+from flows.workspace import workspace_folder
 
 
 def execute(flow: Flow, preset: str, overrides: list[str]) -> Summary:
     """Run ``flow`` inside its Prefect run and say what came of it; its MLflow run is ended whatever happens."""
     config = compose_project(preset, overrides)
+    require_room(workspace_folder())
     tracker = _tracker(flow, preset, overrides, config)
     run = FlowRun(flow.name, preset, list(overrides), config, StageExecutor(LocalLauncher(), tracker))
-    with tracker.closing():
+    with full_disk_named(workspace_folder()), tracker.closing():
         flow(run)
         return finished(run, tracker.where())
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from components.core.artifact import Artifact
-from components.core.errors import ServiceError
+from components.core.errors import LacewingError
 from components.core.identity import RecordedIdentity
 from conf.services import TrackingConfig
 from flows import console
@@ -58,7 +58,7 @@ class FlowTracker:
         return self.sender.connection
 
     @property
-    def failure(self) -> ServiceError | None:
+    def failure(self) -> LacewingError | None:
         """Why nothing more is sent; ``None`` while MLflow answers."""
         return self.sender.failure
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from components.core.errors import ServiceError
+from components.core.errors import DiskFullError, LacewingError, ServiceError
 from components.core.identity import leaves
 from conf.services import TrackingConfig
 from flows.adapters.mlflow_connection import Connection, limited
@@ -20,11 +20,14 @@ class Sender:
 
     def __init__(self, cfg: TrackingConfig) -> None:
         self.connection = Connection(cfg)
-        self.failure: ServiceError | None = None
+        self.failure: LacewingError | None = None
         self.unsent: list[str] = []
 
     def attempt(self, what: str, action: Callable[[], None]) -> None:
-        """Do something with MLflow; a failure is remembered and ends all attempts, but is not raised."""
+        """Do something with MLflow; a failure is remembered and ends all attempts, but is not raised.
+
+        Only a full disk is: it would stop the next stage anyway.
+        """
         if self.failure is None:
             try:
                 with self.connection.explained():
@@ -32,6 +35,9 @@ class Sender:
                 return
             except ServiceError as error:
                 self.failure = error
+            except DiskFullError as error:
+                self.failure = error
+                raise
         self.unsent.append(what)
 
     def has(self, run_id: str) -> bool:
