@@ -6,7 +6,6 @@ is already set has precedence.
 """
 
 import os
-
 from pathlib import Path
 
 from flows.sqlite_address import PREFECT, sqlite_address

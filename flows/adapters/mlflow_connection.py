@@ -4,6 +4,7 @@ MLflow's defaults retry a dead server for minutes and its active run is invisibl
 every call goes through a client with an explicit address, and the first failure is reported at once.
 """
 
+import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,8 @@ from components.core.atomic import full_disk_explained
 from components.core.errors import ServiceError
 from conf.services import TrackingConfig
 from flows.adapters.mlflow_database import bring_up_to_date, full_database_explained
+from flows.adapters.mlflow_pages import EXPERIMENT_KIND
+from flows.owner import Owner
 from flows.sqlite_address import sqlite_address
 from flows.workspace import workspace_folder
 
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
 _REQUEST = "MLFLOW_HTTP_REQUEST_"
 _CHOSEN = {name for name in os.environ if name.startswith(_REQUEST)}  # values that the user has set are kept
 DATABASE = "mlflow.db"
+ERROR = "lacewing.error"
+"""Tag of a run that did not end well: why."""
+PROCESS = "lacewing.process"
+"""Tag of a run: the process that it belongs to while it is open."""
 MAX_TAG_CHARACTERS = 8000  # MLflow's own limit
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
@@ -56,6 +63,8 @@ class Connection:
             bring_up_to_date(file)
         from mlflow import MlflowClient
 
+        # It prints pages of traceback about what is raised here as well, and explained.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     @cached_property
@@ -79,7 +88,8 @@ class Connection:
                 # A server has its own place for files; for a bare database MLflow would take the current folder.
                 served = self.uri.startswith("http")
                 location = None if served else self.files.as_uri()
-                return str(self.client.create_experiment(name, artifact_location=location))
+                made = self.client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_KIND)
+                return str(made)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process created it a moment ago
                     raise
@@ -90,12 +100,16 @@ class Connection:
                 f"the experiment {name!r} at {self.address} has been deleted: restore it in MLflow "
                 "(`mlflow experiments restore`) or choose another name with tracking.experiment"
             )
+        for tag, value in EXPERIMENT_KIND.items():
+            if tag not in found.tags:  # made by an earlier version, or by hand
+                self.client.set_experiment_tag(found.experiment_id, tag, value)
         return str(found.experiment_id)
 
     def create_run(self, name: str, tags: Mapping[str, str], started: float | None = None) -> str:
         """Open a run in the experiment; returns its id. ``started`` is in seconds since 1970; ``None`` means now."""
         start_time = int(started * 1000) if started is not None else None
-        run = self.client.create_run(self.experiment_id, start_time=start_time, tags=limited(tags), run_name=name)
+        owned = limited({PROCESS: str(Owner.here()), **tags})
+        run = self.client.create_run(self.experiment_id, start_time=start_time, tags=owned, run_name=name)
         return str(run.info.run_id)
 
     @contextmanager

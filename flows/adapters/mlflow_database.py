@@ -51,8 +51,8 @@ def full_database_explained(path: Path) -> Iterator[None]:
             raise
         raise DiskFullError(
             f"MLflow's database {path} cannot grow: the disk is full, or a limit on the size of files is met "
-            f"({words_for_full_disk(error)}; {free_mb(path):.1f} MB free on that disk). At least {NEEDED_MB} MB are needed. "
-            "Nothing written before is lost: free some space and run the same command again to continue."
+            f"({words_for_full_disk(error)}; {free_mb(path):.1f} MB free on that disk). At least {NEEDED_MB} MB are "
+            "needed. Nothing written before is lost: free some space and run the same command again to continue."
         ) from error
 
 

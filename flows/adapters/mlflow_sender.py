@@ -7,7 +7,8 @@ from typing import Any
 from components.core.errors import DiskFullError, LacewingError, ServiceError
 from components.core.identity import leaves
 from conf.services import TrackingConfig
-from flows.adapters.mlflow_connection import Connection, limited
+from flows.adapters.mlflow_connection import ERROR, PROCESS, Connection, limited
+from flows.owner import Owner
 
 # MLflow's own limits: entries in one request, characters in one value.
 MAX_PARAMETERS = 100
@@ -50,6 +51,14 @@ class Sender:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return False
             raise
+
+    def reopen(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Go on with a run that was interrupted; from now on it belongs to this process."""
+        client = self.connection.client
+        self.tags(run_id, {PROCESS: str(Owner.here()), **tags})
+        if ERROR in client.get_run(run_id).data.tags:
+            client.delete_tag(run_id, ERROR)
+        client.update_run(run_id, status="RUNNING")
 
     def parameters(self, run_id: str, config: Mapping[str, Any]) -> None:
         """Record ``config`` as parameters with dotted names."""

@@ -65,22 +65,27 @@ def test_a_disk_that_fills_up_leaves_no_half_database(tmp_path: Path) -> None:
 def test_a_full_disk_is_told_from_a_request_too(workspace: Path, database: Path) -> None:
     connection = Connection(TrackingConfig())
     _ = connection.experiment_id
-    with (
-        files_no_larger_than(database.stat().st_size),
-        pytest.raises(DiskFullError, match=r"mlflow\.db cannot grow"),
-        connection.explained(),
-    ):
-        for number in range(200):
-            connection.create_run(f"run {number}", {"text": "x" * 5000})
+
+    def fill() -> None:
+        with connection.explained():
+            for number in range(200):
+                connection.create_run(f"run {number}", {"text": "x" * 5000})
+
+    with files_no_larger_than(database.stat().st_size), pytest.raises(DiskFullError, match=r"mlflow\.db cannot grow"):
+        fill()
 
 
 def test_a_full_disk_ends_a_flow_instead_of_being_remembered_for_later(workspace: Path, database: Path, model) -> None:  # type: ignore[no-untyped-def]
     tracker = FlowTracker(TrackingConfig(), "pipeline")
     _ = tracker.connection.experiment_id
-    with files_no_larger_than(database.stat().st_size), pytest.raises(DiskFullError):
+
+    def fill() -> None:
         for _ in range(200):
             tracker.upload(model)
             (model.folder / "tracking.json").unlink()
+
+    with files_no_larger_than(database.stat().st_size), pytest.raises(DiskFullError):
+        fill()
     assert isinstance(tracker.failure, DiskFullError)
 
 
