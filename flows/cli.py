@@ -141,15 +141,18 @@ def _execute(name: str, preset: str, overrides: list[str], tracking: "TrackingCo
     from flows.adapters.prefect_outage import Outcome
     from flows.adapters.prefect_runs import close_abandoned
     from flows.entrypoints import prefect_flow
+    from flows.room import full_disk_named
     from flows.summary import Summary
+    from flows.workspace import workspace_folder
 
     outcome: Outcome[Summary] = Outcome()
     flow = prefect_flow(find_flow(name), outcome)
-    if server.process:
-        warm_up(tracking)
-        server.process.wait()
-    close_abandoned(server.own)
-    release = outcome.of(lambda: flow(preset=preset, overrides=overrides))["release"]
+    with full_disk_named(workspace_folder()):
+        if server.process:
+            warm_up(tracking)
+            server.process.wait()
+        close_abandoned(server.own)
+        release = outcome.of(lambda: flow(preset=preset, overrides=overrides))["release"]
     return REFUSED if release and not release["promoted"] else 0
 
 

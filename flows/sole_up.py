@@ -13,7 +13,7 @@ from typing import TextIO
 from components.core.errors import ServiceError
 from components.core.parent import STOP_TIMEOUT_SECONDS
 from flows import console
-from flows.owner import is_gone, this_process
+from flows.owner import Owner
 from flows.workspace import workspace_folder
 
 POLL_SECONDS = 0.2
@@ -29,18 +29,19 @@ def sole_up() -> Iterator[int]:
     with path.open("a+") as file:
         if not _locked(file):
             file.seek(0)
-            _wait_for_services_of(file.read(), file)
+            _wait_for_services_of(Owner.read(file.read()), file)
         file.truncate(0)
-        file.write(this_process())
+        file.write(str(Owner.here()))
         file.flush()
         yield file.fileno()
 
 
-def _wait_for_services_of(owner: str, file: TextIO) -> None:
-    if not is_gone(owner):
+def _wait_for_services_of(owner: Owner | None, file: TextIO) -> None:
+    if owner is None or not owner.has_ended():
+        who = f"process {owner.pid} on {owner.host}" if owner else "its process has not written its name yet"
         raise ServiceError(
-            f"`lacewing up` runs in this workspace already (host:process:start = {owner}): use that one, stop it, "
-            "or name another workspace in LACEWING_WORKSPACE"
+            f"`lacewing up` runs in this workspace already ({who}): use that one, stop it, or name another workspace "
+            "in LACEWING_WORKSPACE"
         )
     console.say("an earlier `lacewing up` was killed; waiting for its services to stop")
     deadline = time.monotonic() + STOP_TIMEOUT_SECONDS + 10

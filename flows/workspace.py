@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.room import require_room
+
 if TYPE_CHECKING:
     from components.core.artifact import Artifact
 
@@ -26,8 +28,12 @@ def workspace_folder() -> Path:
 
 
 def make_workspace() -> Path:
-    """Create the workspace; Prefect's server makes its own folder in it, but not the workspace itself."""
+    """Create the workspace; Prefect's server makes its own folder in it, but not the workspace itself.
+
+    Raises ``DiskFullError`` if there is no room for what a flow writes at once.
+    """
     folder = workspace_folder()
+    require_room(folder)
     folder.mkdir(parents=True, exist_ok=True)
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
     return folder

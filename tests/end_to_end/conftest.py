@@ -53,7 +53,12 @@ class Place:
         """Start ``lacewing ARGUMENTS``; what it prints goes to ``output``."""
         with output.open("wb") as file:
             return subprocess.Popen(
-                [COMMAND, *arguments], env=self.environment, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+                [COMMAND, *arguments],
+                env=self.environment,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
             )
 
     def processes(self) -> list[psutil.Process]:

@@ -30,7 +30,6 @@ from flows.ledger import Move
 from flows.ports import wait_until_answers
 from flows.promotion import CHAMPION, Registry
 from flows.up import _mlflow_command
-from tests.conftest import ROOT
 from tests.end_to_end.conftest import Place, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(0), pytest.mark.xdist_group("end-to-end-chaos")]
@@ -199,7 +198,6 @@ def digests(workspace: Path) -> dict[str, str]:
         for path in sorted((workspace / "artifacts" / stage).rglob("*"))
         if path.suffix in (".safetensors", ".bin") or path.name in SAME
     }
-
 
 
 def sealed_files(workspace: Path) -> set[str]:

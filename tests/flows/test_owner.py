@@ -1,39 +1,54 @@
-"""A run's process is known by host, id and start, so that neither a reused id nor another host's is mistaken for it."""
+"""A process is taken for ended only where that is certain."""
 
-import os
-import signal
 import subprocess
 import sys
 
 import pytest
 
-from flows.owner import is_gone, this_process
-
-SAYS_WHO_IT_IS = "from flows.owner import this_process; print(this_process(), flush=True); import time; time.sleep(60)"
+from flows.owner import _NO_CONTAINER, Owner
 
 
-def test_a_process_is_there_until_it_is_killed() -> None:
-    process = subprocess.Popen([sys.executable, "-c", SAYS_WHO_IT_IS], stdout=subprocess.PIPE, text=True)
+def test_what_is_written_down_is_read_again_and_is_alive() -> None:
+    owner = Owner.read(str(Owner.here()))
+    assert owner == Owner.here()
+    assert not owner.has_ended()
+
+
+def test_a_process_that_was_killed_has_ended() -> None:
+    code = "from flows.owner import Owner; import sys; print(Owner.here(), flush=True); sys.stdin.read()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    owner = Owner.read(process.stdout.readline())
+    assert owner is not None
     try:
-        assert process.stdout is not None
-        owner = process.stdout.readline().strip()
-        assert not is_gone(owner)
-        process.send_signal(signal.SIGKILL)
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and its entry is still in the table
-        assert is_gone(owner)
-        process.wait()
-        assert is_gone(owner)
+        assert not owner.has_ended()
     finally:
         process.kill()
-        process.wait()
+    assert process.wait() < 0
+    assert owner.has_ended()
 
 
-def test_a_later_process_with_the_same_id_is_another_one() -> None:
-    who, _, started = this_process().rpartition(":")
-    assert not is_gone(f"{who}:{started}")
-    assert is_gone(f"{who}:{float(started) - 3600:.2f}")
+def test_another_process_of_the_same_number_is_not_the_one() -> None:
+    assert Owner.here()._replace(started=1.0).has_ended()
 
 
-@pytest.mark.parametrize("owner", ["", "pod-7/abc", "4711", "elsewhere.example:1:5.00", "elsewhere:999999:5.00"])
-def test_nothing_is_said_about_other_hosts_and_other_records(owner: str) -> None:
-    assert not is_gone(owner)
+@pytest.mark.parametrize("elsewhere", [{"host": "another"}, {"container": "pid:[1]"}])
+def test_a_process_of_another_machine_or_container_is_never_taken_for_ended(elsewhere: dict[str, str]) -> None:
+    assert not Owner.here()._replace(pid=2**22 + 1, **elsewhere).has_ended()
+
+
+def test_a_restart_of_the_machine_ends_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.owner._container", lambda: _NO_CONTAINER)
+    assert Owner.here()._replace(boot="the one before").has_ended()
+
+
+def test_two_containers_that_look_alike_are_told_apart_by_the_start_of_their_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flows.owner._container", lambda: "pid:[4026532000]")
+    assert not Owner.here()._replace(boot="of the other machine").has_ended()
+
+
+@pytest.mark.parametrize("text", ["", "42", "{}", '{"pid": 3}', "[1, 2]"])
+def test_what_is_no_process_is_none(text: str) -> None:
+    assert Owner.read(text) is None
