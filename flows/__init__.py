@@ -6,7 +6,9 @@ is already set has precedence.
 """
 
 import os
+from pathlib import Path
 
+from flows.sqlite_address import PREFECT, sqlite_address
 from flows.workspace import workspace_folder
 
 _QUIET = {
@@ -31,3 +33,8 @@ _QUIET = {
 
 for _name, _value in _QUIET.items():
     os.environ.setdefault(_name, _value)
+
+# Prefect itself writes the path of its database into the address as it is.
+_prefect_database = Path(os.environ["PREFECT_HOME"]) / "prefect.db"
+if sqlite_address(_prefect_database, PREFECT) != f"{PREFECT}:///{_prefect_database}":
+    os.environ.setdefault("PREFECT_SERVER_DATABASE_CONNECTION_URL", sqlite_address(_prefect_database, PREFECT))

@@ -148,19 +148,25 @@ def _run(name: str, overrides: list[str], dry: bool) -> int:
 def _execute(name: str, preset: str, overrides: list[str], tracking: "TrackingConfig") -> int:
     # Prefect's own lines go to its server; the terminal shows ours, and an error once.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    from flows.adapters.prefect_server import PrefectServer, server_is_chosen
-    from flows.up import use_running_server
+    from flows.up import find_server
 
-    use_running_server()
-    server = None if server_is_chosen() else PrefectServer()
+    server = find_server()
     from flows.adapters.mlflow_connection import warm_up
+    from flows.adapters.prefect_outage import Outcome
+    from flows.adapters.prefect_runs import close_abandoned
     from flows.entrypoints import prefect_flow
+    from flows.room import full_disk_named
+    from flows.summary import Summary
+    from flows.workspace import workspace_folder
 
-    flow = prefect_flow(find_flow(name))
-    if server:
-        warm_up(tracking)
-        server.wait()
-    release = flow(preset=preset, overrides=overrides)["release"]
+    outcome: Outcome[Summary] = Outcome()
+    flow = prefect_flow(find_flow(name), outcome)
+    with full_disk_named(workspace_folder()):
+        if server.process:
+            warm_up(tracking)
+            server.process.wait()
+        close_abandoned(server.own)
+        release = outcome.of(lambda: flow(preset=preset, overrides=overrides))["release"]
     return REFUSED if release and not release["promoted"] else 0
 
 

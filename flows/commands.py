@@ -103,9 +103,11 @@ def _data(arguments: list[str]) -> int:
 def _sync(arguments: list[str]) -> int:
     from flows import console
     from flows.sync import sync
+    from flows.up import close_abandoned_runs
 
     config = _composed(arguments)
-    console.show_table("sync", sync(config.tracking, config.versioning))
+    closed = close_abandoned_runs()
+    console.show_table("sync", [*closed, *sync(config.tracking, config.versioning)])
     return 0
 
 

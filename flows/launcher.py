@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 from components.core import errors
 from components.core.errors import LacewingError
+from components.core.parent import FOLLOW_PARENT
 from components.core.run import EVENTS
-from components.core.worker import ERROR, FOLLOW_PARENT, Request, write_request
+from components.core.worker import ERROR, Request, write_request
 
 Event = Mapping[str, Any]
 

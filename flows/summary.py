@@ -5,6 +5,7 @@ from typing import Any, TypedDict
 from components.core.acceptance import joined
 from flows import console
 from flows.adapters import prefect_ui
+from flows.headlines import headline_rows
 from flows.run import FlowRun, Row
 from flows.workspace import workspace_folder
 
@@ -36,6 +37,11 @@ def finished(run: FlowRun, where: str) -> Summary:
     return summary
 
 
+def closing_page(run: FlowRun, where: str) -> str:
+    """The closing table as markdown."""
+    return _markdown(_rows(run, where))
+
+
 def _summary(run: FlowRun) -> Summary:
     return Summary(
         flow=run.flow,
@@ -54,10 +60,9 @@ def _rows(run: FlowRun, where: str) -> list[Row]:
 
     If a flow runs a stage in several variants, their rows are left out.
     """
-    stages = [outcome.artifact for name, outcome in run.outcomes.items() if name == outcome.artifact.stage]
     return [
         *run.rows,
-        *(row for artifact in stages for row in artifact.record.rows),
+        *(row for artifact in run.artifacts for row in headline_rows(artifact)),
         *_release_rows(run),
         *(("accepted", str(each)) for each in joined(*run.accepted.values())),
         ("stages", ", ".join(f"{name} {outcome.status}" for name, outcome in run.outcomes.items())),

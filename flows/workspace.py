@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.core.errors import InputError
+from flows.room import require_room
 
 if TYPE_CHECKING:
     from components.core.artifact import Artifact
@@ -33,11 +34,13 @@ def workspace_folder() -> Path:
 def make_workspace() -> Path:
     """Create the workspace; Prefect's server makes its own folder in it, but not the workspace itself.
 
-    Raises ``InputError`` if it cannot be written to: told here, before a database or a service fails over it.
+    Raises ``InputError`` if it cannot be written to and ``DiskFullError`` if there is no room for what a flow writes at
+    once: told here, before a database or a service fails over it.
     """
     import tempfile  # help must not wait for it
 
     folder = workspace_folder()
+    require_room(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)

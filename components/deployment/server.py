@@ -27,6 +27,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 
 from components.core.errors import InputError, LacewingError, ServiceError
+from components.core.parent import FOLLOW_PARENT, follow_parent
 from components.deployment import errors, routes
 from components.deployment.config import API_KEY, ServeConfig
 from components.deployment.engine import Engine
@@ -127,8 +128,11 @@ def _arguments(arguments: Sequence[str] | None) -> tuple[Path, ServeConfig]:
     for name, field in ServeConfig.model_fields.items():
         options = [f"--{name.replace('_', '-')}"] + (["--name"] if name == "model" else [])
         parser.add_argument(*options, dest=name, help=f"{field.description} Default: {field.default}.")
+    parser.add_argument(FOLLOW_PARENT, action="store_true", help="Stop at the end of standard input.")
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
     folder = given.pop("folder")
+    if given.pop("follow_parent"):
+        follow_parent()
     try:
         return folder, ServeConfig.model_validate(given)
     except ValidationError as error:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from flows import console
+from flows.adapters.prefect_outage import attempt
 
 Result = TypeVar("Result")
 
@@ -26,11 +27,12 @@ class ProgressBar:
         """Show the progress that ``event`` reports, if it reports any."""
         if "progress" not in event or time.monotonic() - self._updated < UPDATE_SECONDS:
             return
-        self._show(min(100.0, 100 * float(event["progress"])), str(event.get("message", "")))
+        percent, message = min(100.0, 100 * float(event["progress"])), str(event.get("message", ""))
+        attempt(lambda: self._show(percent, message))
 
     def finish(self) -> None:
         if self._id is not None:
-            self._show(100.0, "done")
+            attempt(lambda: self._show(100.0, "done"))
 
     def _show(self, percent: float, message: str) -> None:
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -68,14 +70,14 @@ def table(key: str, facts: Mapping[str, str], description: str) -> None:
     from prefect.artifacts import create_table_artifact
 
     rows = [{"what": name, "value": value} for name, value in facts.items()]
-    create_table_artifact(rows, key=key, description=description)
+    attempt(lambda: create_table_artifact(rows, key=key, description=description))
 
 
 def page(key: str, markdown: str, description: str) -> None:
     """Publish a page of markdown, for example the report of a model."""
     from prefect.artifacts import create_markdown_artifact
 
-    create_markdown_artifact(markdown, key=key, description=description)
+    attempt(lambda: create_markdown_artifact(markdown, key=key, description=description))
 
 
 def flow_run_id() -> str:

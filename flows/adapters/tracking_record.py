@@ -27,6 +27,8 @@ class TrackedRun(BaseModel):
     """Name of the flow that ran the stage."""
     flow_run: str = ""
     """Id of that flow's execution, by which its parent run is found again."""
+    title: str = ""
+    """Name of that parent run."""
     complete: bool = False
     """Whether everything has been sent."""
 

@@ -5,9 +5,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import ROOT
@@ -30,7 +32,8 @@ class Place:
             **inherited,
             "LACEWING_WORKSPACE": str(self.workspace),
             "LACEWING_SOCKET_LOG": str(self.sockets),
-            "PYTHONPATH": str(ROOT / "tests" / "audit"),
+            # This checkout, wherever the command itself may have been installed from.
+            "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "tests" / "audit", ROOT))),
             "COLUMNS": "200",
         }
 
@@ -45,6 +48,28 @@ class Place:
             timeout=timeout_seconds,
             stdin=subprocess.DEVNULL,
         )
+
+    def start(self, *arguments: str, output: Path) -> subprocess.Popen[bytes]:
+        """Start ``lacewing ARGUMENTS``; what it prints goes to ``output``."""
+        with output.open("wb") as file:
+            return subprocess.Popen(
+                [COMMAND, *arguments],
+                env=self.environment,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+            )
+
+    def processes(self) -> list[psutil.Process]:
+        """Every living process of this workspace."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                mine = process.environ().get("LACEWING_WORKSPACE") == str(self.workspace)
+                if mine and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
 
     def outside_connections(self) -> list[str]:
         """Lines of the socket log that name a host other than this machine."""

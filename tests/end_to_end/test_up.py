@@ -4,6 +4,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -37,7 +38,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, subpro
             time.sleep(0.5)
         yield place, process, f"http://127.0.0.1:{prefect}", f"http://127.0.0.1:{mlflow}"
     finally:
-        process.terminate()  # not kill: its services would outlive it
+        process.terminate()
         process.wait(timeout=130)
 
 
@@ -155,3 +156,45 @@ def test_ctrl_c_stops_everything(up: tuple[Place, subprocess.Popen[str], str, st
     assert place.outside_connections() == []
     for name in ("mlflow", "prefect", "flows.deployments"):
         assert name in place.watched_commands()
+
+
+def test_a_killed_one_takes_its_services_with_it_and_the_next_one_starts(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("killed-up")
+    place = Place(folder / "workspace", folder / "sockets.log")
+    ports = [f"prefect_port={free_port()}", f"mlflow_port={free_port()}"]
+    first = place.start("up", *ports, output=folder / "first.log")
+    wait_for_addresses(first, folder / "first.log")
+    services = psutil.Process(first.pid).children(recursive=True)
+    assert len(services) >= 4  # MLflow's has a child of its own
+    refused = place.run("up", *ports)
+    assert refused.returncode == 6
+    assert f"process {first.pid}" in refused.stderr
+
+    first.kill()
+    first.wait()
+    second = place.start("up", *ports, output=folder / "second.log")
+    try:
+        _, alive = psutil.wait_procs(services, timeout=130)
+        assert alive == []
+        wait_for_addresses(second, folder / "second.log")
+        assert "an earlier `lacewing up` was killed" in (folder / "second.log").read_text()
+        # A service that is killed ends the others, and leaves no child of its own behind.
+        mlflow = next(each for each in psutil.Process(second.pid).children() if "mlflow" in each.cmdline())
+        mlflow.kill()
+        assert second.wait(130) == 6
+        assert place.processes() == []
+        assert "mlflow ended by itself" in (folder / "second.log").read_text()
+    finally:
+        for process in place.processes():
+            process.kill()
+
+
+def wait_for_addresses(process: "subprocess.Popen[bytes]", output: Path) -> None:
+    """Wait until this ``lacewing up`` has printed its addresses."""
+    deadline = time.monotonic() + 300
+    while "lacewing is up" not in output.read_text():
+        assert process.poll() is None, output.read_text()
+        assert time.monotonic() < deadline, output.read_text()
+        time.sleep(0.3)
