@@ -177,16 +177,21 @@ class Engine:
                 if generation in place:
                     place.remove(generation)
 
-    def close(self) -> None:
-        """Stop decoding; running requests end with an error."""
+    def end_requests(self) -> None:
+        """Take no more requests, and end all that run or wait with an error. Does not wait for the decode thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join()
-        for generation in (*self._active, *self._waiting):
+            generations = [*self._active, *self._waiting]
+            self._active.clear()
+            self._waiting.clear()
+        for generation in generations:
             generation.deliver(ServiceError("the server is shutting down"))
-        self._active.clear()
-        self._waiting.clear()
+
+    def close(self) -> None:
+        """Stop decoding; running requests end with an error."""
+        self.end_requests()
+        self._thread.join()
         if self.helper is not None:
             self.helper.close()
 

@@ -1,6 +1,6 @@
 """Errors as OpenAI's clients expect them: ``{"error": {"message", "type", "param", "code"}}`` with a fitting status."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -59,12 +59,10 @@ def detail(error: Exception) -> tuple[int, ErrorDetail]:
     )
 
 
-def response(status: int, error: ErrorDetail) -> JSONResponse:
+def response(status: int, error: ErrorDetail, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The answer that carries ``error``."""
-    headers = {"Retry-After": "1"} if status == 503 else {}
-    if status == 401:
-        headers = {"WWW-Authenticate": "Bearer"}
-    return JSONResponse(ErrorBody(error=error).model_dump(), status, headers)
+    told = {503: {"Retry-After": "1"}, 401: {"WWW-Authenticate": "Bearer"}}.get(status, {})
+    return JSONResponse(ErrorBody(error=error).model_dump(), status, {**told, **(headers or {})})
 
 
 def register(app: FastAPI) -> None:
@@ -76,7 +74,7 @@ def register(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> JSONResponse:
-        return response(error.status_code, _http_detail(request, error))
+        return response(error.status_code, _http_detail(request, error), error.headers)
 
     def _ours(request: Request, error: Exception) -> JSONResponse:
         return response(*detail(error))
