@@ -26,6 +26,10 @@ class UnknownModelError(InputError):
     """A model that is not served here."""
 
 
+class InvalidBodyError(InputError):
+    """A body that no request needs."""
+
+
 class NoHelperError(InputError):
     """A request that asks for calls to a server without a helper."""
 
@@ -44,6 +48,8 @@ def detail(error: Exception) -> tuple[int, ErrorDetail]:
         return 404, _invalid(message, "model", "model_not_found")
     if isinstance(error, ContextLengthError):
         return 400, _invalid(message, "prompt", "context_length_exceeded")
+    if isinstance(error, InvalidBodyError):
+        return 400, _invalid(message, code="invalid_body")
     if isinstance(error, NoHelperError):
         return 400, _invalid(message, error.parameter, "unsupported_value")
     if isinstance(error, InputError):
@@ -121,5 +127,5 @@ def _validation_detail(errors: Sequence[Any]) -> ErrorDetail:
 
 
 def _shortened(value: object) -> str:
-    text = repr(value)
+    text = repr(value[:60] if isinstance(value, str | bytes | list) else value)  # the whole may be megabytes
     return text if len(text) <= 60 else text[:57] + "..."

@@ -27,11 +27,12 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 
 from components.core.errors import InputError, LacewingError, ServiceError
-from components.deployment import errors, routes
+from components.deployment import documentation, errors, routes
 from components.deployment.config import API_KEY, ServeConfig
 from components.deployment.connections import GRACE_SECONDS, DrainingServer, timed_protocol
 from components.deployment.engine import Engine
 from components.deployment.hosts import AllowedHosts, is_loopback
+from components.deployment.intake import Intake
 from components.deployment.metrics import Metrics
 from components.deployment.middleware import RequestLimits
 
@@ -54,15 +55,17 @@ def create_app(engine: Engine, cfg: ServeConfig, api_key: str = "", started: flo
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        intake.close()
         await asyncio.to_thread(engine.close)
 
     # The interactive documentation pages would load scripts from the internet; /openapi.json is there.
     app = FastAPI(title="Lacewing", lifespan=lifespan, docs_url=None, redoc_url=None)
-    metrics = Metrics(engine)
+    metrics, intake = Metrics(engine), Intake(engine)
     errors.register(app)
     routes.add_health(app, engine, cfg.model)
     routes.add_models(app, engine, cfg.model, started)
-    routes.add_generation(app, engine, cfg.model, metrics)
+    routes.add_generation(app, engine, cfg.model, metrics, intake)
+    documentation.without_422(app)
     app.add_middleware(
         RequestLimits,
         hosts=AllowedHosts(cfg.host, cfg.allowed_hosts),

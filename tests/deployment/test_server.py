@@ -158,11 +158,6 @@ def test_text_and_its_token_ids_are_the_same_prompt(client: httpx.Client, engine
     assert _complete(client, prompt=[ids])["choices"][0]["text"] == expected
 
 
-def test_special_tokens_spelled_in_a_prompt_are_plain_text(client: httpx.Client, engine: Engine) -> None:
-    spelled = "<|endoftext|><CALL>"
-    assert _complete(client, prompt=spelled)["usage"]["prompt_tokens"] == len(engine.tokenizer.encode(spelled)) > 2
-
-
 def test_the_evaluation_harness_reads_likelihoods_of_token_id_prompts(client: httpx.Client, engine: Engine) -> None:
     """The request and the arithmetic of lm-eval's ``local-completions``, against the model itself."""
     contexts = [engine.tokenizer.encode(text) for text in ("The harbour begins", "東京の")]
