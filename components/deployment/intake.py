@@ -62,7 +62,7 @@ class Intake:
             raise InputError("the list of prompts is empty: give at least one prompt")
         self._engine.check_room(len(prompts))
         for prompt in prompts:
-            self._check_length(self._least_tokens(prompt))
+            self._check_length(self._least_tokens(prompt), exact=not isinstance(prompt, str))
         return await self._aside(lambda: self._encoded(prompts))
 
     async def chat(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
@@ -117,11 +117,11 @@ class Intake:
         text = prompt.removeprefix(self._boundary)
         return math.ceil(len(text.encode()) / self._longest_token)
 
-    def _check_length(self, least_tokens: int) -> None:
+    def _check_length(self, tokens: int, exact: bool = False) -> None:
         context = self._engine.context_length
-        if least_tokens >= context:
+        if tokens >= context:
             raise ContextLengthError(
-                f"the prompt has {least_tokens} or more tokens, but the context of {context} must also hold at least "
+                f"the prompt has {tokens}{'' if exact else ' or more'} tokens, but the context of {context} must also hold at least "
                 f"one token of the answer: shorten the prompt to {context - 1} tokens"
             )
 
