@@ -121,8 +121,8 @@ class Intake:
         context = self._engine.context_length
         if tokens >= context:
             raise ContextLengthError(
-                f"the prompt has {tokens}{'' if exact else ' or more'} tokens, but the context of {context} must also hold at least "
-                f"one token of the answer: shorten the prompt to {context - 1} tokens"
+                f"the prompt has {tokens}{'' if exact else ' or more'} tokens, but the context of {context} must also "
+                f"hold at least one token of the answer: shorten the prompt to {context - 1} tokens"
             )
 
     def _encoded(self, prompts: Sequence[str | list[int]]) -> list[list[int]]:
