@@ -84,6 +84,7 @@ class Answer:
                 tuple(token for delta in deltas for token in delta.tokens),
                 deltas[-1].finish,
                 deltas[-1].degraded,
+                deltas[-1].authors,
             )
             for deltas in parts
         ]

@@ -22,6 +22,8 @@ PASS_TOKENS = 1024
 # A forward pass costs as much as some tokens more in another one (on a CPU about so many), so rows of unlike counts are
 # read together as long as the padding stays below it.
 PADDING_TOKENS = 24
+# Below this temperature the likeliest token is certain in practice, and dividing by less overflows in the end.
+GREEDY_BELOW = 1e-5
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ def choose(
     ``written``: the tokens of the answer so far, and how often it holds each.
     """
     log_probabilities = _penalised(log_probabilities, sampling, written)
-    if sampling.temperature == 0.0:
+    if sampling.temperature < GREEDY_BELOW:
         return int(log_probabilities.argmax())
     scores, ids = (log_probabilities / sampling.temperature).sort(descending=True, stable=True)
     probabilities = scores.softmax(dim=-1)

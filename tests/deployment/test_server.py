@@ -86,6 +86,43 @@ def test_null_means_not_given(client: httpx.Client) -> None:
     assert body["usage"]["completion_tokens"] == 16
 
 
+NO_OP = {
+    "n": 1,
+    "logit_bias": {},
+    "presence_penalty": 0,
+    "frequency_penalty": 0.0,
+    "user": "somebody",
+    "stream_options": {"include_usage": False},
+}
+NO_OP_CHAT = {
+    **NO_OP,
+    "response_format": {"type": "text"},
+    "modalities": ["text"],
+    "tools": [],
+    "tool_choice": "auto",
+    "parallel_tool_calls": False,
+    "functions": [],
+    "function_call": "none",
+    "store": False,
+    "metadata": {"run": "7"},
+    "service_tier": "auto",
+    "reasoning_effort": "none",
+}
+
+
+def test_a_parameter_that_changes_nothing_is_accepted(client: httpx.Client) -> None:
+    assert _complete(client, **NO_OP, best_of=1, suffix="")["choices"] == _complete(client)["choices"]
+    body = {"messages": USER, "max_tokens": 5, "temperature": 0}
+    plain, full = (client.post("/v1/chat/completions", json={**body, **more}) for more in ({}, NO_OP_CHAT))
+    assert full.status_code == 200, full.text
+    assert full.json()["choices"] == plain.json()["choices"]
+
+
+@pytest.mark.parametrize("temperature", [1e-39, 5e-324, 1e-9])
+def test_a_temperature_of_almost_nothing_is_greedy(client: httpx.Client, temperature: float) -> None:
+    assert _complete(client, temperature=temperature)["choices"] == _complete(client)["choices"]
+
+
 @pytest.mark.parametrize("prompt", SENTENCES)
 def test_a_stream_says_the_same_as_the_whole_answer(client: httpx.Client, prompt: str) -> None:
     body = {"prompt": prompt, "max_tokens": 40, "temperature": 1.3, "seed": 5, "stop": ["\n\n"], "logprobs": 1}
@@ -311,6 +348,16 @@ REFUSALS = [
     ({**GOOD_CHAT, "max_tokens": 0}, 400, "max_tokens", "invalid_value", "got 0"),
     ({**GOOD_CHAT, "max_completion_tokens": -1}, 400, "max_completion_tokens", "invalid_value", "got -1"),
     ({**GOOD_CHAT, "n": 3}, 400, "n", "unsupported_value", "only 1 is supported"),
+    (
+        {**GOOD_CHAT, "response_format": {"type": "json_object"}},
+        400,
+        "response_format",
+        "unsupported_value",
+        "only {'type': 'text'} is supported; this model reads and writes plain text",
+    ),
+    ({**GOOD_CHAT, "tools": [{"type": "function"}]}, 400, "tools", "unsupported_value", "only [] is supported"),
+    ({**GOOD_CHAT, "tool_choice": "required"}, 400, "tool_choice", "unsupported_value", "only 'none' or 'auto' is"),
+    ({**GOOD_CHAT, "store": True}, 400, "store", "unsupported_value", "this server keeps nothing"),
     ({**GOOD_CHAT, "top_logprobs": 2}, 400, None, "invalid_value", "only allowed with logprobs=true"),
     (
         {**GOOD_CHAT, "messages": [{"role": "user", "content": "word " * CONTEXT_LENGTH * 4}]},
