@@ -43,7 +43,7 @@ def release_model(run: FlowRun, data: Artifact, delegated: Delegated, scores: Ar
     verdict = _verdict(run, registry, bundle, data)
     version = registry.register(bundle)
     if verdict.promote:
-        run.stage(SMOKE, run.config.release.smoke, bundle=bundle, assessment=scores)
+        run.stage(SMOKE, run.config.release.smoke, bundle=bundle, prepared=data, assessment=scores)
         again = run.config.release.allow_rolled_back
         version = registry.promote(version.number, verdict.reason, allow_rolled_back=again)
     else:

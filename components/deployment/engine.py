@@ -133,6 +133,11 @@ class Engine:
         return self._cascade.config.budget if self.helper is not None else 0.0
 
     @property
+    def presence_penalty(self) -> float:
+        """Penalty on tokens that an answer holds already, where a request does not say otherwise."""
+        return self.manifest.presence_penalty
+
+    @property
     def active(self) -> int:
         """Requests being answered."""
         return len(self._active)
@@ -156,7 +161,8 @@ class Engine:
         if len(requests) > self.capacity:
             raise InputError(f"{len(requests)} prompts in one request; at most {self.capacity} are taken")
         generations = [
-            Generation(Decoding(self.model, self.tokenizer, request), deliver, self) for request, deliver in requests
+            Generation(Decoding(self.model, self.tokenizer, request, self.presence_penalty), deliver, self)
+            for request, deliver in requests
         ]
         with self._changed:
             if not self.running:
