@@ -24,7 +24,7 @@ def prompts_of(assessment: Scores, asks: bool) -> list[str]:
 
 
 def asked_and_answered(spans: Sequence[AuthorSpan]) -> bool:
-    """Whether the helper wrote part of an answer."""
+    """Whether the helper wrote something of these parts of an answer."""
     return any(span.author == "helper" and span.text.strip() for span in spans)
 
 
@@ -51,6 +51,5 @@ def truth(prompt: str, answer: str, finished: bool, facts: Path | None) -> str:
     if not new:
         return NOTHING_STATED
     false = [claim.stated for claim in new if not claim.true]
-    if not false:
-        return f"yes: {len(new)} of {len(new)} stated facts are in the fact table"
-    return f"no: {len(new) - len(false)} of {len(new)} stated facts are in the fact table; not {', '.join(false)}"
+    right = f"{len(new) - len(false)} of {len(new)} facts, looked up"
+    return f"no, {right}; wrong: {', '.join(false)}" if false else f"yes, {right}"

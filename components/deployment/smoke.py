@@ -93,8 +93,8 @@ def _rows(prompt: str, reply: Reply, prompts: int, prepared: PreparedData | None
     rows = [("asked the served model", prompt), ("it answered", marked(reply.authors) or reply.text.strip())]
     if asked_and_answered(reply.authors):
         details = reply.usage["completion_tokens_details"]
-        share = f"{details['helper_tokens']} of {reply.usage['completion_tokens']} tokens in {details['calls']} call(s)"
-        rows.append((" ".join(["in", *SmokeAnswer.MARKS]), f"words of its helper, the {reply.helper}: {share}"))
+        share = f"{details['helper_tokens']} of {reply.usage['completion_tokens']} tokens, {details['calls']} call(s)"
+        rows.append((f"in {''.join(SmokeAnswer.MARKS)}", f"words of its helper ({reply.helper}): {share}"))
     elif reply.helper:
         tried = "this prompt" if prompts == 1 else f"none of {min(prompts, _MOST_PROMPTS)} prompts"
         rows.append(("its helper", f"wrote nothing: {tried} made the model ask and get an answer"))
@@ -130,13 +130,19 @@ def _replies(url: str, cfg: SmokeConfig, bundle: Bundle, prompts: Sequence[str],
 
 
 def _asking(client: httpx.Client, cfg: SmokeConfig, name: str, prompts: Sequence[str]) -> str:
-    """The first of ``prompts`` at which the model asks and its helper answers; if there is none, the first of all."""
+    """The first of ``prompts`` that the helper goes on with, else the first in whose answer it writes anything.
+
+    If there is none either, the first of all.
+    """
+    helped = None
     for begin in range(0, min(len(prompts), _MOST_PROMPTS), _TOGETHER):
         together = list(prompts[begin : begin + _TOGETHER])
         for prompt, reply in zip(together, _ask(client, _body(cfg, name, together)), strict=True):
-            if asked_and_answered(reply.authors):
+            if asked_and_answered(reply.authors[:1]):
                 return prompt
-    return prompts[0]
+            if helped is None and asked_and_answered(reply.authors):
+                helped = prompt
+    return helped or prompts[0]
 
 
 def _checked(replies: _Replies, log: Path) -> Reply:

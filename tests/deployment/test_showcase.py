@@ -30,9 +30,9 @@ def test_a_helper_that_wrote_nothing_but_spaces_has_not_answered() -> None:
 
 def test_an_answer_is_looked_up_and_only_what_it_states_itself_counts(delegated: Delegated, fact: Fact) -> None:
     facts = delegated.prepared.fact_table
-    assert truth(fact.prompt, f"{fact.value}. It", False, facts) == "yes: 1 of 1 stated facts are in the fact table"
+    assert truth(fact.prompt, f"{fact.value}. It", False, facts) == "yes, 1 of 1 facts, looked up"
     wrong = truth(fact.prompt, " Wrongwater. It", False, facts)
-    assert wrong == "no: 0 of 1 stated facts are in the fact table; not Wrongwater"
+    assert wrong == "no, 0 of 1 facts, looked up; wrong: Wrongwater"
     assert truth(f"{fact.prompt}{fact.value}.", " Of course.", True, facts) == NOTHING_STATED
     assert truth(fact.prompt, fact.value[:-2], False, facts) == NOTHING_STATED  # the limit cut the word
     assert truth(fact.prompt, fact.value, False, None) == NOT_CHECKED

@@ -107,7 +107,7 @@ def test_a_cascade_is_asked_where_its_helper_has_to_answer_and_people_see_who_wr
     rows = dict(sealed.record.rows)
     assert rows["asked the served model"] == sealed.prompt == fact.prompt
     assert rows["it answered"].startswith(f"‹{fact.value.strip()}›")
-    assert "words of its helper, the fact table" in rows["in ‹ ›"]
+    assert rows["in ‹›"].startswith("words of its helper (fact table): ")
     assert rows["is it true"] == truth(fact.prompt, sealed.answer, False, delegated.prepared.fact_table) != NOT_CHECKED
     authors = json.loads(sealed.path(SmokeAnswer.ANSWER).read_text())["authors"]
     assert "".join(span["text"] for span in authors) == sealed.answer
