@@ -136,7 +136,9 @@ class Place:
             programs / "lacewing",
             f"added = {added!r}\n"
             "given = {argument.partition('=')[0] for argument in arguments}\n"
-            "more = [each for each in added.get((arguments or [''])[0], []) if each.partition('=')[0] not in given]\n"
+            # A line that chooses a setting, or the group that it stands in (`model=10m`), keeps its choice.
+            "chosen = lambda key: key in given or key.partition('.')[0] in given\n"
+            "more = [each for each in added.get((arguments or [''])[0], []) if not chosen(each.partition('=')[0])]\n"
             f"command = [{sys.executable!r}, '-m', 'flows.cli', *arguments, *more]\n",
         )
         _program(
