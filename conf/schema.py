@@ -114,7 +114,8 @@ class ProjectConfig(Bounded):
     @property
     def bundle(self) -> BundleStageConfig:
         """The slice that the bundle sees; it includes the helper and the call budget."""
-        return BundleStageConfig(name=self.release.bundle.name, cascade=self.cascade)
+        own = self.release.bundle
+        return BundleStageConfig(name=own.name, presence_penalty=own.presence_penalty, cascade=self.cascade)
 
     @property
     def comparison(self) -> BootstrapConfig:

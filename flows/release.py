@@ -62,7 +62,7 @@ def _judged(
         version = registry.register(bundle)
         if not verdict.promote:
             return version, verdict
-        run.stage(SMOKE, run.config.release.smoke, bundle=bundle, assessment=scores)
+        run.stage(SMOKE, run.config.release.smoke, bundle=bundle, prepared=data, assessment=scores)
         again, against = run.config.release.allow_rolled_back, verdict.champion
         try:
             reason = verdict.reason

@@ -3,23 +3,27 @@
 Imports neither torch nor numpy: the flow's process reads these classes and must stay light.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from components.cascade.config import CascadeConfig
+from components.core.neutral import Neutral
 
 # Environment variable; if it is set, the server asks for this key on ``/v1/``.
 API_KEY = "LACEWING_API_KEY"
 
 
 class BundleConfig(BaseModel):
-    """The name of the bundle; everything else in it follows from its inputs."""
+    """The name of the bundle, and how it is served; everything else in it follows from its inputs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str = Field("lacewing", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name in the manifest: letters, digits, dot, dash and underscore."""
+    presence_penalty: Annotated[float, Neutral(0.0)] = Field(1.0, ge=-2.0, le=2.0)
+    """Against loops: taken off the logit of each token that the answer holds already, where a request does not set its
+    own. 0 turns it off. It changes which tokens are chosen, greedily too, and no probability that is reported."""
 
 
 class BundleStageConfig(BundleConfig):
@@ -76,7 +80,8 @@ class SmokeConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     prompt: str = ""
-    """Text to continue; empty: the first question that the model answered right, else the start of a held-out text."""
+    """Text to continue; empty: of the assessed questions and then the held-out texts, the first at which the model asks
+    its helper; for a plain model, the first question that it answered right."""
     max_tokens: PositiveInt = 24
     """Longest answer."""
     timeout_seconds: PositiveFloat = 120.0

@@ -61,6 +61,10 @@ class Request:
     """Share of the decisions that may become calls; ``None``: as the server has it."""
     max_calls: int | None = None
     """A further limit to the calls."""
+    presence_penalty: float | None = None
+    """Taken off the logit of each token that the answer holds already; ``None``: as the bundle has it."""
+    frequency_penalty: float = 0.0
+    """The same once for every time that the answer holds the token."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +110,13 @@ class Delta:
 class Decoding:
     """The state of one request while the cascade answers it."""
 
-    def __init__(self, model: Transformer, tokenizer: TextTokenizer, request: Request) -> None:
-        """Raises ``InputError`` if the prompt is empty, has ids that cannot be read or fills the context."""
+    def __init__(
+        self, model: Transformer, tokenizer: TextTokenizer, request: Request, presence_penalty: float = 0.0
+    ) -> None:
+        """Raises ``InputError`` if the prompt is empty, has ids that cannot be read or fills the context.
+
+        ``presence_penalty``: of a request that does not set its own.
+        """
         self.request = request
         self.summary = CascadeSummary()
         """The cascade's counts so far."""
@@ -122,6 +131,8 @@ class Decoding:
             max_tokens=room if request.max_tokens is None else min(request.max_tokens, room),
             stop_ids=frozenset({tokenizer.end_of_text_id, tokenizer.im_end_id}),
             suppress_ids=frozenset({tokenizer.call_id}),
+            presence_penalty=presence_penalty if request.presence_penalty is None else request.presence_penalty,
+            frequency_penalty=request.frequency_penalty,
         )
         self._detokenizer = Detokenizer()
         self._matcher = StopMatcher(request.stops)

@@ -133,6 +133,11 @@ class Engine:
         return self._cascade.config.budget if self.helper is not None else 0.0
 
     @property
+    def presence_penalty(self) -> float:
+        """Penalty on tokens that an answer holds already, where a request does not say otherwise."""
+        return self.manifest.presence_penalty
+
+    @property
     def active(self) -> int:
         """Requests being answered."""
         return len(self._active)
@@ -155,7 +160,8 @@ class Engine:
         """
         self.check_room(len(requests))
         generations = [
-            Generation(Decoding(self.model, self.tokenizer, request), deliver, self) for request, deliver in requests
+            Generation(Decoding(self.model, self.tokenizer, request, self.presence_penalty), deliver, self)
+            for request, deliver in requests
         ]
         with self._changed:
             self.check_room(len(generations))  # again: others may have come meanwhile

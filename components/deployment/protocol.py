@@ -117,8 +117,8 @@ class SamplingRequest(_Request):
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: Annotated[int, _neutral("send several prompts or several requests", 1)] = 1
-    presence_penalty: Annotated[float, _neutral("leave it out", 0.0)] = 0.0
-    frequency_penalty: Annotated[float, _neutral("leave it out", 0.0)] = 0.0
+    presence_penalty: float | None = Field(None, ge=-2.0, le=2.0)  # absent: the served model's own
+    frequency_penalty: float = Field(0.0, ge=-2.0, le=2.0)
     logit_bias: Annotated[dict[str, float], _neutral("leave it out", {})] = {}
     user: str = ""  # accepted and not used: it does not change the answer
     # Not OpenAI's: how often the model may ask its helper.
@@ -404,6 +404,8 @@ class ModelCard(BaseModel):
     owned_by: str
     context_length: int
     parameters: int
+    presence_penalty: float
+    """Against loops, where a request does not say otherwise."""
     helper: str | None = Field(None, exclude_if=_absent)
     """The helper that a cascade asks."""
     call_budget: float | None = Field(None, exclude_if=_absent)

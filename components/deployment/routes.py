@@ -47,6 +47,7 @@ def add_models(app: FastAPI, engine: Engine, served: str, started: float) -> Non
         owned_by="lacewing",
         context_length=engine.context_length,
         parameters=engine.manifest.parameters,
+        presence_penalty=engine.presence_penalty,
         helper=_helper_name(engine),
         call_budget=engine.call_budget if engine.helper is not None else None,
     )
@@ -135,4 +136,6 @@ def _request(
         echo=echo,
         call_budget=body.call_budget,
         max_calls=body.max_calls,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
     )

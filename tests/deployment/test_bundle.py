@@ -87,6 +87,14 @@ def test_an_intact_copy_without_the_artifact_record_is_still_a_bundle(copy: Path
     assert load_bundle(copy).manifest.name == "tiny"
 
 
+def test_a_bundle_of_before_there_were_penalties_has_none(copy: Path) -> None:
+    (copy / RECORD).unlink()
+    manifest = json.loads((copy / Bundle.MANIFEST).read_text())
+    del manifest["presence_penalty"]
+    (copy / Bundle.MANIFEST).write_text(json.dumps(manifest))
+    assert load_bundle(copy).manifest.presence_penalty == 0.0
+
+
 def test_truncated_weights_are_refused(damaged_copy: Path) -> None:
     weights = damaged_copy / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-100])

@@ -67,6 +67,18 @@ def test_a_completion_has_openais_shape_and_the_models_text(client: httpx.Client
     assert choice["text"] == expected
 
 
+def test_penalties_change_what_is_written_and_no_probability(client: httpx.Client) -> None:
+    plain = _complete(client, max_tokens=30, logprobs=0)["choices"][0]
+    assert (
+        _complete(client, max_tokens=30, presence_penalty=0, frequency_penalty=0)["choices"][0]["text"] == plain["text"]
+    )
+    for penalty in ("presence_penalty", "frequency_penalty"):
+        other = _complete(client, max_tokens=30, logprobs=0, **{penalty: 2})["choices"][0]
+        assert other["text"] != plain["text"]
+        assert other["logprobs"]["token_logprobs"][0] == pytest.approx(plain["logprobs"]["token_logprobs"][0])
+    assert client.get("/v1/models").json()["data"][0]["presence_penalty"] == 0.0
+
+
 def test_the_default_length_is_openais(client: httpx.Client) -> None:
     assert _complete(client)["usage"]["completion_tokens"] == 16
 
@@ -300,7 +312,8 @@ REFUSALS = [
     ({**GOOD, "top_p": 1.5}, 400, "top_p", "invalid_value", "got 1.5"),
     ({**GOOD, "n": 2}, 400, "n", "unsupported_value", "only 1 is supported; send several prompts"),
     ({**GOOD, "best_of": 3}, 400, "best_of", "unsupported_value", "only 1 is supported"),
-    ({**GOOD, "presence_penalty": 1}, 400, "presence_penalty", "unsupported_value", "only 0.0 is supported"),
+    ({**GOOD, "presence_penalty": 3}, 400, "presence_penalty", "invalid_value", "less than or equal to 2; got 3"),
+    ({**GOOD, "frequency_penalty": -3}, 400, "frequency_penalty", "invalid_value", "greater than or equal to -2"),
     ({**GOOD, "logit_bias": {"5": 1}}, 400, "logit_bias", "unsupported_value", "only {} is supported"),
     ({**GOOD, "suffix": "end"}, 400, "suffix", "unsupported_value", "only continues text"),
     ({**GOOD, "logprobs": 21}, 400, "logprobs", "invalid_value", "less than or equal to 20"),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from components.cascade.config import HelperConfig
-from components.cascade.helpers.base import Call, Helper, HelperError, Reply
+from components.cascade.helpers.base import Call, Helper, HelperError, Reply, StatelessHelper
 from components.cascade.helpers.resilience import ResilientHelper
 from components.core.errors import ArtifactError, InputError
 from components.data.prepared import PreparedData
@@ -21,7 +21,7 @@ __all__ = ["Call", "Helper", "HelperError", "NullHelper", "Reply", "open_helper"
 logger = logging.getLogger(__name__)
 
 
-class NullHelper:
+class NullHelper(StatelessHelper):
     """No helper: its answer is always empty."""
 
     @property
@@ -30,15 +30,6 @@ class NullHelper:
 
     def answer(self, calls: Sequence[Call]) -> list[Reply | HelperError]:
         return [Reply("", 0, 0.0) for _ in calls]
-
-    def forget(self, session: str) -> None:
-        """Nothing is kept."""
-
-    def check(self) -> None:
-        """Always there."""
-
-    def close(self) -> None:
-        """Nothing to give up."""
 
 
 def open_helper(

@@ -66,3 +66,19 @@ class Helper(Protocol):
 
     def close(self) -> None:
         """Give up connections, threads and memory."""
+
+
+class StatelessHelper:
+    """Base of helpers that only look things up: they keep nothing of a request, can always work and hold nothing open.
+
+    A subclass has ``name`` and ``answer``.
+    """
+
+    def forget(self, session: str) -> None:
+        """Nothing is kept."""
+
+    def check(self) -> None:
+        """Always there."""
+
+    def close(self) -> None:
+        """Nothing to give up."""

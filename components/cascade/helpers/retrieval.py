@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from components.cascade.helpers.base import Call, HelperError, Reply
+from components.cascade.helpers.base import Call, HelperError, Reply, StatelessHelper
 from components.cascade.reply_unit import first_tokens, first_unit
 from components.data.tokenizer import TextTokenizer
 from components.retrieval.index import PassageIndex
@@ -34,8 +34,8 @@ class _Word(NamedTuple):
     end: int
 
 
-class RetrievalHelper:
-    """Answers from a passage index. Thread-safe: it only reads."""
+class RetrievalHelper(StatelessHelper):
+    """Answers from a passage index, whose memory maps go with the object. Thread-safe: it only reads."""
 
     def __init__(self, folder: Path, tokenizer: TextTokenizer | None = None) -> None:
         """Open the index in ``folder``; raises ``ArtifactError`` if it is missing, unfinished or damaged.
@@ -52,15 +52,6 @@ class RetrievalHelper:
     def answer(self, calls: Sequence[Call]) -> list[Reply | HelperError]:
         """What follows the best matching place of the corpus, one unit of it."""
         return [self._answer(call) for call in calls]
-
-    def forget(self, session: str) -> None:
-        """Nothing is kept for a request."""
-
-    def check(self) -> None:
-        """Opened is checked."""
-
-    def close(self) -> None:
-        """The memory maps go with the object."""
 
     def _answer(self, call: Call) -> Reply:
         began = time.perf_counter()
