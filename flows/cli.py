@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from components.core.errors import InputError, LacewingError
 from flows.catalogue import find_flow, flows
 from flows.commands import COMMANDS, command_help, split_preset
+from flows.endings import InterruptedRunError, RefusedError
 
 if TYPE_CHECKING:
     from conf.services import TrackingConfig
 
-REFUSED = 3
 INTERRUPTED = 130
 
 HELP = """\
@@ -74,7 +74,7 @@ def help_page() -> str:
     return HELP.format(
         flows=_lines({name: entry.summary for name, entry in flows().items()}),
         commands=_lines({name: command.summary for name, command in COMMANDS.items()}),
-        refused=REFUSED,
+        refused=RefusedError.exit_code,
         interrupted=INTERRUPTED,
     )
 
@@ -146,8 +146,14 @@ def _execute(name: str, preset: str, overrides: list[str], tracking: "TrackingCo
     if server:
         warm_up(tracking)
         server.wait()
-    release = flow(preset=preset, overrides=overrides)["release"]
-    return REFUSED if release and not release["promoted"] else 0
+    try:
+        flow(preset=preset, overrides=overrides)
+    except RefusedError as refusal:  # the closing table has said why
+        return refusal.exit_code
+    except InterruptedRunError as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(stop.exit_code)  # not an error: it ends a sweep as well
+    return 0
 
 
 def end_in_order_on_sigterm() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf.compose import Preset
 from flows import catalogue
+from flows.adapters.prefect_states import ended, keep_words_of_cancelled_run
 from flows.execution import execute
 from flows.summary import Summary
 
@@ -27,13 +28,14 @@ def prefect_flow(entry: catalogue.Flow) -> "prefect.Flow[..., Summary]":
     from prefect import flow
 
     def run_flow(preset: Preset = Preset.world, overrides: list[str] = []) -> Summary:  # noqa: B006 (the form needs a list)
-        return execute(entry, preset.value, overrides)
+        return ended(lambda: execute(entry, preset.value, overrides))  # type: ignore[return-value]  # Prefect takes states
 
     # Prefect finds the flow again by module and name, and reads the descriptions of its form from the docstring.
     run_flow.__module__ = __name__
     run_flow.__name__ = run_flow.__qualname__ = entry.name
     run_flow.__doc__ = inspect.cleandoc(entry.description) + _PARAMETERS.format(example=entry.example)
-    return flow(name=entry.name, validate_parameters=True)(run_flow)
+    hooks = [keep_words_of_cancelled_run]
+    return flow(name=entry.name, validate_parameters=True, on_cancellation=hooks)(run_flow)
 
 
 def __getattr__(name: str) -> Any:

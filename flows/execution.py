@@ -7,6 +7,7 @@ from conf.schema import ProjectConfig
 from flows.adapters import prefect_ui
 from flows.adapters.mlflow_runs import FlowTracker
 from flows.catalogue import Flow
+from flows.endings import RefusedError
 from flows.launcher import LocalLauncher
 from flows.plan import Planner
 from flows.run import FlowRun
@@ -15,13 +16,19 @@ from flows.summary import Summary, finished
 
 
 def execute(flow: Flow, preset: str, overrides: list[str]) -> Summary:
-    """Run ``flow`` inside its Prefect run and say what came of it; its MLflow run is ended whatever happens."""
+    """Run ``flow`` inside its Prefect run and say what came of it; its MLflow run is ended whatever happens.
+
+    Raises ``RefusedError`` with the gate's reason if the gate said no.
+    """
     config = compose_project(preset, overrides)
     tracker = _tracker(flow, preset, overrides, config)
     run = FlowRun(flow.name, preset, list(overrides), config, StageExecutor(LocalLauncher(), tracker))
     with tracker.closing():
         flow(run)
-        return finished(run, tracker.where())
+        summary = finished(run, tracker.where())
+    if run.release and not run.release.promoted:
+        raise RefusedError(run.release.reason, summary)
+    return summary
 
 
 def plan(flow: Flow, preset: str, overrides: list[str]) -> FlowRun:

@@ -21,7 +21,7 @@ from components.core.worker import Request
 from flows import console
 from flows.adapters import prefect_ui
 from flows.adapters.mlflow_runs import FlowTracker
-from flows.launcher import Launcher, WorkerKilledError
+from flows.launcher import Launcher, WorkerKilledError, kept_by
 from flows.run import Outcome, StageCall
 from flows.workspace import artifact_folder, newest_artifact
 
@@ -39,12 +39,14 @@ class StageExecutor:
     def bring_up_to_date(self, call: StageCall) -> Outcome:
         """Skip the stage or run it, as a task of the flow's Prefect run; a killed stage is tried again."""
         identity = identity_of(call, contents_of(call.inputs))
+        folder = artifact_folder(identity.stage, identity.key)
         return prefect_ui.run_as_task(
             lambda: self._bring_up_to_date(call, identity),
             name=identity.stage,
             run_name=f"{identity.stage}-{identity.key[:8]}",
             retries=call.stage.retries,
             retry_on=WorkerKilledError,
+            kept=lambda: kept_by(folder),
         )
 
     def _bring_up_to_date(self, call: StageCall, identity: Identity) -> Outcome:

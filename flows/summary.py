@@ -1,4 +1,4 @@
-"""How a flow ends: a table for people, a small summary for programs, and the state *Refused* if the gate said no."""
+"""What a flow came to: a table for people, and a small summary for programs."""
 
 from typing import Any, TypedDict
 
@@ -20,20 +20,14 @@ class Summary(TypedDict):
 
 
 def finished(run: FlowRun, where: str) -> Summary:
-    """Print the closing table, publish it in Prefect and return the summary (as a *Refused* state if refused).
+    """Print the closing table, publish it in Prefect and return the summary.
 
     ``where`` says where its metrics can be seen.
     """
     rows = _rows(run, where)
     console.show_table(f"{run.flow} ({run.preset})", rows)
     prefect_ui.page("summary", _markdown(rows), f"What {run.flow} came to")
-    summary = _summary(run)
-    if run.release and not run.release.promoted:
-        from prefect.states import Completed
-
-        # Prefect takes the state for the run and hands the caller its data: the summary.
-        return Completed(name="Refused", message=run.release.reason, data=summary)  # type: ignore[return-value]
-    return summary
+    return _summary(run)
 
 
 def _summary(run: FlowRun) -> Summary:

@@ -97,8 +97,7 @@ def _address_file() -> Path:
 
 
 def _prefect_command(config: UpConfig) -> list[str]:
-    place = ["--host", config.host, "--port", str(config.prefect_port)]
-    return [sys.executable, "-m", "prefect", "server", "start", *place]
+    return [sys.executable, "-m", "flows.adapters.prefect_ui_server", config.host, str(config.prefect_port)]
 
 
 def _mlflow_command(config: UpConfig) -> list[str]:

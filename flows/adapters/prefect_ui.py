@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from flows import console
+from flows.adapters.prefect_states import task_ended
 
 Result = TypeVar("Result")
 
@@ -88,11 +89,18 @@ def flow_run_id() -> str:
 
 
 def run_as_task(
-    action: Callable[[], Result], *, name: str, run_name: str, retries: int, retry_on: type[Exception]
+    action: Callable[[], Result],
+    *,
+    name: str,
+    run_name: str,
+    retries: int,
+    retry_on: type[Exception],
+    kept: Callable[[], str],
 ) -> Result:
     """Do ``action`` as a task of the flow's Prefect run; errors of the kind ``retry_on`` are tried again.
 
-    Prefect's own result cache is off and nothing is persisted: what was made lies in the workspace.
+    ``kept`` says what is left of an interrupted action. Prefect's own result cache is off and nothing is persisted:
+    what was made lies in the workspace.
     """
     from prefect import task
     from prefect.cache_policies import NO_CACHE
@@ -101,6 +109,7 @@ def run_as_task(
     def worth_retrying(task: Any, run: TaskRun, state: State[Any]) -> bool:
         return isinstance(state.result(raise_on_failure=False), retry_on)
 
+    stopped: list[BaseException] = []
     decorated = task(
         name=name,
         task_run_name=run_name,
@@ -109,5 +118,9 @@ def run_as_task(
         retries=retries,
         retry_delay_seconds=2,
         retry_condition_fn=worth_retrying,
-    )(action)
-    return decorated()
+    )(lambda: task_ended(action, retry_on, kept, stopped))
+    state: State[Any] = decorated(return_state=True)
+    if stopped:
+        raise stopped[0]
+    result: Result = state.result()
+    return result
