@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf.compose import Preset
 from flows import catalogue
-from flows.adapters.prefect_states import ended, keep_words_of_cancelled_run
+from flows.adapters.prefect_states import ended, keep_words_of_cancelled_run, leave_out_tracebacks
 from flows.execution import execute
 from flows.summary import Summary
 
@@ -34,8 +34,10 @@ def prefect_flow(entry: catalogue.Flow) -> "prefect.Flow[..., Summary]":
     run_flow.__module__ = __name__
     run_flow.__name__ = run_flow.__qualname__ = entry.name
     run_flow.__doc__ = inspect.cleandoc(entry.description) + _PARAMETERS.format(example=entry.example)
-    hooks = [keep_words_of_cancelled_run]
-    return flow(name=entry.name, validate_parameters=True, on_cancellation=hooks)(run_flow)
+    leave_out_tracebacks()
+    decorated = flow(name=entry.name, validate_parameters=True)(run_flow)
+    decorated.on_cancellation(keep_words_of_cancelled_run)
+    return decorated
 
 
 def __getattr__(name: str) -> Any:

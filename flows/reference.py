@@ -4,7 +4,7 @@ import inspect
 from pathlib import Path
 
 from components.core.atomic import write_text
-from conf.compose import DEFAULT_PRESET, Preset
+from conf.compose import Preset
 from flows.catalogue import Flow, flows
 from flows.commands import COMMANDS
 
@@ -24,11 +24,11 @@ def page() -> str:
 
 
 def _flow(entry: Flow) -> str:
-    names = entry.deployments([preset.value for preset in Preset], DEFAULT_PRESET)
+    names = [entry.deployment(preset.value) for preset in Preset]
     return (
         f"### lacewing {entry.name}\n\n{inspect.cleandoc(entry.description)}\n\n"
         f"- Example: `lacewing {entry.name} {entry.example}`\n"
-        f"- In Prefect: {', '.join(f'`{entry.name}/{name}`' for name in names)}"
+        f"- In Prefect: {', '.join(f'`{name}`' for name in names)}"
     )
 
 

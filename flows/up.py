@@ -14,8 +14,10 @@ from types import FrameType
 
 from components.core.atomic import write_json
 from components.core.errors import ServiceError
+from conf.compose import Preset
 from conf.schema import UpConfig
 from flows import console
+from flows.catalogue import flows
 from flows.ports import answers, ensure_free, wait_until_answers
 from flows.workspace import make_workspace, workspace_folder
 
@@ -135,13 +137,15 @@ def _wait_for(service: Service, url: str, config: UpConfig) -> None:
 
 
 def _wait_for_deployments(worker: Service, api: str, config: UpConfig) -> None:
-    """The worker is ready when its last deployment has been registered."""
+    """The worker is ready when all its deployments have been registered."""
     import httpx
 
+    expected = {entry.deployment(preset.value) for entry in flows().values() for preset in Preset}
     deadline = time.monotonic() + config.startup_timeout_seconds
     while worker.running() and time.monotonic() < deadline:
         found = httpx.post(f"{api}/deployments/filter", json={}, timeout=10).json()
-        if any(deployment["name"] == "any-preset" and deployment["status"] == "READY" for deployment in found):
+        ready = {deployment["name"] for deployment in found if deployment["status"] == "READY"}
+        if expected <= ready:
             return
         time.sleep(0.5)
     raise ServiceError(f"the worker did not register its deployments; its log {worker.log} ends:\n{worker.tail()}")

@@ -7,6 +7,7 @@ Failed      the message of the error alone
 The pages of Prefect show the message of a state far below, in the details. So the run's name carries it as well.
 """
 
+import logging
 import re
 import textwrap
 import threading
@@ -30,6 +31,16 @@ _ENDING = re.compile(r" – (refused|failed|cancelled)\b.*", re.DOTALL)
 _TITLE_CHARACTERS = 160
 # How long a runner takes at most from the end of a cancelled process to its own last word on the run.
 _RUNNER_SECONDS = 30.0
+
+
+def leave_out_tracebacks() -> None:
+    """Keep the tracebacks of our own errors out of the logs of runs; idempotent.
+
+    Prefect logs one for each state that is not completed, although the state says what happened. The flow has logged
+    the message already; a task's line stays, because it says whether the task is tried again.
+    """
+    logging.getLogger("prefect.flow_runs").addFilter(_is_no_error_of_ours)
+    logging.getLogger("prefect.task_runs").addFilter(_without_our_traceback)
 
 
 def interruptions() -> tuple[type[BaseException], ...]:
@@ -114,6 +125,20 @@ def _restore(flow_run: "FlowRun", ours: "State[Any]") -> None:
                 client.set_flow_run_state(flow_run.id, Cancelled(message=ours.message), force=True)
                 return
             time.sleep(0.2)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return bool(record.exc_info) and isinstance(record.exc_info[1], LacewingError)  # type: ignore[index]
+
+
+def _is_no_error_of_ours(record: logging.LogRecord) -> bool:
+    return not _is_ours(record)
+
+
+def _without_our_traceback(record: logging.LogRecord) -> bool:
+    if _is_ours(record):
+        record.exc_info = None
+    return True
 
 
 def _failed(error: LacewingError) -> "State[Any]":

@@ -1,7 +1,7 @@
 """Prefect's server with its web pages, for ``lacewing up``: ``python -m flows.adapters.prefect_ui_server HOST PORT``.
 
-It is the application that ``prefect server start`` runs, with one header more. Every page of Prefect's new UI asks
-Amplitude for its configuration, whatever the settings say. The header forbids the browser to ask anyone but this server.
+It is the application that ``prefect server start`` runs, with one header more. Every page of Prefect's new UI (V2) asks
+Amplitude for its configuration, whatever the settings say. The header allows the browser to ask this server only.
 """
 
 import sys

@@ -60,14 +60,10 @@ def test_a_run_from_the_form_is_the_run_from_the_command_line(
     place, _, prefect, mlflow = up
     api = f"{prefect}/api"
     deployments = {item["name"]: item for item in httpx.post(f"{api}/deployments/filter", json={}).json()}
-    assert {"world", "text", "pydoc"} <= deployments.keys()
+    assert {"pipeline-world", "pretrain-text", "release-pydoc"} <= deployments.keys()
     assert httpx.get(f"{mlflow}/health").text == "OK"
 
-    prepare = next(
-        item
-        for item in httpx.post(f"{api}/deployments/filter", json={}).json()
-        if item["name"] == "any-preset" and "prepare" in item["entrypoint"]
-    )
+    prepare = deployments["prepare-world"]
     form = prepare["parameter_openapi_schema"]
     assert set(form["properties"]) == {"preset", "overrides"}
     created: dict[str, Any] = httpx.post(
@@ -95,7 +91,7 @@ def test_a_forbidden_override_from_the_form_fails_with_the_reason(
 ) -> None:
     _, _, prefect, _ = up
     api = f"{prefect}/api"
-    pipeline = next(d for d in httpx.post(f"{api}/deployments/filter", json={}).json() if d["name"] == "world")
+    pipeline = next(d for d in httpx.post(f"{api}/deployments/filter", json={}).json() if d["name"] == "pipeline-world")
     created = httpx.post(
         f"{api}/deployments/{pipeline['id']}/create_flow_run",
         json={"parameters": {"preset": "world", "overrides": ["trainer.learning_rate=${oc.env:HOME}"]}},
