@@ -1,8 +1,8 @@
 """The deployments that people see in the Prefect UI, and the worker that runs them: ``python -m flows.deployments``.
 
 There is one for each flow and experiment, so that whoever looks for one finds it by either name. All take the same two
-fields: a preset and a list of overrides. Entry points are module paths, so a run started from the UI is the same code as
-on the command line.
+fields: a preset and a list of overrides. Entry points are module paths, so a run started from the UI is the same code
+as on the command line.
 """
 
 import inspect

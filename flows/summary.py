@@ -26,7 +26,7 @@ def finished(run: FlowRun, where: str) -> Summary:
     """
     rows = _rows(run, where)
     console.show_table(f"{run.flow} ({run.preset})", rows)
-    prefect_ui.page("summary", _markdown(rows), f"What {run.flow} came to")
+    prefect_ui.table("summary", rows, f"What {run.flow} came to")
     return _summary(run)
 
 
@@ -44,12 +44,13 @@ def _summary(run: FlowRun) -> Summary:
 
 
 def _rows(run: FlowRun, where: str) -> list[Row]:
-    """The rows of the flow and its stages, then the outcome and the places of the results.
+    """A refusal, the rows of the flow and its stages, then the outcome and the places of the results.
 
     If a flow runs a stage in several variants, their rows are left out.
     """
     stages = [outcome.artifact for name, outcome in run.outcomes.items() if name == outcome.artifact.stage]
     return [
+        *_refusal_rows(run),
         *run.rows,
         *(row for artifact in stages for row in artifact.record.rows),
         *_release_rows(run),
@@ -61,13 +62,12 @@ def _rows(run: FlowRun, where: str) -> list[Row]:
     ]
 
 
+def _refusal_rows(run: FlowRun) -> list[Row]:
+    return [("refused", run.release.reason)] if run.release and not run.release.promoted else []
+
+
 def _release_rows(run: FlowRun) -> list[Row]:
     if run.release is None:
         return []
-    registry = f"{run.release.model} version {run.release.version}, {run.release.alias}"
-    return [("registry", registry), ("gate", run.release.reason)]
-
-
-def _markdown(rows: list[Row]) -> str:
-    cells = [(name, value.replace("|", "\\|").replace("\n", " ")) for name, value in rows]
-    return "\n".join(["| | |", "|---|---|", *(f"| **{name}** | {value} |" for name, value in cells)])
+    registry = ("registry", f"{run.release.model} version {run.release.version}, {run.release.alias}")
+    return [registry, ("gate", run.release.reason)] if run.release.promoted else [registry]

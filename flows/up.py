@@ -1,6 +1,5 @@
 """``lacewing up``: one Prefect server, one MLflow server and one worker, on loopback, until Ctrl-C."""
 
-import json
 import os
 import signal
 import subprocess
@@ -17,8 +16,9 @@ from components.core.errors import ServiceError
 from conf.compose import Preset
 from conf.schema import UpConfig
 from flows import console
+from flows.addresses import address_file, running
 from flows.catalogue import flows
-from flows.ports import answers, ensure_free, wait_until_answers
+from flows.ports import ensure_free, wait_until_answers
 from flows.workspace import make_workspace, workspace_folder
 
 STOP_TIMEOUT_SECONDS = 120  # a worker passes the stop on to a training run, which saves a checkpoint
@@ -71,8 +71,8 @@ def up(config: UpConfig) -> int:
         _wait_for(servers[1], f"{mlflow}/health", config)
         worker = _start(stack, "worker", [sys.executable, "-m", "flows.deployments"], api)
         _wait_for_deployments(worker, f"{prefect}/api", config)
-        write_json(_address_file(), {"prefect": prefect, "mlflow": mlflow, "pid": os.getpid()})
-        stack.callback(_address_file().unlink, missing_ok=True)
+        write_json(address_file(), {"prefect": prefect, "mlflow": mlflow, "pid": os.getpid()})
+        stack.callback(address_file().unlink, missing_ok=True)
         console.show_table("lacewing is up; Ctrl-C stops it", [("Prefect", prefect), ("MLflow", mlflow)])
         try:
             return _watch([*servers, worker])
@@ -83,19 +83,12 @@ def up(config: UpConfig) -> int:
 
 def use_running_server() -> None:
     """If ``lacewing up`` runs in this workspace, let flows started here appear in its UI."""
-    if "PREFECT_API_URL" in os.environ or not _address_file().exists():
-        return
-    api = json.loads(_address_file().read_text())["prefect"] + "/api"
-    if answers(f"{api}/health"):
-        os.environ["PREFECT_API_URL"] = api
+    if "PREFECT_API_URL" not in os.environ and (server := running("prefect")):
+        os.environ["PREFECT_API_URL"] = f"{server}/api"
 
 
 def _addresses(config: UpConfig) -> tuple[str, str]:
     return f"http://{config.host}:{config.prefect_port}", f"http://{config.host}:{config.mlflow_port}"
-
-
-def _address_file() -> Path:
-    return workspace_folder() / "up.json"
 
 
 def _prefect_command(config: UpConfig) -> list[str]:

@@ -21,6 +21,7 @@ from flows import console
 from flows.adapters.mlflow_connection import Connection
 from flows.adapters.mlflow_sender import Sender
 from flows.adapters.mlflow_stage_run import Origin, StageTracker, Status
+from flows.adapters.mlflow_web import web_address
 from flows.adapters.tracking_record import TrackingRecord
 from flows.workspace import artifacts_with_content
 
@@ -151,9 +152,9 @@ class FlowTracker:
         connection = self.connection
         if self.failure:
             return f"MLflow at {connection.address} did not answer; `lacewing sync` sends the runs later"
-        if connection.uri.startswith("http"):
+        if server := web_address(connection):
             page = f"/#/experiments/{connection.experiment_id}/runs/{self.run_id}" if self.run_id else ""
-            return f"{connection.address.rstrip('/')}{page}"
+            return f"{server}{page}"
         run_name = f", run {self.run_id}" if self.run_id else ""
         return f"MLflow {connection.address}{run_name}: `lacewing up` shows it"
 
