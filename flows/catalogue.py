@@ -6,7 +6,7 @@ entry. Entries are read from the source, without importing it: a page of help mu
 """
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -37,17 +37,21 @@ class Flow(NamedTuple):
     """An override, ``key=value``, that makes sense for this flow."""
     order: int
     """Flows are listed by it."""
+    per_preset: bool
+    """One deployment for each preset, where a person would look for it, instead of one for all."""
 
-    def deployment(self, preset: str) -> str:
-        """Name of the deployment whose form stands at ``preset``."""
-        return f"{self.name}-{preset}"
+    def deployments(self, presets: Iterable[str], default: str) -> dict[str, str]:
+        """Name of each deployment, and the preset at which its form stands."""
+        return {f"{self.name}-{preset}": preset for preset in presets} if self.per_preset else {self.name: default}
 
     def __call__(self, run: "FlowRun") -> None:
         """Run the flow's function; only now is its module imported."""
         getattr(import_module(self.module), self.name)(run)
 
 
-def flow(summary: str, *, example: str, order: int = _LAST) -> "Callable[[Function], Function]":
+def flow(
+    summary: str, *, example: str, order: int = _LAST, per_preset: bool = False
+) -> "Callable[[Function], Function]":
     """Declare the decorated function a flow; for the arguments, literals all, see ``Flow``."""
 
     def declared(function: Function) -> Function:
@@ -88,7 +92,7 @@ def _is_declaration(decorator: ast.expr) -> bool:
 def _entry(path: Path, function: ast.FunctionDef, declaration: ast.Call) -> Flow:
     (summary,) = (ast.literal_eval(argument) for argument in declaration.args)
     options = {str(option.arg): ast.literal_eval(option.value) for option in declaration.keywords}
-    settings = {"order": _LAST, **options}
+    settings = {"order": _LAST, "per_preset": False, **options}
     # As written: cleaning it would import ``inspect``, a quarter of the time that help takes.
     description = ast.get_docstring(function, clean=False) or summary
     return Flow(function.name, f"flows.{path.stem}", description, summary, **settings)

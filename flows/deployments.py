@@ -1,57 +1,78 @@
 """The deployments that people see in the Prefect UI, and the worker that runs them: ``python -m flows.deployments``.
 
-There is one for each flow and experiment, so that whoever looks for one finds it by either name. All take the same two
+Each flow of the catalogue has one, or one for each preset: as many as the page shows at once. All take the same two
 fields: a preset and a list of overrides. Entry points are module paths, so a run started from the UI is the same code
 as on the command line.
 """
 
 import inspect
-from itertools import product
+from collections.abc import Iterator
 
 from prefect import serve
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.deployments.runner import RunnerDeployment
 from prefect.types.entrypoint import EntrypointType
 
-from conf.compose import CONF, Preset
+from conf.compose import CONF, DEFAULT_PRESET, Preset
 from flows.catalogue import Flow, flows
 from flows.entrypoints import prefect_flow
 
 # One training run uses the whole machine; a second one waits.
 CONCURRENT_RUNS = 1
+# By it a later version of the project knows which deployments are its own.
+TAG = "lacewing"
 
 
 def deployments() -> list[RunnerDeployment]:
     """Every deployment of this project."""
-    return [_deployment(entry, preset) for entry, preset in product(flows().values(), Preset)]
+    return [deployment for entry in flows().values() for deployment in _deployments_of(entry)]
 
 
-def _deployment(entry: Flow, preset: Preset) -> RunnerDeployment:
-    deployment = prefect_flow(entry).to_deployment(
-        name=entry.deployment(preset.value),
-        description=_description(entry, preset),
-        parameters={"preset": preset.value, "overrides": []},
-        tags=[preset.value],
-        entrypoint_type=EntrypointType.MODULE_PATH,
+def forget_former(current: list[RunnerDeployment]) -> None:
+    """Delete what an earlier version of the project has registered under names that nobody serves any more."""
+    names = {(deployment.flow_name, deployment.name) for deployment in current}
+    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+    with get_client(sync_client=True) as client:
+        for found in client.read_deployments(deployment_filter=ours):
+            if (client.read_flow(found.flow_id).name, found.name) not in names:
+                client.delete_deployment(found.id)
+
+
+def _deployments_of(entry: Flow) -> Iterator[RunnerDeployment]:
+    flow = prefect_flow(entry)
+    for name, preset in entry.deployments([preset.value for preset in Preset], DEFAULT_PRESET).items():
+        deployment = flow.to_deployment(
+            name=name,
+            description=_description(entry, preset),
+            parameters={"preset": preset, "overrides": []},
+            tags=[TAG],
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+        assert isinstance(deployment, RunnerDeployment)
+        yield deployment
+
+
+def _description(entry: Flow, preset: str) -> str:
+    """What the flow does, which experiments there are, and what may be written into the form."""
+    experiments = [preset] if entry.per_preset else [each.value for each in Preset]
+    return "\n\n".join(
+        [
+            inspect.cleandoc(entry.description),
+            "\n".join(f"- `{each}`: {_about(each)}" for each in experiments),
+            f"Settings are changed by overrides, each `key=value`, for example `{entry.example}`. "
+            f"`lacewing {entry.name} --help` lists every key.",
+        ]
     )
-    assert isinstance(deployment, RunnerDeployment)
-    return deployment
 
 
-def _description(entry: Flow, preset: Preset) -> str:
-    """What the flow does, what the experiment is, and what may be written into the form."""
-    return (
-        f"{inspect.cleandoc(entry.description)}\n\n"
-        f"Experiment **{preset.value}**: {_about(preset)}\n\n"
-        f"Settings are changed by overrides, each `key=value`, for example `{entry.example}`. "
-        f"`lacewing {entry.name} --help` lists every key."
-    )
-
-
-def _about(preset: Preset) -> str:
+def _about(preset: str) -> str:
     """The comment at the top of the experiment's file, below the line that Hydra needs."""
-    lines = (CONF / "experiment" / f"{preset.value}.yaml").read_text(encoding="utf-8").splitlines()[1:]
+    lines = (CONF / "experiment" / f"{preset}.yaml").read_text(encoding="utf-8").splitlines()[1:]
     return " ".join(line.removeprefix("# ") for line in lines if line.startswith("# "))
 
 
 if __name__ == "__main__":
-    serve(*deployments(), limit=CONCURRENT_RUNS, print_starting_message=False)
+    served = deployments()
+    forget_former(served)
+    serve(*served, limit=CONCURRENT_RUNS, print_starting_message=False)

@@ -12,6 +12,7 @@ from flows.run import FlowRun
     "raw text to a served, registered model: all of the below but compare",
     example="model=10m",
     order=0,
+    per_preset=True,
 )
 def pipeline(run: FlowRun) -> None:
     """Prepare, label, pretrain, delegate, calibrate, assess and release: raw text to a served, registered model."""

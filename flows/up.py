@@ -13,7 +13,7 @@ from types import FrameType
 
 from components.core.atomic import write_json
 from components.core.errors import ServiceError
-from conf.compose import Preset
+from conf.compose import DEFAULT_PRESET, Preset
 from conf.schema import UpConfig
 from flows import console
 from flows.addresses import address_file, running
@@ -133,7 +133,8 @@ def _wait_for_deployments(worker: Service, api: str, config: UpConfig) -> None:
     """The worker is ready when all its deployments have been registered."""
     import httpx
 
-    expected = {entry.deployment(preset.value) for entry in flows().values() for preset in Preset}
+    presets = [preset.value for preset in Preset]
+    expected = {name for entry in flows().values() for name in entry.deployments(presets, DEFAULT_PRESET)}
     deadline = time.monotonic() + config.startup_timeout_seconds
     while worker.running() and time.monotonic() < deadline:
         found = httpx.post(f"{api}/deployments/filter", json={}, timeout=10).json()

@@ -35,7 +35,7 @@ def rest(run: FlowRun) -> None:
 SHOW = """
 import asyncio
 from flows.deployments import deployments
-(found,) = [each for each in deployments() if each.name == "rest-text"]
+(found,) = [each for each in deployments() if each.flow_name == "rest"]
 print(found.name, found.entrypoint, sorted(found._parameter_openapi_schema.properties))
 print(found._parameter_openapi_schema.properties["overrides"]["description"])
 from prefect.flows import load_flow_from_entrypoint
@@ -76,7 +76,7 @@ def test_a_new_flow_can_be_planned_and_run(house: Path) -> None:
 
 def test_a_new_flow_has_a_deployment_with_its_form(house: Path) -> None:
     deployment, help_text, name = python(house, "-c", SHOW).splitlines()
-    assert deployment == "rest-text flows.entrypoints.rest ['overrides', 'preset']"
+    assert deployment == "rest flows.entrypoints.rest ['overrides', 'preset']"
     assert help_text == "Changes to it, each `key=value`, for example `trainer.seed=1`."
     assert name == "rest"
 
