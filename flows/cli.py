@@ -12,13 +12,13 @@ from components.core.errors import InputError, LacewingError
 from conf.nearest import did_you_mean
 from flows.catalogue import find_flow, flows
 from flows.commands import COMMANDS, command_help, split_preset
+from flows.endings import InterruptedRunError, RefusedError
 from flows.options import FlowArguments, read_flow_arguments
 from flows.workspace import unwritable_explained
 
 if TYPE_CHECKING:
     from conf.services import TrackingConfig
 
-REFUSED = 3
 INTERRUPTED = 130
 
 HELP = """\
@@ -84,7 +84,7 @@ def help_page() -> str:
     return HELP.format(
         flows=_lines({name: entry.summary for name, entry in flows().items()}),
         commands=_lines({name: command.summary for name, command in COMMANDS.items()}),
-        refused=REFUSED,
+        refused=RefusedError.exit_code,
         interrupted=INTERRUPTED,
     )
 
@@ -161,13 +161,19 @@ def _execute(name: str, preset: str, overrides: list[str], tracking: "TrackingCo
 
     outcome: Outcome[Summary] = Outcome()
     flow = prefect_flow(find_flow(name), outcome)
-    with full_disk_named(workspace_folder()):
-        if server.process:
-            warm_up(tracking)
-            server.process.wait()
-        close_abandoned(server.own)
-        release = outcome.of(lambda: flow(preset=preset, overrides=overrides))["release"]
-    return REFUSED if release and not release["promoted"] else 0
+    try:
+        with full_disk_named(workspace_folder()):
+            if server.process:
+                warm_up(tracking)
+                server.process.wait()
+            close_abandoned(server.own)
+            outcome.of(lambda: flow(preset=preset, overrides=overrides))
+    except RefusedError as refusal:  # the closing table has said why
+        return refusal.exit_code
+    except InterruptedRunError as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(stop.exit_code)  # not an error: it ends a sweep as well
+    return 0
 
 
 def end_in_order_on_sigterm() -> None:

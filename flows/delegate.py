@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from components.core.artifact import Artifact
 from components.core.inputs import files_fingerprint, models_fingerprint
+from components.evaluation.factuality.artifacts import CascadeAssessment
 from components.evaluation.factuality.report import embedded_report
 from flows.adapters import prefect_ui
+from flows.adapters.mlflow_web import file_link
 from flows.catalogue import flow
 from flows.label import label_facts
 from flows.prepare import prepare_data
@@ -44,7 +46,11 @@ def delegate_model(run: FlowRun, data: Artifact) -> Delegated:
         sources=_read_by_cascade(run),
     )
     if not run.dry:
-        prefect_ui.page("cascade-report", embedded_report(cascade.folder), "What asking is worth")
+        title, _, report = embedded_report(cascade.folder).partition("\n\n")
+        texts = (
+            f"Who wrote what, in all texts: {file_link(run.config.tracking, cascade.folder, CascadeAssessment.TEXTS)}"
+        )
+        prefect_ui.page("cascade-report", f"{title}\n\n{texts}\n\n{report}", "What asking is worth")
     return Delegated(model, calibration, cascade)
 
 

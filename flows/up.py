@@ -1,6 +1,5 @@
 """``lacewing up``: one Prefect server, one MLflow server and one worker, on loopback, until Ctrl-C."""
 
-import json
 import os
 import signal
 import subprocess
@@ -16,13 +15,16 @@ from typing import NamedTuple
 from components.core.atomic import write_json
 from components.core.errors import ServiceError
 from components.core.parent import STOP_TIMEOUT_SECONDS
+from conf.compose import DEFAULT_PRESET, Preset
 from conf.schema import UpConfig
 from flows import console
 from flows.adapters import dvc
 from flows.adapters.prefect_runs import close_abandoned
 from flows.adapters.prefect_server import API_URL, PrefectServer, server_is_chosen
+from flows.addresses import address_file, running
+from flows.catalogue import flows
 from flows.form import FORM
-from flows.ports import answers, ensure_free, is_loopback, wait_until_answers
+from flows.ports import ensure_free, is_loopback, wait_until_answers
 from flows.sole_up import sole_up
 from flows.workspace import make_workspace, workspace_folder
 
@@ -75,7 +77,7 @@ def up(config: UpConfig) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             stack.callback(signal.signal, number, signal.signal(number, _interrupt))
         lock = stack.enter_context(sole_up())
-        _address_file().unlink(missing_ok=True)  # left by one that was killed
+        address_file().unlink(missing_ok=True)  # left by one that was killed
         ensure_free(config.host, config.prefect_port, "prefect_port")
         ensure_free(config.host, config.mlflow_port, "mlflow_port")
         servers = [
@@ -86,8 +88,8 @@ def up(config: UpConfig) -> int:
         _wait_for(servers[1], f"{mlflow}/health", config)
         worker = _start(stack, "worker", ["flows.deployments", "--sole-worker"], api | form, lock)
         _wait_for_deployments(worker, f"{prefect}/api", config)
-        write_json(_address_file(), {"prefect": prefect, "mlflow": mlflow, "pid": os.getpid()})
-        stack.callback(_address_file().unlink, missing_ok=True)
+        write_json(address_file(), {"prefect": prefect, "mlflow": mlflow, "pid": os.getpid()})
+        stack.callback(address_file().unlink, missing_ok=True)
         console.show_table("lacewing is up; Ctrl-C stops it", [("Prefect", prefect), ("MLflow", mlflow)])
         try:
             return _watch([*servers, worker])
@@ -108,11 +110,9 @@ def find_server() -> Server:
     """Decide on the Prefect server: the chosen one, that of ``lacewing up`` in this workspace, or else a new one."""
     if server_is_chosen():
         return Server(None, own=False)
-    if _address_file().exists():
-        api = json.loads(_address_file().read_text())["prefect"] + "/api"
-        if answers(f"{api}/health"):
-            os.environ[API_URL] = api
-            return Server(None, own=True)
+    if address := running("prefect"):
+        os.environ[API_URL] = f"{address}/api"
+        return Server(None, own=True)
     return Server(PrefectServer(), own=True)
 
 
@@ -139,13 +139,8 @@ def _addresses(config: UpConfig) -> tuple[str, str]:
     return f"http://{config.host}:{config.prefect_port}", f"http://{config.host}:{config.mlflow_port}"
 
 
-def _address_file() -> Path:
-    return workspace_folder() / "up.json"
-
-
 def _prefect_command(config: UpConfig) -> list[str]:
-    place = ["--host", config.host, "--port", str(config.prefect_port)]
-    return ["prefect", "server", "start", *place]
+    return ["flows.adapters.prefect_ui_server", config.host, str(config.prefect_port)]
 
 
 def _mlflow_command(config: UpConfig) -> list[str]:
@@ -185,13 +180,16 @@ def _wait_for(service: Service, url: str, config: UpConfig) -> None:
 
 
 def _wait_for_deployments(worker: Service, api: str, config: UpConfig) -> None:
-    """The worker is ready when its last deployment has been registered."""
+    """The worker is ready when all its deployments have been registered."""
     import httpx
 
+    presets = [preset.value for preset in Preset]
+    expected = {name for entry in flows().values() for name in entry.deployments(presets, DEFAULT_PRESET)}
     deadline = time.monotonic() + config.startup_timeout_seconds
     while worker.running() and time.monotonic() < deadline:
         found = httpx.post(f"{api}/deployments/filter", json={}, timeout=10).json()
-        if any(deployment["name"] == "any-preset" and deployment["status"] == "READY" for deployment in found):
+        ready = {deployment["name"] for deployment in found if deployment["status"] == "READY"}
+        if expected <= ready:
             return
         time.sleep(0.5)
     raise ServiceError(f"the worker did not register its deployments; its log {worker.log} ends:\n{worker.tail()}")

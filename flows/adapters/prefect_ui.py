@@ -2,13 +2,14 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 from uuid import UUID
 
 from flows import console
 from flows.adapters.prefect_outage import attempt
+from flows.adapters.prefect_states import task_ended
 
 Result = TypeVar("Result")
 
@@ -65,12 +66,19 @@ def progress(stage: str) -> Iterator[ProgressBar]:
     bar.finish()
 
 
-def table(key: str, facts: Mapping[str, str], description: str) -> None:
-    """Publish facts as a table of two columns."""
-    from prefect.artifacts import create_table_artifact
+def table(key: str, facts: Iterable[tuple[str, str]], description: str) -> None:
+    """Publish facts as a table of two columns. It is markdown: Prefect's own tables show ten rows at a time."""
+    page(key, markdown_table(facts), description)
 
-    rows = [{"what": name, "value": value} for name, value in facts.items()]
-    attempt(lambda: create_table_artifact(rows, key=key, description=description))
+
+def markdown_table(facts: Iterable[tuple[str, str]]) -> str:
+    """A table of two columns, whose addresses can be clicked."""
+    cells = [(name, value.replace("|", "\\|").replace("\n", " ")) for name, value in facts]
+    return "\n".join(["| | |", "|---|---|", *(f"| **{name}** | {_linked(value)} |" for name, value in cells)])
+
+
+def _linked(value: str) -> str:
+    return f"[{value}]({value})" if value.startswith("http") else value
 
 
 def page(key: str, markdown: str, description: str) -> None:
@@ -99,11 +107,18 @@ def is_from_deployment() -> bool:
 
 
 def run_as_task(
-    action: Callable[[], Result], *, name: str, run_name: str, retries: int, retry_on: type[Exception]
+    action: Callable[[], Result],
+    *,
+    name: str,
+    run_name: str,
+    retries: int,
+    retry_on: type[Exception],
+    kept: Callable[[], str],
 ) -> Result:
     """Do ``action`` as a task of the flow's Prefect run; errors of the kind ``retry_on`` are tried again.
 
-    Prefect's own result cache is off and nothing is persisted: what was made lies in the workspace.
+    ``kept`` says what is left of an interrupted action. Prefect's own result cache is off and nothing is persisted:
+    what was made lies in the workspace.
     """
     from prefect import task
     from prefect.cache_policies import NO_CACHE
@@ -112,6 +127,7 @@ def run_as_task(
     def worth_retrying(task: Any, run: TaskRun, state: State[Any]) -> bool:
         return isinstance(state.result(raise_on_failure=False), retry_on)
 
+    stopped: list[BaseException] = []
     decorated = task(
         name=name,
         task_run_name=run_name,
@@ -120,5 +136,9 @@ def run_as_task(
         retries=retries,
         retry_delay_seconds=2,
         retry_condition_fn=worth_retrying,
-    )(action)
-    return decorated()
+    )(lambda: task_ended(action, retry_on, kept, stopped))
+    state: State[Any] = decorated(return_state=True)
+    if stopped:
+        raise stopped[0]
+    result: Result = state.result()
+    return result

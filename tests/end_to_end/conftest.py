@@ -4,8 +4,9 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,6 +92,35 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+Up = tuple[Place, subprocess.Popen[str], str, str]
+"""A place in which ``lacewing up`` runs, its process, and the addresses of Prefect and MLflow."""
+
+
+@contextmanager
+def running_platform(folder: Path) -> Iterator[Up]:
+    """``lacewing up`` on free ports, in a workspace of its own."""
+    place = Place(folder / "workspace", folder / "sockets.log")
+    prefect, mlflow = free_port(), free_port()
+    process = subprocess.Popen(
+        [COMMAND, "up", f"prefect_port={prefect}", f"mlflow_port={mlflow}", f"form.data_roots=[{folder}/texts]"],
+        env=place.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+    )
+    try:
+        deadline = time.monotonic() + 240
+        while not (place.workspace / "up.json").exists():
+            assert process.poll() is None, process.stdout.read() if process.stdout else ""
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        yield place, process, f"http://127.0.0.1:{prefect}", f"http://127.0.0.1:{mlflow}"
+    finally:
+        process.terminate()  # not kill: its services would outlive it
+        process.wait(timeout=130)
 
 
 @pytest.fixture(scope="session")

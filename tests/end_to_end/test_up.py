@@ -1,7 +1,6 @@
 """`lacewing up`: three services, one form, the same code and configuration as on the command line."""
 
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.end_to_end.conftest import COMMAND, Place, free_port
+from tests.end_to_end.conftest import Up, running_platform
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end-to-end-up")]
 
@@ -19,27 +18,9 @@ OVERRIDES = ["data.world.entities=200", "data.vocab_size=1024"]
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, subprocess.Popen[str], str, str]]:
-    folder = tmp_path_factory.mktemp("up")
-    place = Place(folder / "workspace", folder / "sockets.log")
-    prefect, mlflow = free_port(), free_port()
-    process = subprocess.Popen(
-        [COMMAND, "up", f"prefect_port={prefect}", f"mlflow_port={mlflow}", f"form.data_roots=[{folder}/texts]"],
-        env=place.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        deadline = time.monotonic() + 240
-        while not (place.workspace / "up.json").exists():
-            assert process.poll() is None, process.stdout.read() if process.stdout else ""
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
-        yield place, process, f"http://127.0.0.1:{prefect}", f"http://127.0.0.1:{mlflow}"
-    finally:
-        process.terminate()
-        process.wait(timeout=130)
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with running_platform(tmp_path_factory.mktemp("up")) as up:
+        yield up
 
 
 def summary_of(api: str, flow_run_id: str) -> str:
@@ -56,19 +37,15 @@ def config_digest(summary: str) -> str:
 
 
 def test_a_run_from_the_form_is_the_run_from_the_command_line(
-    up: tuple[Place, subprocess.Popen[str], str, str],
+    up: Up,
 ) -> None:
     place, _, prefect, mlflow = up
     api = f"{prefect}/api"
     deployments = {item["name"]: item for item in httpx.post(f"{api}/deployments/filter", json={}).json()}
-    assert {"world", "text", "pydoc"} <= deployments.keys()
+    assert {"pipeline-world", "pipeline-text", "pipeline-pydoc", "pretrain"} <= deployments.keys()
     assert httpx.get(f"{mlflow}/health").text == "OK"
 
-    prepare = next(
-        item
-        for item in httpx.post(f"{api}/deployments/filter", json={}).json()
-        if item["name"] == "any-preset" and "prepare" in item["entrypoint"]
-    )
+    prepare = deployments["prepare"]
     form = prepare["parameter_openapi_schema"]
     assert set(form["properties"]) == {"preset", "overrides"}
     created: dict[str, Any] = httpx.post(
@@ -92,11 +69,11 @@ def test_a_run_from_the_form_is_the_run_from_the_command_line(
 
 
 def test_a_forbidden_override_from_the_form_fails_with_the_reason(
-    up: tuple[Place, subprocess.Popen[str], str, str],
+    up: Up,
 ) -> None:
     _, _, prefect, _ = up
     api = f"{prefect}/api"
-    pipeline = next(d for d in httpx.post(f"{api}/deployments/filter", json={}).json() if d["name"] == "world")
+    pipeline = next(d for d in httpx.post(f"{api}/deployments/filter", json={}).json() if d["name"] == "pipeline-world")
     created = httpx.post(
         f"{api}/deployments/{pipeline['id']}/create_flow_run",
         json={"parameters": {"preset": "world", "overrides": ["trainer.learning_rate=${oc.env:HOME}"]}},
@@ -122,9 +99,7 @@ def test_a_forbidden_override_from_the_form_fails_with_the_reason(
         ("trainer.learning_rate=inf", "not a finite number"),
     ],
 )
-def test_the_form_may_not_ask_what_the_command_line_may(
-    up: tuple[Place, subprocess.Popen[str], str, str], override: str, words: str
-) -> None:
+def test_the_form_may_not_ask_what_the_command_line_may(up: Up, override: str, words: str) -> None:
     _, _, prefect, _ = up
     api = f"{prefect}/api"
     pipeline = next(d for d in httpx.post(f"{api}/deployments/filter", json={}).json() if d["name"] == "world")
@@ -141,7 +116,7 @@ def test_the_form_may_not_ask_what_the_command_line_may(
     assert words in state["message"]
 
 
-def test_ctrl_c_stops_everything(up: tuple[Place, subprocess.Popen[str], str, str]) -> None:
+def test_ctrl_c_stops_everything(up: Up) -> None:
     place, process, prefect, mlflow = up
     below = psutil.Process(process.pid).children(recursive=True)
     assert len(below) >= 3

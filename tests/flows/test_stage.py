@@ -21,7 +21,7 @@ from conf.services import TrackingConfig
 from flows.adapters.mlflow_runs import FlowTracker
 from flows.launcher import LocalLauncher, StageFailedError
 from flows.run import FlowRun, Stage
-from flows.stage import StageExecutor
+from flows.stage import StageExecutor, readable
 from flows.workspace import make_workspace
 from tests.core.probe_stage import ProbeConfig
 
@@ -216,3 +216,20 @@ def test_variants_of_one_stage_keep_apart_in_a_flow(workspace: Path) -> None:
     assert run.config.trainer.seed == 0
     texts = {name: outcome.artifact.path("text.txt").read_text() for name, outcome in run.outcomes.items()}
     assert texts == {"probe seed-0": "seed 0", "probe seed-1": "seed 1"}
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (1967808.0, "1,967,808"),
+        (1.21459e12, "1,214,590,000,000"),
+        (3003.3237, "3,003"),
+        (0.0009119, "0.0009119"),
+        (2.788455, "2.788"),
+        (float("nan"), "nan"),
+        (True, "True"),
+        ("1e6 tokens", "1e6 tokens"),
+    ],
+)
+def test_numbers_are_shown_as_people_write_them(value: str | float | bool, shown: str) -> None:
+    assert readable(value) == shown
