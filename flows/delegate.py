@@ -22,6 +22,8 @@ class Delegated:
     """A model that knows when to ask, with its calibration and its assessment."""
 
     model: Artifact
+    started_from: Artifact | None
+    """The pretrained model whose training it continues; ``None`` if it was trained from scratch."""
     calibration: Artifact
     cascade: Artifact
 
@@ -31,7 +33,8 @@ def delegate_model(run: FlowRun, data: Artifact) -> Delegated:
     labels = label_facts(run, data)
     # The plain model, which keeps all facts, is always made for comparison.
     plain = pretrain_model(run, data)
-    model = _train(run, data, labels, plain)
+    start = plain if run.config.delegate.delegation.start == "checkpoint" else None
+    model = _train(run, data, labels, start)
     calibration = run.stage(CALIBRATE, run.config.calibrate, delegated=model, prepared=data, labels=labels)
     cascade = run.stage(
         CASCADE,
@@ -45,12 +48,11 @@ def delegate_model(run: FlowRun, data: Artifact) -> Delegated:
     )
     if not run.dry:
         prefect_ui.page("cascade-report", embedded_report(cascade.folder), "What asking is worth")
-    return Delegated(model, calibration, cascade)
+    return Delegated(model, start, calibration, cascade)
 
 
-def _train(run: FlowRun, data: Artifact, labels: Artifact, plain: Artifact) -> Artifact:
+def _train(run: FlowRun, data: Artifact, labels: Artifact, start: Artifact | None) -> Artifact:
     settings = run.config.delegate
-    start = plain if settings.delegation.start == "checkpoint" else None
     asked = models_fingerprint(
         {"delegation.reference": settings.delegation.reference, "cascade.helper.model": settings.helper.model}
     )

@@ -16,6 +16,7 @@ from components.core.atomic import write_json
 from components.core.errors import ServiceError
 from conf.schema import UpConfig
 from flows import console
+from flows.adapters.mlflow_pages import runs_page
 from flows.ports import answers, ensure_free, wait_until_answers
 from flows.workspace import make_workspace, workspace_folder
 
@@ -71,7 +72,7 @@ def up(config: UpConfig) -> int:
         _wait_for_deployments(worker, f"{prefect}/api", config)
         write_json(_address_file(), {"prefect": prefect, "mlflow": mlflow, "pid": os.getpid()})
         stack.callback(_address_file().unlink, missing_ok=True)
-        console.show_table("lacewing is up; Ctrl-C stops it", [("Prefect", prefect), ("MLflow", mlflow)])
+        console.show_table("lacewing is up; Ctrl-C stops it", [("Prefect", prefect), ("MLflow", runs_page(mlflow))])
         try:
             return _watch([*servers, worker])
         except KeyboardInterrupt:
@@ -102,12 +103,9 @@ def _prefect_command(config: UpConfig) -> list[str]:
 
 
 def _mlflow_command(config: UpConfig) -> list[str]:
-    workspace = workspace_folder()
-    store = ["--backend-store-uri", f"sqlite:///{workspace / 'mlflow.db'}"]
-    store += ["--artifacts-destination", (workspace / "mlartifacts").as_uri()]
     # Four workers and eight job processes are the default: two gigabytes for one person's runs.
     place = ["--host", config.host, "--port", str(config.mlflow_port), "--workers", "1"]
-    return [sys.executable, "-m", "mlflow", "server", *place, *store]
+    return [sys.executable, "-m", "flows.adapters.mlflow_server", *place]
 
 
 def _start(stack: ExitStack, name: str, command: list[str], environment: Mapping[str, str]) -> Service:
