@@ -24,6 +24,8 @@ class Delegated:
     """A model that knows when to ask, with its calibration and its assessment."""
 
     model: Artifact
+    started_from: Artifact | None
+    """The pretrained model whose training it continues; ``None`` if it was trained from scratch."""
     calibration: Artifact
     cascade: Artifact
 
@@ -33,7 +35,8 @@ def delegate_model(run: FlowRun, data: Artifact) -> Delegated:
     labels = label_facts(run, data)
     # The plain model, which keeps all facts, is always made for comparison.
     plain = pretrain_model(run, data)
-    model = _train(run, data, labels, plain)
+    start = plain if run.config.delegate.delegation.start == "checkpoint" else None
+    model = _train(run, data, labels, start)
     calibration = run.stage(CALIBRATE, run.config.calibrate, delegated=model, prepared=data, labels=labels)
     cascade = run.stage(
         CASCADE,
@@ -51,12 +54,11 @@ def delegate_model(run: FlowRun, data: Artifact) -> Delegated:
             f"Who wrote what, in all texts: {file_link(run.config.tracking, cascade.folder, CascadeAssessment.TEXTS)}"
         )
         prefect_ui.page("cascade-report", f"{title}\n\n{texts}\n\n{report}", "What asking is worth")
-    return Delegated(model, calibration, cascade)
+    return Delegated(model, start, calibration, cascade)
 
 
-def _train(run: FlowRun, data: Artifact, labels: Artifact, plain: Artifact) -> Artifact:
+def _train(run: FlowRun, data: Artifact, labels: Artifact, start: Artifact | None) -> Artifact:
     settings = run.config.delegate
-    start = plain if settings.delegation.start == "checkpoint" else None
     asked = models_fingerprint(
         {"delegation.reference": settings.delegation.reference, "cascade.helper.model": settings.helper.model}
     )

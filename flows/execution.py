@@ -21,6 +21,7 @@ from flows.stage import StageExecutor
 from flows.summary import Summary, closing_page, finished
 from flows.workspace import workspace_folder
 
+BUNDLE = "bundle"  # the stage whose artifact a release registers
 # Of the overrides in the title of a run; all of them are in its tags.
 MAX_CHANGES_CHARACTERS = 120
 
@@ -79,4 +80,4 @@ def _conclusion(run: FlowRun, where: str) -> Conclusion:
         "lacewing.alias": release.alias,
         "lacewing.gate": release.reason,
     }
-    return Conclusion(metrics, run.artifacts, page, tags, (release.model, release.version))
+    return Conclusion(metrics, run.artifacts, page, tags, run.outcomes[BUNDLE].artifact.key)

@@ -1,14 +1,12 @@
-"""The few figures by which runs are compared, and the names of the two trainings.
+"""The few figures by which runs are compared, and the rows of the closing table.
 
-Pretraining and delegation seal metrics of the same names. Wherever both are shown, the training is named.
+Both say of which training they speak.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from components.core.artifact import Artifact
-
-TRAININGS = {"pretrain": "pretraining", "delegate": "delegation"}
-"""Stages that train, and what they are called where people read."""
+from components.training.names import TRAININGS
 
 _OF_A_TRAINING = ("tokens", "loss", "validation_loss")
 _HEADLINES = {

@@ -1,76 +1,62 @@
-"""The process that an open run belongs to, written down so that it can be told later whether it has ended.
+"""Which process a run belongs to, written so that others can tell later whether that process is still there.
 
-Only what is certain counts: a process of another machine, or of another container, is never taken for ended.
+A record is ``host:process id:start:boot:container``. The start tells a process from a later one of the same id; on
+Linux it is counted in ticks since the boot, which no change of the clock moves. Only what is certain counts: a process
+of another machine, or of another container, is never taken for ended.
 """
 
-import json
 import os
 import platform
+import re
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 
-_BOOT, _NAMESPACE = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
-_MACHINE = Path("/etc/machine-id")
+_RECORD = re.compile(r"(?P<host>.+):(?P<process>\d+):(?P<start>\d+\.\d+):(?P<boot>[^:]*):(?P<container>\d*)")
+_BOOT, _MACHINE = Path("/proc/sys/kernel/random/boot_id"), Path("/etc/machine-id")
+_NAMESPACE = Path("/proc/self/ns/pid")
 # The kernel's fixed number for the processes of a machine that are in no container.
-_NO_CONTAINER = "pid:[4026531836]"
+_NO_CONTAINER = "4026531836"
 
 
-class Owner(NamedTuple):
-    """A process: machine, start of the machine, container, number and start."""
+def this_process() -> str:
+    """The record of the process that asks."""
+    return f"{_host()}:{os.getpid()}:{_start(os.getpid()) or 0:.2f}:{_text(_BOOT)}:{_container()}"
 
-    host: str
-    boot: str
-    """Empty where the system has no such number; then the start of the process decides."""
-    container: str
-    pid: int
-    started: float
 
-    @classmethod
-    def here(cls) -> "Owner":
-        """This process."""
-        return cls(_host(), _text(_BOOT), _container(), os.getpid(), _started(os.getpid()) or 0.0)
+def is_gone(owner: str) -> bool:
+    """Whether the process of the record ``owner`` has certainly ended: it was on this host and is no longer there.
 
-    @classmethod
-    def read(cls, text: str) -> "Owner | None":
-        """The process that ``str`` has written; ``None`` if this is something else."""
-        try:
-            return cls(**json.loads(text))
-        except (ValueError, TypeError):
-            return None
-
-    def __str__(self) -> str:
-        return json.dumps(self._asdict())
-
-    def has_ended(self) -> bool:
-        """Whether the process is certain to have ended."""
-        here = Owner.here()
-        if (self.host, self.container) != (here.host, here.container):
-            return False
-        if self.boot != here.boot:
-            return self.container == _NO_CONTAINER  # another start of this machine; containers only look alike
-        return _started(self.pid) != self.started
+    ``False`` for the process of another host or container and for anything that is no such record: here nothing is
+    known of them.
+    """
+    record = _RECORD.fullmatch(owner)
+    if record is None or (record["host"], record["container"]) != (_host(), _container()):
+        return False
+    if record["boot"] != _text(_BOOT):
+        # This machine has been started again; a container only looks like one on another machine.
+        return record["container"] == _NO_CONTAINER
+    start = _start(int(record["process"]))
+    return start is None or f"{start:.2f}" != record["start"]
 
 
 def _host() -> str:
-    return f"{platform.node()} {_text(_MACHINE)}".rstrip()
+    return f"{platform.node()}/{_text(_MACHINE)}"
 
 
 def _container() -> str:
-    return str(_NAMESPACE.readlink()) if _NAMESPACE.is_symlink() else ""
+    return re.sub(r"\D", "", str(_NAMESPACE.readlink())) if _NAMESPACE.is_symlink() else ""
 
 
-def _started(pid: int) -> float | None:
-    """When the process was started; ``None`` if it has ended. On Linux in ticks, which no change of the clock moves."""
-    stat = Path(f"/proc/{pid}/stat")
+def _start(process: int) -> float | None:
+    """When the process was started; ``None`` if it has ended, also if its parent has not asked for its exit code."""
     try:
-        if _BOOT.exists():
-            fields = stat.read_text().rpartition(")")[2].split()
-            return None if fields[0] == "Z" else float(fields[19])
-        return float(psutil.Process(pid).create_time())
-    except (OSError, psutil.Error):
+        if not _BOOT.exists():
+            return float(psutil.Process(process).create_time())
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, psutil.NoSuchProcess):
         return None
+    return None if fields[0] == "Z" else float(fields[19])
 
 
 def _text(path: Path) -> str:

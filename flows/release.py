@@ -96,5 +96,5 @@ def release(run: FlowRun) -> None:
     with run.only_using("assess"):
         data = prepare_data(run)
         delegated = delegate_model(run, data)
-        scores = assess_model(run, delegated.model, data)
+        scores = assess_model(run, delegated, data)
     release_model(run, data, delegated, scores)

@@ -17,19 +17,19 @@ Row = tuple[str, str]
 
 
 def sync(tracking: TrackingConfig, versioning: VersioningConfig) -> list[Row]:
-    """Push unpushed versions, send runs that MLflow does not have, close those of ended processes; one row for each.
+    """Push unpushed versions, close runs of ended processes, then send those that MLflow does not have; a row for each.
 
     Bytes go first: a run names the version of the data it used. Raises ``ServiceError`` naming what still could not be
     sent, after everything else has been.
     """
     artifacts = list(sealed_artifacts())
     pushed, unpushed = _push(artifacts, versioning)
-    sent, unsent = _send(artifacts, tracking)
-    closed, unclosed = ([], []) if unsent else _close(tracking)
-    if failures := [*unpushed, *unsent, *unclosed]:
-        done = ", ".join(name for name, _ in [*pushed, *sent, *closed]) or "nothing"
+    closed, unclosed = _close(tracking)
+    sent, unsent = ([], []) if unclosed else _send(artifacts, tracking)
+    if failures := [*unpushed, *unclosed, *unsent]:
+        done = ", ".join(name for name, _ in [*pushed, *closed, *sent]) or "nothing"
         raise ServiceError("; ".join(failures) + f". Sent: {done}. Run `lacewing sync` again later for the rest.")
-    return [*pushed, *sent, *closed] or [("nothing to send", "MLflow and the DVC remote have everything")]
+    return [*pushed, *closed, *sent] or [("nothing to send", "MLflow and the DVC remote have everything")]
 
 
 def _push(artifacts: list[Artifact], cfg: VersioningConfig) -> tuple[list[Row], list[str]]:

@@ -19,6 +19,7 @@ from conf.compose import DEFAULT_PRESET, Preset
 from conf.schema import UpConfig
 from flows import console
 from flows.adapters import dvc
+from flows.adapters.mlflow_pages import runs_page
 from flows.adapters.prefect_runs import close_abandoned
 from flows.adapters.prefect_server import API_URL, PrefectServer, server_is_chosen
 from flows.addresses import address_file, running
@@ -90,7 +91,7 @@ def up(config: UpConfig) -> int:
         _wait_for_deployments(worker, f"{prefect}/api", config)
         write_json(address_file(), {"prefect": prefect, "mlflow": mlflow, "pid": os.getpid()})
         stack.callback(address_file().unlink, missing_ok=True)
-        console.show_table("lacewing is up; Ctrl-C stops it", [("Prefect", prefect), ("MLflow", mlflow)])
+        console.show_table("lacewing is up; Ctrl-C stops it", [("Prefect", prefect), ("MLflow", runs_page(mlflow))])
         try:
             return _watch([*servers, worker])
         except KeyboardInterrupt:
@@ -144,12 +145,9 @@ def _prefect_command(config: UpConfig) -> list[str]:
 
 
 def _mlflow_command(config: UpConfig) -> list[str]:
-    workspace = workspace_folder()
-    store = ["--backend-store-uri", f"sqlite:///{workspace / 'mlflow.db'}"]
-    store += ["--artifacts-destination", (workspace / "mlartifacts").as_uri()]
     # Four workers and eight job processes are the default: two gigabytes for one person's runs.
     place = ["--host", config.host, "--port", str(config.mlflow_port), "--workers", "1"]
-    return ["mlflow", "server", *place, *store]
+    return ["flows.adapters.mlflow_server", *place]
 
 
 def _start(stack: ExitStack, name: str, module: list[str], environment: Mapping[str, str], lock: int) -> Service:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flows.adapters.mlflow_connection import ERROR, PROCESS, Connection
-from flows.owner import Owner
+from flows.owner import is_gone
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -15,7 +15,7 @@ def close_abandoned(connection: Connection) -> list[str]:
 
     A run of another machine, or one that says nothing of its process, is left alone.
     """
-    abandoned = [run for run in _running(connection) if _process_has_ended(run)]
+    abandoned = [run for run in _running(connection) if is_gone(run.data.tags.get(PROCESS, ""))]
     for run in abandoned:
         connection.client.set_tag(run.info.run_id, ERROR, "its process ended before it could close this run")
         connection.client.set_terminated(run.info.run_id, "KILLED")
@@ -29,8 +29,3 @@ def _running(connection: Connection) -> Iterator["Run"]:
         page = connection.client.search_runs([connection.experiment_id], query, page_token=token)
         token = page.token
         yield from page
-
-
-def _process_has_ended(run: "Run") -> bool:
-    owner = Owner.read(run.data.tags.get(PROCESS, ""))
-    return owner is not None and owner.has_ended()

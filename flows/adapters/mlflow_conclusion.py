@@ -25,8 +25,8 @@ class Conclusion:
     """The closing table in markdown."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """More facts, for example the verdict of the gate."""
-    version: tuple[str, int] | None = None
-    """Registered model and version that the flow has released."""
+    bundle: str = ""
+    """Key of the bundle that the flow has registered."""
 
 
 def send_conclusion(sender: Sender, run_id: str, conclusion: Conclusion) -> None:
@@ -45,10 +45,10 @@ def send_conclusion(sender: Sender, run_id: str, conclusion: Conclusion) -> None
             client.log_artifact(run_id, str(page), artifact_path=artifact.stage)
         if found := data_sets(artifact, "training"):
             client.log_inputs(run_id, datasets=found)
-    if conclusion.version:
-        model, number = conclusion.version
-        if model_id := client.get_model_version(model, str(number)).model_id:
-            client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+    if conclusion.bundle:
+        released = f"tags.`lacewing.key` = '{conclusion.bundle}'"
+        found = client.search_logged_models([sender.connection.experiment_id], released)
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0) for model in found[:1]])
 
 
 def _pages(artifact: Artifact) -> list[Path]:

@@ -19,7 +19,7 @@ from components.core.errors import ServiceError
 from conf.services import TrackingConfig
 from flows.adapters.mlflow_database import bring_up_to_date, full_database_explained
 from flows.adapters.mlflow_pages import EXPERIMENT_KIND
-from flows.owner import Owner
+from flows.owner import this_process
 from flows.sqlite_address import sqlite_address
 from flows.workspace import workspace_folder
 
@@ -108,7 +108,7 @@ class Connection:
     def create_run(self, name: str, tags: Mapping[str, str], started: float | None = None) -> str:
         """Open a run in the experiment; returns its id. ``started`` is in seconds since 1970; ``None`` means now."""
         start_time = int(started * 1000) if started is not None else None
-        owned = limited({PROCESS: str(Owner.here()), **tags})
+        owned = limited({PROCESS: this_process(), **tags})
         run = self.client.create_run(self.experiment_id, start_time=start_time, tags=owned, run_name=name)
         return str(run.info.run_id)
 

@@ -10,7 +10,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +140,10 @@ class FlowTracker:
     def close(self, status: Status) -> None:
         """End the parent run, and say once what could not be sent."""
         self.end(status)
-        if not self.run_id and "mlflow" in sys.modules:  # a flow that has nothing to say need not load it for this
-            self.sender.attempt("the end of earlier runs", lambda: self._close_abandoned())
+        if not self.run_id and not self.failure and "mlflow" in sys.modules:
+            # The flow had nothing to say: it neither loads MLflow for this nor complains if that does not answer.
+            with suppress(ServiceError), self.connection.explained():
+                close_abandoned(self.connection)
         if isinstance(self.failure, ServiceError):  # a full disk ends the flow, and is told then
             console.warn(
                 f"{self.failure}. Not sent to it: {', '.join(dict.fromkeys(self.sender.unsent))}. "
@@ -172,9 +174,6 @@ class FlowTracker:
             return run_page(server, connection.experiment_id, self.run_id) if self.run_id else server
         run_name = f", run {self.run_id}" if self.run_id else ""
         return f"MLflow {connection.address}{run_name}: `lacewing up` shows it"
-
-    def _close_abandoned(self) -> None:
-        close_abandoned(self.connection)
 
     def _end(self, status: Status | None) -> None:
         for tracker in self._stages:

@@ -8,7 +8,7 @@ from components.core.errors import DiskFullError, LacewingError, ServiceError
 from components.core.identity import leaves
 from conf.services import TrackingConfig
 from flows.adapters.mlflow_connection import ERROR, PROCESS, Connection, limited
-from flows.owner import Owner
+from flows.owner import this_process
 
 # MLflow's own limits: entries in one request, characters in one value.
 MAX_PARAMETERS = 100
@@ -55,7 +55,7 @@ class Sender:
     def reopen(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Go on with a run that was interrupted; from now on it belongs to this process."""
         client = self.connection.client
-        self.tags(run_id, {PROCESS: str(Owner.here()), **tags})
+        self.tags(run_id, {PROCESS: this_process(), **tags})
         if ERROR in client.get_run(run_id).data.tags:
             client.delete_tag(run_id, ERROR)
         client.update_run(run_id, status="RUNNING")

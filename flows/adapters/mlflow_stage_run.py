@@ -113,8 +113,8 @@ class StageTracker:
             self._record(self.run_id, complete=False)
             self.sender.parameters(self.run_id, self.identity.config)
             stage = self.identity.stage
-            if inputs := [found for artifact in self._inputs() for found in data_sets(artifact, stage)]:
-                self.connection.client.log_inputs(self.run_id, datasets=inputs)
+            if given := [found for artifact in self._inputs() for found in data_sets(artifact, stage)]:
+                self.connection.client.log_inputs(self.run_id, datasets=given)
         return self.run_id
 
     def _tags(self) -> dict[str, str]:

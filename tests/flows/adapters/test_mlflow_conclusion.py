@@ -45,9 +45,7 @@ def test_the_run_of_a_flow_says_what_became_of_it(
             flow.upload(artifact)
         version = Registry(TrackingConfig()).register(make_bundle("a"))
         tags = {"lacewing.gate": "first model"}
-        flow.conclude(
-            Conclusion(headline_metrics(artifacts), artifacts, "| table |", tags, ("lacewing", version.number))
-        )
+        flow.conclude(Conclusion(headline_metrics(artifacts), artifacts, "| table |", tags, version.key))
     client = flow.connection.client
     run = client.get_run(flow.run_id)
     assert run.info.run_name == "world 1a2b3c4d"
@@ -60,7 +58,7 @@ def test_the_run_of_a_flow_says_what_became_of_it(
         "assess/loss.png",
     }
     (output,) = run.outputs.model_outputs
-    assert output.model_id == client.get_model_version("lacewing", str(version.number)).model_id
+    assert client.get_logged_model(output.model_id).tags["lacewing.key"] == version.key
     assert run.info.status == "FINISHED"
 
 
@@ -72,8 +70,8 @@ def test_a_flow_that_mlflow_missed_gets_its_title_and_figures_by_sync(
         away.upload(model)
     sync(TrackingConfig(), VersioningConfig())
     connection = Connection(TrackingConfig())
-    (flow,) = connection.client.search_runs([connection.experiment_id], "tags.`lacewing.role` = 'flow'")
-    assert flow.info.run_name == "world 1a2b3c4d"
+    (flow,) = connection.client.search_runs([connection.experiment_id], "run_name = 'world 1a2b3c4d'")
+    assert flow.data.tags["lacewing.role"] == "flow"
     assert flow.data.metrics["pretraining/loss"] == 3.5
 
 
