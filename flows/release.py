@@ -1,10 +1,12 @@
 """Flow ``release``: gate, registration, smoke test of the real server, promotion."""
 
+import json
 from dataclasses import dataclass
 
 from components.core.artifact import Artifact
 from flows import console
 from flows.adapters import prefect_ui
+from flows.adapters.model_card import CONFIG_DIGEST, REASON, VERDICT
 from flows.assess import assess_model
 from flows.catalogue import flow
 from flows.delegate import Delegated, delegate_model
@@ -23,6 +25,13 @@ class Verdict:
 
     promote: bool
     reason: str
+    repeated: bool = False
+    """Whether an earlier verdict still holds, and the version says it already."""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What the version is to say of it."""
+        return {} if self.repeated else {VERDICT: "passed" if self.promote else "refused", REASON: self.reason}
 
 
 def release_model(run: FlowRun, data: Artifact, delegated: Delegated, scores: Artifact) -> None:
@@ -41,7 +50,7 @@ def release_model(run: FlowRun, data: Artifact, delegated: Delegated, scores: Ar
         return
     registry = Registry(run.config.tracking)
     verdict = _verdict(run, registry, bundle, data)
-    version = registry.register(bundle)
+    version = registry.register(bundle, _origin(run), verdict.tags)
     if verdict.promote:
         run.stage(SMOKE, run.config.release.smoke, bundle=bundle, assessment=scores)
         again = run.config.release.allow_rolled_back
@@ -52,10 +61,16 @@ def release_model(run: FlowRun, data: Artifact, delegated: Delegated, scores: Ar
     run.release = Release(registry.name, version.number, alias, verdict.promote, verdict.reason)
 
 
+def _origin(run: FlowRun) -> dict[str, str]:
+    """Which run made a version, as tags."""
+    overrides = {"lacewing.preset": run.preset, "lacewing.overrides": json.dumps(run.overrides)}
+    return {CONFIG_DIGEST: run.config_digest, "lacewing.flow": run.flow, **overrides}
+
+
 def _verdict(run: FlowRun, registry: Registry, bundle: Artifact, data: Artifact) -> Verdict:
     champion = registry.champion()
     if champion and champion.key == bundle.key:
-        return Verdict(True, "it is the champion already")
+        return Verdict(True, "it is the champion already", repeated=True)
     left = registry.rolled_back(bundle.key)
     if left and not run.config.release.allow_rolled_back:
         return Verdict(False, f"{left} was rolled back before; release.allow_rolled_back=true promotes it again")

@@ -97,7 +97,7 @@ class StageTracker:
     def send_output_versions(self) -> None:
         """Record the DVC versions of this stage's own data, which are known only after the stage has ended."""
         if self.run_id and (self.folder / dvc.VERSIONS).exists():
-            self.connection.client.log_inputs(self.run_id, datasets=_data_sets(Artifact.open(self.folder), "output"))
+            self.connection.client.log_inputs(self.run_id, datasets=data_sets(Artifact.open(self.folder), "output"))
 
     def _open(self) -> str:
         if not self.run_id:
@@ -111,8 +111,8 @@ class StageTracker:
             self._record(self.run_id, complete=False)
             self.sender.parameters(self.run_id, self.identity.config)
             stage = self.identity.stage
-            if data_sets := [found for artifact in self._inputs() for found in _data_sets(artifact, stage)]:
-                self.connection.client.log_inputs(self.run_id, datasets=data_sets)
+            if given := [found for artifact in self._inputs() for found in data_sets(artifact, stage)]:
+                self.connection.client.log_inputs(self.run_id, datasets=given)
         return self.run_id
 
     def _tags(self) -> dict[str, str]:
@@ -200,12 +200,12 @@ def read_events(path: Path) -> Iterator[Event]:
             yield json.loads(line)
 
 
-def _data_sets(artifact: Artifact, context: str) -> list["DatasetInput"]:
+def data_sets(artifact: Artifact, context: str) -> list["DatasetInput"]:
     """The data sets of an artifact as MLflow inputs. MLflow knows no DVC source; a plain entity carries it as well."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     versions = {version.path: version for version in dvc.recorded(artifact)}
-    data_sets = []
+    found = []
     for part in DATA_SETS:
         if version := versions.get(part):
             source = {"artifact": dvc.name_of(artifact), **version.model_dump(include={"path", "md5", "remote"})}
@@ -215,5 +215,5 @@ def _data_sets(artifact: Artifact, context: str) -> list["DatasetInput"]:
             data_set = Dataset(f"{artifact.stage}/{part}", artifact.key, "lacewing", json.dumps(source))
         else:
             continue
-        data_sets.append(DatasetInput(data_set, [InputTag("mlflow.data.context", context)]))
-    return data_sets
+        found.append(DatasetInput(data_set, [InputTag("mlflow.data.context", context)]))
+    return found
