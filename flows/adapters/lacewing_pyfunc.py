@@ -33,13 +33,22 @@ class AskingModel(PythonModel):  # type: ignore[misc]  # MLflow is not typed
         from components.deployment.in_process import answer, requests_of
 
         try:
-            requests = requests_of(self._engine, [str(prompt) for prompt in model_input["prompt"]], **(params or {}))
+            requests = requests_of(self._engine, _prompts(model_input), **(params or {}))
             return pandas.DataFrame([asdict(each) for each in answer(self._engine, requests)])
         except InputError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
         except ValidationError as error:
             faults = [f"{each['loc'][0]}={each['input']!r}: {each['msg']}" for each in error.errors()]
             raise MlflowException.invalid_parameter_value("; ".join(faults)) from error
+
+
+def _prompts(table: pandas.DataFrame) -> list[str]:
+    """The texts of the column; MLflow makes one row of ``{"prompt": ["a", "b"]}``, which means two prompts."""
+    prompts = table["prompt"].explode().tolist()
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise MlflowException.invalid_parameter_value(f"a prompt must be a text, got {prompt!r}")
+    return prompts
 
 
 set_model(AskingModel())

@@ -19,6 +19,7 @@ from components.evaluation.artifacts import Scores
 from flows.workspace import artifacts_with_content
 
 if TYPE_CHECKING:
+    import pandas
     from mlflow.models import ModelSignature
 
 DEFINITION = Path(__file__).with_name("lacewing_pyfunc.py")
@@ -107,11 +108,13 @@ def signature_of(bundle: Artifact) -> "ModelSignature":
     )
 
 
-def example_of(bundle: Artifact) -> dict[str, list[str]]:
+def example_of(bundle: Artifact) -> "pandas.DataFrame":
     """The beginning of a held-out text on which the model was assessed, if that is still in the workspace."""
+    import pandas
+
     assessed = artifacts_with_content([bundle.record.identity.inputs.get("assessment", "")])
     prompts = [sample.prompt for each in assessed for sample in Scores.open(each.folder).samples() if sample.prompt]
-    return {"prompt": prompts[:1] or [EXAMPLE]}
+    return pandas.DataFrame({"prompt": prompts[:1] or [EXAMPLE]})
 
 
 def requirements() -> list[str]:

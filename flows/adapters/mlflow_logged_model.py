@@ -50,6 +50,13 @@ def link_version(connection: Connection, model_id: str, name: str, number: int) 
         connection.client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: json.dumps([*known, version])})
 
 
+def describe_model(connection: Connection, model_id: str, text: str) -> None:
+    """Write the description on the logged model's page."""
+    from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+
+    connection.client.set_logged_model_tags(model_id, limited({MLFLOW_RUN_NOTE: text}))
+
+
 def _begun(connection: Connection, bundle: Artifact, run_id: str) -> "LoggedModel":
     experiment = connection.experiment_id
     if found := connection.client.search_logged_models([experiment], f"tags.`{KEY}` = '{bundle.key}'"):

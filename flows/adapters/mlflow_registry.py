@@ -20,7 +20,7 @@ from components.core.identity import digest_file
 from conf.services import TrackingConfig
 from flows.adapters.mlflow_connection import Connection, limited
 from flows.adapters.mlflow_flavor import BUNDLE
-from flows.adapters.mlflow_logged_model import KEY, link_version, logged_model
+from flows.adapters.mlflow_logged_model import KEY, describe_model, link_version, logged_model
 from flows.adapters.mlflow_runs import FlowTracker
 from flows.adapters.mlflow_stage_run import identity_tags
 from flows.adapters.model_card import CONFIG_DIGEST, model_card, version_card
@@ -35,6 +35,8 @@ RECORD_DIGEST = "lacewing.record_sha256"
 PLACE = "lacewing.bundle_path"
 # MLflow's registry on a database keeps the id in the source alone, where no search finds it.
 MODEL_ID = "lacewing.model_id"
+# By which the registered model is found among others.
+KIND = {"task": "text-generation", "made_by": "lacewing"}
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class RegisteredModel:
         client = self.connection.client
         run_id = self._run_of(bundle)
         try:
-            client.create_registered_model(self.name, description=model_card(self.name))
+            client.create_registered_model(self.name, tags=KIND, description=model_card(self.name))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -132,6 +134,8 @@ class RegisteredModel:
         """Write the version's description anew, with ``tags`` that are set before."""
         self.tag(version, limited(tags))
         card = version_card(self.name, version.number, bundle, {**version.tags, **tags})
+        if model_id := version.tags.get(MODEL_ID):
+            describe_model(self.connection, model_id, card)
         return _version(self.connection.client.update_model_version(self.name, str(version.number), card))
 
     def bundle(self, version: Version) -> Artifact:
