@@ -44,7 +44,7 @@ class AskingModel(PythonModel):  # type: ignore[misc]  # MLflow is not typed
 
 def _prompts(table: pandas.DataFrame) -> list[str]:
     """The texts of the column; MLflow makes one row of ``{"prompt": ["a", "b"]}``, which means two prompts."""
-    prompts = table["prompt"].explode().tolist()
+    prompts: list[str] = table["prompt"].explode().tolist()
     for prompt in prompts:
         if not isinstance(prompt, str):
             raise MlflowException.invalid_parameter_value(f"a prompt must be a text, got {prompt!r}")

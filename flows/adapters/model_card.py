@@ -32,12 +32,12 @@ def version_card(name: str, number: int, bundle: Artifact, tags: Mapping[str, st
 
 
 def _what_it_is(bundle: Artifact) -> str:
-    policy = bundle.details.get("delegation")
-    asks = policy is not None and policy["helper"] != "none"
-    kind = "A small language model that knows when to ask" if asks else "A small language model without a helper"
-    helper = f". It asks its helper (`{policy['helper']}`) at {policy['budget']:.0%} of its decisions" if asks else ""
-    line = bundle.details.get("description", "")
-    return f"{kind}{f': {line}' if line else ''}{helper}."
+    policy = bundle.details.get("delegation") or {"helper": "none"}
+    line = f": {bundle.details['description']}." if bundle.details.get("description") else "."
+    if policy["helper"] == "none":
+        return f"A small language model without a helper{line}"
+    asks = f"It asks its helper (`{policy['helper']}`) at {policy['budget']:.0%} of its decisions."
+    return f"A small language model that knows when to ask{line} {asks}"
 
 
 def _figures(bundle: Artifact) -> list[tuple[str, str]]:
