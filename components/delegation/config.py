@@ -53,7 +53,7 @@ class DelegationConfig(BaseModel):
     """Share of the steps that are plain next-token prediction first: an untrained model's ranking means nothing."""
     start: Literal["checkpoint", "scratch"] = "checkpoint"
     """`checkpoint` continues from the pretrained model; `scratch` delegates from the first step of pretraining."""
-    max_steps: PositiveInt = 300
+    max_steps: PositiveInt = 200
     """Optimizer steps of delegation training with start=checkpoint; scratch takes trainer.max_steps."""
     learning_rate: PositiveFloat = 4e-3
     """Peak learning rate with start=checkpoint; scratch takes trainer.learning_rate."""

@@ -6,6 +6,7 @@ transformers, llama.cpp and vLLM can read them. Keys with another name in transf
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as serialise_tensors
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from components.core.atomic import write_bytes, write_json
 from components.core.errors import ArtifactError
@@ -71,11 +74,10 @@ def load_model(folder: Path, device: torch.device | str = "cpu", dtype: torch.dt
         raise ArtifactError(
             f"{path} cannot be read as safetensors ({error}): it is truncated or altered; make or pull it again"
         ) from error
-    with torch.device("meta"):
-        expected = {hugging_face_name(name): value.shape for name, value in _parameters(config, vocab_size)}
+    model = _uninitialised(config, vocab_size, path)
+    expected = {hugging_face_name(name): parameter.shape for name, parameter in model.named_parameters()}
     if fault := _first_difference(expected, tensors):
         raise ArtifactError(f"{path} does not hold the model that {CONFIG} describes: {fault}")
-    model = Transformer(config, vocab_size)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(tensors[hugging_face_name(name)])
@@ -155,8 +157,25 @@ def hugging_face_name(name: str) -> str:
     return _HF_OUTER_NAMES[name]
 
 
-def _parameters(config: ModelConfig, vocab_size: int) -> list[tuple[str, torch.Tensor]]:
-    return list(Transformer(config, vocab_size).named_parameters())
+def _uninitialised(config: ModelConfig, vocab_size: int, path: Path) -> Transformer:
+    """The model with whatever is in memory as its weights, which are read from ``path`` next."""
+    try:
+        with _NoInitialisation():
+            return Transformer(config, vocab_size)
+    except RuntimeError as error:  # torch has no type of its own for "can't allocate memory"
+        raise ArtifactError(f"{path}: {CONFIG} describes a model that does not fit into memory ({error})") from error
+
+
+class _NoInitialisation(TorchFunctionMode):
+    """Nothing is drawn for new weights: it would take longer than to read them."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:  # methods of tensors have no module
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def _check_family(values: dict[str, Any]) -> None:

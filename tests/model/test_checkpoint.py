@@ -137,6 +137,24 @@ def test_damaged_and_foreign_folders_are_refused_by_name(
     assert str(folder) in str(error.value)
 
 
+def test_loading_draws_no_weights_and_does_not_import_the_compiler(folder: Path) -> None:
+    program = (
+        "import sys, torch; from pathlib import Path; from components.model.checkpoint import load_model;"
+        "before = torch.get_rng_state(); load_model(Path(sys.argv[1]));"
+        "assert torch.equal(before, torch.get_rng_state()); assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program, str(folder)], check=True)
+
+
+def test_a_config_of_a_model_beyond_memory_is_refused(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    head = 2**40
+    config |= {"hidden_size": head * config["num_attention_heads"], "head_dim": head}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ArtifactError, match="does not fit into memory"):
+        load_model(folder)
+
+
 def test_a_full_disk_leaves_the_previous_weights(folder: Path) -> None:
     before = (folder / "model.safetensors").read_bytes()
     code = (
