@@ -108,17 +108,22 @@ class Registry:
 
     # Writing
 
-    def register(self, bundle: Artifact, tags: Mapping[str, str] | None = None) -> Version:
+    def register(
+        self, bundle: Artifact, tags: Mapping[str, str] | None = None, verdict: Mapping[str, str] | None = None
+    ) -> Version:
         """Upload ``bundle`` and make it a version; the same bundle again is the same version, and ``challenger``.
 
         Args:
             bundle: the sealed folder of weights, tokenizer, configuration and manifest.
-            tags: more facts about the version, for example ``{"lacewing.note": "for the demonstration"}``.
+            tags: facts about a new version, for example ``{"lacewing.note": "for the demonstration"}``.
+            verdict: tags that say what the gate decided; a version that exists gets those of the latest decision.
         """
         intact(bundle)
         with self._alone(), self.connection.explained():
             same = self.model.versions(bundle.key)
             version = same[0] if same else self.model.create(bundle, tags or {})
+            if verdict or not same:
+                version = self.model.describe(version, bundle, verdict or {})
             self.model.set_alias(CHALLENGER, version)
             return version
 

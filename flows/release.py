@@ -1,11 +1,13 @@
 """Flow ``release``: gate, registration, smoke test of the real server, promotion."""
 
+import json
 from dataclasses import dataclass
 
 from components.core.artifact import Artifact
 from flows import console
 from flows.adapters import prefect_ui
 from flows.adapters.mlflow_registry import Version
+from flows.adapters.model_card import CONFIG_DIGEST, REASON, VERDICT
 from flows.assess import assess_model
 from flows.catalogue import flow
 from flows.delegate import Delegated, delegate_model
@@ -29,6 +31,13 @@ class Verdict:
     reason: str
     champion: str = ""
     """Key of the champion that it was compared with; empty if there was none."""
+    repeated: bool = False
+    """Whether an earlier verdict still holds, and the version says it already."""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What the version is to say of it."""
+        return {} if self.repeated else {VERDICT: "passed" if self.promote else "refused", REASON: self.reason}
 
 
 def release_model(run: FlowRun, data: Artifact, delegated: Delegated, scores: Artifact) -> None:
@@ -59,7 +68,7 @@ def _judged(
     """The version and the verdict on it, carried out: against whoever is champion at the moment of promotion."""
     for _ in range(JUDGEMENTS):
         verdict = _verdict(run, registry, bundle, data)
-        version = registry.register(bundle)
+        version = registry.register(bundle, _origin(run), verdict.tags)
         if not verdict.promote:
             return version, verdict
         run.stage(SMOKE, run.config.release.smoke, bundle=bundle, prepared=data, assessment=scores)
@@ -73,11 +82,17 @@ def _judged(
     return version, Verdict(False, reason)
 
 
+def _origin(run: FlowRun) -> dict[str, str]:
+    """Which run made a version, as tags."""
+    overrides = {"lacewing.preset": run.preset, "lacewing.overrides": json.dumps(run.overrides)}
+    return {CONFIG_DIGEST: run.config_digest, "lacewing.flow": run.flow, **overrides}
+
+
 def _verdict(run: FlowRun, registry: Registry, bundle: Artifact, data: Artifact) -> Verdict:
     champion = registry.champion()
     against = champion.key if champion else ""
     if against == bundle.key:
-        return Verdict(True, "it is the champion already", against)
+        return Verdict(True, "it is the champion already", against, repeated=True)
     left = registry.rolled_back(bundle.key)
     if left and not run.config.release.allow_rolled_back:
         reason = f"{left} was rolled back before; release.allow_rolled_back=true promotes it again"

@@ -50,9 +50,28 @@ def test_a_registered_bundle_is_challenger_and_says_what_it_is(registry, make_bu
     assert json.loads(version.tags["lacewing.inputs"])["prepared"] == data.content
     assert version.tags["lacewing.bits_per_byte"] == "1.250000"
     described = registry.connection.client.get_model_version("lacewing", "1").description
-    assert described == "2,000 parameters"
+    assert described.startswith("A small language model without a helper: 2,000 parameters.")
     assert version.tags["lacewing.note"] == "by hand"
-    assert len(version.tags["lacewing.config_digest"]) == 16
+    assert "lacewing.config_digest" not in version.tags, "no run has said what its configuration was"
+
+
+def test_a_version_has_the_digest_of_the_run_that_made_it_and_the_latest_verdict(registry, make_bundle):
+    bundle = make_bundle("a")
+    made = {"lacewing.config_digest": "first"}
+    registry.register(bundle, made, {"lacewing.gate": "refused", "lacewing.gate_reason": "worse"})
+    again = {"lacewing.config_digest": "second"}
+    version = registry.register(bundle, again, {"lacewing.gate": "passed", "lacewing.gate_reason": "wider margin"})
+    assert version.number == 1
+    assert version.tags["lacewing.config_digest"] == "first"
+    assert version.tags["lacewing.gate"] == "passed"
+    described = registry.connection.client.get_model_version("lacewing", "1").description
+    assert "| gate | **passed**: wider margin |" in described
+    assert registry.register(bundle).tags["lacewing.gate"] == "passed", "who says nothing changes nothing"
+
+
+def test_versions_of_runs_with_other_settings_differ_in_their_digest(registry, make_bundle):
+    first, second = (registry.register(make_bundle(name), {"lacewing.config_digest": name}) for name in "ab")
+    assert [first.tags["lacewing.config_digest"], second.tags["lacewing.config_digest"]] == ["a", "b"]
 
 
 def test_the_same_bundle_is_the_same_version_and_uploaded_once(registry, make_bundle, workspace):
@@ -273,7 +292,7 @@ def test_a_damaged_fetched_model_is_fetched_again(registry, three):
 def test_a_model_altered_in_the_artifact_store_is_refused(registry, three, workspace, name):
     shutil.rmtree(three[2].folder)
     for path in (workspace / "mlartifacts").rglob(name):
-        if path.parent.parent.parent.name == "models":
+        if path.parent.name == "bundle":
             content = path.read_text()
             path.write_text(
                 content.replace("c", "d", 1) if name != "artifact.json" else content.replace("1.25", "0.25")
@@ -299,8 +318,8 @@ def test_unreachable_mlflow_is_a_service_error(workspace, make_bundle, closed_po
             action()
 
 
-def test_the_weights_are_no_pickle_and_no_code(registry, three, workspace):
-    files = {path.name for path in (workspace / "mlartifacts" / "models").rglob("*") if path.is_file()}
+def test_a_bundle_holds_no_pickle_and_no_code(registry, three, workspace):
+    files = {path.name for path in (workspace / "mlartifacts" / "models").rglob("bundle/*") if path.is_file()}
     assert files == {"artifact.json", "model.safetensors", "config.json", "tokenizer.json", "manifest.json"}
     assert json.loads((workspace / "ledger.jsonl").read_text().splitlines()[0])["action"] == "promote"
 
