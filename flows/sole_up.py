@@ -13,7 +13,7 @@ from typing import TextIO
 from components.core.errors import ServiceError
 from components.core.parent import STOP_TIMEOUT_SECONDS
 from flows import console
-from flows.owner import Owner
+from flows.owner import is_gone, this_process
 from flows.workspace import workspace_folder
 
 POLL_SECONDS = 0.2
@@ -29,16 +29,16 @@ def sole_up() -> Iterator[int]:
     with path.open("a+") as file:
         if not _locked(file):
             file.seek(0)
-            _wait_for_services_of(Owner.read(file.read()), file)
+            _wait_for_services_of(file.read(), file)
         file.truncate(0)
-        file.write(str(Owner.here()))
+        file.write(this_process())
         file.flush()
         yield file.fileno()
 
 
-def _wait_for_services_of(owner: Owner | None, file: TextIO) -> None:
-    if owner is None or not owner.has_ended():
-        who = f"process {owner.pid} on {owner.host}" if owner else "its process has not written its name yet"
+def _wait_for_services_of(owner: str, file: TextIO) -> None:
+    if not is_gone(owner):
+        who = f"process {owner.split(':')[1]}" if ":" in owner else "its process has not written its name yet"
         raise ServiceError(
             f"`lacewing up` runs in this workspace already ({who}): use that one, stop it, or name another workspace "
             "in LACEWING_WORKSPACE"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.core.errors import ServiceError
 from flows.adapters.prefect_outage import attempt
-from flows.owner import Owner
+from flows.owner import is_gone, this_process
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -29,7 +29,7 @@ def name_process(flow: Any, flow_run: "FlowRun", state: Any) -> None:
 
     def record() -> None:
         with get_client(sync_client=True) as client:
-            client.update_flow_run(flow_run.id, infrastructure_pid=str(Owner.here()))
+            client.update_flow_run(flow_run.id, infrastructure_pid=this_process())
 
     attempt(record)
 
@@ -74,8 +74,7 @@ def _unfinished(client: "SyncPrefectClient") -> "Iterator[FlowRun]":
 
 def _is_abandoned(run: "FlowRun", own_server: bool, without_workers: bool) -> bool:
     if run.infrastructure_pid:
-        owner = Owner.read(run.infrastructure_pid)
-        return owner is not None and owner.has_ended()
+        return is_gone(run.infrastructure_pid)
     if not own_server:
         return False
     if run.deployment_id and (without_workers or run.state_type == "PENDING"):

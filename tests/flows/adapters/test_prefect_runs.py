@@ -13,11 +13,11 @@ import pytest
 
 from flows.adapters import prefect_runs
 from flows.adapters.prefect_runs import close_abandoned, name_process
-from flows.owner import Owner
+from flows.owner import this_process
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect-runs")]
 
-GONE = "from flows.owner import Owner; print(Owner.here())"
+GONE = "from flows.owner import this_process; print(this_process())"
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def state(client: Any, run: UUID) -> str:
 def test_a_run_is_closed_if_its_process_has_gone(client: Any, gone: str) -> None:
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
-    killed, alive = running(client, gone), running(client, str(Owner.here()))
+    killed, alive = running(client, gone), running(client, this_process())
     elsewhere = running(client, "another-machine:4711")
     assert close_abandoned(own_server=False) == [client.read_flow_run(killed).name]
     assert [state(client, run) for run in (killed, alive, elsewhere)] == ["CRASHED", "RUNNING", "RUNNING"]
@@ -95,5 +95,5 @@ def test_a_run_without_a_name_is_closed_on_our_own_server_and_after_a_while(
 def test_a_flow_names_its_process(client: Any, tmp_path: Path) -> None:
     run = running(client)
     name_process(None, client.read_flow_run(run), None)
-    assert Owner.read(client.read_flow_run(run).infrastructure_pid) == Owner.here()
+    assert client.read_flow_run(run).infrastructure_pid == this_process()
     assert close_abandoned(own_server=True) == []
