@@ -22,7 +22,7 @@ from components.core.identity import digest_json
 from conf.schema import ProjectConfig
 
 CONF = Path(__file__).parent
-GROUPS = ("model", "data", "trainer", "experiment")
+GROUPS = ("model", "data", "trainer", "gate", "experiment")
 DEFAULT_PRESET = "world"
 MAX_OVERRIDE_CHARACTERS = 4096
 

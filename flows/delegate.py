@@ -19,8 +19,9 @@ CASCADE = Stage("cascade", "components.evaluation.factuality.stage:stage")
 
 @dataclass(frozen=True)
 class Delegated:
-    """A model that knows when to ask, with its calibration and its assessment."""
+    """A model that knows when to ask, with the labels it learnt from, its calibration and its assessment."""
 
+    labels: Artifact
     model: Artifact
     calibration: Artifact
     cascade: Artifact
@@ -45,7 +46,7 @@ def delegate_model(run: FlowRun, data: Artifact) -> Delegated:
     )
     if not run.dry:
         prefect_ui.page("cascade-report", embedded_report(cascade.folder), "What asking is worth")
-    return Delegated(model, calibration, cascade)
+    return Delegated(labels, model, calibration, cascade)
 
 
 def _train(run: FlowRun, data: Artifact, labels: Artifact, plain: Artifact) -> Artifact:

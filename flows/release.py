@@ -13,7 +13,7 @@ from flows.promotion import CHALLENGER, CHAMPION, Registry
 from flows.run import FlowRun, Release, Stage
 
 BUNDLE = Stage("bundle", "components.deployment.bundle:stage")
-GATE = Stage("gate", "components.evaluation.gate:stage")
+GATE = Stage("gate", "components.evaluation.gate.stage:stage")
 SMOKE = Stage("smoke", "components.deployment.smoke:stage")
 
 
@@ -40,7 +40,7 @@ def release_model(run: FlowRun, data: Artifact, delegated: Delegated, scores: Ar
         console.say("release    would compare it with the champion of that moment")
         return
     registry = Registry(run.config.tracking)
-    verdict = _verdict(run, registry, bundle, data)
+    verdict = _verdict(run, registry, bundle, data, delegated.labels)
     version = registry.register(bundle)
     if verdict.promote:
         run.stage(SMOKE, run.config.release.smoke, bundle=bundle, assessment=scores)
@@ -52,20 +52,22 @@ def release_model(run: FlowRun, data: Artifact, delegated: Delegated, scores: Ar
     run.release = Release(registry.name, version.number, alias, verdict.promote, verdict.reason)
 
 
-def _verdict(run: FlowRun, registry: Registry, bundle: Artifact, data: Artifact) -> Verdict:
+def _verdict(run: FlowRun, registry: Registry, bundle: Artifact, data: Artifact, labels: Artifact) -> Verdict:
     champion = registry.champion()
     if champion and champion.key == bundle.key:
         return Verdict(True, "it is the champion already")
     left = registry.rolled_back(bundle.key)
     if left and not run.config.release.allow_rolled_back:
         return Verdict(False, f"{left} was rolled back before; release.allow_rolled_back=true promotes it again")
-    decision = run.stage(GATE, run.config.release.gate, bundle=bundle, prepared=data, champion=champion).details
+    decision = run.stage(
+        GATE, run.config.release.gate, bundle=bundle, prepared=data, labels=labels, champion=champion
+    ).details
     return Verdict(bool(decision["promote"]), str(decision["reason"]))
 
 
 @flow(
     "gate the trained model, register it, test its server, promote it; trains nothing",
-    example="release.gate.margin_bits_per_byte=0.01",
+    example="release.gate.criteria.facts_right.margin=0.01",
     order=70,
 )
 def release(run: FlowRun) -> None:

@@ -33,16 +33,7 @@ def ask_helper(
     seconds: list[float] = []
     for number, at in enumerate(chosen):
         ids = split.document(documents[int(predictions.document[at])]).tolist()
-        place = int(predictions.place[at])
-        raw = b"".join(map(tokenizer.token_bytes, ids))
-        given = len(b"".join(map(tokenizer.token_bytes, ids[:place])))
-        call = Call(
-            session=f"helper_accuracy-{number}",
-            text=raw[:given].decode("utf-8", errors="ignore"),
-            ids=(tokenizer.end_of_text_id, *ids[:place]),
-            unit=cfg.unit,
-            max_tokens=cfg.max_unit_tokens,
-        )
+        call, gold = call_at(tokenizer, ids, int(predictions.place[at]), cfg, f"helper_accuracy-{number}")
         (reply,) = helper.answer([call])
         helper.forget(call.session)
         if isinstance(reply, HelperError):
@@ -50,9 +41,25 @@ def ask_helper(
             continue
         seconds.append(reply.seconds)
         empty += not reply.text
-        right += bool(reply.text) and raw[given:].startswith(reply.text.encode())
+        right += bool(reply.text) and gold.startswith(reply.text.encode())
     count = max(1, len(chosen))
     median = float(np.median(seconds)) if seconds else 0.0
     return HelperAccuracy(
         calls=len(chosen), right=right / count, empty=empty / count, failed=failed / count, seconds=median
     )
+
+
+def call_at(
+    tokenizer: TextTokenizer, ids: Sequence[int], place: int, cfg: CascadeConfig, session: str
+) -> tuple[Call, bytes]:
+    """The call of a model that has read the document ``ids`` up to the token at ``place``, and how the text goes on."""
+    raw = b"".join(map(tokenizer.token_bytes, ids))
+    given = len(b"".join(map(tokenizer.token_bytes, ids[:place])))
+    call = Call(
+        session=session,
+        text=raw[:given].decode("utf-8", errors="ignore"),
+        ids=(tokenizer.end_of_text_id, *ids[:place]),
+        unit=cfg.unit,
+        max_tokens=cfg.max_unit_tokens,
+    )
+    return call, raw[given:]

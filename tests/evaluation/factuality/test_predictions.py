@@ -26,6 +26,7 @@ def alone(model: Transformer, tokenizer: TextTokenizer, row: list[int], place: i
         "predicted": float(logits.argmax()),
         "nats": -log_probabilities[row[place + 1]].item(),
         "entropy": -spread.sum().item(),
+        "margin": 1 - log_probabilities.max().exp().item(),
         "call": call - logits.logsumexp(dim=-1).item(),
     }
 
@@ -42,7 +43,7 @@ def test_every_position_is_predicted_as_it_would_be_alone(
     expected = [alone(model, tokenizer, row, place) for row in rows for place in range(len(row) - 1)]
     for batch_tokens in (1, 300):
         found = predict(model, tokenizer, split, chosen, labels, batch_tokens)
-        for name in ("predicted", "nats", "entropy", "call"):
+        for name in ("predicted", "nats", "entropy", "margin", "call"):
             np.testing.assert_allclose(
                 getattr(found, name), [each[name] for each in expected], rtol=1e-4, atol=1e-4, err_msg=name
             )
