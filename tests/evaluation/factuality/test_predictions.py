@@ -64,8 +64,8 @@ def test_every_position_is_predicted_as_it_would_be_alone(
 def test_right_and_wrong_follow_from_the_likeliest_token() -> None:
     found = Predictions(
         document=np.zeros(3, dtype=int), place=np.arange(3), gold=np.array([1, 2, 3]), predicted=np.array([1, 0, 0]),
-        nats=np.zeros(3), entropy=np.zeros(3), call=np.zeros(3), factual=np.array([True, True, False]),
-        bytes=np.ones(3, dtype=int),
+        nats=np.zeros(3), entropy=np.zeros(3), margin=np.zeros(3), call=np.zeros(3),
+        factual=np.array([True, True, False]), bytes=np.ones(3, dtype=int),
     )  # fmt: skip
     assert found.right.tolist() == [True, False, False]
     assert found.wrong_facts.tolist() == [False, True, False]
