@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
+from components.cascade.config import HelperConfig
 from components.core.artifact import Artifact
 from components.core.inputs import files_fingerprint, models_fingerprint
+from components.data.config import DataConfig
+from components.data.sources import fingerprint
 from components.evaluation.factuality.report import embedded_report
 from flows.adapters import prefect_ui
 from flows.catalogue import flow
@@ -62,9 +65,15 @@ def _read_by_cascade(run: FlowRun) -> dict[str, str]:
     facts = run.config.facts
     judged = facts.factscore
     return {
-        **models_fingerprint({"cascade.helper.model": run.config.cascade.helper.model}),
+        **read_by_helper(run.config.cascade.helper),
         **files_fingerprint([*facts.probes.files, judged.entities, *judged.knowledge, judged.pipeline]),
     }
+
+
+def read_by_helper(helper: HelperConfig) -> dict[str, str]:
+    """Digests of what the helper reads from outside the workspace."""
+    library = fingerprint(DataConfig(sources=helper.library)) if helper.library else {}
+    return {**models_fingerprint({"cascade.helper.model": helper.model}), **library}
 
 
 @flow(

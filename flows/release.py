@@ -7,7 +7,7 @@ from flows import console
 from flows.adapters import prefect_ui
 from flows.assess import assess_model
 from flows.catalogue import flow
-from flows.delegate import Delegated, delegate_model
+from flows.delegate import Delegated, delegate_model, read_by_helper
 from flows.prepare import prepare_data
 from flows.promotion import CHALLENGER, CHAMPION, Registry
 from flows.run import FlowRun, Release, Stage
@@ -35,6 +35,7 @@ def release_model(run: FlowRun, data: Artifact, delegated: Delegated, scores: Ar
         assessment=scores,
         calibration=delegated.calibration,
         cascade=delegated.cascade,
+        sources=read_by_helper(run.config.bundle.cascade.helper),
     )
     if run.dry:
         console.say("release    would compare it with the champion of that moment")
