@@ -3,7 +3,8 @@
 The passages that share rare words with the beginning of the text (its subject) and with its last words are found
 by BM25. In them, the place is sought whose words before it agree longest with the last words of the text; what follows
 there is the answer. It knows nothing to say where fewer than two words agree, or where no passage has the name that the
-text begins with: sentences about others are found just as well, and would be wrong.
+text begins with: sentences about others are found just as well, and would be wrong. Where the text opens a slot in words
+of its own ("was born in the year"), the value is read out of the article about its subject (``retrieval/reader.py``).
 """
 
 import time
