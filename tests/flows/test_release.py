@@ -40,13 +40,14 @@ class Judge:
         self.champions.append(champion.key if champion else "")
         better = champion is None or bundle.metrics[SCORE] < champion.metrics[SCORE]
         run = Run.local(self.folder / str(len(self.champions)))
-        return run.seal({}, {"promote": better, "reason": "better" if better else "worse"})
+        return run.seal({}, {"outcome": "promote" if better else "hold", "reason": "better" if better else "worse"})
 
 
 def release(judge: Judge) -> Release:
     run = FlowRun("release", "world", [], ProjectConfig(), judge)
     any_artifact = judge.bundle
-    release_model(run, any_artifact, Delegated(any_artifact, any_artifact, any_artifact), any_artifact)
+    delegated = Delegated(any_artifact, any_artifact, None, any_artifact, any_artifact)
+    release_model(run, any_artifact, delegated, any_artifact)
     assert run.release is not None
     return run.release
 
