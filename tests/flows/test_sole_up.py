@@ -34,7 +34,7 @@ def test_a_second_one_is_refused_and_names_the_first(workspace: Path) -> None:
     workspace.mkdir()
     first = another(0)
     try:
-        with pytest.raises(ServiceError, match=rf"process {first.pid} .*LACEWING_WORKSPACE"), sole_up():
+        with pytest.raises(ServiceError, match=rf"process {first.pid}\b.*LACEWING_WORKSPACE"), sole_up():
             pass
     finally:
         first.kill()
