@@ -14,7 +14,7 @@ from components.core.artifact import RECORD, REPORT, Artifact
 from components.core.identity import RecordedIdentity, digest_json, leaves
 from components.core.run import EVENTS
 from flows.adapters import dvc
-from flows.adapters.mlflow_connection import MAX_TAG_CHARACTERS
+from flows.adapters.mlflow_connection import ERROR, MAX_TAG_CHARACTERS
 from flows.adapters.mlflow_sender import Sender
 from flows.adapters.tracking_record import TrackedRun, TrackingRecord
 
@@ -35,10 +35,13 @@ Inputs = Callable[[], Iterable[Artifact]]
 
 
 class Origin:
-    """The flow that a stage belongs to: its name, the id of its execution, and its parent run, made at first need."""
+    """The flow that a stage belongs to: its name, the id of its execution, and its parent run, made at first need.
 
-    def __init__(self, flow: str, flow_run: str, parent: Callable[[], str]) -> None:
-        self.flow, self.flow_run, self.parent = flow, flow_run, parent
+    ``title`` is the name of the parent run.
+    """
+
+    def __init__(self, flow: str, flow_run: str, title: str, parent: Callable[[], str]) -> None:
+        self.flow, self.flow_run, self.title, self.parent = flow, flow_run, title, parent
 
     def names(self) -> dict[str, str]:
         """Tags by which the runs of one flow are found."""
@@ -104,8 +107,7 @@ class StageTracker:
             tags = self._tags()
             if self._known_run_id and self.sender.has(self._known_run_id):
                 self.run_id = self._known_run_id
-                self.connection.client.update_run(self.run_id, status="RUNNING")
-                self.sender.tags(self.run_id, tags)
+                self.sender.reopen(self.run_id, tags)
             else:
                 self.run_id = self.connection.create_run(self._name, tags, self._started)
             self._record(self.run_id, complete=False)
@@ -156,7 +158,7 @@ class StageTracker:
 
     def _stop(self, status: Status, reason: str) -> None:
         self._flush()
-        self.sender.tags(self.run_id, {"lacewing.error": reason})
+        self.sender.tags(self.run_id, {ERROR: reason})
         self.connection.client.set_terminated(self.run_id, status)
 
     def _record(self, run_id: str, complete: bool) -> None:
@@ -166,6 +168,7 @@ class StageTracker:
             run_id=run_id,
             flow=self.origin.flow,
             flow_run=self.origin.flow_run,
+            title=self.origin.title,
             complete=complete,
         )
         TrackingRecord.read(self.folder).put(self.folder, entry)

@@ -141,7 +141,7 @@ EDITS = {
     "a space in the table of kernels": Edit("components/model/kernel_choice.json", appended(" "), NONE),
     "the training loader": Edit("components/training/loader.py", inside("TrainingBatches"), TRAINING),
     "the optimizer": Edit("components/training/optimizer.py", inside("learning_rate_factor"), TRAINING),
-    "the decision of the gate": Edit("components/evaluation/decision.py", inside("decide"), {"gate"}),
+    "the decision of the gate": Edit("components/evaluation/gate/verdict.py", inside("decide"), {"gate"}),
     "the text of a report": Edit("components/evaluation/report.py", inside("report_markdown"), {"assess"}),
     "the server": Edit("components/deployment/server.py", inside("create_app"), {"smoke"}),
     "the decoding of the server": Edit("components/deployment/engine.py", inside("Engine"), {"smoke"}),

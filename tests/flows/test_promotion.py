@@ -9,7 +9,7 @@ import pytest
 from components.core.artifact import Artifact
 from components.core.errors import ArtifactError, InputError, ServiceError
 from conf.services import TrackingConfig
-from flows.promotion import CHALLENGER, CHAMPION, ROLLED_BACK, Registry
+from flows.promotion import CHALLENGER, CHAMPION, ROLLED_BACK, ChampionMovedError, Registry
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -196,31 +196,39 @@ def test_a_promotion_killed_before_the_alias_has_changed_nothing(registry, make_
     assert registry.rollback().number == 3
 
 
-@pytest.mark.parametrize("action", ["promote", "rollback"])
-def test_a_move_killed_before_the_ledger_is_written_there_by_the_next(
-    registry, make_bundle, three, monkeypatch, action
-):
-    version = registry.register(make_bundle("d"))
-    with monkeypatch.context() as patch:
-        patch.setattr(registry.ledger, "append", _killed)
-        with pytest.raises(KeyboardInterrupt):
-            registry.promote(version.number, "good") if action == "promote" else registry.rollback()
-    moved_to = 4 if action == "promote" else 2
-    assert number(registry, CHAMPION) == moved_to
-    assert len(actions(registry)) == 3
-    registry.promote(moved_to, "again")
-    assert actions(registry)[3:] == [("observed", moved_to, 3)]
-    assert registry.rollback().number == moved_to - 1
-
-
-def test_a_rollback_killed_before_the_alias_is_completed_by_the_next(registry, three, monkeypatch):
+def test_a_rollback_killed_before_the_alias_has_marked_nothing(registry, three, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(registry.connection.client, "set_registered_model_alias", _killed)
         with pytest.raises(KeyboardInterrupt):
             registry.rollback()
-    assert number(registry, CHAMPION) == 3
-    assert registry.rollback().number == 2
+    assert registry.rolled_back(three[2].key) is None
+    assert registry.promote(3, "the pipeline ran again").number == 3, "it is the champion and not refused"
+    assert registry.rollback().number == 2, "and not one too far"
     assert number(registry, CHAMPION) == 2
+
+
+def test_a_rollback_killed_after_the_alias_is_remembered_with_its_reason(registry, three, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(registry.model, "tag", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            registry.rollback("it lies", by="bob")
+    left = Registry(TrackingConfig()).rolled_back(three[2].key)
+    assert left is not None
+    assert left.tags["lacewing.rollback_reason"] == "it lies"
+    with pytest.raises(InputError, match="bob: it lies"):
+        registry.promote(3, "the pipeline ran again")
+    assert actions(registry)[3:] == [("rollback", 2, 3)]
+
+
+def test_a_promotion_by_a_verdict_about_another_champion_is_refused(registry, make_bundle, three):
+    version = registry.register(make_bundle("d"))
+    with pytest.raises(ChampionMovedError, match=rf"the bundle {three[1].key[:16]}, but the champion is .* version 3 "):
+        registry.promote(version.number, "better", judged_against=three[1].key)
+    with pytest.raises(ChampionMovedError, match="no champion, but the champion is"):
+        registry.promote(version.number, "the first", judged_against="")
+    assert number(registry, CHAMPION) == 3
+    registry.promote(version.number, "better", judged_against=three[2].key)
+    assert number(registry, CHAMPION) == 4
 
 
 def test_a_champion_chosen_by_hand_in_mlflow_can_be_rolled_back(registry, make_bundle, three):
@@ -235,7 +243,17 @@ def test_half_a_line_in_the_ledger_does_not_spoil_it(registry, make_bundle, thre
         file.write('{"time": "2026-')
     registry.promote(registry.register(make_bundle("d")).number, "good")
     assert actions(registry)[3:] == [("promote", 4, 3)]
-    assert sum(line.startswith("{") for line in (workspace / "ledger.jsonl").read_text().splitlines()) == 5
+    assert all(line.endswith("}") for line in (workspace / "ledger.jsonl").read_text().splitlines())
+
+
+def test_a_damaged_line_in_the_ledger_stops_a_move_and_is_named(registry, three, workspace):
+    ledger = workspace / "ledger.jsonl"
+    lines = ledger.read_text().splitlines(keepends=True)
+    ledger.write_text("".join([lines[0], lines[1].replace("version", "versoin"), *lines[2:]]))
+    for move in (registry.rollback, lambda: registry.promote(1, "why not")):
+        with pytest.raises(ArtifactError, match=rf"{ledger}, line 2 is damaged.*version.*delete it"):
+            move()
+    assert number(registry, CHAMPION) == 3
 
 
 @pytest.mark.parametrize("reference", ["champion", "challenger", "3"])
