@@ -90,7 +90,7 @@ class Place:
 
     def start(self, line: str, probes: list[str]) -> None:
         """Start a line that serves, and wait until all of ``probes`` answer."""
-        log = self.folder / "server.log"
+        log = self.folder / "serving.log"
         with log.open("wb") as output:
             command = ["bash", "-c", self._script(f"exec {line}")]
             process = subprocess.Popen(command, **self._surroundings(), stdout=output, stderr=subprocess.STDOUT)

@@ -91,7 +91,8 @@ def test_the_default_remote_is_in_the_workspace(data, workspace):
 def dvc_by_hand(workspace: Path, *arguments: str) -> str:
     """What a person sees who types ``dvc`` in the workspace."""
     command = [sys.executable, "-m", "dvc", *arguments]
-    done = subprocess.run(command, cwd=workspace, capture_output=True, text=True, timeout=120)
+    wide = {**os.environ, "COLUMNS": "1000"}  # long paths would be wrapped
+    done = subprocess.run(command, cwd=workspace, capture_output=True, text=True, timeout=120, env=wide)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -193,7 +194,7 @@ def test_an_edited_record_is_repaired_by_pull(data, cfg):
     ("content", "words"),
     [
         ('[{"path": "raw",\n', r"Invalid JSON: .* at line 2"),
-        ("{}", ".*valid list"),
+        ("{}", ".*valid array"),
         ('[{"path": "raw", "md5": "x"}]', r"0\.md5: String should match"),
     ],
 )
