@@ -112,7 +112,7 @@ def running_platform(folder: Path) -> Iterator[Up]:
         cwd=ROOT,
     )
     try:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 500
         while not (place.workspace / "up.json").exists():
             assert process.poll() is None, process.stdout.read() if process.stdout else ""
             assert time.monotonic() < deadline
