@@ -118,7 +118,7 @@ class Criteria(BaseModel):
     """Bits per byte of all tokens, written without a helper. No model at all needs 8."""
     written_facts_true: Criterion = Criterion(role="guards")
     """Share of the facts stated in texts that the model writes as it is served; the closed world knows each of them."""
-    wasted_calls: Criterion = Criterion(role="guards", margin=0.05, at_most=0.5)
+    wasted_calls: Criterion = Criterion(role="guards", margin=0.05, at_most=0.9)
     """Share of the calls on tokens that state no fact."""
     calls: Criterion = Criterion()
     """Calls per decision on held-out text."""
