@@ -149,7 +149,7 @@ class GateConfig(ScoringConfig, BootstrapConfig):
     """What decides, what must not get worse, and limits."""
     other_corpus: Literal["refuse", "compare"] = "refuse"
     """What to do with a champion that learnt from other sources than the challenger: it does not know the text on which
-    both are measured."""
+    both are measured. A champion of the built-in demonstrations (`world`, `pydoc`) is always compared."""
     min_documents: PositiveInt = 10
     """With fewer held-out documents an interval cannot be trusted, and nothing is promoted over a champion."""
     fact_tokens: PositiveInt = 12_000
