@@ -103,7 +103,7 @@ def test_a_forbidden_override_from_the_form_fails_with_the_reason(
 def test_the_form_may_not_ask_what_the_command_line_may(up: Up, override: str, words: str) -> None:
     _, _, prefect, _ = up
     api = f"{prefect}/api"
-    pipeline = next(d for d in httpx.post(f"{api}/deployments/filter", json={}).json() if d["name"] == "world")
+    pipeline = next(d for d in httpx.post(f"{api}/deployments/filter", json={}).json() if d["name"] == "pipeline-world")
     created = httpx.post(
         f"{api}/deployments/{pipeline['id']}/create_flow_run",
         json={"parameters": {"preset": "world", "overrides": [override]}},
