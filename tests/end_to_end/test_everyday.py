@@ -140,7 +140,7 @@ class Place:
         _program(
             programs / "lacewing",
             f"added = {added!r}\n"
-            "given = {argument.partition('=')[0] for argument in arguments}\n"
+            "given = {argument.partition('=')[0] for argument in arguments[1:]}\n"
             # A line that chooses a setting, or the group that it stands in (`model=10m`), keeps its choice.
             "chosen = lambda key: key in given or key.partition('.')[0] in given\n"
             "more = [each for each in added.get((arguments or [''])[0], []) if not chosen(each.partition('=')[0])]\n"
