@@ -10,9 +10,10 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
-from components.cascade.decoding import Author, FinishReason
+from components.cascade.authors import AuthorSpan
+from components.cascade.decoding import FinishReason
 from components.core.errors import InputError, LacewingError
-from components.deployment.decoding import Delta, Request, ScoredToken
+from components.deployment.decoding import Delta, Request
 from components.deployment.engine import Engine, Generation
 from components.deployment.protocol import CompletionRequest
 
@@ -21,23 +22,11 @@ WINDOW = 8
 
 
 @dataclass(frozen=True)
-class Span:
-    """A part of an answer, and who wrote it."""
-
-    author: Author
-    start: int
-    """First character."""
-    end: int
-    """The character after the last one."""
-    text: str
-
-
-@dataclass(frozen=True)
 class TextAnswer:
     """What came of one prompt."""
 
     text: str
-    spans: list[Span]
+    spans: list[AuthorSpan]
     """The text in parts by their author."""
     calls: int
     """How often the helper was asked."""
@@ -47,7 +36,7 @@ class TextAnswer:
 
 
 def answer(engine: Engine, requests: Sequence[Request]) -> list[TextAnswer]:
-    """The answers to all ``requests``, in their order. ``Request.logprobs`` must be given: tokens carry the authors.
+    """The answers to all ``requests``, in their order.
 
     Raises ``InputError`` for a prompt that cannot be continued, ``ServiceError`` if the engine fails; then the others
     are cancelled.
@@ -79,7 +68,7 @@ def requests_of(engine: Engine, prompts: Sequence[str], **settings: Any) -> list
 
     Raises pydantic's ``ValidationError`` for a setting out of range, ``InputError`` for calls without a helper.
     """
-    body = CompletionRequest(prompt=list(prompts), logprobs=0, **settings)
+    body = CompletionRequest(prompt=list(prompts), **settings)
     if engine.helper is None and body.call_limit is not None:
         name, value = body.call_limit
         raise InputError(f"{name}={value:g}, but this model answers without a helper: leave it out, or give 0")
@@ -91,26 +80,11 @@ def requests_of(engine: Engine, prompts: Sequence[str], **settings: Any) -> list
             top_p=body.top_p,
             seed=body.seed,
             stops=tuple(body.stop),
-            logprobs=body.logprobs,
             call_budget=body.call_budget,
             max_calls=body.max_calls,
         )
         for prompt in prompts
     ]
-
-
-def spans_of(text: str, tokens: Sequence[ScoredToken]) -> list[Span]:
-    """``text`` in parts by author. A character that several tokens make up belongs to the one that completes it."""
-    parts: list[tuple[Author, int, int]] = []
-    ends = [token.offset for token in tokens[1:]] + [len(text)]
-    for token, end in zip(tokens, ends, strict=True):
-        if token.origin is None or end <= token.offset:
-            continue
-        author, start = token.origin.author, token.offset
-        if parts and parts[-1][0] == author:
-            start = parts.pop()[1]
-        parts.append((author, start, end))
-    return [Span(author, start, end, text[start:end]) for author, start, end in parts]
 
 
 def _put(arrived: "SimpleQueue[tuple[int, Delta | LacewingError]]", index: int, delta: Delta | LacewingError) -> None:
@@ -119,6 +93,5 @@ def _put(arrived: "SimpleQueue[tuple[int, Delta | LacewingError]]", index: int, 
 
 def _joined(deltas: Sequence[Delta], generation: Generation, finish: FinishReason) -> TextAnswer:
     text = "".join(delta.text for delta in deltas)
-    tokens = [token for delta in deltas for token in delta.tokens]
     summary = generation.summary
-    return TextAnswer(text, spans_of(text, tokens), summary.calls, summary.failed_calls, finish)
+    return TextAnswer(text, list(deltas[-1].authors), summary.calls, summary.failed_calls, finish)

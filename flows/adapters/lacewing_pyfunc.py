@@ -4,7 +4,6 @@ A copy of it lies in every registered model ("models from code": nothing is pick
 the engine. So it imports neither ``flows`` nor anything heavy before a model is loaded.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +33,13 @@ class AskingModel(PythonModel):  # type: ignore[misc]  # MLflow is not typed
 
         try:
             requests = requests_of(self._engine, _prompts(model_input), **(params or {}))
-            return pandas.DataFrame([asdict(each) for each in answer(self._engine, requests)])
+            answers = answer(self._engine, requests)
         except InputError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
         except ValidationError as error:
             faults = [f"{each['loc'][0]}={each['input']!r}: {each['msg']}" for each in error.errors()]
             raise MlflowException.invalid_parameter_value("; ".join(faults)) from error
+        return pandas.DataFrame([{**vars(each), "spans": [span._asdict() for span in each.spans]} for each in answers])
 
 
 def _prompts(table: pandas.DataFrame) -> list[str]:

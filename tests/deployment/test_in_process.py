@@ -7,9 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from components.core.errors import InputError
-from components.deployment.decoding import Origin, ScoredToken
 from components.deployment.engine import Engine
-from components.deployment.in_process import WINDOW, Span, answer, requests_of, spans_of
+from components.deployment.in_process import WINDOW, answer, requests_of
 from components.model.bundle import Bundle
 from tests.deployment.conftest import Fact
 
@@ -18,10 +17,6 @@ from tests.deployment.conftest import Fact
 def cascade(asking: Bundle) -> Iterator[Engine]:
     with Engine(asking.folder, threads=1) as engine:
         yield engine
-
-
-def tokens(*parts: tuple[str, int]) -> list[ScoredToken]:
-    return [ScoredToken(5, None, (), offset, Origin(author, 0.5, 0.0)) for author, offset in parts]
 
 
 def test_the_helper_is_named_as_the_author_of_its_words(cascade: Engine, fact: Fact) -> None:
@@ -76,20 +71,6 @@ def test_settings_out_of_range_are_refused_by_name(engine: Engine, name: str, va
 def test_calls_without_a_helper_are_refused(engine: Engine) -> None:
     with pytest.raises(InputError, match=r"call_budget=0\.5, but this model answers without a helper"):
         requests_of(engine, ["She"], call_budget=0.5)
-
-
-def test_neighbouring_tokens_of_one_author_are_one_span() -> None:
-    given = spans_of("abcdef", tokens(("small", 0), ("small", 1), ("helper", 3), ("small", 5)))
-    assert given == [Span("small", 0, 3, "abc"), Span("helper", 3, 5, "de"), Span("small", 5, 6, "f")]
-
-
-def test_a_character_belongs_to_the_token_that_completes_it() -> None:
-    # The first token holds only a part of the character "é": it shows nothing.
-    assert spans_of("éa", tokens(("small", 0), ("helper", 0), ("helper", 1))) == [Span("helper", 0, 2, "éa")]
-
-
-def test_tokens_behind_the_end_of_the_text_show_nothing() -> None:
-    assert spans_of("ab", tokens(("small", 0), ("helper", 2))) == [Span("small", 0, 2, "ab")]
 
 
 def test_the_server_says_the_same(engine: Engine, client: httpx.Client) -> None:

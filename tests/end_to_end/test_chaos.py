@@ -33,7 +33,7 @@ from flows.promotion import CHAMPION, Registry
 from flows.up import _mlflow_command
 from tests.end_to_end.conftest import Place, free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(0), pytest.mark.xdist_group("end-to-end-chaos")]
+pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.timeout(0), pytest.mark.xdist_group("end-to-end-chaos")]
 
 KILLS = int(os.environ.get("LACEWING_CHAOS_KILLS", "6"))
 MINUTES = float(os.environ.get("LACEWING_CHAOS_MINUTES", "10"))
@@ -53,6 +53,8 @@ TINY = [
     "facts.biographies=1",
     "facts.biography_tokens=16",
     "assess.questions.max_questions=5",
+    # So small a model asks for much that is no fact; that the gate refuses is shown elsewhere.
+    "release.gate.criteria.wasted_calls.at_most=1",
 ]
 # What is killed, and how often for one kill of MLflow's server.
 VICTIMS = {"flow": 3, "worker": 3, "both": 2, "prefect": 2, "mlflow": 1}
@@ -284,7 +286,8 @@ def check_registry(chaos: Chaos) -> None:
         assert champion is not None
         assert [version.number for version in registry.versions()] == [champion.number] == [1]
         mine = [move for move in moves if move.model == registry.name]
-        assert [(move.version, move.previous) for move in mine] == [(1, 0)]
+        assert [(move.version, move.previous) for move in mine if move.state == "done"] == [(1, 0)]
+        assert mine[-1].state == "done", "no move may be left between intended and done"
         assert {move.key for move in mine} == {champion.key}
 
 

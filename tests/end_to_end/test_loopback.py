@@ -34,6 +34,7 @@ def strace_works() -> bool:
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.soak,
     pytest.mark.timeout(0),
     pytest.mark.xdist_group("end-to-end-loopback"),
     pytest.mark.skipif(not strace_works(), reason="needs Debian's strace, and the right to trace"),
@@ -128,7 +129,7 @@ def use_form(traced: Traced) -> None:
     for page in (f"http://127.0.0.1:{prefect}/", f"http://127.0.0.1:{mlflow}/"):
         assert httpx.get(page, follow_redirects=True, timeout=60).status_code == 200
     deployments = httpx.post(f"{api}/deployments/filter", json={}, timeout=60).json()
-    prepare = next(each for each in deployments if each["name"] == "any-preset" and "prepare" in each["entrypoint"])
+    prepare = next(each for each in deployments if each["name"] == "prepare")
     body = {"parameters": {"preset": "world", "overrides": TINY[:2]}}
     run = httpx.post(f"{api}/deployments/{prepare['id']}/create_flow_run", json=body, timeout=60).json()
     deadline = time.monotonic() + PATIENCE_SECONDS

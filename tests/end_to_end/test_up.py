@@ -1,6 +1,7 @@
 """`lacewing up`: three services, one form, the same code and configuration as on the command line."""
 
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.end_to_end.conftest import Up, running_platform
+from tests.end_to_end.conftest import Place, Up, free_port, running_platform
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end-to-end-up")]
 
@@ -102,7 +103,7 @@ def test_a_forbidden_override_from_the_form_fails_with_the_reason(
 def test_the_form_may_not_ask_what_the_command_line_may(up: Up, override: str, words: str) -> None:
     _, _, prefect, _ = up
     api = f"{prefect}/api"
-    pipeline = next(d for d in httpx.post(f"{api}/deployments/filter", json={}).json() if d["name"] == "world")
+    pipeline = next(d for d in httpx.post(f"{api}/deployments/filter", json={}).json() if d["name"] == "pipeline-world")
     created = httpx.post(
         f"{api}/deployments/{pipeline['id']}/create_flow_run",
         json={"parameters": {"preset": "world", "overrides": [override]}},
@@ -156,7 +157,7 @@ def test_a_killed_one_takes_its_services_with_it_and_the_next_one_starts(
         wait_for_addresses(second, folder / "second.log")
         assert "an earlier `lacewing up` was killed" in (folder / "second.log").read_text()
         # A service that is killed ends the others, and leaves no child of its own behind.
-        mlflow = next(each for each in psutil.Process(second.pid).children() if "mlflow" in each.cmdline())
+        mlflow = next(each for each in psutil.Process(second.pid).children() if "mlflow" in " ".join(each.cmdline()))
         mlflow.kill()
         assert second.wait(130) == 6
         assert place.processes() == []

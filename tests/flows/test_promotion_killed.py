@@ -11,7 +11,7 @@ import pytest
 
 from tests.flows import killed_moves
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.soak]
 
 MOVES = ["promote", "promote again", "rollback"]
 

@@ -17,6 +17,7 @@ from components.core.artifact import REPORT
 from components.core.atomic import replacing, write_text
 from components.core.run import Run
 from components.data.prepared import PreparedData
+from components.data.sources import PYDOC, WORLD
 from components.data.world.comprehension import World
 from components.evaluation.artifacts import GateDecision
 from components.evaluation.autocast import autocast, scoring_device
@@ -109,7 +110,7 @@ def _other_corpus(bundle: Bundle, champion: Bundle | None, cfg: GateConfig) -> V
     if champion is None or cfg.other_corpus == "compare":
         return None
     own, other = _sources(bundle.details), _sources(champion.details)
-    if not own or not other or own == other:
+    if not own or not other or own == other or set(other) <= {WORLD, PYDOC}:  # those two are demonstrations
         return None
     return Verdict(
         outcome="refuse",

@@ -174,19 +174,21 @@ def _shown(interval: Interval, criterion: Criterion, metric: Metric) -> Shown:
 def _outcome(
     findings: list[Finding], champion: Evidence | None, documents: int, confidence: float, cfg: GateConfig
 ) -> tuple[Outcome, str]:
+    worse = [each for each in findings if each.shown == "worse"]
+    intervals = f"{100 * confidence:.3g} % intervals, {documents} held-out documents"
     if faults := [each.fault for each in findings if each.fault]:
-        return "refuse", "; ".join(faults)
+        also = [f"worse: {_listed(worse)} ({intervals})"] if worse else []
+        return "refuse", "; ".join([*faults, *also])
     if champion is None:
         measured = [each.words for each in findings if each.role != "reported" and each.challenger is not None]
         return "promote", f"first model, there is no champion yet: {', '.join(measured)}"
-    intervals = f"{100 * confidence:.3g} % intervals, {documents} held-out documents"
     if documents < cfg.min_documents:
         return "hold", (
             f"too few held-out documents to decide: {documents}, at least {cfg.min_documents} are needed. Prepare more "
             "data, raise release.gate.max_documents, or lower release.gate.min_documents"
         )
     deciding = [each for each in findings if each.role == "decides" and each.shown is not None]
-    if worse := [each for each in findings if each.shown == "worse"]:
+    if worse:
         return "refuse", f"worse: {_listed(worse)} ({intervals}). {_remedy(worse)}"
     if better := [each for each in deciding if each.shown == "better"]:
         others = [each for each in findings if each.shown is not None and each not in better]

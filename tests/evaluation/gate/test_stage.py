@@ -148,11 +148,14 @@ def test_another_corpus_is_refused_by_name_unless_a_person_wants_the_comparison(
         details = {"name": name, "data": {"details": {"sources": [{"source": name}]}}}
         return Run.local(folder, "bundle").seal({}, details, view=Bundle)
 
-    letters, world = made_from("letters", trained), made_from("world", poor.load())
-    result = decide(letters, world)
+    letters, diaries = made_from("letters", trained), made_from("diaries", poor.load())
+    result = decide(letters, diaries)
     assert result.outcome == "refuse"
-    assert "the champion learnt from world, this model from letters" in result.reason
-    assert decide(letters, world, CFG.model_copy(update={"other_corpus": "compare"})).promote
+    assert "the champion learnt from diaries, this model from letters" in result.reason
+    assert decide(letters, diaries, CFG.model_copy(update={"other_corpus": "compare"})).promote
+    demonstration = made_from("world", poor.load())
+    assert decide(letters, demonstration).promote
+    assert decide(demonstration, letters).outcome == "refuse"
 
 
 def test_a_truncated_bundle_is_an_error_not_a_refusal(
