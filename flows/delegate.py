@@ -53,11 +53,11 @@ def delegate_model(run: FlowRun, data: Artifact) -> Delegated:
         sources=_read_by_cascade(run),
     )
     if not run.dry:
-        title, _, report = embedded_report(cascade.folder).partition("\n\n")
-        texts = (
-            f"Who wrote what, in all texts: {file_link(run.config.tracking, cascade.folder, CascadeAssessment.TEXTS)}"
-        )
-        prefect_ui.page("cascade-report", f"{title}\n\n{texts}\n\n{report}", "What asking is worth")
+        texts = CascadeAssessment.TEXTS
+        link = file_link(run.config.tracking, cascade.folder, texts)
+        title, _, report = embedded_report(cascade.folder).replace(f"[{texts}]({texts})", link).partition("\n\n")
+        page = f"{title}\n\nWho wrote what, in all texts: {link}\n\n{report}"
+        prefect_ui.page("cascade-report", page, "What asking is worth")
     return Delegated(labels, model, start, calibration, cascade)
 
 

@@ -1,6 +1,7 @@
 """Prefect for the flows: tasks, progress bars, tables, pages and lines in the log."""
 
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from flows.adapters.prefect_states import task_ended
 Result = TypeVar("Result")
 
 UPDATE_SECONDS = 3.0
+_CELL_CHARACTERS = 80
 
 
 class ProgressBar:
@@ -72,13 +74,14 @@ def table(key: str, facts: Iterable[tuple[str, str]], description: str) -> None:
 
 
 def markdown_table(facts: Iterable[tuple[str, str]]) -> str:
-    """A table of two columns, whose addresses can be clicked."""
-    cells = [(name, value.replace("|", "\\|").replace("\n", " ")) for name, value in facts]
-    return "\n".join(["| | |", "|---|---|", *(f"| **{name}** | {_linked(value)} |" for name, value in cells)])
+    """A table of two columns; addresses can be clicked, and long values are broken, which Prefect's pages do not do."""
+    return "\n".join(["| | |", "|---|---|", *(f"| **{name}** | {_cell(value)} |" for name, value in facts)])
 
 
-def _linked(value: str) -> str:
-    return f"[{value}]({value})" if value.startswith("http") else value
+def _cell(value: str) -> str:
+    if value.startswith("http"):
+        return f"[{value}]({value})"
+    return "<br>".join(textwrap.wrap(value, _CELL_CHARACTERS)).replace("|", "\\|")
 
 
 def page(key: str, markdown: str, description: str) -> None:

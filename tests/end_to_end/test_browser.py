@@ -188,14 +188,14 @@ def look_at_the_result(walk: Walk, prefect: str, api: Api, run: dict[str, Any]) 
     summary = f"{prefect}/artifacts/artifact/{api.page('summary')['id']}"
     walk.open("summary", summary, "bits per byte", "lacewing version 1, champion", "/#/experiments/")
     report = f"{prefect}/artifacts/artifact/{api.page('cascade-report')['id']}"
-    walk.open("report", report, "What asking is worth", "All texts, and who wrote what in them: texts.html")
+    walk.open("report", report, "What asking is worth", "Who wrote what, in all texts: texts.html")
     walk.driver.get(walk.driver.find_element(By.LINK_TEXT, "texts.html").get_attribute("href") or "")
     walk.see("texts", "written by the small model", "by the helper")
 
 
 def look_at_mlflow(walk: Walk, mlflow: str, run_page: str) -> None:
     experiment = run_page.partition("/runs/")[0]
-    walk.open("mlflow-experiment", f"{experiment}/runs", "cascade", "pretrain")
+    walk.open("mlflow-experiment", f"{experiment}/runs", "world data.world.entities=200", "matching runs")
     walk.open("mlflow-run", run_page, "Finished")
     walk.open("mlflow-models", f"{mlflow}/#/models", "lacewing", "champion")
     walk.open("mlflow-model", f"{mlflow}/#/models/lacewing", "lacewing", "Version 1", "champion")

@@ -11,6 +11,7 @@ from prefect.client.schemas.objects import State
 from components.core.identity import RecordedIdentity
 from components.core.run import Run
 from conf.schema import ProjectConfig
+from flows.adapters.prefect_ui import markdown_table
 from flows.plan import Planner
 from flows.run import FlowRun, Outcome, Release
 from flows.summary import finished
@@ -101,3 +102,12 @@ def test_a_refusal_stands_at_the_top(
         "reason": "worse by 0.1",
     }
     assert summary["stages"]["prepare"]["key"] == "a" * 32
+
+
+def test_a_table_in_prefect_breaks_long_values_and_links_addresses() -> None:
+    reason = "the challenger is worse by 1.0125 bits per byte (95 % interval +0.9963 to +1.0289; 2.5894 against 1.5768)"
+    lines = markdown_table([("a", reason), ("b", "http://127.0.0.1:5000/#/experiments/1"), ("c", "x | y")]).splitlines()
+    assert max(map(len, lines[2].split("<br>"))) < 100
+    assert lines[2].replace("<br>", " ") == f"| **a** | {reason} |"
+    assert lines[3] == "| **b** | [http://127.0.0.1:5000/#/experiments/1](http://127.0.0.1:5000/#/experiments/1) |"
+    assert lines[4] == "| **c** | x \\| y |"
