@@ -36,5 +36,7 @@ for _name, _value in _QUIET.items():
 
 # Prefect itself writes the path of its database into the address as it is.
 _prefect_database = Path(os.environ["PREFECT_HOME"]) / "prefect.db"
-if sqlite_address(_prefect_database, PREFECT) != f"{PREFECT}:///{_prefect_database}":
-    os.environ.setdefault("PREFECT_SERVER_DATABASE_CONNECTION_URL", sqlite_address(_prefect_database, PREFECT))
+_address = sqlite_address(_prefect_database, PREFECT)
+_is_chosen = {"PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL"} & os.environ.keys()
+if not _is_chosen and not _address.endswith(str(_prefect_database)):
+    os.environ["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = _address

@@ -173,7 +173,7 @@ class FlowTracker:
         if connection.uri.startswith("http"):
             return run_page(connection.address, connection.experiment_id, self.run_id) if self.run_id else address
         run_name = f", run {self.run_id}" if self.run_id else ""
-        return f"MLflow {connection.address}{run_name}: `lacewing up` shows it"
+        return f"MLflow {connection.database_file or address}{run_name}: `lacewing up` shows it"
 
     def _end(self, status: Status | None) -> None:
         for tracker in self._stages:
