@@ -14,6 +14,8 @@ from flows.workspace import workspace_folder
 _QUIET = {
     "DO_NOT_TRACK": "true",  # MLflow knows only the word "true"; Prefect takes 1, true and yes
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",  # the first page is then of the UI that asks nobody outside
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_MODEL_CATALOG_URI": "",
     "MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK": "true",

@@ -10,6 +10,8 @@ from flows.adapters import prefect_ui
 from flows.adapters.mlflow_conclusion import Conclusion
 from flows.adapters.mlflow_runs import FlowTracker
 from flows.catalogue import Flow
+from flows.endings import RefusedError
+from flows.form import restrict_to_form
 from flows.headlines import headline_metrics
 from flows.launcher import LocalLauncher
 from flows.plan import Planner
@@ -25,15 +27,23 @@ MAX_CHANGES_CHARACTERS = 120
 
 
 def execute(flow: Flow, preset: str, overrides: list[str]) -> Summary:
-    """Run ``flow`` inside its Prefect run and say what came of it; its MLflow run is ended whatever happens."""
+    """Run ``flow`` inside its Prefect run and say what came of it; its MLflow run is ended whatever happens.
+
+    Raises ``RefusedError`` with the gate's reason if the gate said no.
+    """
     config = compose_project(preset, overrides)
+    if prefect_ui.is_from_deployment():
+        restrict_to_form(config)
     require_room(workspace_folder())
     tracker = _tracker(flow, preset, overrides, config)
     run = FlowRun(flow.name, preset, list(overrides), config, StageExecutor(LocalLauncher(), tracker))
     with full_disk_named(workspace_folder()), tracker.closing():
         flow(run)
         tracker.conclude(_conclusion(run, tracker.where()))
-        return finished(run, tracker.where())
+        summary = finished(run, tracker.where())
+    if run.release and not run.release.promoted:
+        raise RefusedError(run.release.reason, summary)
+    return summary
 
 
 def plan(flow: Flow, preset: str, overrides: list[str]) -> FlowRun:

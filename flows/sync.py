@@ -2,6 +2,7 @@
 
 from components.core.artifact import Artifact
 from components.core.errors import LacewingError, ServiceError
+from components.core.record_digest import intact
 from conf.services import TrackingConfig, VersioningConfig
 from flows.adapters import dvc
 from flows.adapters.mlflow_abandoned import close_abandoned
@@ -41,7 +42,7 @@ def _push(artifacts: list[Artifact], cfg: VersioningConfig) -> tuple[list[Row], 
         there = set(store.names())
         for artifact in versioned:
             if dvc.name_of(artifact) not in there:
-                store.push(artifact, store.add(artifact.verify()))
+                store.push(artifact, store.add(intact(artifact)))
                 pushed.append((dvc.name_of(artifact), f"pushed to {store.remote}"))
     except LacewingError as error:
         return pushed, [str(error)]

@@ -9,6 +9,7 @@ lost: the small model's own token, which has been computed already, is used inst
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field, replace
@@ -219,6 +220,7 @@ class _Row:
     left: int
     generator: torch.Generator
     suppressed: Tensor
+    written: Counter[int] = field(default_factory=Counter)
     summary: CascadeSummary = field(default_factory=CascadeSummary)
     waiting: bool = False
 
@@ -486,7 +488,7 @@ class CascadeDecoding:
     def _speak(self, decision: _Decision, call: Outcome, seconds: float, waited: float = 0.0) -> CascadeStep:
         """The small model's own token."""
         row = decision.row
-        id = choose(decision.log_probabilities, row.sampling, row.generator)
+        id = choose(decision.log_probabilities, row.sampling, row.generator, row.written)
         row.summary.small_tokens += 1
         return self._emit(row, (self._token(decision, id, "small", call, seconds, waited),))
 
@@ -509,6 +511,7 @@ class CascadeDecoding:
         """Write ``tokens`` into the row's context."""
         ids = [token.id for token in tokens]
         row.ids += ids
+        row.written.update(ids)
         row.unread += ids
         for id in ids:
             row.text += self._cascade.tokenizer.token_bytes(id)

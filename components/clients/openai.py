@@ -14,6 +14,8 @@ from components.clients.errors import EndpointError, LateError, MalformedError, 
 
 _MESSAGE_CHARACTERS = 200
 _LISTED_MODELS_BYTES = 1 << 18
+# A server may have penalties of its own, as ours does; then temperature 0 alone is not greedy.
+_GREEDY = {"temperature": 0.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 
 T = TypeVar("T")
 
@@ -79,7 +81,7 @@ class OpenAIClient:
             model=model or self._openai.omit,
             prompt=prompts if len(prompts) > 1 else prompts[0],
             max_tokens=max_tokens,
-            temperature=0.0,
+            **_GREEDY,
             stop=stop or self._openai.omit,
         )
         return _read("completion", content, lambda answer: _completions(answer, len(prompts)))
@@ -93,7 +95,7 @@ class OpenAIClient:
             model=model or self._openai.omit,
             messages=[{"role": "user", "content": message}],
             max_tokens=max_tokens,
-            temperature=0.0,
+            **_GREEDY,
         )
         return _read("chat completion", content, lambda answer: _text(answer["choices"][0]["message"]["content"]))
 

@@ -12,6 +12,8 @@ class SmokeAnswer(Artifact):
 
     ANSWER: ClassVar = "answer.json"
     SERVER_LOG: ClassVar = "server.log"
+    MARKS: ClassVar = ("‹", "›")
+    """Stand around the words of the helper in the closing table."""
 
     @property
     def prompt(self) -> str:

@@ -26,9 +26,10 @@ from components.core.run import Run
 from components.data.prepared import PreparedData
 from components.data.special_tokens import CALL, CHAT_TEMPLATE_FILE, TOKENIZER, TOKENIZER_CONFIG, SpecialTokens
 from components.data.tokenizer import TextTokenizer
+from components.delegation.bundled import DelegationRecord
 from components.delegation.config import SelectionName
-from components.deployment.config import BundleStageConfig
-from components.deployment.delegation import DelegationRecord, gather_delegation
+from components.deployment.config import BundleConfig, BundleStageConfig
+from components.deployment.delegation import gather_delegation
 from components.evaluation.artifacts import Scores
 from components.evaluation.factuality.artifacts import CascadeAssessment
 from components.model.bundle import Bundle
@@ -126,6 +127,8 @@ class Manifest(BaseModel):
     """Key of the artifact of training."""
     data: DataRecord
     """What the model was trained on."""
+    presence_penalty: float = 0.0
+    """Of an answer whose request does not set its own; bundles made before there was this setting have none."""
     metrics: dict[str, float]
     """Metrics of training (``training.*``), of assessment (``assessment.*``) and of the cascade (``cascade.*``)."""
     special_tokens: TokenPolicy
@@ -181,7 +184,7 @@ def stage(
         for name, value in artifact.metrics.items()
     }
     manifest = _manifest(
-        config.name, model, tokenizer.special, delegated, prepared, metrics, record, _file_records(run.folder)
+        config, model, tokenizer.special, delegated, prepared, metrics, record, _file_records(run.folder)
     )
     write_text(run.folder / Bundle.MANIFEST, manifest.model_dump_json(indent=2) + "\n")
     asks = f", asks {record.cascade.helper.kind} at {record.cascade.budget:.0%}" if record else ""
@@ -246,7 +249,7 @@ def _load(folder: Path, device: torch.device | str = "cpu") -> tuple[Transformer
 
 
 def _manifest(
-    name: str,
+    config: BundleConfig,
     model: Transformer,
     special: SpecialTokens,
     delegated: TrainedModel,
@@ -256,7 +259,7 @@ def _manifest(
     files: dict[str, FileRecord],
 ) -> Manifest:
     return Manifest(
-        name=name,
+        name=config.name,
         shape=model.config.name,
         architecture="LlamaForCausalLM",
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -265,6 +268,7 @@ def _manifest(
         training_tokens=delegated.tokens_seen,
         model_key=delegated.key,
         data=DataRecord(key=prepared.key, digests=_digests(prepared), details=prepared.details),
+        presence_penalty=config.presence_penalty,
         metrics=metrics,
         special_tokens=TokenPolicy.of(special),
         delegation=_policy(delegation, special) if delegation else None,

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from components.cascade.authors import AuthorSpan, author_spans
 from components.cascade.decoding import (
     Author,
     CascadeRequest,
@@ -60,6 +61,10 @@ class Request:
     """Share of the decisions that may become calls; ``None``: as the server has it."""
     max_calls: int | None = None
     """A further limit to the calls."""
+    presence_penalty: float | None = None
+    """Taken off the logit of each token that the answer holds already; ``None``: as the bundle has it."""
+    frequency_penalty: float = 0.0
+    """The same once for every time that the answer holds the token."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +103,20 @@ class Delta:
     finish: FinishReason | None = None
     degraded: bool = False
     """Set together with ``finish``: whether a call failed."""
+    authors: tuple[AuthorSpan, ...] = ()
+    """Set together with ``finish``: who wrote which characters of the whole answer, an echoed prompt left out."""
 
 
 class Decoding:
     """The state of one request while the cascade answers it."""
 
-    def __init__(self, model: Transformer, tokenizer: TextTokenizer, request: Request) -> None:
-        """Raises ``InputError`` if the prompt is empty, has ids that cannot be read or fills the context."""
+    def __init__(
+        self, model: Transformer, tokenizer: TextTokenizer, request: Request, presence_penalty: float = 0.0
+    ) -> None:
+        """Raises ``InputError`` if the prompt is empty, has ids that cannot be read or fills the context.
+
+        ``presence_penalty``: of a request that does not set its own.
+        """
         self.request = request
         self.summary = CascadeSummary()
         """The cascade's counts so far."""
@@ -119,6 +131,8 @@ class Decoding:
             max_tokens=room if request.max_tokens is None else min(request.max_tokens, room),
             stop_ids=frozenset({tokenizer.end_of_text_id, tokenizer.im_end_id}),
             suppress_ids=frozenset({tokenizer.call_id}),
+            presence_penalty=presence_penalty if request.presence_penalty is None else request.presence_penalty,
+            frequency_penalty=request.frequency_penalty,
         )
         self._detokenizer = Detokenizer()
         self._matcher = StopMatcher(request.stops)
@@ -127,6 +141,7 @@ class Decoding:
         self._characters = 0  # of the returned text, what is held back included
         self._shown = 0
         self._held: list[ScoredToken] = []
+        self._written: list[tuple[Author, str]] = []
         self.cache: KeyValueCache | None = None
         """The part of a scored prompt that has been read."""
 
@@ -201,6 +216,7 @@ class Decoding:
             self._held.append(ScoredToken(token.id, token.logprob, token.alternatives, self._characters, origin))
         characters = self._detokenizer.push(self._tokenizer.token_bytes(token.id))
         self._characters += len(characters)
+        self._written.append((token.author, characters))
         shown = self._matcher.push(characters)
         self._shown += len(shown)
         return shown
@@ -213,11 +229,19 @@ class Decoding:
 
     def _last(self, text: str, finish: FinishReason) -> Delta:
         """The last delta, with everything that was held back."""
+        self._shown = self._characters
         return self._sent(text, self._held, finish)
 
     def _sent(self, text: str, tokens: list[ScoredToken], finish: FinishReason | None) -> Delta:
         text, self._unsent = self._unsent + text, ""
-        return Delta(text, tuple(tokens), finish, finish is not None and self.summary.degraded)
+        if finish is None:
+            return Delta(text, tuple(tokens))
+        return Delta(text, tuple(tokens), finish, self.summary.degraded, tuple(self._authors()))
+
+    def _authors(self) -> list[AuthorSpan]:
+        """Who wrote what is shown of the answer."""
+        written = sum(len(characters) for _, characters in self._written)
+        return author_spans(self._written, start=self._characters - written, end=self._shown)
 
     def _scored(self, rows: Float[Tensor, "seq vocab"], ids: list[int], offsets: list[int]) -> list[ScoredToken]:
         """Tokens ``ids`` under the distributions ``rows``."""

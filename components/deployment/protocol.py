@@ -13,32 +13,33 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 Prompt = str | list[int]
+Prompts = str | list[str] | list[int] | list[list[int]]
 FinishReason = Literal["stop", "length"]
 Author = Literal["small", "helper"]
 
 MAX_LOGPROBS = 20
 MAX_STOPS = 16
+# More than any request has; naming thousands of unknown ones would take a second.
+MAX_PARAMETERS = 100
 
 
-def _neutral(allowed: object, advice: str) -> AfterValidator:
-    """Accept a parameter only with its neutral value."""
+def _neutral(advice: str, *allowed: object) -> AfterValidator:
+    """Accept a parameter only with a value that changes nothing."""
+    words = {"allowed": " or ".join(map(repr, allowed)), "advice": advice}
 
     def check(value: object) -> object:
-        if value != allowed:
-            raise PydanticCustomError("unsupported", "only {allowed} is supported; {advice}", _words(allowed, advice))
+        if value not in allowed:
+            raise PydanticCustomError("unsupported", "only {allowed} is supported; {advice}", words)
         return value
 
     return AfterValidator(check)
-
-
-def _words(allowed: object, advice: str) -> dict[str, Any]:
-    return {"allowed": repr(allowed), "advice": advice}
 
 
 def _encodable(text: str) -> str:
@@ -54,7 +55,7 @@ Text = Annotated[str, AfterValidator(_encodable)]
 
 
 def _prompts(value: object) -> object:
-    """Name what is wrong with a prompt in one sentence; the union's own report would have four."""
+    """Name what is wrong with a prompt in one sentence; the union's own report would have four, each as long as it."""
     shapes = "a text, a list of texts, a list of token ids or a list of such lists"
     if isinstance(value, str):
         return _encodable(value)
@@ -85,13 +86,22 @@ class _Request(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, given: Any) -> Any:
-        return {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
+        if not isinstance(given, dict):
+            return given
+        if len(given) > MAX_PARAMETERS:
+            raise PydanticCustomError(
+                "parameters",
+                "{count} parameters were given; at most {most} are allowed",
+                {"count": len(given), "most": MAX_PARAMETERS},
+            )
+        return {name: value for name, value in given.items() if value is not None}
 
 
 class StreamOptions(_Request):
     """``include_usage`` adds one last chunk that counts the tokens."""
 
     include_usage: bool = False
+    include_obfuscation: Annotated[bool, _neutral("chunks are sent as they are", False)] = False
 
 
 class SamplingRequest(_Request):
@@ -101,13 +111,15 @@ class SamplingRequest(_Request):
     temperature: float = Field(1.0, ge=0.0, le=2.0)
     top_p: float = Field(1.0, gt=0.0, le=1.0)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: Annotated[list[str], BeforeValidator(_stops), Field(max_length=MAX_STOPS)] = []
+    stop: Annotated[
+        list[str], BeforeValidator(_stops, json_schema_input_type=str | list[str]), Field(max_length=MAX_STOPS)
+    ] = []
     stream: bool = False
     stream_options: StreamOptions | None = None
-    n: Annotated[int, _neutral(1, "send several prompts or several requests")] = 1
-    presence_penalty: Annotated[float, _neutral(0.0, "leave it out")] = 0.0
-    frequency_penalty: Annotated[float, _neutral(0.0, "leave it out")] = 0.0
-    logit_bias: Annotated[dict[str, float], _neutral({}, "leave it out")] = {}
+    n: Annotated[int, _neutral("send several prompts or several requests", 1)] = 1
+    presence_penalty: float | None = Field(None, ge=-2.0, le=2.0)  # absent: the served model's own
+    frequency_penalty: float = Field(0.0, ge=-2.0, le=2.0)
+    logit_bias: Annotated[dict[str, float], _neutral("leave it out", {})] = {}
     user: str = ""  # accepted and not used: it does not change the answer
     # Not OpenAI's: how often the model may ask its helper.
     call_budget: float | None = Field(None, ge=0.0, le=1.0)
@@ -115,7 +127,7 @@ class SamplingRequest(_Request):
 
     @model_validator(mode="after")
     def _options_need_a_stream(self) -> "SamplingRequest":
-        if self.stream_options is not None and not self.stream:
+        if self.include_usage and not self.stream:
             raise PydanticCustomError("stream_options", "stream_options is only allowed with stream=true")
         return self
 
@@ -133,12 +145,12 @@ class SamplingRequest(_Request):
 class CompletionRequest(SamplingRequest):
     """``POST /v1/completions``."""
 
-    prompt: Annotated[str | list[str] | list[int] | list[list[int]], BeforeValidator(_prompts)]
+    prompt: Annotated[Prompts, PlainValidator(_prompts, json_schema_input_type=Prompts)]
     max_tokens: int = Field(16, ge=1)
     logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     echo: bool = False
-    best_of: Annotated[int, _neutral(1, "send several requests and choose")] = 1
-    suffix: Annotated[str, _neutral("", "this model only continues text")] = ""
+    best_of: Annotated[int, _neutral("send several requests and choose", 1)] = 1
+    suffix: Annotated[str, _neutral("this model only continues text", "")] = ""
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -148,6 +160,11 @@ class CompletionRequest(SamplingRequest):
         if self.prompt and isinstance(self.prompt[0], int):
             return [[id for id in self.prompt if isinstance(id, int)]]
         return [prompt for prompt in self.prompt if not isinstance(prompt, int)]
+
+
+_NO_TOOLS = "this model calls no tools"
+_TEXT_ONLY = "this model reads and writes plain text"
+_NOT_STORED = "this server keeps nothing"
 
 
 class TextPart(_Request):
@@ -161,8 +178,9 @@ class Message(_Request):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[list[TextPart], BeforeValidator(_parts)]
+    content: Annotated[list[TextPart], BeforeValidator(_parts, json_schema_input_type=str | list[TextPart])]
     name: str = ""  # accepted and not used: ChatML has no place for it
+    tool_calls: Annotated[list[Any], _neutral(_NO_TOOLS, [])] = []
 
     @property
     def text(self) -> str:
@@ -177,6 +195,17 @@ class ChatRequest(SamplingRequest):
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool = False
     top_logprobs: int = Field(0, ge=0, le=MAX_LOGPROBS)
+    response_format: Annotated[dict[str, Any], _neutral(_TEXT_ONLY, {"type": "text"})] = {"type": "text"}
+    modalities: Annotated[list[str], _neutral(_TEXT_ONLY, ["text"])] = ["text"]
+    tools: Annotated[list[Any], _neutral(_NO_TOOLS, [])] = []
+    tool_choice: Annotated[str | dict[str, Any], _neutral(_NO_TOOLS, "none", "auto")] = "none"
+    parallel_tool_calls: bool = True  # accepted and not used: there are no tools
+    functions: Annotated[list[Any], _neutral(_NO_TOOLS, [])] = []
+    function_call: Annotated[str | dict[str, Any], _neutral(_NO_TOOLS, "none", "auto")] = "none"
+    store: Annotated[bool, _neutral(_NOT_STORED, False)] = False
+    metadata: dict[str, str] = {}  # accepted and not used: it belongs to answers that are stored
+    service_tier: Annotated[str, _neutral("all requests are treated alike", "auto", "default")] = "auto"
+    reasoning_effort: Annotated[str, _neutral("this model does not reason before it answers", "none")] = "none"
 
     @field_validator("messages", mode="after")
     @classmethod
@@ -248,6 +277,18 @@ class CascadeNote(BaseModel):
     """Name of the helper."""
 
 
+class AuthorSpan(BaseModel):
+    """Neighbouring characters of an answer by one author; all spans together are the answer.
+
+    ``start`` and ``end`` count Unicode code points of the returned text, an echoed prompt included.
+    """
+
+    author: Author
+    start: int
+    end: int
+    text: str
+
+
 class CompletionLogprobs(BaseModel):
     """Parallel lists, one entry per token of ``text``.
 
@@ -269,6 +310,8 @@ class CompletionChoice(BaseModel):
     text: str
     logprobs: CompletionLogprobs | None = None
     finish_reason: FinishReason | None
+    authors: list[AuthorSpan] | None = Field(None, exclude_if=_absent)
+    """Of a cascade only: who wrote which characters; in a stream on the chunk that ends the choice."""
 
 
 class Completion(BaseModel):
@@ -312,6 +355,8 @@ class ChatChoice(BaseModel):
     message: AssistantMessage
     logprobs: ChatLogprobs | None = None
     finish_reason: FinishReason
+    authors: list[AuthorSpan] | None = Field(None, exclude_if=_absent)
+    """Of a cascade only: who wrote which characters."""
 
 
 class ChatCompletion(BaseModel):
@@ -337,6 +382,8 @@ class ChatChunkChoice(BaseModel):
     delta: ChatDelta
     logprobs: ChatLogprobs | None = None
     finish_reason: FinishReason | None = None
+    authors: list[AuthorSpan] | None = Field(None, exclude_if=_absent)
+    """Of a cascade only: who wrote which characters; in a stream on the chunk that ends the choice."""
 
 
 class ChatChunk(BaseModel):
@@ -357,6 +404,8 @@ class ModelCard(BaseModel):
     owned_by: str
     context_length: int
     parameters: int
+    presence_penalty: float
+    """Against loops, where a request does not say otherwise."""
     helper: str | None = Field(None, exclude_if=_absent)
     """The helper that a cascade asks."""
     call_budget: float | None = Field(None, exclude_if=_absent)

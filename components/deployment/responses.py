@@ -12,6 +12,7 @@ from components.data.tokenizer import TextTokenizer
 from components.deployment.decoding import Delta, ScoredToken
 from components.deployment.protocol import (
     AssistantMessage,
+    AuthorSpan,
     CascadeNote,
     ChatChoice,
     ChatChunk,
@@ -67,7 +68,13 @@ class CompletionBuilder:
 
     def _choice(self, index: int, delta: Delta) -> CompletionChoice:
         logprobs = self._scores(delta.tokens) if self._logprobs else None
-        return CompletionChoice(index=index, text=delta.text, logprobs=logprobs, finish_reason=delta.finish)
+        return CompletionChoice(
+            index=index,
+            text=delta.text,
+            logprobs=logprobs,
+            finish_reason=delta.finish,
+            authors=_authors(self._helper, delta),
+        )
 
     def _scores(self, tokens: Sequence[ScoredToken]) -> CompletionLogprobs:
         lists = CompletionLogprobs()
@@ -104,7 +111,12 @@ class ChatBuilder:
         (delta,) = deltas
         assert delta.finish is not None
         message = AssistantMessage(content=delta.text)
-        choice = ChatChoice(message=message, logprobs=self._scores(delta.tokens), finish_reason=delta.finish)
+        choice = ChatChoice(
+            message=message,
+            logprobs=self._scores(delta.tokens),
+            finish_reason=delta.finish,
+            authors=_authors(self._helper, delta),
+        )
         return ChatCompletion(**self._base, choices=[choice], usage=usage, cascade=_note(self._helper, deltas))
 
     def chunks(self, index: int, delta: Delta) -> Iterator[ChatChunk]:
@@ -115,9 +127,8 @@ class ChatBuilder:
             scores = self._scores(delta.tokens)
             yield self._chunk(ChatChunkChoice(delta=ChatDelta(content=delta.text), logprobs=scores))
         if delta.finish is not None:
-            yield self._chunk(
-                ChatChunkChoice(delta=ChatDelta(), finish_reason=delta.finish), _note(self._helper, [delta])
-            )
+            last = ChatChunkChoice(delta=ChatDelta(), finish_reason=delta.finish, authors=_authors(self._helper, delta))
+            yield self._chunk(last, _note(self._helper, [delta]))
 
     def usage_chunk(self, usage: Usage) -> ChatChunk:
         return ChatChunk(**self._base, choices=[], usage=usage)
@@ -150,6 +161,13 @@ def _note(helper: str | None, deltas: Sequence[Delta]) -> CascadeNote | None:
     if helper is None:
         return None
     return CascadeNote(degraded=any(delta.degraded for delta in deltas), helper=helper)
+
+
+def _authors(helper: str | None, delta: Delta) -> list[AuthorSpan] | None:
+    """Of a cascade only, once the answer has ended."""
+    if helper is None or delta.finish is None:
+        return None
+    return [AuthorSpan(**span._asdict()) for span in delta.authors]
 
 
 def token_text(tokenizer: TextTokenizer, id: int) -> str:

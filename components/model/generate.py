@@ -1,5 +1,10 @@
-"""Generation: prefill the prompt, then one cached step a token, sampling by temperature, top-k and top-p."""
+"""Generation: prefill the prompt, then one cached step a token, sampling by temperature, top-k and top-p.
 
+Two penalties, OpenAI's, work against loops: https://platform.openai.com/docs/guides/text-generation. They change which
+token is chosen, greedily too, and no probability that is reported.
+"""
+
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +22,8 @@ PASS_TOKENS = 1024
 # A forward pass costs as much as some tokens more in another one (on a CPU about so many), so rows of unlike counts are
 # read together as long as the padding stays below it.
 PADDING_TOKENS = 24
+# Below this temperature the likeliest token is certain in practice, and dividing by less overflows in the end.
+GREEDY_BELOW = 1e-5
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,10 @@ class Sampling:
     """Stop after any of these; the stop token itself is still yielded, so that callers know why it ended."""
     suppress_ids: frozenset[int] = field(default_factory=frozenset)
     """Never produced: they are taken out before probabilities are formed."""
+    presence_penalty: float = 0.0
+    """Taken off the logit of each token that the answer holds already; the prompt does not count."""
+    frequency_penalty: float = 0.0
+    """The same once for every time that the answer holds the token: in a long answer it also hits common words."""
 
     def __post_init__(self) -> None:
         bounds = {
@@ -44,6 +55,8 @@ class Sampling:
             "top_p": (self.top_p, 0.0 < self.top_p <= 1.0, "above 0 and at most 1"),
             "top_k": (self.top_k, self.top_k >= 0, "0 (off) or a positive number"),
             "max_tokens": (self.max_tokens, self.max_tokens >= 1, "at least 1"),
+            "presence_penalty": (self.presence_penalty, abs(self.presence_penalty) <= 2.0, "between -2 and 2"),
+            "frequency_penalty": (self.frequency_penalty, abs(self.frequency_penalty) <= 2.0, "between -2 and 2"),
         }
         for name, (value, allowed, words) in bounds.items():
             if not allowed:
@@ -91,15 +104,17 @@ def generate(
     generator = torch.Generator().manual_seed(sampling.seed)
     suppressed = torch.tensor(sorted(sampling.suppress_ids), dtype=torch.long)
     pending = list(prompt_ids[cache.length :])
+    written = Counter[int]()
     for _ in range(min(sampling.max_tokens, limit - len(prompt_ids))):
         hidden = model(torch.tensor([pending], device=device), cache=cache)
         logits = model.logits(hidden[:, -1:])[0, 0].float().cpu()
         log_probabilities = logits.index_fill_(0, suppressed, float("-inf")).log_softmax(dim=-1)
-        token = choose(log_probabilities, sampling, generator)
+        token = choose(log_probabilities, sampling, generator, written)
         yield Step(token, log_probabilities[token].item(), log_probabilities)
         if token in sampling.stop_ids:
             return
         pending = [token]
+        written[token] += 1
 
 
 @torch.inference_mode()
@@ -141,9 +156,18 @@ def _pass(unread: Mapping[int, Sequence[int]]) -> list[int]:
     return sorted(rows)
 
 
-def choose(log_probabilities: Float[Tensor, "vocab"], sampling: Sampling, generator: torch.Generator) -> int:
-    """Draw one token id: temperature first, then the top k, then the smallest set that reaches top p."""
-    if sampling.temperature == 0.0:
+def choose(
+    log_probabilities: Float[Tensor, "vocab"],
+    sampling: Sampling,
+    generator: torch.Generator,
+    written: Mapping[int, int],
+) -> int:
+    """Draw one token id: penalties first, then temperature, the top k, and the smallest set that reaches top p.
+
+    ``written``: the tokens of the answer so far, and how often it holds each.
+    """
+    log_probabilities = _penalised(log_probabilities, sampling, written)
+    if sampling.temperature < GREEDY_BELOW:
         return int(log_probabilities.argmax())
     scores, ids = (log_probabilities / sampling.temperature).sort(descending=True, stable=True)
     probabilities = scores.softmax(dim=-1)
@@ -154,3 +178,13 @@ def choose(log_probabilities: Float[Tensor, "vocab"], sampling: Sampling, genera
     probabilities[before >= sampling.top_p] = 0.0
     probabilities[0] = probabilities[0].clamp_min(torch.finfo(probabilities.dtype).tiny)  # never an empty set
     return int(ids[torch.multinomial(probabilities, 1, generator=generator)])
+
+
+def _penalised(
+    log_probabilities: Float[Tensor, "vocab"], sampling: Sampling, written: Mapping[int, int]
+) -> Float[Tensor, "vocab"]:
+    presence, frequency = sampling.presence_penalty, sampling.frequency_penalty
+    if not written or not (presence or frequency):
+        return log_probabilities
+    penalties = log_probabilities.new_tensor([presence + frequency * count for count in written.values()])
+    return log_probabilities.index_add(0, torch.tensor(list(written)), penalties, alpha=-1)

@@ -133,6 +133,7 @@ class Session:
             "ops": self.kernels | ops.described(taken),
             "preset": cfg.model.name,
             "vocab_size": shards.vocab_size,
+            "tokens": cfg.trainer.max_steps * cfg.tokens_per_step,
         }
 
 

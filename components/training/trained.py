@@ -38,7 +38,9 @@ class TrainedModel(Artifact):
     @property
     def tokens_seen(self) -> int:
         """Tokens of all its training, repetitions and the training that it started from included."""
-        return int(self.metrics["tokens"]) + int(self.details.get("tokens_before", 0))
+        # Metrics are for people and no part of the content. Older artifacts have this number nowhere else.
+        own = self.details["tokens"] if "tokens" in self.details else self.metrics["tokens"]
+        return int(own) + int(self.details.get("tokens_before", 0))
 
 
 def model_folder(folder: Path) -> Path:

@@ -126,6 +126,18 @@ class Connection:
             first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ServiceError(f"a request to MLflow at {self.address} failed: {first_line[:300]}") from error
 
+    @contextmanager
+    def as_default(self) -> Iterator[None]:
+        """Let this be MLflow's default address: its registry on a database resolves ``models:/m-...`` through that."""
+        import mlflow
+
+        before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+        mlflow.set_tracking_uri(self.uri)
+        try:
+            yield
+        finally:
+            mlflow.set_tracking_uri(before)
+
     def _limit_waiting(self) -> None:
         # Read by MLflow at each request. Its own defaults (7 retries, 120 s each) would hold a flow for many minutes.
         limits = {"MAX_RETRIES": 1, "BACKOFF_FACTOR": 1, "TIMEOUT": self.cfg.timeout_seconds}

@@ -25,6 +25,7 @@ from flows.adapters.mlflow_connection import Connection
 from flows.adapters.mlflow_pages import run_page
 from flows.adapters.mlflow_sender import Sender
 from flows.adapters.mlflow_stage_run import Origin, StageTracker, Status
+from flows.adapters.mlflow_web import web_address
 from flows.adapters.tracking_record import TrackingRecord
 from flows.workspace import artifacts_with_content
 
@@ -169,9 +170,8 @@ class FlowTracker:
         connection = self.connection
         if self.failure:
             return f"MLflow at {connection.address} did not answer; `lacewing sync` sends the runs later"
-        address = connection.address.rstrip("/")
-        if connection.uri.startswith("http"):
-            return run_page(connection.address, connection.experiment_id, self.run_id) if self.run_id else address
+        if server := web_address(connection):
+            return run_page(server, connection.experiment_id, self.run_id) if self.run_id else server
         run_name = f", run {self.run_id}" if self.run_id else ""
         return f"MLflow {connection.database_file or address}{run_name}: `lacewing up` shows it"
 

@@ -1,10 +1,10 @@
 """MLflow's server over the workspace's database, as ``lacewing up`` starts it.
 
-``python -m flows.adapters.mlflow_server OPTIONS`` prepares the database and becomes ``mlflow server OPTIONS``. Left to
-itself, the server would migrate the database in place, and no experiment would have a view of its runs.
+``python -m flows.adapters.mlflow_server OPTIONS`` prepares the database and goes on as ``mlflow server OPTIONS``. Left
+to itself, the server would migrate the database in place, and no experiment would have a view of its runs.
 """
 
-import os
+import runpy
 import sys
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from flows.adapters.mlflow_connection import Connection
 
 
 def main(options: Sequence[str]) -> None:
-    """Prepare and be replaced by the server; ends with one message if that is impossible."""
+    """Prepare, then be the server; ends with one message if that is impossible."""
     connection = Connection(TrackingConfig())
     try:
         with connection.explained():
@@ -23,7 +23,9 @@ def main(options: Sequence[str]) -> None:
     except LacewingError as error:
         raise SystemExit(f"error: {error}") from error
     store = ["--backend-store-uri", connection.uri, "--artifacts-destination", connection.files.as_uri()]
-    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *store, *options])
+    # Not exec: the thread by which this process follows its parent would be lost.
+    sys.argv = ["mlflow", "server", *store, *options]
+    runpy.run_module("mlflow", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from kernels.bench.goals import GOALS
 from kernels.bench.record import Row
 
 HEADINGS = ["goal", "shape", "ours", "baseline", "measured", "must", "stretch", "verdict"]
@@ -40,14 +39,6 @@ def markdown_table(rows: Sequence[Row], machine: dict[str, str], note: str = "")
         _line(["---"] * len(HEADINGS)),
     ]
     return "\n".join([*lines, *(_line(row.cells()) for row in rows), "", summary(rows), ""])
-
-
-def goals_in_markdown(verdict: str) -> str:
-    """All goals with one verdict for all of them; what the guide shows until a GPU has measured them."""
-    lines = [_line(["goal", "measure", "must", "stretch", "verdict"]), _line(["---"] * 5)]
-    for goal in GOALS.values():
-        lines.append(_line([goal.name, goal.measure, str(goal.must), str(goal.stretch or ""), verdict]))
-    return "\n".join(lines)
 
 
 def _line(cells: Sequence[str]) -> str:

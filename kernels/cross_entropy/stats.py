@@ -57,17 +57,9 @@ class TokenStats:
     @property
     def logp_call(self) -> Float[Tensor, "*tokens"]:
         """log P(CALL). Raises ``ValueError`` if the call named no CALL."""
-        return F.logsigmoid(self._call_odds())
-
-    @property
-    def p_call(self) -> Float[Tensor, "*tokens"]:
-        """P(CALL). Raises ``ValueError`` if the call named no CALL."""
-        return torch.sigmoid(self._call_odds())
-
-    def _call_odds(self) -> Tensor:
         if self.z_c is None:
             raise ValueError("call_id was None, so no probability of CALL is known; give the id of the CALL token")
-        return self.z_c - self.lse_x
+        return F.logsigmoid(self.z_c - self.lse_x)
 
     def detached(self) -> TokenStats:
         """The same numbers without gradients."""

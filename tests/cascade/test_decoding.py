@@ -54,6 +54,22 @@ def test_without_calls_it_is_token_for_token_the_plain_model(sampling: Sampling,
     assert helper is None or not helper.calls
 
 
+def test_penalties_count_both_authors_and_never_change_a_reply() -> None:
+    """Without calls they do what they do to the plain model; with calls the reply counts, and is written as it is."""
+    sampling = Sampling(temperature=0, max_tokens=20, presence_penalty=1.5, frequency_penalty=0.5)
+    alone = cascade(None).answers([CascadeRequest(prompt, sampling) for prompt in PROMPTS])
+    assert [answer.ids for answer in alone] == [plain(prompt, sampling) for prompt in PROMPTS]
+    assert [answer.ids for answer in alone] != [
+        plain(prompt, Sampling(temperature=0, max_tokens=20)) for prompt in PROMPTS
+    ]
+    (told,) = cascade(Told(" 1987"), budget=1.0).answers([CascadeRequest(PROMPTS[0], sampling)])
+    assert TOKENS.decode(told.ids).startswith(" 1987 1987 1987")  # the small model would never
+    rare = CascadeRequest(PROMPTS[0], sampling, max_calls=1)
+    (mixed,) = cascade(Told(TOKENS.decode([alone[0].ids[0]])), budget=1.0).answers([rare])
+    assert mixed.tokens[0].author == "helper"
+    assert mixed.ids == alone[0].ids
+
+
 @pytest.mark.parametrize("reply", [" 1987", " Łódź", "ź", ",", " University of Warszawa"])
 @pytest.mark.parametrize("budget", [0.15, 0.6, 1.0])
 def test_call_is_never_read_nor_written_and_the_text_is_what_both_wrote(reply: str, budget: float) -> None:

@@ -12,6 +12,8 @@ from components.clients.errors import EndpointError, LateError, MalformedError, 
 from components.clients.openai import OpenAIClient
 from tests.clients.server import Handler, Server
 
+GREEDY = {"temperature": 0.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+
 
 @pytest.fixture
 def server() -> Iterator[Server]:
@@ -27,7 +29,7 @@ def soon() -> float:
 def test_completions_come_back_in_order_with_their_cost(server: Server) -> None:
     server.complete = str.upper
     assert OpenAIClient(server.url).complete(["a", "b"], 4, soon()) == (["A", "B"], 6)
-    assert server.bodies == [{"prompt": ["a", "b"], "max_tokens": 4, "temperature": 0.0}]
+    assert server.bodies == [{"prompt": ["a", "b"], "max_tokens": 4, **GREEDY}]
 
 
 def test_a_chat_is_one_message(server: Server) -> None:

@@ -123,7 +123,7 @@ def test_f_ranking_leaves_call_out_and_carries_no_gradient(
         return (
             select(evidence, DelegationConfig(budget=0.25), torch.Generator()).delegated,
             stats.nll_full,
-            stats.p_call,
+            stats.logp_call.exp(),
         )
 
     calm, calm_full, _ = ranked(weight[CALL])

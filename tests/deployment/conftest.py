@@ -100,7 +100,7 @@ def _model(vocab_size: int) -> Transformer:
 def bundle(stages: Stages, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The sealed bundle of the tiny model."""
     run = Run.local(tmp_path_factory.mktemp("bundle"), "bundle")
-    return bundle_stage.stage(run, BundleStageConfig(name="tiny"), **stages._asdict())
+    return bundle_stage.stage(run, BundleStageConfig(name="tiny", presence_penalty=0.0), **stages._asdict())
 
 
 @pytest.fixture(scope="session")
@@ -133,7 +133,7 @@ class Delegated(NamedTuple):
 
     def bundle(self, folder: Path, **cascade: object) -> Bundle:
         """Bundled with these settings of the cascade."""
-        cfg = BundleStageConfig(name="asking", cascade=CascadeConfig.model_validate(cascade))
+        cfg = BundleStageConfig(name="asking", presence_penalty=0.0, cascade=CascadeConfig.model_validate(cascade))
         return bundle_stage.stage(Run.local(folder, "bundle"), cfg, **self._asdict())
 
 

@@ -13,10 +13,10 @@ from components.core.artifact import RECORD
 from components.core.errors import ArtifactError
 from components.core.run import Run
 from components.data.tokenizer import TextTokenizer
+from components.delegation.bundled import DelegationRecord, open_bundled_helper
 from components.delegation.config import DETAILS
 from components.deployment.bundle import FILES, load_bundle, stage
 from components.deployment.config import BundleStageConfig
-from components.deployment.delegation import DelegationRecord, open_bundled_helper
 from components.evaluation.factuality.artifacts import CascadeAssessment
 from components.model.bundle import Bundle
 from components.model.checkpoint import WEIGHTS, load_model, save_model
@@ -85,6 +85,14 @@ def damaged_copy(copy: Path, request: pytest.FixtureRequest) -> Path:
 def test_an_intact_copy_without_the_artifact_record_is_still_a_bundle(copy: Path) -> None:
     (copy / RECORD).unlink()
     assert load_bundle(copy).manifest.name == "tiny"
+
+
+def test_a_bundle_of_before_there_were_penalties_has_none(copy: Path) -> None:
+    (copy / RECORD).unlink()
+    manifest = json.loads((copy / Bundle.MANIFEST).read_text())
+    del manifest["presence_penalty"]
+    (copy / Bundle.MANIFEST).write_text(json.dumps(manifest))
+    assert load_bundle(copy).manifest.presence_penalty == 0.0
 
 
 def test_truncated_weights_are_refused(damaged_copy: Path) -> None:

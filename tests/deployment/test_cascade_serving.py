@@ -6,11 +6,13 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import httpx
 import pytest
+from openai import OpenAI
 
 from components.core.errors import InputError, LacewingError, ServiceError
 from components.deployment.decoding import Delta, Request, ScoredToken
@@ -146,10 +148,59 @@ def test_a_chat_answer_names_the_author_of_every_token(cascade: httpx.Client, fa
     assert last["cascade"] == whole["cascade"]
 
 
+def _check_authors(authors: list[dict[str, Any]], text: str, fact: Fact) -> None:
+    """The helper's word is marked as the helper's, and the spans make up the answer."""
+    assert "".join(span["text"] for span in authors) == text
+    assert all(one["end"] == other["start"] for one, other in pairwise(authors))
+    assert all(span["end"] - span["start"] == len(span["text"]) for span in authors)
+    assert authors[0]["author"] == "helper"
+    assert authors[0]["text"].startswith(fact.value)
+
+
+def test_an_answer_says_who_wrote_which_characters_without_being_asked(cascade: httpx.Client, fact: Fact) -> None:
+    (choice,) = _complete(cascade, prompt=fact.prompt)["choices"]
+    assert choice["logprobs"] is None
+    _check_authors(choice["authors"], choice["text"], fact)
+    *chunks, last = _chunks(cascade, "/v1/completions", {"prompt": fact.prompt, "max_tokens": 12})
+    assert last["choices"][0]["authors"] == choice["authors"]
+    assert all("authors" not in chunk["choices"][0] for chunk in chunks)
+
+
+def test_the_authors_of_an_echoed_prompt_are_left_out(cascade: httpx.Client, fact: Fact) -> None:
+    (choice,) = _complete(cascade, prompt=fact.prompt, echo=True)["choices"]
+    start = choice["authors"][0]["start"]
+    assert choice["text"][:start] == fact.prompt
+    _check_authors(choice["authors"], choice["text"][start:], fact)
+
+
+def test_a_chat_answer_says_who_wrote_which_characters(cascade: httpx.Client, fact: Fact) -> None:
+    body = {"messages": [{"role": "user", "content": fact.prompt}], "max_tokens": 12, "temperature": 0}
+    (choice,) = cascade.post("/v1/chat/completions", json=body).json()["choices"]
+    assert "".join(span["text"] for span in choice["authors"]) == choice["message"]["content"]
+    assert "helper" in {span["author"] for span in choice["authors"]}
+    *chunks, last = _chunks(cascade, "/v1/chat/completions", body)
+    assert last["choices"][0]["authors"] == choice["authors"]
+    assert all("authors" not in chunk["choices"][0] for chunk in chunks)
+
+
+def test_openais_client_reads_answers_with_authors(cascade: httpx.Client, fact: Fact) -> None:
+    with OpenAI(base_url=f"{cascade.base_url}/v1", api_key="none", max_retries=0) as client:
+        answer = client.completions.create(model="asking", prompt=fact.prompt, max_tokens=12, temperature=0)
+        stream = client.completions.create(
+            model="asking", prompt=fact.prompt, max_tokens=12, temperature=0, stream=True
+        )
+        chunks = [chunk.choices[0] for chunk in stream]
+    assert "".join(chunk.text for chunk in chunks) == answer.choices[0].text
+    assert answer.choices[0].model_extra is not None
+    assert chunks[-1].model_extra == answer.choices[0].model_extra
+    _check_authors(answer.choices[0].model_extra["authors"], answer.choices[0].text, fact)
+
+
 def test_a_stop_string_ends_the_answer_within_a_reply(cascade: httpx.Client, fact: Fact) -> None:
     body = _complete(cascade, prompt=fact.prompt, stop=fact.value[3:6], logprobs=0)
     (choice,) = body["choices"]
     assert (choice["text"], choice["finish_reason"]) == (fact.value[:3], "stop")
+    assert choice["authors"] == [{"author": "helper", "start": 0, "end": 3, "text": fact.value[:3]}]
     details = body["usage"]["completion_tokens_details"]
     assert details["small_tokens"] + details["helper_tokens"] == body["usage"]["completion_tokens"]
 

@@ -3,17 +3,21 @@
 import queue
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
 from components.core.errors import InputError, LacewingError, ServiceError
+from components.core.run import Run
+from components.deployment import bundle as bundle_stage
+from components.deployment.config import BundleStageConfig
 from components.deployment.decoding import PREFILL_TOKENS, ContextLengthError, Delta, Request, ScoredToken
 from components.deployment.engine import Engine, QueueFullError
 from components.deployment.text_stream import Detokenizer
 from components.model.bundle import Bundle
 from components.model.generate import Sampling, generate
-from tests.deployment.conftest import CONTEXT_LENGTH, SENTENCES, VOCAB_SIZE
+from tests.deployment.conftest import CONTEXT_LENGTH, SENTENCES, VOCAB_SIZE, Stages
 
 Item = Delta | LacewingError
 PROMPT = "The history of"
@@ -56,6 +60,25 @@ def _sampling(engine: Engine, **changes: float) -> Sampling:
     tokenizer = engine.tokenizer
     stop_ids = frozenset({tokenizer.end_of_text_id, tokenizer.im_end_id})
     return Sampling(**changes, stop_ids=stop_ids, suppress_ids=frozenset({tokenizer.call_id}))  # type: ignore[arg-type]
+
+
+def test_a_bundle_works_against_loops_unless_a_request_says_otherwise(stages: Stages, tmp_path: Path) -> None:
+    made = bundle_stage.stage(Run.local(tmp_path, "bundle"), BundleStageConfig(name="tiny"), **stages._asdict())
+    with Engine(made.folder, threads=1) as engine:
+        prompt = engine.tokenizer.encode(PROMPT)
+
+        def answer(**asked: float) -> list[int]:
+            found = _ask(engine, Request(prompt, max_tokens=40, temperature=0.0, logprobs=0, **asked))  # type: ignore[arg-type]
+            return [token.id for token in found.tokens]
+
+        def plain(**penalties: float) -> list[int]:
+            sampling = _sampling(engine, temperature=0.0, max_tokens=40, **penalties)
+            return [step.token for step in generate(engine.model, prompt, sampling)]
+
+        assert engine.presence_penalty == BundleStageConfig().presence_penalty == 1.0
+        assert answer() == plain(presence_penalty=1.0) != plain()
+        assert answer(presence_penalty=0.0) == plain()
+        assert answer(presence_penalty=0.5, frequency_penalty=0.5) == plain(presence_penalty=0.5, frequency_penalty=0.5)
 
 
 @pytest.mark.parametrize("text", SENTENCES)

@@ -2,16 +2,10 @@
 
 import json
 import math
-import os
 import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +20,10 @@ from components.deployment.text_stream import Detokenizer
 from components.model.bundle import Bundle
 from components.model.generate import Sampling, generate
 from tests.deployment.conftest import CONTEXT_LENGTH, SENTENCES, VOCAB_SIZE
+from tests.deployment.process import PATIENCE_SECONDS, started, url_of
 
 PROMPT = "The history of"
 USER = [{"role": "user", "content": "Who designed the lighthouse?"}]
-PATIENCE_SECONDS = 60.0
 
 
 def _complete(client: httpx.Client, **body: Any) -> dict[str, Any]:
@@ -73,6 +67,18 @@ def test_a_completion_has_openais_shape_and_the_models_text(client: httpx.Client
     assert choice["text"] == expected
 
 
+def test_penalties_change_what_is_written_and_no_probability(client: httpx.Client) -> None:
+    plain = _complete(client, max_tokens=30, logprobs=0)["choices"][0]
+    assert (
+        _complete(client, max_tokens=30, presence_penalty=0, frequency_penalty=0)["choices"][0]["text"] == plain["text"]
+    )
+    for penalty in ("presence_penalty", "frequency_penalty"):
+        other = _complete(client, max_tokens=30, logprobs=0, **{penalty: 2})["choices"][0]
+        assert other["text"] != plain["text"]
+        assert other["logprobs"]["token_logprobs"][0] == pytest.approx(plain["logprobs"]["token_logprobs"][0])
+    assert client.get("/v1/models").json()["data"][0]["presence_penalty"] == 0.0
+
+
 def test_the_default_length_is_openais(client: httpx.Client) -> None:
     assert _complete(client)["usage"]["completion_tokens"] == 16
 
@@ -84,6 +90,43 @@ def test_a_request_without_a_model_gets_the_one_that_is_served(client: httpx.Cli
 def test_null_means_not_given(client: httpx.Client) -> None:
     body = _complete(client, max_tokens=None, stop=None, seed=None, logprobs=None, stream=None, n=None, user=None)
     assert body["usage"]["completion_tokens"] == 16
+
+
+NO_OP = {
+    "n": 1,
+    "logit_bias": {},
+    "presence_penalty": 0,
+    "frequency_penalty": 0.0,
+    "user": "somebody",
+    "stream_options": {"include_usage": False},
+}
+NO_OP_CHAT = {
+    **NO_OP,
+    "response_format": {"type": "text"},
+    "modalities": ["text"],
+    "tools": [],
+    "tool_choice": "auto",
+    "parallel_tool_calls": False,
+    "functions": [],
+    "function_call": "none",
+    "store": False,
+    "metadata": {"run": "7"},
+    "service_tier": "auto",
+    "reasoning_effort": "none",
+}
+
+
+def test_a_parameter_that_changes_nothing_is_accepted(client: httpx.Client) -> None:
+    assert _complete(client, **NO_OP, best_of=1, suffix="")["choices"] == _complete(client)["choices"]
+    body = {"messages": USER, "max_tokens": 5, "temperature": 0}
+    plain, full = (client.post("/v1/chat/completions", json={**body, **more}) for more in ({}, NO_OP_CHAT))
+    assert full.status_code == 200, full.text
+    assert full.json()["choices"] == plain.json()["choices"]
+
+
+@pytest.mark.parametrize("temperature", [1e-39, 5e-324, 1e-9])
+def test_a_temperature_of_almost_nothing_is_greedy(client: httpx.Client, temperature: float) -> None:
+    assert _complete(client, temperature=temperature)["choices"] == _complete(client)["choices"]
 
 
 @pytest.mark.parametrize("prompt", SENTENCES)
@@ -125,11 +168,6 @@ def test_text_and_its_token_ids_are_the_same_prompt(client: httpx.Client, engine
     expected = _complete(client)["choices"][0]["text"]
     assert _complete(client, prompt=ids)["choices"][0]["text"] == expected
     assert _complete(client, prompt=[ids])["choices"][0]["text"] == expected
-
-
-def test_special_tokens_spelled_in_a_prompt_are_plain_text(client: httpx.Client, engine: Engine) -> None:
-    spelled = "<|endoftext|><CALL>"
-    assert _complete(client, prompt=spelled)["usage"]["prompt_tokens"] == len(engine.tokenizer.encode(spelled)) > 2
 
 
 def test_the_evaluation_harness_reads_likelihoods_of_token_id_prompts(client: httpx.Client, engine: Engine) -> None:
@@ -274,7 +312,8 @@ REFUSALS = [
     ({**GOOD, "top_p": 1.5}, 400, "top_p", "invalid_value", "got 1.5"),
     ({**GOOD, "n": 2}, 400, "n", "unsupported_value", "only 1 is supported; send several prompts"),
     ({**GOOD, "best_of": 3}, 400, "best_of", "unsupported_value", "only 1 is supported"),
-    ({**GOOD, "presence_penalty": 1}, 400, "presence_penalty", "unsupported_value", "only 0.0 is supported"),
+    ({**GOOD, "presence_penalty": 3}, 400, "presence_penalty", "invalid_value", "less than or equal to 2; got 3"),
+    ({**GOOD, "frequency_penalty": -3}, 400, "frequency_penalty", "invalid_value", "greater than or equal to -2"),
     ({**GOOD, "logit_bias": {"5": 1}}, 400, "logit_bias", "unsupported_value", "only {} is supported"),
     ({**GOOD, "suffix": "end"}, 400, "suffix", "unsupported_value", "only continues text"),
     ({**GOOD, "logprobs": 21}, 400, "logprobs", "invalid_value", "less than or equal to 20"),
@@ -311,6 +350,16 @@ REFUSALS = [
     ({**GOOD_CHAT, "max_tokens": 0}, 400, "max_tokens", "invalid_value", "got 0"),
     ({**GOOD_CHAT, "max_completion_tokens": -1}, 400, "max_completion_tokens", "invalid_value", "got -1"),
     ({**GOOD_CHAT, "n": 3}, 400, "n", "unsupported_value", "only 1 is supported"),
+    (
+        {**GOOD_CHAT, "response_format": {"type": "json_object"}},
+        400,
+        "response_format",
+        "unsupported_value",
+        "only {'type': 'text'} is supported; this model reads and writes plain text",
+    ),
+    ({**GOOD_CHAT, "tools": [{"type": "function"}]}, 400, "tools", "unsupported_value", "only [] is supported"),
+    ({**GOOD_CHAT, "tool_choice": "required"}, 400, "tool_choice", "unsupported_value", "only 'none' or 'auto' is"),
+    ({**GOOD_CHAT, "store": True}, 400, "store", "unsupported_value", "this server keeps nothing"),
     ({**GOOD_CHAT, "top_logprobs": 2}, 400, None, "invalid_value", "only allowed with logprobs=true"),
     (
         {**GOOD_CHAT, "messages": [{"role": "user", "content": "word " * CONTEXT_LENGTH * 4}]},
@@ -454,7 +503,7 @@ def test_a_client_that_leaves_gives_its_place_free(client: httpx.Client, stream:
     body = json.dumps({"prompt": PROMPT, "max_tokens": CONTEXT_LENGTH, "temperature": 0, "stream": stream}).encode()
     with socket.create_connection((host, port)) as connection:
         connection.sendall(
-            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\n\r\n" % len(body) + body
         )
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -503,35 +552,9 @@ def test_health_names_the_model(client: httpx.Client) -> None:
 # --- the process
 
 
-@contextmanager
-def _process(folder: Path, *options: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "components.deployment.server", str(folder), "--threads", "1", *options],
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    guard = threading.Timer(PATIENCE_SECONDS, process.kill)  # nothing below waits longer
-    guard.start()
-    try:
-        yield process
-    finally:
-        guard.cancel()
-        process.kill()
-        process.communicate()
-
-
-def _url(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert " on http://" in line, line
-    return line.split()[-1]
-
-
 def test_a_key_is_asked_for_if_there_is_one_and_ctrl_c_ends_the_server_in_order(bundle: Bundle) -> None:
-    with _process(bundle.folder, "--port", "0", LACEWING_API_KEY="s3cret") as process:
-        with httpx.Client(base_url=_url(process), timeout=PATIENCE_SECONDS, trust_env=False) as client:
+    with started(bundle.folder, "--port", "0", LACEWING_API_KEY="s3cret") as process:
+        with httpx.Client(base_url=url_of(process), timeout=PATIENCE_SECONDS, trust_env=False) as client:
             assert client.get("/health").status_code == 200
             for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "s3cret"}):
                 refused = client.get("/v1/models", headers=headers)
@@ -547,8 +570,8 @@ def test_an_open_address_without_a_key_is_warned_about_and_sigterm_ends_even_a_s
     options = ("--port", "0", "--shutdown-seconds", "1", "--host", "0.0.0.0")
     body = {"prompt": PROMPT, "max_tokens": CONTEXT_LENGTH, "temperature": 0, "stream": True}
     with (
-        _process(bundle.folder, *options, LACEWING_API_KEY="") as process,
-        httpx.Client(base_url=_url(process), timeout=PATIENCE_SECONDS, trust_env=False) as client,
+        started(bundle.folder, *options, LACEWING_API_KEY="") as process,
+        httpx.Client(base_url=url_of(process), timeout=PATIENCE_SECONDS, trust_env=False) as client,
     ):
         with client.stream("POST", "/v1/completions", json=body) as answer:
             lines = answer.iter_lines()
@@ -563,7 +586,7 @@ def test_an_open_address_without_a_key_is_warned_about_and_sigterm_ends_even_a_s
 def test_a_taken_port_is_named_with_a_way_out(bundle: Bundle) -> None:
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        with _process(bundle.folder, "--port", str(port)) as process:
+        with started(bundle.folder, "--port", str(port)) as process:
             _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == ServiceError.exit_code
     assert f"cannot listen on 127.0.0.1 port {port}: Address already in use" in errors

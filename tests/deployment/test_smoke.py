@@ -2,8 +2,11 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from components.core.errors import InputError, ServiceError
@@ -11,10 +14,11 @@ from components.core.run import Run
 from components.deployment import smoke
 from components.deployment.artifact import SmokeAnswer
 from components.deployment.config import SmokeConfig
+from components.deployment.showcase import NOT_CHECKED, truth
 from components.evaluation.artifacts import Scores
 from components.model.bundle import Bundle
 from components.model.checkpoint import WEIGHTS
-from tests.deployment.conftest import Fact
+from tests.deployment.conftest import Delegated, Fact
 
 
 def test_the_answer_of_the_real_server_is_kept(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,11 +82,78 @@ def test_without_a_prompt_it_asks_what_the_model_answered_right(bundle: Bundle, 
     asked = {"id": "q", "question": "Who?", "expected": "x", "written": "y", "stated": 1}
     answers = [{**asked, "prompt": "Wrong", "correct": False}, {**asked, "prompt": "Ada Quill", "correct": True}]
     (assessed.folder / Scores.ANSWERS).write_text("\n".join(map(json.dumps, answers)))
+    (assessed.folder / Scores.SAMPLES).write_text("")
     cfg = SmokeConfig(max_tokens=2, threads=1)
     sealed = smoke.stage(Run.local(tmp_path / "smoke"), cfg, bundle=bundle, assessment=assessed.seal({}, view=Scores))
     assert sealed.details["prompt"] == "Ada Quill"
 
 
+def assessed(folder: Path, prompts: list[str]) -> Scores:
+    """An assessment with one wrong answer to each of ``prompts``."""
+    run = Run.local(folder, "assess")
+    asked = {"id": "q", "question": "Who?", "expected": "x", "written": "y", "correct": False, "stated": 1}
+    (run.folder / Scores.ANSWERS).write_text("\n".join(json.dumps({**asked, "prompt": prompt}) for prompt in prompts))
+    (run.folder / Scores.SAMPLES).write_text("")
+    return run.seal({}, view=Scores)
+
+
+def test_a_cascade_is_asked_where_its_helper_has_to_answer_and_people_see_who_wrote_what(
+    asking: Bundle, delegated: Delegated, fact: Fact, tmp_path: Path
+) -> None:
+    """The fact table has nothing to add to the first nine prompts, whatever the model asks it."""
+    unknown = [f"zz{number} zz zz zz" for number in range(9)]
+    assessment = assessed(tmp_path / "assess", [*unknown, fact.prompt, f"{fact.prompt} "])
+    cfg = SmokeConfig(max_tokens=8, threads=1)
+    sealed = smoke.stage(
+        Run.local(tmp_path / "smoke"), cfg, bundle=asking, prepared=delegated.prepared, assessment=assessment
+    )
+    rows = dict(sealed.record.rows)
+    assert rows["asked the served model"] == sealed.prompt == fact.prompt
+    assert rows["it answered"].startswith(f"‹{fact.value.strip()}›")
+    assert rows["in ‹›"].startswith("words of its helper (fact table): ")
+    assert rows["is it true"] == truth(fact.prompt, sealed.answer, False, delegated.prepared.fact_table) != NOT_CHECKED
+    authors = json.loads(sealed.path(SmokeAnswer.ANSWER).read_text())["authors"]
+    assert "".join(span["text"] for span in authors) == sealed.answer
+    assert authors[0]["author"] == "helper"
+
+
+def test_where_no_prompt_makes_it_ask_that_is_said(asking: Bundle, tmp_path: Path) -> None:
+    assessment = assessed(tmp_path / "assess", ["zz zz zz", "zz zz yy"])
+    sealed = smoke.stage(
+        Run.local(tmp_path / "smoke"), SmokeConfig(max_tokens=2, threads=1), bundle=asking, assessment=assessment
+    )
+    rows = dict(sealed.record.rows)
+    assert rows["asked the served model"] == "zz zz zz"
+    assert rows["its helper"] == "wrote nothing: none of 2 prompts made the model ask and get an answer"
+    assert rows["is it true"].startswith("not checked")
+
+
 def test_with_nothing_to_ask_it_says_which_setting_gives_a_question(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"release\.smoke\.prompt"):
         smoke.stage(Run.local(tmp_path / "smoke"), SmokeConfig(threads=1), bundle=bundle)
+
+
+ASKS = """
+import sys, time
+from pathlib import Path
+from components.deployment.smoke import server
+with server(Path(sys.argv[1]), Path(sys.argv[2]), 120, ["--name", "tiny", "--threads", "1"]) as url:
+    print(url, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_smoke_test_takes_its_server_with_it(bundle: Bundle, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ASKS, str(bundle.folder), str(tmp_path / "server.log")]
+    stage = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert stage.stdout is not None
+        assert stage.stdout.readline().startswith("http://127.0.0.1:")
+        below = psutil.Process(stage.pid).children(recursive=True)
+        assert len(below) == 1
+        stage.kill()
+        _, alive = psutil.wait_procs(below, timeout=30)
+        assert alive == []
+    finally:
+        stage.kill()
+        stage.communicate()

@@ -1,4 +1,4 @@
-"""The closing table is what the stages say of themselves; a refusal is a state of its own."""
+"""The closing table is what the stages say of themselves; a refusal comes first."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -84,12 +84,14 @@ def test_no_variant_speaks_for_its_stage(
     assert "2.500" not in capsys.readouterr().out
 
 
-def test_a_refusal_is_a_state_that_carries_the_summary(run: FlowRun, ended: Callable[..., Outcome]) -> None:
-    run.outcomes["prepare"] = ended("prepare", "a")
+def test_a_refusal_stands_at_the_top(
+    run: FlowRun, ended: Callable[..., Outcome], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.outcomes["prepare"] = ended("prepare", "a", ("training text", "7 documents"))
     run.release = Release("lacewing", 2, "challenger", False, "worse by 0.1")
-    state = closing(run)
-    assert (state.name, state.message) == ("Refused", "worse by 0.1")
-    summary = state.result()
+    summary = closing(run).result()
+    shown = [line.split("│")[1:3] for line in capsys.readouterr().out.splitlines() if "│" in line]
+    assert [cell.strip() for cell in shown[0]] == ["refused", "worse by 0.1"]
     assert isinstance(summary, dict)
     assert summary["release"] == {
         "model": "lacewing",

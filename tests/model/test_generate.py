@@ -70,7 +70,16 @@ def test_an_empty_prompt_and_one_that_fills_the_context_are_refused(model: Trans
 
 @pytest.mark.parametrize(
     "values",
-    [{"max_tokens": 0}, {"max_tokens": -3}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}, {"top_k": -1}],
+    [
+        {"max_tokens": 0},
+        {"max_tokens": -3},
+        {"temperature": -1.0},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"top_k": -1},
+        {"presence_penalty": 2.5},
+        {"frequency_penalty": float("nan")},
+    ],
 )
 def test_impossible_sampling_is_refused_by_name(values: dict[str, float]) -> None:
     (name,) = values
@@ -82,7 +91,7 @@ def test_impossible_sampling_is_refused_by_name(values: dict[str, float]) -> Non
 def test_a_drawn_token_is_always_among_the_allowed(seed: int, top_p: float, top_k: int, temperature: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     log_probabilities = torch.randn(12, generator=generator).log_softmax(-1)
-    token = choose(log_probabilities, Sampling(temperature, top_p, top_k), generator)
+    token = choose(log_probabilities, Sampling(temperature, top_p, top_k), generator, {})
     order = log_probabilities.argsort(descending=True).tolist()
     rank = order.index(token)
     if top_k:
@@ -98,5 +107,36 @@ def test_draws_follow_the_probabilities() -> None:
     generator = torch.Generator().manual_seed(0)
     counts = torch.zeros(3)
     for _ in range(4000):
-        counts[choose(probabilities.log(), Sampling(), generator)] += 1
+        counts[choose(probabilities.log(), Sampling(), generator, {})] += 1
     torch.testing.assert_close(counts / 4000, probabilities, atol=0.03, rtol=0)
+
+
+def test_penalties_are_openais() -> None:
+    """``logit - count * frequency_penalty - (count > 0) * presence_penalty``, for tokens of the answer."""
+    logits = torch.tensor([3.0, 2.0, 1.0, float("-inf")])
+    generator = torch.Generator()
+
+    def greedy(written: dict[int, int], **penalties: float) -> int:
+        return choose(logits.log_softmax(-1), Sampling(temperature=0, **penalties), generator, written)  # type: ignore[arg-type]
+
+    assert greedy({0: 5}) == 0
+    assert greedy({0: 5}, presence_penalty=0.9) == 0
+    assert greedy({0: 5}, presence_penalty=1.1) == 1
+    assert greedy({0: 1, 1: 1}, presence_penalty=1.1) == 0  # both lose the same
+    assert greedy({0: 2}, frequency_penalty=0.6) == 1
+    assert greedy({0: 2, 1: 4}, frequency_penalty=0.9) == 0
+    assert greedy({0: 1, 1: 1, 2: 1, 3: 1}, presence_penalty=2, frequency_penalty=2) == 0  # never what is suppressed
+
+
+def test_a_penalty_ends_a_greedy_loop_and_leaves_the_reported_probabilities_alone(model: Transformer) -> None:
+    looping = tokens(model, temperature=0, max_tokens=40)
+    steps = list(
+        generate(model, PROMPT, Sampling(temperature=0, max_tokens=40, presence_penalty=2, frequency_penalty=2))
+    )
+    varied = [step.token for step in steps]
+    assert len(set(varied)) > len(set(looping))
+    assert varied[0] == looping[0]  # the prompt does not count
+    probabilities = model(torch.tensor([[*PROMPT, *varied[:-1]]]))
+    expected = model.logits(probabilities)[0, len(PROMPT) - 1 :].log_softmax(-1)
+    found = torch.stack([step.log_probabilities for step in steps])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)

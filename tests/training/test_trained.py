@@ -16,11 +16,16 @@ def test_the_history_leaves_out_a_row_that_was_cut(tmp_path: Path) -> None:
 
 
 def test_tokens_before_count_as_seen(tmp_path: Path) -> None:
-    plain = Run.local(tmp_path / "plain", "pretrain").seal({"tokens": 1000.0}, view=TrainedModel)
+    plain = Run.local(tmp_path / "plain", "pretrain").seal({}, {"tokens": 1000}, view=TrainedModel)
     taught = Run.local(tmp_path / "taught", "delegate").seal(
-        {"tokens": 50.0}, {"tokens_before": 1000}, view=TrainedModel
+        {}, {"tokens": 50, "tokens_before": 1000}, view=TrainedModel
     )
     assert (plain.tokens_seen, taught.tokens_seen) == (1000, 1050)
+
+
+def test_an_older_artifact_has_its_tokens_among_its_metrics(tmp_path: Path) -> None:
+    older = Run.local(tmp_path, "delegate").seal({"tokens": 50.0}, {"tokens_before": 1000}, view=TrainedModel)
+    assert older.tokens_seen == 1050
 
 
 def test_weights_that_are_missing_or_altered_are_refused(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ class Call:
     """How much to return: one of the helper's tokens, up to the end of a word, or of an entity."""
     max_tokens: int
     """Longest return in the helper's tokens."""
+    hidden: str = ""
+    """A document that a helper with a library must not look up: measurements ask what it knows from the others."""
 
 
 @dataclass(frozen=True)
@@ -66,3 +68,19 @@ class Helper(Protocol):
 
     def close(self) -> None:
         """Give up connections, threads and memory."""
+
+
+class StatelessHelper:
+    """Base of helpers that only look things up: they keep nothing of a request, can always work and hold nothing open.
+
+    A subclass has ``name`` and ``answer``.
+    """
+
+    def forget(self, session: str) -> None:
+        """Nothing is kept."""
+
+    def check(self) -> None:
+        """Always there."""
+
+    def close(self) -> None:
+        """Nothing to give up."""

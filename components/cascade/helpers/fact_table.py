@@ -8,13 +8,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.cascade.helpers.base import Call, HelperError, Reply
+from components.cascade.helpers.base import Call, HelperError, Reply, StatelessHelper
 from components.cascade.reply_unit import first_tokens, first_unit
 from components.data.tokenizer import TextTokenizer
 from components.data.world.comprehension import World
 
 
-class FactTableHelper:
+class FactTableHelper(StatelessHelper):
     """Answers from ``world``. What it counts in tokens are those of ``tokenizer``; without one, words."""
 
     def __init__(self, world: World, tokenizer: TextTokenizer | None = None) -> None:
@@ -33,15 +33,6 @@ class FactTableHelper:
     def answer(self, calls: Sequence[Call]) -> list[Reply | HelperError]:
         """The facts, or the first word or token of them; an entity is the whole value, however many words it has."""
         return [self._answer(call) for call in calls]
-
-    def forget(self, session: str) -> None:
-        """Nothing is kept for a request."""
-
-    def check(self) -> None:
-        """It can always work."""
-
-    def close(self) -> None:
-        """Nothing to give up."""
 
     def _answer(self, call: Call) -> Reply:
         began = time.perf_counter()

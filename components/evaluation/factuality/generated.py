@@ -19,10 +19,9 @@ from components.data.world.facts import facts_of
 from components.evaluation.bootstrap import ratio_interval
 from components.evaluation.config import BootstrapConfig
 from components.evaluation.factuality.results import Written
+from components.evaluation.factuality.stated import NAMES, stated_facts
 from components.evaluation.heldout import first_shuffled
 from components.model.generate import Sampling
-
-NAMES = ("name", "surname")
 
 
 class Biography(BaseModel):
@@ -93,13 +92,8 @@ def judged(world: World, tokenizer: TextTokenizer, name: str, answer: CascadeAns
     if rest := decoder.decode(b"", final=True):  # the length limit cut a character
         authors.append((len(text), len(text) + len(rest), str(answer.tokens[-1].author)))
         text += rest
-    reading = world.claims(text, subject=name)
+    reading, claims = stated_facts(world, text, finished=answer.finish == "stop", subject=name)
     subject = world.table.by_name[name]
-    # A last word that was cut is not a statement: the model could not finish it.
-    end = len(text) if answer.finish == "stop" else len(text.rsplit(" ", 1)[0])
-    # A wrong name is a slip, not a fact: a right one would not count either.
-    facts = [claim for claim in reading.claims if claim.fact_id.rpartition(".")[2] not in NAMES]
-    claims = [claim for claim in facts if claim.end <= end]
     own = {fact.id for fact in facts_of(subject) if fact.relation not in NAMES}
     return Biography(
         subject=name,

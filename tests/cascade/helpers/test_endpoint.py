@@ -45,7 +45,8 @@ def test_it_asks_greedily_for_no_more_than_the_unit_needs(server: Server) -> Non
         (reply,) = helper.answer([call("She was born in", unit)])  # type: ignore[arg-type]
         body = server.bodies.pop()
         assert server.paths.pop() == "/v1/completions"
-        assert body == {"prompt": "She was born in", "max_tokens": most, "temperature": 0.0, "stop": ["\n"]}
+        greedy = {"temperature": 0.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+        assert body == {"prompt": "She was born in", "max_tokens": most, **greedy, "stop": ["\n"]}
         assert isinstance(reply, Reply)
         assert reply.text == (" Brackwater, where" if unit == "token" else " Brackwater")
         assert reply.tokens == 3
