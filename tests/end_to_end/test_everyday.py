@@ -43,7 +43,7 @@ TINY = [
     "facts.biography_tokens=16",
     "assess.max_documents=20",
     "assess.questions.max_questions=20",
-    "compare.selections=[lacy]",
+    "compare.selections=[ntp,lacy]",
     "compare.seeds=[0]",
     # So small a model wins by chance only; that the gate refuses is shown elsewhere.
     "release.gate.margin_bits_per_byte=100",
@@ -135,7 +135,7 @@ class Place:
         _program(
             programs / "lacewing",
             f"added = {added!r}\n"
-            "given = {argument.partition('=')[0] for argument in arguments}\n"
+            "given = {argument.partition('=')[0] for argument in arguments[1:]}\n"
             # A line that chooses a setting, or the group that it stands in (`model=10m`), keeps its choice.
             "chosen = lambda key: key in given or key.partition('.')[0] in given\n"
             "more = [each for each in added.get((arguments or [''])[0], []) if not chosen(each.partition('=')[0])]\n"
