@@ -10,7 +10,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 INDEX  := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help run up serve test quick-test lint bench comparison gpu-bench screenshots reference lock clean
+.PHONY: help run up serve test quick-test soak chaos browser-test lint bench comparison gpu-bench screenshots reference lock clean
 
 help:  ## this page
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -51,7 +51,16 @@ quick-test: lint  ## lint, then the quick tests
 	$(BIN)/pytest --timeout=600 -m "not slow and not gpu and not browser" -n 2 --dist loadgroup
 
 test: quick-test  ## everything that CI runs: the quick tests, then whole flows
-	$(BIN)/pytest --timeout=900 -m "slow and not gpu and not browser" -n 2 --dist loadgroup
+	$(BIN)/pytest --timeout=900 -m "slow and not gpu and not browser and not soak" -n 2 --dist loadgroup
+
+soak: $(VENV)/dev  ## kills, system calls (strace) and the README line by line; half an hour
+	$(BIN)/pytest --timeout=1800 -m soak
+
+chaos: $(VENV)/dev  ## kill processes of a tiny pipeline at 50 random moments (an hour); SEED=2 chooses others
+	LACEWING_CHAOS_KILLS=50 LACEWING_CHAOS_MINUTES=180 LACEWING_CHAOS_SEED=$(or $(SEED),1) $(BIN)/pytest -s tests/end_to_end/test_chaos.py
+
+browser-test: $(VENV)/dev  ## walk through the pages with Chromium (needs chromium and chromium-driver)
+	$(BIN)/pytest --timeout=1800 -m browser
 
 bench: $(VENV)/dev  ## measure every claim on this machine and write docs/results.md (an hour or more)
 	$(BIN)/python -m benchmarks.prepare --record

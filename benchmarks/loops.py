@@ -17,8 +17,8 @@ from rich.table import Table
 from benchmarks.results import Result, add_record_option, given_command, record
 from components.cascade.decoding import Cascade, CascadeRequest
 from components.data.world.comprehension import World
+from components.delegation.bundled import open_bundled_helper
 from components.deployment.bundle import LoadedBundle, load_bundle
-from components.deployment.delegation import open_bundled_helper
 from components.evaluation.config import BootstrapConfig
 from components.evaluation.factuality.generated import Biography, fact_scores, judged, subjects
 from components.model.bundle import Bundle

@@ -2,12 +2,9 @@
 
 The schema's defaults are registered in Hydra's ConfigStore as a plain dict, listed first in the YAML; YAML states only
 differences; the composed result is validated by pydantic. So every key exists (no ``+``), and the error for an unknown
-key or a bad value quotes what the user wrote. Overrides may come from a web form, so they are checked before Hydra sees
-them: ``key=value`` on schema keys and group choices only, and nothing that Hydra or OmegaConf would evaluate.
+key or a bad value quotes what the user wrote. ``conf.overrides`` checks overrides before Hydra sees them.
 """
 
-import difflib
-import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
@@ -16,15 +13,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from components.core.errors import InputError
 from components.core.identity import digest_json
+from conf.overrides import Allowed, check, check_sweep, shown, values_of
 from conf.schema import ProjectConfig
 
 CONF = Path(__file__).parent
-GROUPS = ("model", "data", "trainer", "experiment")
+GROUPS = ("model", "data", "trainer", "gate", "experiment")
 DEFAULT_PRESET = "world"
-MAX_OVERRIDE_CHARACTERS = 4096
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -37,8 +35,6 @@ class Preset(StrEnum):
     pydoc = "pydoc"
 
 
-_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
-_FORBIDDEN_VALUE = re.compile(r"\$\{|_target_")
 # Hydra's compose works on a process-wide singleton and is not thread-safe.
 _composing = threading.Lock()
 
@@ -61,7 +57,7 @@ def compose_project(preset: str = DEFAULT_PRESET, overrides: Sequence[str] = ())
     """
     if preset not in choices("experiment"):
         raise InputError(f"unknown preset {preset!r}; presets are {', '.join(choices('experiment'))}")
-    check_overrides(overrides, ProjectConfig)
+    check(overrides, _project_names())
     return _composed_project(preset, tuple(overrides))
 
 
@@ -71,49 +67,42 @@ def _composed_project(preset: str, overrides: tuple[str, ...]) -> ProjectConfig:
     return validated(ProjectConfig, _composed([f"experiment={preset}", *overrides]))
 
 
-def compose_section(schema: type[Schema], overrides: Sequence[str]) -> Schema:
-    """The configuration of a command that has no groups (``serve``, ``up``): defaults, then overrides."""
-    check_overrides(overrides, schema, groups=())
-    from omegaconf import OmegaConf
-
-    # Hydra would take a key like ``model`` for one of its groups.
-    values = OmegaConf.merge(schema().model_dump(mode="json"), OmegaConf.from_dotlist(list(overrides)))
-    return validated(schema, OmegaConf.to_container(values, resolve=True))  # type: ignore[arg-type]
-
-
-def check_overrides(overrides: Sequence[str], schema: type[BaseModel], groups: Sequence[str] = GROUPS) -> None:
-    """Refuse everything but ``key=value`` on keys of ``schema`` and choices of ``groups``.
+def runs_to_check(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """Runs of a sweep in which every value of every override occurs, far fewer than all of its runs.
 
     Raises:
-        InputError: naming the override, what is allowed, and the nearest key where one is near.
+        InputError: for an override that cannot be swept over, before the first run.
     """
-    known = set(keys(schema))
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not _KEY.fullmatch(key):
-            raise InputError(
-                f"override {override!r} is not allowed: write key=value with a key of the schema "
-                "(no +, ++, ~ or @; every key already exists)"
-            )
-        if len(override) > MAX_OVERRIDE_CHARACTERS:
-            raise InputError(f"override of {key!r} has {len(override)} characters; {MAX_OVERRIDE_CHARACTERS} allowed")
-        if _FORBIDDEN_VALUE.search(value):
-            raise InputError(f"override {override!r} is not allowed: values may not interpolate or name a _target_")
-        if key in groups:
-            if value not in choices(key):
-                raise InputError(f"unknown {key} {value!r}; choices are {', '.join(choices(key))}")
-        elif key not in known:
-            near = difflib.get_close_matches(key, [*known, *groups], n=3, cutoff=0.6)
-            hint = f"; did you mean {' or '.join(near)}?" if near else f"; top-level keys: {', '.join(_top(known))}"
-            raise InputError(f"unknown key {key!r}{hint}")
+    several = check_sweep(overrides, _project_names())
+    first = [each[0] for each in several]
+    yield first
+    for place, each in enumerate(several):
+        yield from ([*first[:place], value, *first[place + 1 :]] for value in each[1:])
+
+
+def compose_section(schema: type[Schema], overrides: Sequence[str]) -> Schema:
+    """The configuration of a command that has no groups (``serve``, ``up``): defaults, then overrides."""
+    # Without Hydra's compose, which would take a key like ``model`` for one of its groups.
+    check(overrides, Allowed(list(keys(schema))))
+    return validated(schema, values_of(overrides))
+
+
+@cache
+def _project_names() -> Allowed:
+    return Allowed(list(keys(ProjectConfig)), {group: choices(group) for group in GROUPS})
 
 
 def keys(schema: type[BaseModel]) -> Iterator[str]:
     """Dotted names of all values in ``schema`` and of the sections that hold them."""
+    return (key for key, _ in fields(schema))
+
+
+def fields(schema: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Dotted name and declaration of all values in ``schema`` and of the sections that hold them."""
     for name, field in schema.model_fields.items():
-        yield name
+        yield prefix + name, field
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from (f"{name}.{key}" for key in keys(field.annotation))
+            yield from fields(field.annotation, f"{prefix}{name}.")
 
 
 def register_defaults() -> None:
@@ -129,18 +118,17 @@ def validated(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
         return schema.model_validate(values)
     except ValidationError as error:
         lines = [
-            f"{'.'.join(str(part) for part in fault['loc']) or 'configuration'}{_given(fault['input'])}: {fault['msg']}"
+            _placed(".".join(str(part) for part in fault["loc"]), fault["input"], fault["msg"])
             for fault in error.errors()
         ]
         raise InputError("bad configuration\n  " + "\n  ".join(lines)) from error
 
 
-def _given(value: object) -> str:
-    return "" if isinstance(value, Mapping) else f" = {value!r}"  # a whole section would make the message too long
-
-
-def _top(names: set[str]) -> list[str]:
-    return sorted(name for name in names if "." not in name)
+def _placed(key: str, given: object, message: str) -> str:
+    if not key:  # a rule of the whole configuration names its keys itself
+        return message.removeprefix("Value error, ")
+    value = "" if isinstance(given, Mapping) else f" = {shown(given) if isinstance(given, str) else repr(given)}"
+    return f"{key}{value}: {message}"
 
 
 def _composed(overrides: Sequence[str]) -> dict[str, Any]:
@@ -161,12 +149,9 @@ def _composed(overrides: Sequence[str]) -> dict[str, Any]:
                 composed = compose("flow", overrides=list(overrides))
             values = OmegaConf.to_container(composed, resolve=True)
         except (HydraException, OmegaConfBaseException) as error:
-            raise InputError(f"cannot read the overrides {list(overrides)}: {_first_lines(error)}") from error
+            given = " ".join(map(shown, overrides))
+            raise InputError(f"cannot compose {given}: {str(error).splitlines()[0]}") from error
         finally:
             Singleton.set_state(outer)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
-
-
-def _first_lines(error: BaseException) -> str:
-    return " ".join(str(error).split("\n")[:3])

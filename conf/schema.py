@@ -22,6 +22,8 @@ from components.evaluation.config import (
 from components.labelling.config import LabelConfig
 from components.model.config import ModelConfig
 from components.training.config import PretrainConfig, TrainerConfig
+from conf.form import FormConfig
+from conf.limits import Bounded
 from conf.services import TrackingConfig, VersioningConfig
 
 
@@ -60,7 +62,7 @@ class CompareConfig(BaseModel):
         return self
 
 
-class ProjectConfig(BaseModel):
+class ProjectConfig(Bounded):
     """All settings of a flow."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -126,7 +128,7 @@ class ProjectConfig(BaseModel):
         return CascadeAssessConfig(facts=self.facts, cascade=self.cascade)
 
 
-class ServeCommandConfig(ServeConfig):
+class ServeCommandConfig(Bounded, ServeConfig):
     """`lacewing serve`: the server's settings, and where the registry is."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)  # model=3 is version 3
@@ -135,7 +137,7 @@ class ServeCommandConfig(ServeConfig):
     """Where MLflow keeps registered models."""
 
 
-class UpConfig(BaseModel):
+class UpConfig(Bounded):
     """Servers that `lacewing up` starts, all on loopback unless told otherwise."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -148,3 +150,5 @@ class UpConfig(BaseModel):
     """Port of the MLflow server and its UI."""
     startup_timeout_seconds: int = Field(default=180, ge=5)
     """How long each server may take until it answers."""
+    form: FormConfig = FormConfig()
+    """What runs started in the Prefect form may ask of this machine."""

@@ -69,8 +69,9 @@ def platform() -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def browser() -> Iterator[webdriver.Chrome]:
-    """Headless Chromium without background requests."""
+    """Headless Chromium without background requests; its log holds what the pages ask the network for."""
     options = Options()
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     options.binary_location = os.environ.get("CHROMIUM", "/usr/bin/chromium")
     for switch in (
         "--headless",
@@ -95,9 +96,7 @@ def finished_pipeline_run(prefect: str) -> tuple[str, str]:
     """Start the default pipeline through the API and wait for it; returns the ids of the run and its deployment."""
     api = f"{prefect}/api"
     deployments: list[dict[str, Any]] = httpx.post(f"{api}/deployments/filter", json={}).json()
-    deployment = next(
-        item for item in deployments if item["name"] == "world" and item["entrypoint"].endswith(".pipeline")
-    )
+    deployment = next(item for item in deployments if item["name"] == "pipeline-world")
     run = httpx.post(f"{api}/deployments/{deployment['id']}/create_flow_run", json={}).json()
     deadline = time.monotonic() + RUN_TIMEOUT_SECONDS
     while time.monotonic() < deadline:

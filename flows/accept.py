@@ -16,6 +16,7 @@ from components.core.artifact import RECORD, Artifact
 from components.core.atomic import write_text
 from components.core.errors import ArtifactError, InputError
 from components.core.identity import Identity, RecordedIdentity
+from components.core.record_digest import keep_record_digest, record_fault
 from components.core.run import EVENTS
 from conf.compose import compose_project
 from flows.catalogue import flows
@@ -95,7 +96,8 @@ def _obstacle(identity: Identity, folder: Path) -> str | None:
         artifact = Artifact.open(folder)
     except ArtifactError:
         return "its record cannot be read; it may be of an older version of lacewing"
-    return "; ".join(identity.changes_of_request_since(artifact.record.identity)) or artifact.fault()
+    changes = "; ".join(identity.changes_of_request_since(artifact.record.identity))
+    return changes or record_fault(artifact) or artifact.fault()
 
 
 def _nothing_fits(stage: str, refused: list[str]) -> str:
@@ -120,7 +122,9 @@ def _recorded_again(older: Artifact, identity: Identity, folder: Path, call: Sta
     today = RecordedIdentity(**identity.model_dump())
     record = older.record.model_copy(update={"identity": today, "accepted": list(accepted)})
     write_text(folder / RECORD, record.model_dump_json(indent=2) + "\n")
-    return Artifact.open(folder)
+    accepted_artifact = Artifact.open(folder)
+    keep_record_digest(accepted_artifact, again=True)
+    return accepted_artifact
 
 
 def _link(source: Path, target: Path, names: Iterable[str]) -> None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound="Callable[[FlowRun], object]")
 
 FOLDER = Path(__file__).parent
-ANY_PRESET = "any-preset"
 _DECLARATION = "\n@flow("
 _LAST = 1000
 
@@ -39,11 +38,11 @@ class Flow(NamedTuple):
     order: int
     """Flows are listed by it."""
     per_preset: bool
-    """One deployment for each preset, instead of one for all."""
+    """One deployment for each preset, where a person would look for it, instead of one for all."""
 
     def deployments(self, presets: Iterable[str], default: str) -> dict[str, str]:
         """Name of each deployment, and the preset at which its form stands."""
-        return {preset: preset for preset in presets} if self.per_preset else {ANY_PRESET: default}
+        return {f"{self.name}-{preset}": preset for preset in presets} if self.per_preset else {self.name: default}
 
     def __call__(self, run: "FlowRun") -> None:
         """Run the flow's function; only now is its module imported."""

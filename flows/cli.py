@@ -9,13 +9,16 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from components.core.errors import InputError, LacewingError
+from conf.nearest import did_you_mean
 from flows.catalogue import find_flow, flows
 from flows.commands import COMMANDS, command_help, split_preset
+from flows.endings import InterruptedRunError, RefusedError
+from flows.options import FlowArguments, read_flow_arguments
+from flows.workspace import unwritable_explained
 
 if TYPE_CHECKING:
     from conf.services import TrackingConfig
 
-REFUSED = 3
 INTERRUPTED = 130
 
 HELP = """\
@@ -58,15 +61,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lacewing {import_module('importlib.metadata').version('lacewing')}")
         return 0
     try:
-        return _dispatch(arguments[0], arguments[1:])
+        return _reported(arguments[0], arguments[1:])
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to continue", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _reported(name: str, arguments: list[str]) -> int:
+    """Run the command; an error for people is one message, without a traceback."""
+    try:
+        with unwritable_explained():
+            return _dispatch(name, arguments)
     except LacewingError as error:
         from flows import console
 
         console.fail(str(error))
         return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to continue", file=sys.stderr)
-        return INTERRUPTED
 
 
 def help_page() -> str:
@@ -74,7 +84,7 @@ def help_page() -> str:
     return HELP.format(
         flows=_lines({name: entry.summary for name, entry in flows().items()}),
         commands=_lines({name: command.summary for name, command in COMMANDS.items()}),
-        refused=REFUSED,
+        refused=RefusedError.exit_code,
         interrupted=INTERRUPTED,
     )
 
@@ -88,7 +98,10 @@ def _dispatch(name: str, arguments: list[str]) -> int:
     if name in flows():
         return _flow_help(name) if wants_help else _flow(name, arguments)
     if name not in COMMANDS:
-        raise InputError(f"unknown command {name!r}; flows: {', '.join(flows())}; commands: {', '.join(COMMANDS)}")
+        near = did_you_mean(name, [*flows(), *COMMANDS, "--help", "--version"])
+        raise InputError(
+            f"unknown command {name!r}{near or ';'} Flows: {', '.join(flows())}; commands: {', '.join(COMMANDS)}"
+        )
     if wants_help:
         print(command_help(name))
         return 0
@@ -106,12 +119,11 @@ def _flow_help(name: str) -> int:
     return 0
 
 
-def _flow(name: str, arguments: list[str]) -> int:
-    dry = "--dry-run" in arguments
-    arguments = [argument for argument in arguments if argument != "--dry-run"]
-    if any(argument.startswith("-") for argument in arguments):
-        return _hydra(name, arguments, dry)
-    return _run(name, arguments, dry)
+def _flow(name: str, words: list[str]) -> int:
+    arguments = read_flow_arguments(words)
+    if arguments.hydra:
+        return _hydra(name, arguments)
+    return _run(name, arguments.overrides, arguments.dry)
 
 
 def _run(name: str, overrides: list[str], dry: bool) -> int:
@@ -124,9 +136,11 @@ def _run(name: str, overrides: list[str], dry: bool) -> int:
 
         plan(find_flow(name), preset, overrides)
         return 0
+    from flows.adapters import dvc
     from flows.workspace import make_workspace
 
     make_workspace()
+    dvc.initialize()
     end_in_order_on_sigterm()
     return _execute(name, preset, overrides, config.tracking)
 
@@ -134,20 +148,32 @@ def _run(name: str, overrides: list[str], dry: bool) -> int:
 def _execute(name: str, preset: str, overrides: list[str], tracking: "TrackingConfig") -> int:
     # Prefect's own lines go to its server; the terminal shows ours, and an error once.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    from flows.adapters.prefect_server import PrefectServer, server_is_chosen
-    from flows.up import use_running_server
+    from flows.up import find_server
 
-    use_running_server()
-    server = None if server_is_chosen() else PrefectServer()
+    server = find_server()
     from flows.adapters.mlflow_connection import warm_up
+    from flows.adapters.prefect_outage import Outcome
+    from flows.adapters.prefect_runs import close_abandoned
     from flows.entrypoints import prefect_flow
+    from flows.room import full_disk_named
+    from flows.summary import Summary
+    from flows.workspace import workspace_folder
 
-    flow = prefect_flow(find_flow(name))
-    if server:
-        warm_up(tracking)
-        server.wait()
-    release = flow(preset=preset, overrides=overrides)["release"]
-    return REFUSED if release and not release["promoted"] else 0
+    outcome: Outcome[Summary] = Outcome()
+    flow = prefect_flow(find_flow(name), outcome)
+    try:
+        with full_disk_named(workspace_folder()):
+            if server.process:
+                warm_up(tracking)
+                server.process.wait()
+            close_abandoned(server.own)
+            outcome.of(lambda: flow(preset=preset, overrides=overrides))
+    except RefusedError as refusal:  # the closing table has said why
+        return refusal.exit_code
+    except InterruptedRunError as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(stop.exit_code)  # not an error: it ends a sweep as well
+    return 0
 
 
 def end_in_order_on_sigterm() -> None:
@@ -159,19 +185,19 @@ def end_in_order_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, leave)
 
 
-def _hydra(name: str, arguments: list[str], dry: bool) -> int:
+def _hydra(name: str, arguments: FlowArguments) -> int:
     """Hydra's own options (``--cfg``, ``--multirun``, ``--info``) by Hydra's own command line."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
-    from conf.compose import CONF, compose_project, register_defaults
+    from conf.compose import CONF, register_defaults
 
     codes = [0]
 
     def job(_: object) -> None:
         overrides = list(HydraConfig.get().overrides.task)
         try:
-            codes.append(_run(name, overrides, dry))
+            codes.append(_run(name, overrides, arguments.dry))
         except LacewingError as error:
             from flows import console
 
@@ -179,11 +205,19 @@ def _hydra(name: str, arguments: list[str], dry: bool) -> int:
             codes.append(error.exit_code)
 
     register_defaults()
-    if not {"--multirun", "-m"} & set(arguments):
-        compose_project(*split_preset([word for word in arguments if "=" in word and not word.startswith("hydra")]))
-    sys.argv = [f"lacewing {name}", *arguments]
+    _check_before_hydra(arguments)
+    sys.argv = [f"lacewing {name}", *arguments.hydra, *arguments.overrides]
     hydra.main(config_path=str(CONF), config_name="flow", version_base="1.3")(job)()
     return max(codes)
+
+
+def _check_before_hydra(arguments: FlowArguments) -> None:
+    """Tell mistakes in our words: Hydra's would advise ``+key=value``, which no flow accepts."""
+    from conf.compose import compose_project, runs_to_check
+
+    ours = [word for word in arguments.overrides if not word.startswith(("hydra.", "hydra/"))]
+    for overrides in runs_to_check(ours) if arguments.sweep else [ours]:
+        compose_project(*split_preset(overrides))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from components.core.errors import InputError
+from conf.nearest import did_you_mean
+from flows.options import check_options
+from flows.workspace import make_workspace
 
 if TYPE_CHECKING:
     from conf.schema import ProjectConfig
+
+REASON = "--reason"
 
 
 class Command(NamedTuple):
@@ -35,6 +40,8 @@ def command_help(name: str) -> str:
             keys = schema_help(ServeCommandConfig)
         case "up":
             keys = schema_help(UpConfig)
+        case "completion":
+            keys = ""
         case _:
             keys = schema_help(ProjectConfig, only=("tracking", "versioning"))
     return f"lacewing {name}: {COMMANDS[name].summary}\n\n{keys}"
@@ -67,6 +74,7 @@ def _rollback(arguments: list[str]) -> int:
     from flows.promotion import Registry
 
     registry = Registry(_composed(arguments).tracking)
+    make_workspace()
     console.show_table("rolled back", [("champion", str(registry.rollback()))])
     return 0
 
@@ -77,6 +85,7 @@ def _data(arguments: list[str]) -> int:
 
     verbs = [argument for argument in arguments if "=" not in argument]
     config = _composed([argument for argument in arguments if "=" in argument]).versioning
+    make_workspace()
     match verbs:
         case ["list"]:
             console.show_table("versions", dvc.listed(config))
@@ -84,16 +93,21 @@ def _data(arguments: list[str]) -> int:
             artifact = dvc.pull(reference, config)
             console.show_table("pulled", [(artifact.stage, str(artifact.folder)), ("key", artifact.key)])
         case _:
-            raise InputError(f"unknown: lacewing data {' '.join(verbs)}; write `data list` or `data pull ARTIFACT`")
+            near = did_you_mean(next(iter(verbs), ""), ("list", "pull"))
+            raise InputError(
+                f"unknown: lacewing data {' '.join(verbs)}{near or ';'} Write `data list` or `data pull ARTIFACT`"
+            )
     return 0
 
 
 def _sync(arguments: list[str]) -> int:
     from flows import console
     from flows.sync import sync
+    from flows.up import close_abandoned_runs
 
     config = _composed(arguments)
-    console.show_table("sync", sync(config.tracking, config.versioning))
+    closed = close_abandoned_runs()
+    console.show_table("sync", [*closed, *sync(config.tracking, config.versioning)])
     return 0
 
 
@@ -101,10 +115,12 @@ def _accept(arguments: list[str]) -> int:
     from flows import console
     from flows.accept import accept
 
+    check_options(arguments, (REASON, "--help"))
     words, reason = _without_reason(arguments)
     stages = [word for word in words if "=" not in word]
     if len(stages) != 1:
         raise InputError("name one stage: lacewing accept STAGE --reason '...' [key=value ...]")
+    make_workspace()
     artifact = accept(stages[0], reason, *split_preset([word for word in words if "=" in word]))
     rows = [("folder", str(artifact.folder)), *(("accepted", str(each)) for each in artifact.record.accepted)]
     console.show_table(f"{artifact.stage} counts as current", rows)
@@ -113,12 +129,18 @@ def _accept(arguments: list[str]) -> int:
 
 def _without_reason(arguments: list[str]) -> tuple[list[str], str]:
     """The other arguments, and what follows ``--reason``."""
-    option = "--reason"
-    if option in arguments:
-        place = arguments.index(option)
+    if REASON in arguments:
+        place = arguments.index(REASON)
         return arguments[:place] + arguments[place + 2 :], "".join(arguments[place + 1 : place + 2])
-    given = [word for word in arguments if word.startswith(f"{option}=")]
-    return [word for word in arguments if word not in given], "".join(given[-1:]).removeprefix(f"{option}=")
+    given = [word for word in arguments if word.startswith(f"{REASON}=")]
+    return [word for word in arguments if word not in given], "".join(given[-1:]).removeprefix(f"{REASON}=")
+
+
+def _completion(arguments: list[str]) -> int:
+    from flows.completion import script
+
+    print(script(" ".join(arguments), {name: command.summary for name, command in COMMANDS.items()}), end="")
+    return 0
 
 
 COMMANDS = {
@@ -128,4 +150,5 @@ COMMANDS = {
     "data": Command("data list | data pull ARTIFACT: versions of prepared data", _data),
     "accept": Command("accept STAGE --reason '...': let a result of older code or packages count as current", _accept),
     "sync": Command("send to MLflow and DVC what could not be sent before", _sync),
+    "completion": Command("completion bash|zsh|fish: print a script that lets the TAB key complete", _completion),
 }

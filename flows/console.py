@@ -14,6 +14,9 @@ _out = Console(highlight=False)
 
 Row = tuple[str, str]
 
+_FRAME = 7  # lines and spaces around two columns
+_NARROWEST = 20
+
 
 def say(message: str) -> None:
     """One line of progress."""
@@ -33,8 +36,10 @@ def fail(message: str) -> None:
 def show_table(title: str, rows: Sequence[Row]) -> None:
     """Print the closing table of a flow."""
     table = Table(title=title, show_header=False, title_justify="left")
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
+    # Names are never cut or folded, for people type them again; Rich would shrink both columns.
+    names = max((len(name) for name, _ in rows), default=0)
+    table.add_column(style="bold", min_width=names)
+    table.add_column(overflow="fold", max_width=max(_NARROWEST, _out.width - names - _FRAME))
     for name, value in rows:
         table.add_row(Text(name), _coloured(value))
     _out.print(table)

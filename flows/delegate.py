@@ -2,10 +2,15 @@
 
 from dataclasses import dataclass
 
+from components.cascade.config import HelperConfig
 from components.core.artifact import Artifact
 from components.core.inputs import files_fingerprint, models_fingerprint
+from components.data.config import DataConfig
+from components.data.sources import fingerprint
+from components.evaluation.factuality.artifacts import CascadeAssessment
 from components.evaluation.factuality.report import embedded_report
 from flows.adapters import prefect_ui
+from flows.adapters.mlflow_web import file_link
 from flows.catalogue import flow
 from flows.label import label_facts
 from flows.prepare import prepare_data
@@ -19,9 +24,12 @@ CASCADE = Stage("cascade", "components.evaluation.factuality.stage:stage")
 
 @dataclass(frozen=True)
 class Delegated:
-    """A model that knows when to ask, with its calibration and its assessment."""
+    """A model that knows when to ask, with the labels it learnt from, its calibration and its assessment."""
 
+    labels: Artifact
     model: Artifact
+    started_from: Artifact | None
+    """The pretrained model whose training it continues; ``None`` if it was trained from scratch."""
     calibration: Artifact
     cascade: Artifact
 
@@ -31,7 +39,8 @@ def delegate_model(run: FlowRun, data: Artifact) -> Delegated:
     labels = label_facts(run, data)
     # The plain model, which keeps all facts, is always made for comparison.
     plain = pretrain_model(run, data)
-    model = _train(run, data, labels, plain)
+    start = plain if run.config.delegate.delegation.start == "checkpoint" else None
+    model = _train(run, data, labels, start)
     calibration = run.stage(CALIBRATE, run.config.calibrate, delegated=model, prepared=data, labels=labels)
     cascade = run.stage(
         CASCADE,
@@ -44,13 +53,16 @@ def delegate_model(run: FlowRun, data: Artifact) -> Delegated:
         sources=_read_by_cascade(run),
     )
     if not run.dry:
-        prefect_ui.page("cascade-report", embedded_report(cascade.folder), "What asking is worth")
-    return Delegated(model, calibration, cascade)
+        title, _, report = embedded_report(cascade.folder).partition("\n\n")
+        texts = (
+            f"Who wrote what, in all texts: {file_link(run.config.tracking, cascade.folder, CascadeAssessment.TEXTS)}"
+        )
+        prefect_ui.page("cascade-report", f"{title}\n\n{texts}\n\n{report}", "What asking is worth")
+    return Delegated(labels, model, start, calibration, cascade)
 
 
-def _train(run: FlowRun, data: Artifact, labels: Artifact, plain: Artifact) -> Artifact:
+def _train(run: FlowRun, data: Artifact, labels: Artifact, start: Artifact | None) -> Artifact:
     settings = run.config.delegate
-    start = plain if settings.delegation.start == "checkpoint" else None
     asked = models_fingerprint(
         {"delegation.reference": settings.delegation.reference, "cascade.helper.model": settings.helper.model}
     )
@@ -61,9 +73,15 @@ def _read_by_cascade(run: FlowRun) -> dict[str, str]:
     facts = run.config.facts
     judged = facts.factscore
     return {
-        **models_fingerprint({"cascade.helper.model": run.config.cascade.helper.model}),
+        **read_by_helper(run.config.cascade.helper),
         **files_fingerprint([*facts.probes.files, judged.entities, *judged.knowledge, judged.pipeline]),
     }
+
+
+def read_by_helper(helper: HelperConfig) -> dict[str, str]:
+    """Digests of what the helper reads from outside the workspace."""
+    library = fingerprint(DataConfig(sources=helper.library)) if helper.library else {}
+    return {**models_fingerprint({"cascade.helper.model": helper.model}), **library}
 
 
 @flow(

@@ -1,21 +1,33 @@
 """The deployments that people see in the Prefect UI, and the worker that runs them: ``python -m flows.deployments``.
 
-Each flow of the catalogue has one, or one for each preset. All take the same two fields: a preset and a list of
-overrides. Entry points are module paths, so a run started from the UI is the same code as on the command line.
+With ``--sole-worker`` it is the only one of its server, as under ``lacewing up``: runs that an earlier one has left
+unfinished are closed first.
+
+Each flow of the catalogue has one, or one for each preset: as many as the page shows at once. All take the same two
+fields: a preset and a list of overrides. Entry points are module paths, so a run started from the UI is the same code
+as on the command line.
 """
 
+import inspect
+import sys
 from collections.abc import Iterator
 
 from prefect import serve
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.deployments.runner import RunnerDeployment
 from prefect.types.entrypoint import EntrypointType
 
-from conf.compose import DEFAULT_PRESET, Preset
+from conf.compose import CONF, DEFAULT_PRESET, Preset
+from flows.adapters.prefect_runs import close_abandoned
 from flows.catalogue import Flow, flows
 from flows.entrypoints import prefect_flow
 
+SOLE_WORKER = "--sole-worker"
 # One training run uses the whole machine; a second one waits.
 CONCURRENT_RUNS = 1
+# By it a later version of the project knows which deployments are its own.
+TAG = "lacewing"
 
 
 def deployments() -> list[RunnerDeployment]:
@@ -23,19 +35,52 @@ def deployments() -> list[RunnerDeployment]:
     return [deployment for entry in flows().values() for deployment in _deployments_of(entry)]
 
 
+def forget_former(current: list[RunnerDeployment]) -> None:
+    """Delete what an earlier version of the project has registered under names that nobody serves any more."""
+    names = {(deployment.flow_name, deployment.name) for deployment in current}
+    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+    with get_client(sync_client=True) as client:
+        for found in client.read_deployments(deployment_filter=ours):
+            if (client.read_flow(found.flow_id).name, found.name) not in names:
+                client.delete_deployment(found.id)
+
+
 def _deployments_of(entry: Flow) -> Iterator[RunnerDeployment]:
     flow = prefect_flow(entry)
     for name, preset in entry.deployments([preset.value for preset in Preset], DEFAULT_PRESET).items():
         deployment = flow.to_deployment(
             name=name,
-            description=flow.description,
+            description=_description(entry, preset),
             parameters={"preset": preset, "overrides": []},
-            tags=["lacewing"],
+            tags=[TAG],
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
         assert isinstance(deployment, RunnerDeployment)
         yield deployment
 
 
+def _description(entry: Flow, preset: str) -> str:
+    """What the flow does, which experiments there are, and what may be written into the form."""
+    experiments = [preset] if entry.per_preset else [each.value for each in Preset]
+    return "\n\n".join(
+        [
+            inspect.cleandoc(entry.description),
+            "\n".join(f"- `{each}`: {_about(each)}" for each in experiments),
+            f"Settings are changed by overrides, each `key=value`, for example `{entry.example}`. "
+            f"`lacewing {entry.name} --help` lists every key.",
+        ]
+    )
+
+
+def _about(preset: str) -> str:
+    """The comment at the top of the experiment's file, below the line that Hydra needs."""
+    lines = (CONF / "experiment" / f"{preset}.yaml").read_text(encoding="utf-8").splitlines()[1:]
+    return " ".join(line.removeprefix("# ") for line in lines if line.startswith("# "))
+
+
 if __name__ == "__main__":
-    serve(*deployments(), limit=CONCURRENT_RUNS, print_starting_message=False)
+    if SOLE_WORKER in sys.argv:
+        close_abandoned(own_server=True, without_workers=True)
+    served = deployments()
+    forget_former(served)
+    serve(*served, limit=CONCURRENT_RUNS, print_starting_message=False, pause_on_shutdown=False)

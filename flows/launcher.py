@@ -5,6 +5,7 @@ request and the artifact are in the folder, and an error of the stage is raised 
 """
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,8 +15,9 @@ from typing import Any, Protocol
 
 from components.core import errors
 from components.core.errors import LacewingError
+from components.core.parent import FOLLOW_PARENT
 from components.core.run import EVENTS
-from components.core.worker import ERROR, FOLLOW_PARENT, Request, write_request
+from components.core.worker import ERROR, Request, write_request
 
 Event = Mapping[str, Any]
 
@@ -88,6 +90,16 @@ class EventFile:
             with suppress(json.JSONDecodeError):  # half a line of a killed process, continued by the resumed one
                 events.append(json.loads(line))
         return events
+
+
+def kept_by(folder: Path) -> str:
+    """What a stage that was stopped in ``folder`` has left to go on from, in words that follow "Cancelled"."""
+    if not any(folder.glob("checkpoints/*")):
+        return ""
+    with suppress(FileNotFoundError):
+        if step := re.search(r"after step (\d+)", json.loads((folder / ERROR).read_text())["message"]):
+            return f" at step {step[1]}, checkpoint saved"
+    return ", the last checkpoint is kept"
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -18,5 +18,5 @@ def pipeline(run: FlowRun) -> None:
     """Prepare, label, pretrain, delegate, calibrate, assess and release: raw text to a served, registered model."""
     data = prepare_data(run)
     delegated = delegate_model(run, data)
-    scores = assess_model(run, delegated.model, data)
+    scores = assess_model(run, delegated, data)
     release_model(run, data, delegated, scores)

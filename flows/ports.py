@@ -1,5 +1,6 @@
 """Loopback ports: is one free, and does anything answer there?"""
 
+import ipaddress
 import socket
 import time
 import urllib.error
@@ -20,6 +21,15 @@ def ensure_free(host: str, port: int, key: str) -> None:
                 f"port {port} on {host} cannot be used ({error.strerror}): stop what listens there, "
                 f"or choose another with {key}={port + 1}"
             ) from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what listens on ``host`` can be reached from this machine only."""
+    try:
+        found = socket.getaddrinfo(host, None)
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(address[0]).is_loopback for *_, address in found)
 
 
 def answers(url: str, timeout_seconds: float = 2.0) -> bool:

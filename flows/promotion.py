@@ -1,16 +1,14 @@
 """Which version is champion: promotion, rollback, and their history, which MLflow does not keep.
 
-The alias is the truth: ``champion`` moves in one step of MLflow's database. Everything needed to undo a move is written
-before it, everything that only reports it after it, so a process killed at any moment leaves a state that the next
-call completes:
+The alias is the truth: ``champion`` moves in one step of MLflow's database. Before it, only an intention is written, to
+the ledger of this workspace; everything that describes the move comes after it:
 
-    promote   1 tags on the new version: previous champion, who, when, why    2 alias    3 line in the ledger
-    rollback  1 tag ``rolled_back`` on the version that is left               2 alias    3 line in the ledger
+    1 ledger: intended    2 alias    3 tags of the version that was promoted, or left by a rollback    4 ledger: done
 
-Killed after 1: promote has changed nothing yet; a version marked as rolled back is still champion, and ``rollback``
-again completes it. (Marked first, because the other order could promote the bad model again in the next run.) Killed
-after 2: the next promotion or rollback finds that the ledger's last line is not the champion and adds it. That is also
-how a move that was made by hand in MLflow is recorded. The ledger belongs to this workspace; the tags are shared.
+So a process that is killed leaves one of two states, and the next call tells them apart by the alias. If it has not
+moved, nothing has changed, and the intention is written off. If it has, steps 3 and 4 are repeated from the intention,
+with its time, person and reason. A move that was made by hand in MLflow, or in another workspace, is entered as
+observed. The ledger belongs to this workspace; the tags are shared.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,6 +21,7 @@ from filelock import FileLock
 
 from components.core.artifact import Artifact
 from components.core.errors import InputError
+from components.core.record_digest import intact
 from conf.services import TrackingConfig
 from flows.adapters.mlflow_connection import Connection
 from flows.adapters.mlflow_registry import RegisteredModel, Version
@@ -42,6 +41,10 @@ ROLLED_BACK, ROLLED_BACK_BY, ROLLBACK_REASON = (
     "lacewing.rolled_back_by",
     "lacewing.rollback_reason",
 )
+
+
+class ChampionMovedError(InputError):
+    """The champion is no longer the one that a verdict is about."""
 
 
 class Registry:
@@ -75,7 +78,8 @@ class Registry:
 
     def rolled_back(self, key: str) -> Version | None:
         """The version of the bundle ``key`` that was rolled back, if any."""
-        with self.connection.explained():
+        with self._alone(), self.connection.explained():
+            self._settle()
             return next(iter(self._rolled_back(key)), None)
 
     def champion(self) -> Artifact | None:
@@ -93,7 +97,7 @@ class Registry:
                 raise InputError(
                     f"model={reference!r} is neither {CHAMPION!r}, {CHALLENGER!r}, the number of a version nor a folder"
                 )
-            return Artifact.open(Path(reference).absolute()).verify()
+            return intact(Artifact.open(Path(reference).absolute()))
         if version := self.version(reference):
             return self.model.bundle(version)
         known = ", ".join(str(version.number) for version in self.versions()) or "none"
@@ -104,36 +108,60 @@ class Registry:
 
     # Writing
 
-    def register(self, bundle: Artifact, tags: Mapping[str, str] | None = None) -> Version:
+    def register(
+        self, bundle: Artifact, tags: Mapping[str, str] | None = None, verdict: Mapping[str, str] | None = None
+    ) -> Version:
         """Upload ``bundle`` and make it a version; the same bundle again is the same version, and ``challenger``.
 
         Args:
             bundle: the sealed folder of weights, tokenizer, configuration and manifest.
-            tags: more facts about the version, for example ``{"lacewing.note": "for the demonstration"}``.
+            tags: facts about a new version, for example ``{"lacewing.note": "for the demonstration"}``.
+            verdict: tags that say what the gate decided; a version that exists gets those of the latest decision.
         """
-        bundle.verify()
+        intact(bundle)
         with self._alone(), self.connection.explained():
             same = self.model.versions(bundle.key)
             version = same[0] if same else self.model.create(bundle, tags or {})
+            if verdict or not same:
+                version = self.model.describe(version, bundle, verdict or {})
             self.model.set_alias(CHALLENGER, version)
             return version
 
-    def promote(self, number: int, reason: str, by: str = "", allow_rolled_back: bool = False) -> Version:
+    def promote(
+        self,
+        number: int,
+        reason: str,
+        by: str = "",
+        *,
+        allow_rolled_back: bool = False,
+        judged_against: str | None = None,
+    ) -> Version:
         """Make version ``number`` the champion. Promoting the champion again changes nothing.
 
-        Raises ``InputError`` if its bundle was rolled back before, unless ``allow_rolled_back``.
+        Args:
+            number: the version.
+            reason: why, for its tags and the ledger.
+            by: who; the current user if empty.
+            allow_rolled_back: also if its bundle was rolled back before.
+            judged_against: key of the champion's bundle that it was compared with, empty if there was no champion;
+                ``None`` if it was not compared.
+
+        Raises ``InputError`` if there is no such version or its bundle was rolled back before, and
+        ``ChampionMovedError`` if it was compared with a bundle that is not the champion now.
         """
         with self._alone(), self.connection.explained():
             version = self.model.version(str(number))
             if version is None:
                 raise InputError(f"the model {self.name!r} at {self.connection.address} has no version {number}")
             champion = self._champion()
+            if judged_against not in (None, champion.key if champion else ""):
+                raise ChampionMovedError(_moved(version, champion, str(judged_against)))
             left = self._rolled_back(version.key)
             if left and not allow_rolled_back:
                 raise _refusal(left[0])
             if champion and champion.number == number:
                 return champion
-            self._promote(version, champion, left, reason, by or person())
+            self._move("promote", version, champion, reason, by)
             return self.model.existing(number)
 
     def rollback(self, reason: str = "", by: str = "") -> Version:
@@ -146,10 +174,7 @@ class Registry:
             if champion is None:
                 raise InputError(f"the model {self.name!r} at {self.connection.address} has no champion to roll back")
             target = self._champion_before(champion)
-            now, by = datetime.now(UTC), by or person()
-            self.model.tag(champion, {ROLLED_BACK: _text(now), ROLLED_BACK_BY: by, ROLLBACK_REASON: reason})
-            self.model.set_alias(CHAMPION, target)
-            self._write_down(now, "rollback", target, champion.number, by, reason)
+            self._move("rollback", target, champion, reason, by)
             return target
 
     # How
@@ -160,20 +185,44 @@ class Registry:
         with FileLock(self.folder / ".registry.lock"):
             yield
 
-    def _promote(self, version: Version, champion: Version | None, left: list[Version], reason: str, by: str) -> None:
+    def _move(
+        self, action: Literal["promote", "rollback"], to: Version, champion: Version | None, reason: str, by: str
+    ) -> None:
         previous = champion.number if champion else 0
-        now = datetime.now(UTC)
-        self.model.tag(version, {PREVIOUS: str(previous), PROMOTED_AT: _text(now), PROMOTED_BY: by, REASON: reason})
-        for same in left:
-            self.model.remove_tag(same, ROLLED_BACK)
-        self.model.set_alias(CHAMPION, version)
-        self._write_down(now, "promote", version, previous, by, reason)
+        move = self._described(action, to, previous, by or person(), reason).model_copy(update={"state": "intended"})
+        self.ledger.append(move)
+        self.model.set_alias(CHAMPION, to)
+        self._complete(move)
+
+    def _complete(self, move: Move) -> None:
+        """What follows the move of the alias; doing it twice is as good as once."""
+        if move.action == "promote":
+            described = {PREVIOUS: str(move.previous), PROMOTED_BY: move.by, REASON: move.reason}
+            self.model.tag(self.model.existing(move.version), {PROMOTED_AT: _text(move.time), **described})
+            for same in self._rolled_back(move.key):
+                self.model.remove_tag(same, ROLLED_BACK)
+        elif left := self.model.version(str(move.previous)):  # nobody has deleted it since
+            described = {ROLLED_BACK_BY: move.by, ROLLBACK_REASON: move.reason}
+            self.model.tag(left, {ROLLED_BACK: _text(move.time), **described})
+        self.ledger.append(move.model_copy(update={"state": "done"}))
+
+    def _settle(self) -> None:
+        """Complete the move of a process that was killed, or write it off if it had not moved the alias yet."""
+        move = self.ledger.interrupted()
+        if move is None:
+            return
+        champion = self.model.version(CHAMPION)
+        if champion and champion.number == move.version:
+            self._complete(move)
+        else:
+            self.ledger.append(move.model_copy(update={"state": "abandoned"}))
 
     def _rolled_back(self, key: str) -> list[Version]:
         return [version for version in self.model.versions(key) if ROLLED_BACK in version.tags]
 
     def _champion(self) -> Version | None:
         """The champion; a move that the ledger does not know is added to it first, and made reversible by its tag."""
+        self._settle()
         champion = self.model.version(CHAMPION)
         last = self.ledger.last()
         if champion is None or (last and last.version == champion.number):
@@ -184,7 +233,7 @@ class Registry:
             champion = self.model.existing(champion.number)
         by = champion.tags.get(PROMOTED_BY, "unknown")
         reason = champion.tags.get(REASON, "moved outside this workspace")
-        self._write_down(datetime.now(UTC), "observed", champion, before, by, reason)
+        self.ledger.append(self._described("observed", champion, before, by, reason))
         return champion
 
     def _champion_before(self, champion: Version) -> Version:
@@ -200,27 +249,28 @@ class Registry:
             f"{self.name!r} at {self.connection.address}"
         )
 
-    def _write_down(
-        self,
-        time: datetime,
-        action: Literal["promote", "rollback", "observed"],
-        version: Version,
-        previous: int,
-        by: str,
-        reason: str,
-    ) -> None:
-        move = Move(
-            time=time,
+    def _described(
+        self, action: Literal["promote", "rollback", "observed"], to: Version, previous: int, by: str, reason: str
+    ) -> Move:
+        return Move(
+            time=datetime.now(UTC),
             action=action,
             uri=self.ledger.uri,
             model=self.name,
-            version=version.number,
-            key=version.key,
+            version=to.number,
+            key=to.key,
             previous=previous,
             by=by,
             reason=reason,
         )
-        self.ledger.append(move)
+
+
+def _moved(version: Version, champion: Version | None, judged_against: str) -> str:
+    now = str(champion) if champion else "no version at all"
+    then = f"the bundle {judged_against[:16]}" if judged_against else "no champion"
+    return (
+        f"{version} was compared with {then}, but the champion is {now} by now. Compare again: `lacewing release` does."
+    )
 
 
 def _refusal(left: Version) -> InputError:

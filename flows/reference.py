@@ -28,7 +28,7 @@ def _flow(entry: Flow) -> str:
     return (
         f"### lacewing {entry.name}\n\n{inspect.cleandoc(entry.description)}\n\n"
         f"- Example: `lacewing {entry.name} {entry.example}`\n"
-        f"- In Prefect: {', '.join(f'`{entry.name}/{name}`' for name in names)}"
+        f"- In Prefect: {', '.join(f'`{name}`' for name in names)}"
     )
 
 

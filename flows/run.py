@@ -106,6 +106,11 @@ class FlowRun:
     def config_digest(self) -> str:
         return digest(self.config)
 
+    @property
+    def artifacts(self) -> list[Artifact]:
+        """The results of the stages, in order; those that run in several variants are left out."""
+        return [outcome.artifact for title, outcome in self.outcomes.items() if title == outcome.artifact.stage]
+
     def stage(
         self, stage: Stage, config: BaseModel, *, sources: Mapping[str, str] | None = None, **inputs: Artifact | None
     ) -> Artifact:

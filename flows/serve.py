@@ -17,9 +17,13 @@ def serve(config: ServeCommandConfig) -> int:
     folder = Registry(config.tracking).resolve(config.model).folder
     console.say(f"serving {config.model} from {folder}")
     settings = config.model_dump(mode="json", exclude={"tracking", "model"})
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items() if value is not None]
+    options = [f"--{name.replace('_', '-')}={_option(value)}" for name, value in settings.items() if value is not None]
     command = [sys.executable, "-m", "components.deployment.server", str(folder), f"--name={config.model}", *options]
     try:
         os.execv(sys.executable, command)
     except OSError as error:
         raise ServiceError(f"cannot start the server process {command}: {error}") from error
+
+
+def _option(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -5,11 +5,13 @@ says what changed. If two runs want the same key, the second waits and uses the 
 Prefect's result cache stays off, because it misses edited helper functions and lost files.
 """
 
+import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -17,11 +19,12 @@ from components.core.artifact import RECORD, Artifact
 from components.core.durations import duration
 from components.core.errors import ArtifactError, InputError
 from components.core.identity import Identity
+from components.core.record_digest import RECORD_DIGEST, identity_fault, keep_record_digest, record_fault
 from components.core.worker import Request
 from flows import console
 from flows.adapters import prefect_ui
 from flows.adapters.mlflow_runs import FlowTracker
-from flows.launcher import Launcher, WorkerKilledError
+from flows.launcher import Launcher, WorkerKilledError, kept_by
 from flows.run import Outcome, StageCall
 from flows.workspace import artifact_folder, newest_artifact
 
@@ -39,12 +42,14 @@ class StageExecutor:
     def bring_up_to_date(self, call: StageCall) -> Outcome:
         """Skip the stage or run it, as a task of the flow's Prefect run; a killed stage is tried again."""
         identity = identity_of(call, contents_of(call.inputs))
+        folder = artifact_folder(identity.stage, identity.key)
         return prefect_ui.run_as_task(
             lambda: self._bring_up_to_date(call, identity),
             name=identity.stage,
             run_name=f"{identity.stage}-{identity.key[:8]}",
             retries=call.stage.retries,
             retry_on=WorkerKilledError,
+            kept=lambda: kept_by(folder),
         )
 
     def _bring_up_to_date(self, call: StageCall, identity: Identity) -> Outcome:
@@ -65,6 +70,7 @@ class StageExecutor:
 
     def _skip(self, call: StageCall, folder: Path) -> Artifact:
         artifact = Artifact.open(folder)
+        keep_record_digest(artifact)  # if it is from before there were digests
         prefect_ui.tell(f"{call.title:<10} skipped: {UP_TO_DATE} ({folder.name})")
         self.tracker.upload(artifact)  # if that could not be done when it was made
         return artifact
@@ -81,6 +87,7 @@ class StageExecutor:
                 tracker.take(event)
                 bar.take(event)
             artifact = Artifact.open(folder)
+            keep_record_digest(artifact)
             tracker.finish(artifact)
         prefect_ui.tell(f"{call.title:<10} done in {duration(time.monotonic() - started)}")
         return artifact
@@ -103,7 +110,8 @@ def why_it_must_run(folder: Path, identity: Identity) -> str | None:
             return "an earlier run was interrupted; resuming from its checkpoint"
         return _what_changed(identity)
     try:
-        fault = Artifact.open(folder).fault()
+        artifact = Artifact.open(folder)
+        fault = record_fault(artifact) or identity_fault(artifact.record.identity, identity) or artifact.fault()
     except ArtifactError as error:
         fault = str(error)
     return f"made again, because the artifact is damaged: {fault}" if fault else None
@@ -142,6 +150,7 @@ def _clear_unless_resumable(folder: Path) -> None:
     if folder.exists() and ((folder / RECORD).exists() or not _has_checkpoint(folder)):
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / RECORD_DIGEST).unlink(missing_ok=True)
 
 
 def _request(call: StageCall, identity: Identity) -> Request:
@@ -159,14 +168,24 @@ def _request(call: StageCall, identity: Identity) -> Request:
 def _show(outcome: Outcome) -> None:
     """Publish the outcome of the stage as a table in Prefect."""
     record = outcome.artifact.record
-    facts = {
+    facts: dict[str, Any] = {
         "status": outcome.status,
         "reason": outcome.reason,
         "time": duration(outcome.seconds),
         "key": record.identity.key,
         "folder": str(outcome.artifact.folder),
-        **{name: f"{value:,.6g}" for name, value in record.metrics.items()},
-        **{name: str(value) for name, value in record.details.items() if isinstance(value, str | int | float | bool)},
+        **record.metrics,
+        **{name: value for name, value in record.details.items() if isinstance(value, str | int | float | bool)},
     }
     stage = record.identity.stage
-    prefect_ui.table(f"{stage}-result", facts, f"{stage}: {outcome.status}, {outcome.reason}")
+    rows = [(name, readable(value)) for name, value in facts.items()]
+    prefect_ui.table(f"{stage}-result", rows, f"{stage}: {outcome.status}, {outcome.reason}")
+
+
+def readable(value: str | float | bool) -> str:
+    """A fact for people: ``1,967,808`` rather than 1.96781e+06, and four digits of what is small."""
+    if isinstance(value, str | bool):
+        return str(value)
+    if math.isfinite(value) and (value == int(value) or abs(value) >= 1000):
+        return f"{value:,.0f}"
+    return f"{value:.4g}"

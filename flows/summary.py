@@ -1,10 +1,11 @@
-"""How a flow ends: a table for people, a small summary for programs, and the state *Refused* if the gate said no."""
+"""What a flow came to: a table for people, and a small summary for programs."""
 
 from typing import Any, TypedDict
 
 from components.core.acceptance import joined
 from flows import console
 from flows.adapters import prefect_ui
+from flows.headlines import headline_rows
 from flows.run import FlowRun, Row
 from flows.workspace import workspace_folder
 
@@ -20,20 +21,19 @@ class Summary(TypedDict):
 
 
 def finished(run: FlowRun, where: str) -> Summary:
-    """Print the closing table, publish it in Prefect and return the summary (as a *Refused* state if refused).
+    """Print the closing table, publish it in Prefect and return the summary.
 
     ``where`` says where its metrics can be seen.
     """
     rows = _rows(run, where)
     console.show_table(f"{run.flow} ({run.preset})", rows)
-    prefect_ui.page("summary", _markdown(rows), f"What {run.flow} came to")
-    summary = _summary(run)
-    if run.release and not run.release.promoted:
-        from prefect.states import Completed
+    prefect_ui.table("summary", rows, f"What {run.flow} came to")
+    return _summary(run)
 
-        # Prefect takes the state for the run and hands the caller its data: the summary.
-        return Completed(name="Refused", message=run.release.reason, data=summary)  # type: ignore[return-value]
-    return summary
+
+def closing_page(run: FlowRun, where: str) -> str:
+    """The closing table as markdown."""
+    return prefect_ui.markdown_table(_rows(run, where))
 
 
 def _summary(run: FlowRun) -> Summary:
@@ -50,14 +50,14 @@ def _summary(run: FlowRun) -> Summary:
 
 
 def _rows(run: FlowRun, where: str) -> list[Row]:
-    """The rows of the flow and its stages, then the outcome and the places of the results.
+    """A refusal, the rows of the flow and its stages, then the outcome and the places of the results.
 
     If a flow runs a stage in several variants, their rows are left out.
     """
-    stages = [outcome.artifact for name, outcome in run.outcomes.items() if name == outcome.artifact.stage]
     return [
+        *_refusal_rows(run),
         *run.rows,
-        *(row for artifact in stages for row in artifact.record.rows),
+        *(row for artifact in run.artifacts for row in headline_rows(artifact)),
         *_release_rows(run),
         *(("accepted", str(each)) for each in joined(*run.accepted.values())),
         ("stages", ", ".join(f"{name} {outcome.status}" for name, outcome in run.outcomes.items())),
@@ -67,13 +67,12 @@ def _rows(run: FlowRun, where: str) -> list[Row]:
     ]
 
 
+def _refusal_rows(run: FlowRun) -> list[Row]:
+    return [("refused", run.release.reason)] if run.release and not run.release.promoted else []
+
+
 def _release_rows(run: FlowRun) -> list[Row]:
     if run.release is None:
         return []
-    registry = f"{run.release.model} version {run.release.version}, {run.release.alias}"
-    return [("registry", registry), ("gate", run.release.reason)]
-
-
-def _markdown(rows: list[Row]) -> str:
-    cells = [(name, value.replace("|", "\\|").replace("\n", " ")) for name, value in rows]
-    return "\n".join(["| | |", "|---|---|", *(f"| **{name}** | {value} |" for name, value in cells)])
+    registry = ("registry", f"{run.release.model} version {run.release.version}, {run.release.alias}")
+    return [registry, ("gate", run.release.reason)] if run.release.promoted else [registry]

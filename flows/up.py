@@ -1,6 +1,5 @@
 """``lacewing up``: one Prefect server, one MLflow server and one worker, on loopback, until Ctrl-C."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,16 +10,28 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 from components.core.atomic import write_json
 from components.core.errors import ServiceError
+from components.core.parent import STOP_TIMEOUT_SECONDS
+from conf.compose import DEFAULT_PRESET, Preset
 from conf.schema import UpConfig
 from flows import console
-from flows.ports import answers, ensure_free, wait_until_answers
+from flows.adapters import dvc
+from flows.adapters.mlflow_pages import runs_page
+from flows.adapters.prefect_runs import close_abandoned
+from flows.adapters.prefect_server import API_URL, PrefectServer, server_is_chosen
+from flows.addresses import address_file, running
+from flows.catalogue import flows
+from flows.form import FORM
+from flows.ports import ensure_free, is_loopback, wait_until_answers
+from flows.sole_up import sole_up
 from flows.workspace import make_workspace, workspace_folder
 
-STOP_TIMEOUT_SECONDS = 120  # a worker passes the stop on to a training run, which saves a checkpoint
 LOG_TAIL_LINES = 15
+
+Row = tuple[str, str]
 
 
 @dataclass
@@ -38,40 +49,49 @@ class Service:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
 
     def stop(self) -> None:
-        if not self.running():
-            return
-        self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(STOP_TIMEOUT_SECONDS)
-        except subprocess.TimeoutExpired:
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        """End the process as Ctrl-C does, and what it has left behind: a killed one could not stop its own children."""
+        if self.running():
+            self.process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(STOP_TIMEOUT_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        assert self.process.stdin is not None
+        self.process.stdin.close()
 
 
 def up(config: UpConfig) -> int:
-    """Start the three services, say where they are, and wait; Ctrl-C or SIGTERM stops all of them."""
-    ensure_free(config.host, config.prefect_port, "prefect_port")
-    ensure_free(config.host, config.mlflow_port, "mlflow_port")
+    """Start the three services, say where they are, and wait; Ctrl-C or SIGTERM stops all of them.
+
+    They also stop when this process is killed; an ``up`` that is started meanwhile waits for their end.
+    """
+    _warn_if_reachable(config.host)
     make_workspace()
+    dvc.initialize()
     prefect, mlflow = _addresses(config)
-    api = {"PREFECT_API_URL": f"{prefect}/api", "PREFECT_UI_API_URL": f"{prefect}/api"}
+    api = {API_URL: f"{prefect}/api", "PREFECT_UI_API_URL": f"{prefect}/api"}
+    form = {FORM: config.form.model_dump_json()}
 
     with ExitStack() as stack:
         # Both by hand: a background job of a shell starts with SIGINT ignored, and its children inherit that.
         for number in (signal.SIGINT, signal.SIGTERM):
             stack.callback(signal.signal, number, signal.signal(number, _interrupt))
+        lock = stack.enter_context(sole_up())
+        address_file().unlink(missing_ok=True)  # left by one that was killed
+        ensure_free(config.host, config.prefect_port, "prefect_port")
+        ensure_free(config.host, config.mlflow_port, "mlflow_port")
         servers = [
-            _start(stack, "prefect", _prefect_command(config), api),
-            _start(stack, "mlflow", _mlflow_command(config), {}),
+            _start(stack, "prefect", _prefect_command(config), api, lock),
+            _start(stack, "mlflow", _mlflow_command(config), {}, lock),
         ]
         _wait_for(servers[0], f"{prefect}/api/health", config)
         _wait_for(servers[1], f"{mlflow}/health", config)
-        worker = _start(stack, "worker", [sys.executable, "-m", "flows.deployments"], api)
+        worker = _start(stack, "worker", ["flows.deployments", "--sole-worker"], api | form, lock)
         _wait_for_deployments(worker, f"{prefect}/api", config)
-        write_json(_address_file(), {"prefect": prefect, "mlflow": mlflow, "pid": os.getpid()})
-        stack.callback(_address_file().unlink, missing_ok=True)
-        console.show_table("lacewing is up; Ctrl-C stops it", [("Prefect", prefect), ("MLflow", mlflow)])
+        write_json(address_file(), {"prefect": prefect, "mlflow": mlflow, "pid": os.getpid()})
+        stack.callback(address_file().unlink, missing_ok=True)
+        console.show_table("lacewing is up; Ctrl-C stops it", [("Prefect", prefect), ("MLflow", runs_page(mlflow))])
         try:
             return _watch([*servers, worker])
         except KeyboardInterrupt:
@@ -79,48 +99,70 @@ def up(config: UpConfig) -> int:
             return 0
 
 
-def use_running_server() -> None:
-    """If ``lacewing up`` runs in this workspace, let flows started here appear in its UI."""
-    if "PREFECT_API_URL" in os.environ or not _address_file().exists():
-        return
-    api = json.loads(_address_file().read_text())["prefect"] + "/api"
-    if answers(f"{api}/health"):
-        os.environ["PREFECT_API_URL"] = api
+class Server(NamedTuple):
+    """The Prefect server of a command: its process, if this command has started it, and whether it is the workspace's
+    own."""
+
+    process: PrefectServer | None
+    own: bool
+
+
+def find_server() -> Server:
+    """Decide on the Prefect server: the chosen one, that of ``lacewing up`` in this workspace, or else a new one."""
+    if server_is_chosen():
+        return Server(None, own=False)
+    if address := running("prefect"):
+        os.environ[API_URL] = f"{address}/api"
+        return Server(None, own=True)
+    return Server(PrefectServer(), own=True)
+
+
+def close_abandoned_runs() -> list[Row]:
+    """Close runs in Prefect whose process has gone; returns a row if there were any."""
+    if not (Path(os.environ["PREFECT_HOME"]) / "prefect.db").exists() and not server_is_chosen():
+        return []
+    server = find_server()
+    if server.process:
+        server.process.wait()
+    closed = close_abandoned(server.own)
+    return [("closed in Prefect", f"{', '.join(closed)}: killed before they ended")] if closed else []
+
+
+def _warn_if_reachable(host: str) -> None:
+    if not is_loopback(host):
+        console.warn(
+            f"{host} is reachable from other machines, and neither Prefect nor MLflow asks for a password: anyone may "
+            "start runs, read and delete them"
+        )
 
 
 def _addresses(config: UpConfig) -> tuple[str, str]:
     return f"http://{config.host}:{config.prefect_port}", f"http://{config.host}:{config.mlflow_port}"
 
 
-def _address_file() -> Path:
-    return workspace_folder() / "up.json"
-
-
 def _prefect_command(config: UpConfig) -> list[str]:
-    place = ["--host", config.host, "--port", str(config.prefect_port)]
-    return [sys.executable, "-m", "prefect", "server", "start", *place]
+    return ["flows.adapters.prefect_ui_server", config.host, str(config.prefect_port)]
 
 
 def _mlflow_command(config: UpConfig) -> list[str]:
-    workspace = workspace_folder()
-    store = ["--backend-store-uri", f"sqlite:///{workspace / 'mlflow.db'}"]
-    store += ["--artifacts-destination", (workspace / "mlartifacts").as_uri()]
     # Four workers and eight job processes are the default: two gigabytes for one person's runs.
     place = ["--host", config.host, "--port", str(config.mlflow_port), "--workers", "1"]
-    return [sys.executable, "-m", "mlflow", "server", *place, *store]
+    return ["flows.adapters.mlflow_server", *place]
 
 
-def _start(stack: ExitStack, name: str, command: list[str], environment: Mapping[str, str]) -> Service:
+def _start(stack: ExitStack, name: str, module: list[str], environment: Mapping[str, str], lock: int) -> Service:
+    """Start a module, with its arguments, so that it ends with this process however this one ends."""
     log = workspace_folder() / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", "components.core.parent", *module],
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             env={**os.environ, **environment},
+            pass_fds=[lock],
         )
     service = Service(name, process, log)
     stack.callback(service.stop)
@@ -136,13 +178,16 @@ def _wait_for(service: Service, url: str, config: UpConfig) -> None:
 
 
 def _wait_for_deployments(worker: Service, api: str, config: UpConfig) -> None:
-    """The worker is ready when its last deployment has been registered."""
+    """The worker is ready when all its deployments have been registered."""
     import httpx
 
+    presets = [preset.value for preset in Preset]
+    expected = {name for entry in flows().values() for name in entry.deployments(presets, DEFAULT_PRESET)}
     deadline = time.monotonic() + config.startup_timeout_seconds
     while worker.running() and time.monotonic() < deadline:
         found = httpx.post(f"{api}/deployments/filter", json={}, timeout=10).json()
-        if any(deployment["name"] == "any-preset" and deployment["status"] == "READY" for deployment in found):
+        ready = {deployment["name"] for deployment in found if deployment["status"] == "READY"}
+        if expected <= ready:
             return
         time.sleep(0.5)
     raise ServiceError(f"the worker did not register its deployments; its log {worker.log} ends:\n{worker.tail()}")

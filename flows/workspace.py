@@ -8,16 +8,22 @@ models/                                           models fetched from the regist
 ledger.jsonl                                      every promotion and rollback
 """
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from components.core.errors import InputError
+from flows.room import require_room
 
 if TYPE_CHECKING:
     from components.core.artifact import Artifact
 
 WORKSPACE = "LACEWING_WORKSPACE"
+# A folder without the right to write, a read-only disk, and a file where a folder should be.
+_UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
 def workspace_folder() -> Path:
@@ -26,11 +32,39 @@ def workspace_folder() -> Path:
 
 
 def make_workspace() -> Path:
-    """Create the workspace; Prefect's server makes its own folder in it, but not the workspace itself."""
+    """Create the workspace; Prefect's server makes its own folder in it, but not the workspace itself.
+
+    Raises ``InputError`` if it cannot be written to and ``DiskFullError`` if there is no room for what a flow writes at
+    once: told here, before a database or a service fails over it.
+    """
+    import tempfile  # help must not wait for it
+
     folder = workspace_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+    require_room(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise (_not_writable(error) if error.errno in _UNWRITABLE else error) from error
     return folder
+
+
+@contextmanager
+def unwritable_explained() -> Iterator[None]:
+    """Turn the refusal to write to some place of the workspace into an ``InputError``."""
+    try:
+        yield
+    except OSError as error:
+        inside = Path(os.fsdecode(error.filename or "")).is_relative_to(workspace_folder())
+        raise (_not_writable(error) if inside and error.errno in _UNWRITABLE else error) from error
+
+
+def _not_writable(error: OSError) -> InputError:
+    return InputError(
+        f"{error.filename or workspace_folder()} cannot be written to ({os.strerror(error.errno or 0)}). Results go to "
+        f"the workspace {workspace_folder()}: make it writable, or name another folder with {WORKSPACE}"
+    )
 
 
 def artifact_folder(stage: str, key: str) -> Path:

@@ -3,9 +3,11 @@
 Imports neither torch nor numpy: the flow's process reads these classes and must stay light.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from components.core.neutral import Neutral
 
 ReturnUnit = Literal["token", "word", "entity"]
 CallScore = Literal["call", "entropy", "margin"]
@@ -28,9 +30,12 @@ class HelperConfig(BaseModel):
     """kind=endpoint: base URL, for example http://127.0.0.1:8001/v1. A key is read from LACEWING_HELPER_API_KEY."""
     name: str = ""
     """kind=endpoint: the model to ask for."""
+    library: Annotated[list[str], Neutral([])] = []
+    """kind=retrieval: what to look up besides the text of the data, as in data.sources. The model need never have seen
+    it: articles, manuals, your own notes."""
     corpus_megabytes: PositiveInt = 100
-    """kind=retrieval: index at most this much of the training text, whole documents by a fixed shuffle. The index is
-    built in memory, about ten times the text."""
+    """kind=retrieval: index at most this much text of the data, held-out text included, whole documents by a fixed
+    shuffle; and at most as much of the library. The index is built in memory, about ten times the text."""
     timeout_seconds: PositiveFloat = 2.0
     """How long one answer may take before the small model continues alone."""
     retries: NonNegativeInt = 1

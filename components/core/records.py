@@ -27,3 +27,9 @@ def read_lines(path: Path, record: type[Record], what: str) -> list[Record]:
         except ValidationError as error:
             raise ArtifactError(f"{path}, line {number} cannot be read as {what}: {error}") from error
     return records
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first thing that is wrong, with its place, on one line."""
+    fault = error.errors()[0]
+    return ": ".join([*filter(None, [".".join(map(str, fault["loc"]))]), fault["msg"]])

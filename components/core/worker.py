@@ -7,9 +7,7 @@ progress come back through ``events.jsonl``, an error through ``error.json``.
 
 import inspect
 import os
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,11 +23,11 @@ from components.core.artifact import LOCK, Artifact
 from components.core.atomic import write_json, write_text
 from components.core.errors import LacewingError
 from components.core.identity import RecordedIdentity
+from components.core.parent import FOLLOW_PARENT, follow_parent
 from components.core.run import Run
 
 REQUEST = "request.json"
 ERROR = "error.json"
-FOLLOW_PARENT = "--follow-parent"
 # An orphan of a killed flow needs this long at most to notice, save its checkpoint and leave the folder.
 ORPHAN_TIMEOUT_SECONDS = 120
 
@@ -53,14 +51,8 @@ def write_request(folder: Path, request: Request) -> None:
     write_text(folder / REQUEST, request.model_dump_json(indent=2))
 
 
-def main(folder: Path, follow_parent: bool = False) -> int:
-    """Run the stage requested in ``folder``; returns the process's exit code.
-
-    With ``follow_parent``, the end of standard input counts as SIGTERM: the flow holds the pipe's other end and may be
-    killed outright, and then training must not continue.
-    """
-    if follow_parent:
-        threading.Thread(target=_stop_at_end_of_input, name="parent-watch", daemon=True).start()
+def main(folder: Path) -> int:
+    """Run the stage requested in ``folder``; returns the process's exit code."""
     with _sole_worker(folder):
         request = Request.model_validate_json((folder / REQUEST).read_bytes())
         try:
@@ -114,16 +106,12 @@ def _sole_worker(folder: Path) -> Iterator[None]:
         yield
 
 
-def _stop_at_end_of_input() -> None:
-    while os.read(0, 1):  # not sys.stdin: its buffer's lock would be held when the interpreter ends
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 def _named(reference: str) -> Any:
     module, _, name = reference.partition(":")
     return getattr(import_module(module), name)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), follow_parent=FOLLOW_PARENT in sys.argv[2:]))
+    if FOLLOW_PARENT in sys.argv[2:]:  # the flow may be killed outright, and then training must not continue
+        follow_parent()
+    sys.exit(main(Path(sys.argv[1])))

@@ -10,6 +10,7 @@ import httpx
 
 from components.core.atomic import full_disk_explained, write_json
 from components.core.errors import InputError, ServiceError
+from components.data.addresses import download_client
 
 ATTEMPTS = 4
 TIMEOUT_SECONDS = 30.0
@@ -87,7 +88,7 @@ def _fetch(url: str, path: Path, report: Callable[[float, str], None]) -> None:
 def _answer(url: str, headers: dict[str, str] | None = None) -> Iterator[httpx.Response]:
     request = {"Accept-Encoding": "identity", **(headers or {})}
     try:
-        with httpx.stream("GET", url, headers=request, follow_redirects=True, timeout=TIMEOUT_SECONDS) as response:
+        with download_client(TIMEOUT_SECONDS) as client, client.stream("GET", url, headers=request) as response:
             if response.is_client_error and response.status_code != httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
                 raise InputError(f"source {url} cannot be read: the server answers {_status(response)}")
             if response.is_server_error:

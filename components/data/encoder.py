@@ -8,7 +8,7 @@ of each piece can be cached, because text repeats itself. Ids are equal to ``Tex
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, filterfalse
 
 import numpy as np
@@ -21,10 +21,16 @@ from components.data.tokenizer import TextTokenizer
 REMEMBERED_PIECES = 1 << 18
 # Longer pieces (scripts without spaces, tables, base64) hardly ever recur.
 LONGEST_REMEMBERED = 48
-
+# A longer text is encoded a section at a time: all of 50 MB without spaces would need 9 GB.
+LONGEST_SECTION = 1 << 18
+# How far back from its end a section looks for a place where no token is cut.
+_SEARCHED = 1 << 12
 
 _BOUNDARY = re.compile(r"(?<=\S)(?= \S)")
 _IRREGULAR = re.compile(r" \s|\s ")
+
+# Also between an ASCII letter and an ASCII character that is none: no alternative goes on from a letter to that.
+SECTION_END = re.compile(r"(?<=[A-Za-z])(?=[\x00-@\[-`{-\x7f])|(?<=\S)(?= \S)")
 
 
 def pieces(text: str) -> list[str]:
@@ -38,6 +44,22 @@ def pieces(text: str) -> list[str]:
     return [first, *[" " + word for word in words]]
 
 
+def sections(text: str, longest: int = LONGEST_SECTION) -> Iterator[str]:
+    """Cut ``text`` into sections of at most ``longest`` characters which, joined, are ``text``.
+
+    No token crosses a cut, unless there is no such place in the last 4096 characters of a section: a word, or writing
+    without spaces, is cut where the section is full.
+    """
+    start = 0
+    while len(text) - start > longest:
+        full = start + longest
+        ends = [place.end() for place in SECTION_END.finditer(text, max(start + 1, full - _SEARCHED), full + 2)]
+        stop = max((end for end in ends if end <= full), default=full)
+        yield text[start:stop]
+        start = stop
+    yield text[start:]
+
+
 class Encoder:
     """Encodes batches of documents and caches the ids of pieces, up to a fixed number."""
 
@@ -48,8 +70,25 @@ class Encoder:
         self._token_bytes = np.array([len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size)])
         self._ids_of: dict[str, bytes] = {"": b""}
 
-    def encode(self, texts: Sequence[str]) -> list[Integer[np.ndarray, " tokens"]]:
-        """Ids of each text in the dtype of the shards."""
+    def encode(
+        self, texts: Sequence[str], on_section: Callable[[int, int], None] = lambda done, total: None
+    ) -> list[Integer[np.ndarray, " tokens"]]:
+        """Ids of each text in the dtype of the shards.
+
+        ``on_section`` is told, of a text that is encoded a section at a time, how many characters are done of how many.
+        """
+        short = iter(self._encoded([text for text in texts if len(text) <= LONGEST_SECTION]))
+        return [next(short) if len(text) <= LONGEST_SECTION else self._in_sections(text, on_section) for text in texts]
+
+    def _in_sections(self, text: str, on_section: Callable[[int, int], None]) -> Integer[np.ndarray, " tokens"]:
+        parts, done = [], 0
+        for section in sections(text):
+            parts += self._encoded([section])
+            done += len(section)
+            on_section(done, len(text))
+        return np.concatenate(parts)
+
+    def _encoded(self, texts: Sequence[str]) -> list[Integer[np.ndarray, " tokens"]]:
         documents = [pieces(text) for text in texts]
         unseen = self._unseen(documents)
         if len(self._ids_of) + len(unseen) > self._remembered_pieces:

@@ -2,20 +2,20 @@
 
 Two passes over the documents, each streaming. The first assigns splits, counts, and draws the sample from which the
 tokenizer is learned (training documents only); the second encodes and writes. Memory holds the sample, one batch of
-documents and the encoder's dictionary, however large the corpus. An interrupted run starts again from the beginning,
-downloads excepted.
+documents, the encoder's dictionary, and eight bytes for each document. An interrupted run starts again from the
+beginning, downloads excepted.
 """
 
 import shutil
 import time
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
+import numpy as np
 
 from components.core.errors import InputError
 from components.core.run import Run
@@ -23,6 +23,7 @@ from components.data.config import DataConfig
 from components.data.encoder import Encoder
 from components.data.gather import discard, forget_downloads, gather
 from components.data.prepared import PreparedData
+from components.data.progress import counted, reading
 from components.data.reading import Document, Reader
 from components.data.sample import Sample
 from components.data.shards import ShardSet, ShardWriter, Split
@@ -44,6 +45,13 @@ class Survey:
     sample: Sample
     documents: Counter[str] = field(default_factory=Counter)
     bytes: Counter[str] = field(default_factory=Counter)
+    positions: "array[float]" = field(default_factory=lambda: array("d"))
+    """Where each document stands; equal texts stand at the same place."""
+
+    @property
+    def duplicates(self) -> int:
+        """Documents whose text has occurred before."""
+        return len(self.positions) - len(np.unique(np.asarray(self.positions)))
 
 
 def stage(run: Run, config: DataConfig) -> PreparedData:
@@ -64,7 +72,8 @@ def stage(run: Run, config: DataConfig) -> PreparedData:
 
     run.report(_SURVEYED, f"learning {config.vocab_size} tokens from {survey.documents[TRAIN]} documents")
     started = time.perf_counter()
-    save_tokenizer(train_tokenizer(survey.sample.texts(), config.vocab_size), tokenizer_folder)
+    texts = counted(run, survey.sample.texts(), _SURVEYED, (_SURVEYED + _LEARNT) / 2)
+    save_tokenizer(train_tokenizer(texts, config.vocab_size), tokenizer_folder)
     tokenizer_seconds = time.perf_counter() - started
     run.report(_LEARNT, f"learnt {config.vocab_size} tokens in {tokenizer_seconds:.1f} s")
 
@@ -76,12 +85,15 @@ def stage(run: Run, config: DataConfig) -> PreparedData:
     if not config.keep_sources:
         discard(raw)
     splits = ShardSet.open(shards_folder).splits
-    metrics = _metrics(splits, encode_seconds, tokenizer_seconds, skipped)
+    duplicates = survey.duplicates
+    metrics = _metrics(splits, encode_seconds, tokenizer_seconds, skipped) | {"duplicates": duplicates}
     run.log(metrics, None)
     run.report(_ENCODED, f"wrote {metrics['tokens']:,} tokens of {metrics['documents']:,} documents")
     details = {"vocab_size": config.vocab_size, "splits": _sizes(splits), "sources": sources, "skipped": dict(skipped)}
     train = splits[TRAIN]
     rows = [("training text", f"{train.n_documents:,} documents, {train.n_tokens:,} tokens")]
+    if duplicates:
+        rows.append(("duplicates", f"{duplicates:,} of {metrics['documents']:,} documents repeat the text of another"))
     return run.seal(metrics, details, rows, view=PreparedData)
 
 
@@ -111,11 +123,12 @@ def _sizes(splits: Mapping[str, Split]) -> dict[str, dict[str, int]]:
 
 def _survey(run: Run, cfg: DataConfig, files: list[SourceFile]) -> Survey:
     survey = Survey(Sample(int(cfg.tokenizer_sample_mb * _MEGABYTE)))
-    with _progress(run, "surveying", files, _GATHERED, _SURVEYED) as on_bytes:
-        for document in Reader(cfg).documents(files, on_bytes):
+    with reading(run, "surveying", files, _GATHERED, _SURVEYED) as progress:
+        for document in Reader(cfg).documents(files, progress.read):
             text = document.text.encode()
             place = position(text)
             split = split_of(place, cfg.validation_fraction, cfg.test_fraction)
+            survey.positions.append(place)
             survey.documents[split] += 1
             survey.bytes[split] += len(text)
             if split == TRAIN:
@@ -147,11 +160,12 @@ class _Encodable(NamedTuple):
 def _encode(run: Run, cfg: DataConfig, files: list[SourceFile], tokenizer: TextTokenizer, folder: Path) -> Counter[str]:
     reader, encoder = Reader(cfg), Encoder(tokenizer)
     with (
-        _progress(run, "encoding", files, _LEARNT, _ENCODED) as on_bytes,
+        reading(run, "encoding", files, _LEARNT, _ENCODED) as progress,
         ShardWriter(folder, tokenizer.vocab_size, tokenizer.end_of_text_id, cfg.shard_tokens) as shards,
     ):
-        for batch in _batches(reader.documents(files, on_bytes), cfg):
-            for ids, document in zip(encoder.encode([each.text for each in batch]), batch, strict=True):
+        for batch in _batches(reader.documents(files, progress.read), cfg):
+            encoded = encoder.encode([each.text for each in batch], progress.encoded)
+            for ids, document in zip(encoded, batch, strict=True):
                 shards.add(document.split, ids, document.n_bytes)
     return reader.skipped
 
@@ -173,25 +187,3 @@ def _batches(documents: Iterable[Document], cfg: DataConfig) -> Iterator[list[_E
 
 def _sources(files: list[SourceFile]) -> list[dict[str, str | int]]:
     return [{"source": file.origin, "bytes": file.path.stat().st_size} for file in files]
-
-
-@contextmanager
-def _progress(
-    run: Run, title: str, files: list[SourceFile], start: float, stop: float
-) -> Iterator[Callable[[int], None]]:
-    """A bar for people and reports for the flow, both over the bytes read from disk."""
-    total = max(1, sum(file.path.stat().st_size for file in files))
-    done = 0
-    reported = start
-    with tqdm(total=total, desc=title, unit="B", unit_scale=True, mininterval=0.5) as bar:
-
-        def on_bytes(count: int) -> None:
-            nonlocal done, reported
-            done += count
-            bar.update(count)
-            fraction = start + (stop - start) * min(1.0, done / total)
-            if fraction - reported >= 0.01:
-                run.report(fraction, f"{title}: {done / _MEGABYTE:.1f} of {total / _MEGABYTE:.1f} MB")
-                reported = fraction
-
-        yield on_bytes

@@ -54,20 +54,19 @@ class Reader:
                         yield document
             except pa.ArrowInvalid as error:
                 raise InputError(f"{file.origin} cannot be read as {file.kind}: {error}") from error
+            except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+                if isinstance(error, OSError) and error.errno is not None:  # the system's, not that of a format
+                    raise
+                raise InputError(
+                    f"{file.origin} is truncated or damaged ({error}). Fetch or make the file again."
+                ) from error
 
     def _read(self, file: SourceFile, on_bytes: OnBytes) -> Iterator[Document]:
         if file.kind == "parquet":
             yield from self._parquet(file, on_bytes)
             return
         with closing(_open(file, on_bytes)) as stream:
-            try:
-                yield from self._jsonl(file, stream) if file.kind == "jsonl" else self._text(file, stream)
-            except OSError as error:
-                if error.errno is not None:  # the system's, not the decompressor's
-                    raise
-                raise InputError(
-                    f"{file.origin} is truncated or damaged ({error}). Fetch or make the file again."
-                ) from error
+            yield from self._jsonl(file, stream) if file.kind == "jsonl" else self._text(file, stream)
 
     def _text(self, file: SourceFile, stream: io.BufferedReader) -> Iterator[Document]:
         whole = self.cfg.document_separator == "file"
@@ -104,14 +103,14 @@ class Reader:
 
     def _parquet(self, file: SourceFile, on_bytes: OnBytes) -> Iterator[Document]:
         size = file.path.stat().st_size
-        with pq.ParquetFile(file.path, memory_map=True) as table:
+        with pq.ParquetFile(file.path, memory_map=True, page_checksum_verification=True) as table:
             column = file.text_field
             if column not in table.schema_arrow.names:
                 raise InputError(
                     f"{file.origin} has no column {column!r}; it has {table.schema_arrow.names}. Set data.text_field"
                 )
             kind = table.schema_arrow.field(column).type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind)):
+            if not _is_text(kind):
                 raise InputError(f"column {column!r} of {file.origin} holds {kind}, not text. Set data.text_field")
             number = 0
             for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=[column]):
@@ -122,6 +121,8 @@ class Reader:
                     elif (text := self._decoded(value, file, 0, f"row {number}, ")) is not None:
                         yield Document(f"{file.origin}:{number}", text)
                 on_bytes(size * batch.num_rows // table.metadata.num_rows)
+            if number != table.metadata.num_rows:
+                raise pa.ArrowException(f"it holds {number} of {table.metadata.num_rows} rows")
 
     def _decoded(self, raw: bytes, file: SourceFile, offset: int, where: str = "") -> str | None:
         try:
@@ -145,6 +146,15 @@ class Reader:
         if self.cfg.on_error == "fail":
             raise InputError(f"{message}. data.on_error=skip leaves such documents out and counts them.")
         self.skipped[problem] += 1
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Text, or bytes that may be text, in any of Arrow's layouts."""
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    return bool(text or types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
 
 
 def _lack(row: object, field: str) -> str:

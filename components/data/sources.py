@@ -4,7 +4,10 @@ This module runs in the flow's process before the stage is started, so it import
 missing or empty source is reported before any work is done.
 """
 
+import errno
 import glob
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -112,16 +115,48 @@ def _matches(source: str) -> Iterator[Path]:
         return
     if path.is_dir():
         raise InputError(f"source {source} is a folder; name its files with a glob, for example {source}/**/*.jsonl")
+    if os.path.lexists(path):
+        raise InputError(_no_file(path))
     if not glob.has_magic(source):
         raise InputError(
             f"source {source} does not exist (looked in {Path.cwd()}). "
             f"Sources are {WORLD}, {PYDOC}, files, globs, http(s) addresses and {HUB_PREFIX}dataset[:config][:split]"
         )
-    matches = glob.glob(str(path), recursive=True)  # noqa: PTH207  Path.glob refuses absolute patterns
-    found = [match for match in map(Path, matches) if match.is_file()]
+    found = False
+    for match in map(Path, glob.iglob(str(path), recursive=True)):  # noqa: PTH207  Path.glob refuses absolute patterns
+        if match.is_dir():
+            continue
+        if not match.is_file():
+            raise InputError(_no_file(match))
+        _check_for_a_circle(match, source)
+        found = True
+        yield match
     if not found:
         raise InputError(f"no file matches {source} (looked in {Path.cwd()})")
-    yield from found
+
+
+def _no_file(path: Path) -> str:
+    """Why the path, which exists, cannot be read as a file."""
+    try:
+        kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+        kind = kinds.get(stat.S_IFMT(path.stat().st_mode), "a device")
+        return f"source {path} is {kind}, not a file: write what it delivers to a file, and name that"
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return f"source {path} is a symbolic link that leads back to itself: remove it, or let it lead to a file"
+        if error.errno == errno.ENOENT:
+            return f"source {path} is a symbolic link to {path.readlink()}, which does not exist"
+        return f"source {path} cannot be read: {error.strerror}"
+
+
+def _check_for_a_circle(match: Path, source: str) -> None:
+    """A link to a folder above itself would bring every file many times (and may keep the search busy for ever)."""
+    for folder in match.parents if "**" in source else ():
+        if folder.is_symlink() and folder.resolve() in (folder.parent / "_").resolve().parents:
+            raise InputError(
+                f"source {source} leads in a circle: {folder} is a symbolic link to {folder.resolve()}, a folder above "
+                "it. Remove the link, or name the folders without **"
+            )
 
 
 def pydoc_topics() -> dict[str, str]:

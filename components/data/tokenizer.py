@@ -9,6 +9,7 @@ characters. Their ids come from the tokenizer's record (``special_tokens.py``), 
 may have them anywhere.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +45,12 @@ LLAMA3_SPLIT = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*"  # punctuation
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"  # line ends; spaces, all but the last one before a word
 )
+
+# Learning takes time quadratic in the length of a word: 15 s for one of 100,000 letters. No useful token is as long as
+# this. So a longer word is cut, and of a longer run of ASCII without a space (base64, hexadecimal) only the beginning
+# counts. Both are for learning only: encoding takes linear time, and the saved tokenizer splits text as it always did.
+LONGEST_WORD_LEARNT = 512
+_LONG_RUN = re.compile(rf"(?<![!-~])([!-~]{{{LONGEST_WORD_LEARNT}}})[!-~]+")
 
 # ChatML. ``{% generation %}`` marks what the assistant wrote: trainers that mask the prompt look for it.
 CHAT_TEMPLATE = (
@@ -87,12 +94,10 @@ def train_tokenizer(
     """
     check_vocab_size(vocab_size)
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
-        [
-            pre_tokenizers.Split(Regex(LLAMA3_SPLIT), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    words = pre_tokenizers.Split(Regex(LLAMA3_SPLIT), behavior="isolated")
+    in_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    short = pre_tokenizers.FixedLength(LONGEST_WORD_LEARNT)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, short, in_bytes])  # type: ignore[assignment]
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -101,7 +106,8 @@ def train_tokenizer(
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator((_LONG_RUN.sub(r"\1", text) for text in texts), trainer)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, in_bytes])  # type: ignore[assignment]
     supported = tokenizer.get_vocab_size()
     if supported < vocab_size:
         usable = supported - supported % VOCABULARY_MULTIPLE

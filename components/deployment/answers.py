@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 from fastapi import Request as HttpRequest
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from components.core.errors import LacewingError
@@ -121,7 +121,9 @@ async def respond(http: HttpRequest, answer: Answer, builder: ResponseBuilder) -
         await asyncio.wait({work, left}, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
             return Response(status_code=CLIENT_CLOSED_REQUEST)
-        return JSONResponse(builder.whole(work.result(), answer.usage).model_dump())
+        # The scores of long prompts are megabytes; meanwhile others must be answered.
+        content = await asyncio.to_thread(lambda: builder.whole(work.result(), answer.usage).model_dump_json())
+        return Response(content, media_type="application/json")
     finally:
         work.cancel()
         left.cancel()

@@ -26,9 +26,10 @@ from components.core.run import Run
 from components.data.prepared import PreparedData
 from components.data.special_tokens import CALL, CHAT_TEMPLATE_FILE, TOKENIZER, TOKENIZER_CONFIG, SpecialTokens
 from components.data.tokenizer import TextTokenizer
+from components.delegation.bundled import DelegationRecord
 from components.delegation.config import SelectionName
 from components.deployment.config import BundleConfig, BundleStageConfig
-from components.deployment.delegation import DelegationRecord, gather_delegation
+from components.deployment.delegation import gather_delegation
 from components.evaluation.artifacts import Scores
 from components.evaluation.factuality.artifacts import CascadeAssessment
 from components.model.bundle import Bundle

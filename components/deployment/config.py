@@ -5,7 +5,7 @@ Imports neither torch nor numpy: the flow's process reads these classes and must
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from components.cascade.config import CascadeConfig
 from components.core.neutral import Neutral
@@ -42,6 +42,9 @@ class ServeConfig(BaseModel):
     """Alias or version of the registered model; also the ``model`` that clients name."""
     host: str = Field("127.0.0.1", min_length=1)
     """Address to listen on. Loopback reaches this machine only; set LACEWING_API_KEY before you open another."""
+    allowed_hosts: list[str] = []
+    """Further names under which clients may address the server, beside loopback and ``host``; ``*`` allows all.
+    Other names are refused, because a web page could use one to read a server on loopback (DNS rebinding)."""
     port: int = Field(8000, ge=0, le=65535)
     """TCP port; 0 lets the operating system choose a free one."""
     max_concurrent_requests: PositiveInt = 8
@@ -50,6 +53,8 @@ class ServeConfig(BaseModel):
     """Prompts that may wait; if there are more, the server answers 503."""
     max_body_bytes: PositiveInt = 4_000_000
     """Largest accepted request body."""
+    client_timeout_seconds: PositiveInt = 60
+    """How long a client may take to send its headers, to send its body, and to read what was sent."""
     threads: NonNegativeInt = 0
     """CPU threads of the forward pass; 0 leaves the choice to torch (one per core)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -61,7 +66,12 @@ class ServeConfig(BaseModel):
     """Whether the server refuses to start without the helper of its model. If false, it answers without the helper,
     marks the answers as degraded, and uses the helper as soon as it is available."""
     shutdown_seconds: PositiveInt = 5
-    """How long running requests may continue after the first SIGINT or SIGTERM."""
+    """How long running requests may continue after the first SIGINT or SIGTERM; the others end with an error."""
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _separated_by_commas(cls, value: object) -> object:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
 
 class SmokeConfig(BaseModel):

@@ -13,7 +13,7 @@ from pathlib import Path
 from components.cascade.config import HelperConfig
 from components.cascade.helpers.base import Call, Helper, HelperError, Reply
 from components.core.errors import LacewingError
-from components.deployment.delegation import DelegationRecord, open_bundled_helper
+from components.delegation.bundled import DelegationRecord, open_bundled_helper
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""``delegation.json`` in a bundle: when the model asks, which helper, and how often. A plain model has no such file.
+"""Gathers what a cascade needs in the bundle: ``delegation.json``, and beside it what the helper must know.
 
 What the helper needs travels with the bundle where it is data (the fact table, the retrieval index). A larger model or
 an endpoint is only referred to.
@@ -7,38 +7,17 @@ an endpoint is only referred to.
 import shutil
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
-from components.cascade.calibration import Calibration, CallCalibration
+from components.cascade.calibration import Calibration
 from components.cascade.config import CascadeConfig, HelperConfig
-from components.cascade.helpers import Helper, open_helper
+from components.cascade.helpers import open_helper
 from components.core.atomic import full_disk_explained, write_text
 from components.core.errors import ArtifactError
-from components.core.records import read_record
 from components.data.prepared import PreparedData
+from components.delegation.bundled import DelegationRecord
 from components.delegation.config import SELECTIONS_THAT_CALL, DelegationConfig, SelectionName
 from components.evaluation.factuality.artifacts import CascadeAssessment
 from components.model.bundle import Bundle
 from components.training.trained import TrainedModel
-
-
-class DelegationRecord(BaseModel):
-    """Contents of ``delegation.json``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    selection: SelectionName
-    """What the model learned to delegate."""
-    cascade: CascadeConfig
-    """Budget, rule, unit and helper; ``auto`` is resolved, paths are absolute, the score is one that the model has."""
-    calibration: CallCalibration
-    """Quantiles of the score on held-out text."""
-
-    @classmethod
-    def load(cls, folder: Path) -> "DelegationRecord | None":
-        """The record of the bundle in ``folder``, ``None`` if it has none; ``ArtifactError`` if it is damaged."""
-        path = folder / Bundle.DELEGATION
-        return read_record(path, cls, "a record of delegation") if path.is_file() else None
 
 
 def gather_delegation(
@@ -75,18 +54,6 @@ def gather_delegation(
     )
     write_text(folder / Bundle.DELEGATION, record.model_dump_json(indent=2) + "\n")
     return record
-
-
-def open_bundled_helper(record: DelegationRecord, folder: Path, device: str) -> Helper:
-    """The helper of the bundle in ``folder``; raises what ``open_helper`` raises."""
-    facts, index = folder / Bundle.FACTS, folder / Bundle.RETRIEVAL
-    return open_helper(
-        record.cascade.helper,
-        tokenizer=folder,
-        facts=facts if facts.is_file() else None,
-        corpus=index if index.is_dir() else None,
-        device=device,
-    )
 
 
 def _with_knowledge(

@@ -158,23 +158,28 @@ class Engine:
         Raises ``InputError`` for a prompt that cannot be continued or more prompts than ever fit, ``QueueFullError``
         if there is no place for all of them now.
         """
-        if len(requests) > self.capacity:
-            raise InputError(f"{len(requests)} prompts in one request; at most {self.capacity} are taken")
+        self.check_room(len(requests))
         generations = [
             Generation(Decoding(self.model, self.tokenizer, request, self.presence_penalty), deliver, self)
             for request, deliver in requests
         ]
         with self._changed:
-            if not self.running:
-                raise ServiceError("the engine has stopped and takes no more requests")
-            if len(self._active) + len(self._waiting) + len(generations) > self.capacity:
-                raise QueueFullError(
-                    f"the server is busy: {len(self._active)} requests are being answered and {len(self._waiting)} are "
-                    "waiting; try again shortly"
-                )
+            self.check_room(len(generations))  # again: others may have come meanwhile
             self._waiting.extend(generations)
             self._changed.notify()
         return generations
+
+    def check_room(self, count: int) -> None:
+        """Raise the errors of ``submit`` that do not depend on what the ``count`` requests say."""
+        if count > self.capacity:
+            raise InputError(f"{count} prompts in one request; at most {self.capacity} are taken")
+        if not self.running:
+            raise ServiceError("the engine has stopped and takes no more requests")
+        if len(self._active) + len(self._waiting) + count > self.capacity:
+            raise QueueFullError(
+                f"the server is busy: {len(self._active)} requests are being answered and {len(self._waiting)} are "
+                "waiting; try again shortly"
+            )
 
     def withdraw(self, generation: Generation) -> None:
         """Remove a waiting or running request; no effect if it is finished."""
@@ -183,16 +188,21 @@ class Engine:
                 if generation in place:
                     place.remove(generation)
 
-    def close(self) -> None:
-        """Stop decoding; running requests end with an error."""
+    def end_requests(self) -> None:
+        """Take no more requests, and end all that run or wait with an error. Does not wait for the decode thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join()
-        for generation in (*self._active, *self._waiting):
+            generations = [*self._active, *self._waiting]
+            self._active.clear()
+            self._waiting.clear()
+        for generation in generations:
             generation.deliver(ServiceError("the server is shutting down"))
-        self._active.clear()
-        self._waiting.clear()
+
+    def close(self) -> None:
+        """Stop decoding; running requests end with an error."""
+        self.end_requests()
+        self._thread.join()
         if self.helper is not None:
             self.helper.close()
 

@@ -1,6 +1,6 @@
 """Errors as OpenAI's clients expect them: ``{"error": {"message", "type", "param", "code"}}`` with a fitting status."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -26,6 +26,10 @@ class UnknownModelError(InputError):
     """A model that is not served here."""
 
 
+class InvalidBodyError(InputError):
+    """A body that no request needs."""
+
+
 class NoHelperError(InputError):
     """A request that asks for calls to a server without a helper."""
 
@@ -44,6 +48,8 @@ def detail(error: Exception) -> tuple[int, ErrorDetail]:
         return 404, _invalid(message, "model", "model_not_found")
     if isinstance(error, ContextLengthError):
         return 400, _invalid(message, "prompt", "context_length_exceeded")
+    if isinstance(error, InvalidBodyError):
+        return 400, _invalid(message, code="invalid_body")
     if isinstance(error, NoHelperError):
         return 400, _invalid(message, error.parameter, "unsupported_value")
     if isinstance(error, InputError):
@@ -59,12 +65,10 @@ def detail(error: Exception) -> tuple[int, ErrorDetail]:
     )
 
 
-def response(status: int, error: ErrorDetail) -> JSONResponse:
+def response(status: int, error: ErrorDetail, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The answer that carries ``error``."""
-    headers = {"Retry-After": "1"} if status == 503 else {}
-    if status == 401:
-        headers = {"WWW-Authenticate": "Bearer"}
-    return JSONResponse(ErrorBody(error=error).model_dump(), status, headers)
+    told = {503: {"Retry-After": "1"}, 401: {"WWW-Authenticate": "Bearer"}}.get(status, {})
+    return JSONResponse(ErrorBody(error=error).model_dump(), status, {**told, **(headers or {})})
 
 
 def register(app: FastAPI) -> None:
@@ -76,7 +80,7 @@ def register(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> JSONResponse:
-        return response(error.status_code, _http_detail(request, error))
+        return response(error.status_code, _http_detail(request, error), error.headers)
 
     def _ours(request: Request, error: Exception) -> JSONResponse:
         return response(*detail(error))
@@ -123,5 +127,5 @@ def _validation_detail(errors: Sequence[Any]) -> ErrorDetail:
 
 
 def _shortened(value: object) -> str:
-    text = repr(value)
+    text = repr(value[:60] if isinstance(value, str | bytes | list) else value)  # the whole may be megabytes
     return text if len(text) <= 60 else text[:57] + "..."

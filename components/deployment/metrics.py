@@ -1,6 +1,7 @@
 """What Prometheus reads at ``/metrics``."""
 
 from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
@@ -89,7 +90,7 @@ class Metrics:
         Paths that are no route of ``app`` count as ``other``: strangers must not be able to add time series.
         """
         instrumentator = Instrumentator(should_group_status_codes=False, registry=self.registry)
-        instrumentator.add(self._count_request).instrument(app).expose(app)
+        instrumentator.add(self._count_request).instrument(app).expose(app, response_class=PlainTextResponse)
 
     def _count_request(self, request: Info) -> None:
         route = request.modified_handler if request.modified_handler != "none" else "other"

@@ -13,17 +13,21 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 Prompt = str | list[int]
+Prompts = str | list[str] | list[int] | list[list[int]]
 FinishReason = Literal["stop", "length"]
 Author = Literal["small", "helper"]
 
 MAX_LOGPROBS = 20
 MAX_STOPS = 16
+# More than any request has; naming thousands of unknown ones would take a second.
+MAX_PARAMETERS = 100
 
 
 def _neutral(advice: str, *allowed: object) -> AfterValidator:
@@ -51,7 +55,7 @@ Text = Annotated[str, AfterValidator(_encodable)]
 
 
 def _prompts(value: object) -> object:
-    """Name what is wrong with a prompt in one sentence; the union's own report would have four."""
+    """Name what is wrong with a prompt in one sentence; the union's own report would have four, each as long as it."""
     shapes = "a text, a list of texts, a list of token ids or a list of such lists"
     if isinstance(value, str):
         return _encodable(value)
@@ -82,7 +86,15 @@ class _Request(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, given: Any) -> Any:
-        return {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
+        if not isinstance(given, dict):
+            return given
+        if len(given) > MAX_PARAMETERS:
+            raise PydanticCustomError(
+                "parameters",
+                "{count} parameters were given; at most {most} are allowed",
+                {"count": len(given), "most": MAX_PARAMETERS},
+            )
+        return {name: value for name, value in given.items() if value is not None}
 
 
 class StreamOptions(_Request):
@@ -99,7 +111,9 @@ class SamplingRequest(_Request):
     temperature: float = Field(1.0, ge=0.0, le=2.0)
     top_p: float = Field(1.0, gt=0.0, le=1.0)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: Annotated[list[str], BeforeValidator(_stops), Field(max_length=MAX_STOPS)] = []
+    stop: Annotated[
+        list[str], BeforeValidator(_stops, json_schema_input_type=str | list[str]), Field(max_length=MAX_STOPS)
+    ] = []
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: Annotated[int, _neutral("send several prompts or several requests", 1)] = 1
@@ -131,7 +145,7 @@ class SamplingRequest(_Request):
 class CompletionRequest(SamplingRequest):
     """``POST /v1/completions``."""
 
-    prompt: Annotated[str | list[str] | list[int] | list[list[int]], BeforeValidator(_prompts)]
+    prompt: Annotated[Prompts, PlainValidator(_prompts, json_schema_input_type=Prompts)]
     max_tokens: int = Field(16, ge=1)
     logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     echo: bool = False
@@ -164,7 +178,7 @@ class Message(_Request):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[list[TextPart], BeforeValidator(_parts)]
+    content: Annotated[list[TextPart], BeforeValidator(_parts, json_schema_input_type=str | list[TextPart])]
     name: str = ""  # accepted and not used: ChatML has no place for it
     tool_calls: Annotated[list[Any], _neutral(_NO_TOOLS, [])] = []
 

@@ -4,26 +4,34 @@ Routes are added to the application itself: FastAPI resolves those of a router o
 lists the application's paths before would miss them.
 """
 
-import asyncio
-
 from fastapi import FastAPI
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, Response
 
-from components.core.errors import InputError, ServiceError
-from components.deployment import errors
+from components.core.errors import ServiceError
+from components.deployment import documentation, errors
 from components.deployment.answers import Answer, EventStream, respond
 from components.deployment.decoding import Request
 from components.deployment.engine import Engine
+from components.deployment.intake import Intake, checked_route
 from components.deployment.metrics import Metrics
-from components.deployment.protocol import ChatRequest, CompletionRequest, ModelCard, ModelList, SamplingRequest
+from components.deployment.protocol import (
+    ChatChunk,
+    ChatCompletion,
+    ChatRequest,
+    Completion,
+    CompletionRequest,
+    ModelCard,
+    ModelList,
+    SamplingRequest,
+)
 from components.deployment.responses import ChatBuilder, CompletionBuilder, ResponseBuilder
 
 
 def add_health(app: FastAPI, engine: Engine, served: str) -> None:
     """For whoever runs the server."""
 
-    @app.get("/health")
+    @app.get("/health", responses=documentation.health())
     async def health() -> JSONResponse:
         """200 while requests can be answered."""
         if not engine.running:
@@ -44,46 +52,54 @@ def add_models(app: FastAPI, engine: Engine, served: str, started: float) -> Non
         call_budget=engine.call_budget if engine.helper is not None else None,
     )
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", responses=documentation.errors(401, 403))
     async def models() -> ModelList:
         """The one model that is served."""
         return ModelList(data=[card])
 
-    @app.get("/v1/models/{name:path}")
+    @app.get("/v1/models/{name:path}", responses=documentation.errors(401, 403, 404))
     async def model(name: str) -> ModelCard:
         """The model called ``name``."""
         _check_model(name, served)
         return card
 
 
-def add_generation(app: FastAPI, engine: Engine, served: str, metrics: Metrics) -> None:
+def add_generation(app: FastAPI, engine: Engine, served: str, metrics: Metrics, intake: Intake) -> None:
     """Completions and chat."""
 
-    @app.post("/v1/completions")
     async def completions(body: CompletionRequest, http: HttpRequest) -> Response:
         """Continue each prompt."""
         _check(body, served, engine)
-        prompts = await asyncio.to_thread(_encoded, body, engine)
         requests = [
             _request(body, prompt, max_tokens=body.max_tokens, logprobs=body.logprobs, echo=body.echo)
-            for prompt in prompts
+            for prompt in await intake.prompts(body.prompts)
         ]
         builder = CompletionBuilder(served, engine.tokenizer, body.logprobs is not None, _helper_name(engine))
         return await _answer(http, body, Answer(engine, metrics, requests), builder)
 
-    @app.post("/v1/chat/completions")
     async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
         """Write the assistant's next message."""
         _check(body, served, engine)
-        prompt = await asyncio.to_thread(engine.tokenizer.encode_chat, body.turns)
         request = _request(
             body,
-            prompt,
+            await intake.chat(body.turns),
             max_tokens=body.max_completion_tokens or body.max_tokens,
             logprobs=body.top_logprobs if body.logprobs else None,
         )
         builder = ChatBuilder(served, engine.tokenizer, body.logprobs, _helper_name(engine))
         return await _answer(http, body, Answer(engine, metrics, [request]), builder)
+
+    for path, endpoint, whole, chunk in (
+        ("/v1/completions", completions, Completion, Completion),
+        ("/v1/chat/completions", chat_completions, ChatCompletion, ChatChunk),
+    ):
+        app.router.add_api_route(
+            path,
+            endpoint,
+            methods=["POST"],
+            responses=documentation.generated(whole, chunk),
+            route_class_override=checked_route(intake),
+        )
 
 
 async def _answer(http: HttpRequest, body: SamplingRequest, answer: Answer, builder: ResponseBuilder) -> Response:
@@ -104,13 +120,6 @@ def _check(body: SamplingRequest, served: str, engine: Engine) -> None:
 
 def _helper_name(engine: Engine) -> str | None:
     return engine.helper.name if engine.helper is not None else None
-
-
-def _encoded(body: CompletionRequest, engine: Engine) -> list[list[int]]:
-    """Token ids of every prompt; what is wrong with a prompt as such is told before any is continued."""
-    if not body.prompts:
-        raise InputError("the list of prompts is empty: give at least one prompt")
-    return [engine.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in body.prompts]
 
 
 def _request(

@@ -11,8 +11,8 @@ quiet_threads()
 
 import argparse
 import asyncio
-import ipaddress
 import logging
+import math
 import os
 import signal
 import socket
@@ -27,9 +27,13 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 
 from components.core.errors import InputError, LacewingError, ServiceError
-from components.deployment import errors, routes
+from components.core.parent import FOLLOW_PARENT, follow_parent
+from components.deployment import documentation, errors, routes
 from components.deployment.config import API_KEY, ServeConfig
+from components.deployment.connections import GRACE_SECONDS, DrainingServer, timed_protocol
 from components.deployment.engine import Engine
+from components.deployment.hosts import AllowedHosts, is_loopback
+from components.deployment.intake import Intake
 from components.deployment.metrics import Metrics
 from components.deployment.middleware import RequestLimits
 
@@ -52,16 +56,24 @@ def create_app(engine: Engine, cfg: ServeConfig, api_key: str = "", started: flo
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        intake.close()
         await asyncio.to_thread(engine.close)
 
     # The interactive documentation pages would load scripts from the internet; /openapi.json is there.
     app = FastAPI(title="Lacewing", lifespan=lifespan, docs_url=None, redoc_url=None)
-    metrics = Metrics(engine)
+    metrics, intake = Metrics(engine), Intake(engine)
     errors.register(app)
     routes.add_health(app, engine, cfg.model)
     routes.add_models(app, engine, cfg.model, started)
-    routes.add_generation(app, engine, cfg.model, metrics)
-    app.add_middleware(RequestLimits, api_key=api_key, max_body_bytes=cfg.max_body_bytes)
+    routes.add_generation(app, engine, cfg.model, metrics, intake)
+    documentation.without_422(app)
+    app.add_middleware(
+        RequestLimits,
+        hosts=AllowedHosts(cfg.host, cfg.allowed_hosts),
+        api_key=api_key,
+        max_body_bytes=cfg.max_body_bytes,
+        body_seconds=cfg.client_timeout_seconds,
+    )
     metrics.observe(app)  # last, so that it also counts what the limits refuse
     return app
 
@@ -87,7 +99,7 @@ def listen(host: str, port: int) -> socket.socket:
 def serve(folder: Path, cfg: ServeConfig) -> None:
     """Serve the bundle in ``folder`` until SIGINT or SIGTERM, which let requests in flight end within a time limit."""
     api_key = os.environ.get(API_KEY, "")
-    if not api_key and not _is_loopback(cfg.host):
+    if not api_key and not is_loopback(cfg.host):
         logger.warning("%s is reachable from other machines and %s is not set: anyone may use it", cfg.host, API_KEY)
     with listen(cfg.host, cfg.port) as listener:
         engine = Engine(
@@ -103,16 +115,13 @@ def serve(folder: Path, cfg: ServeConfig) -> None:
         app = create_app(engine, cfg, api_key, started=Path(folder).stat().st_mtime)
         host = f"[{cfg.host}]" if ":" in cfg.host else cfg.host
         print(READY.format(model=cfg.model, host=host, port=port), flush=True)
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=cfg.shutdown_seconds)).run(
-            [listener]
+        config = uvicorn.Config(
+            app,
+            http=timed_protocol(cfg.client_timeout_seconds),
+            log_level="warning",
+            timeout_graceful_shutdown=math.ceil(cfg.shutdown_seconds + GRACE_SECONDS),
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        DrainingServer(config, cfg.shutdown_seconds, engine.end_requests).run([listener])
 
 
 def _stop(number: int, frame: object) -> NoReturn:
@@ -127,8 +136,11 @@ def _arguments(arguments: Sequence[str] | None) -> tuple[Path, ServeConfig]:
     for name, field in ServeConfig.model_fields.items():
         options = [f"--{name.replace('_', '-')}"] + (["--name"] if name == "model" else [])
         parser.add_argument(*options, dest=name, help=f"{field.description} Default: {field.default}.")
+    parser.add_argument(FOLLOW_PARENT, action="store_true", help="Stop at the end of standard input.")
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
     folder = given.pop("folder")
+    if given.pop("follow_parent"):
+        follow_parent()
     try:
         return folder, ServeConfig.model_validate(given)
     except ValidationError as error:
@@ -150,4 +162,13 @@ if __name__ == "__main__":
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    sys.exit(main())
+    try:
+        code = main()
+    except SystemExit as stop:  # of ``_stop`` or of the command line's parser
+        code = int(stop.code or 0)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything that must end in order has ended. Python would go on to take torch apart, which can take longer than
+    # ``shutdown_seconds``.
+    os._exit(code)

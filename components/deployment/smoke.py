@@ -21,6 +21,7 @@ import httpx
 from components.cascade.authors import AuthorSpan
 from components.core.atomic import write_json
 from components.core.errors import InputError, ServiceError
+from components.core.parent import FOLLOW_PARENT
 from components.core.run import Run
 from components.data.prepared import PreparedData
 from components.deployment.artifact import SmokeAnswer
@@ -183,11 +184,20 @@ def server(folder: Path, log: Path, timeout_seconds: float, options: list[str]) 
 
     Its output goes to ``log``. Raises ``ServiceError`` with the end of that log if it ends early or takes too long.
     """
-    command = [sys.executable, "-m", "components.deployment.server", str(folder), "--port", "0", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "components.deployment.server",
+        str(folder),
+        "--port",
+        "0",
+        FOLLOW_PARENT,
+        *options,
+    ]
     environment = {name: value for name, value in os.environ.items() if name != API_KEY}  # the smoke test sends no key
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.PIPE
         )
     try:
         yield _healthy(process, log, time.monotonic() + timeout_seconds, timeout_seconds)
@@ -198,6 +208,8 @@ def server(folder: Path, log: Path, timeout_seconds: float, options: list[str]) 
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 def _healthy(process: subprocess.Popen[bytes], log: Path, deadline: float, timeout_seconds: float) -> str:

@@ -34,10 +34,16 @@ class GateDecision(Artifact):
     stages = ("gate",)
 
     DECISION: ClassVar = "decision.json"
+    SCORES: ClassVar = "scores.parquet"
 
     @property
     def promote(self) -> bool:
         return bool(self.details["promote"])
+
+    @property
+    def outcome(self) -> str:
+        """``promote``, ``hold`` or ``refuse``."""
+        return str(self.details["outcome"])
 
     @property
     def reason(self) -> str:

@@ -18,7 +18,7 @@ from components.evaluation.artifacts import Scores
 from components.evaluation.autocast import autocast, scoring_device
 from components.evaluation.bootstrap import ratio_interval
 from components.evaluation.config import AssessConfig
-from components.evaluation.curve import draw_loss_curve
+from components.evaluation.curve import draw_loss_curves
 from components.evaluation.heldout import chosen, first_shuffled, held_out
 from components.evaluation.likelihood import DocumentScores, score_documents
 from components.evaluation.progress import progress
@@ -27,11 +27,19 @@ from components.evaluation.report import report_markdown
 from components.evaluation.results import Answer, Results, Sample
 from components.evaluation.samples import continue_documents
 from components.model.transformer import Transformer
+from components.training.names import TRAININGS
 from components.training.trained import TrainedModel
 
 
-def stage(run: Run, config: AssessConfig, *, model: TrainedModel, prepared: PreparedData) -> Scores:
-    """Measure ``model`` on the test split of ``prepared``.
+def stage(
+    run: Run,
+    config: AssessConfig,
+    *,
+    model: TrainedModel,
+    prepared: PreparedData,
+    pretrained: TrainedModel | None = None,
+) -> Scores:
+    """Measure ``model`` on the test split of ``prepared``; the report shows the training of ``pretrained`` as well.
 
     Metrics: ``bits_per_byte`` with the ends of its interval, ``perplexity``, ``call_probability``, and with questions
     ``exact_match``, ``exact_match_head``, ``exact_match_tail``, ``questions``.
@@ -48,14 +56,15 @@ def stage(run: Run, config: AssessConfig, *, model: TrainedModel, prepared: Prep
     answers = _answer(run, config, network, tokenizer, prepared)
     samples = _sample(run, config, network, tokenizer, prepared)
     results = _results(config, scores, answers, samples)
-    draw_loss_curve(
-        model.history(),
+    trainings = {TRAININGS.get(each.stage, "training"): each for each in (pretrained, model) if each is not None}
+    draw_loss_curves(
+        {name: each.history() for name, each in trainings.items()},
         f"{results.bits_per_byte.estimate:.3f} bits per byte on held-out text",
         [run.folder / Scores.CURVE_PNG, run.folder / Scores.CURVE_SVG],
     )
     write_text(
         run.folder / REPORT,
-        report_markdown(results, model, prepared, Scores.CURVE_PNG) + accepted_section(run.accepted),
+        report_markdown(results, trainings, prepared, Scores.CURVE_PNG) + accepted_section(run.accepted),
     )
     metrics = _metrics(results)
     run.log(metrics, None)

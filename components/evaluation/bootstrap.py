@@ -36,3 +36,29 @@ def ratio_interval(
     tail = (1 - cfg.confidence) / 2
     low, high = np.quantile(ratios, [tail, 1 - tail])
     return Interval(float(numerator.sum() / denominator.sum()), float(low), float(high))
+
+
+def difference_interval(
+    one: tuple[Float[np.ndarray, " items"], Float[np.ndarray, " items"]],
+    other: tuple[Float[np.ndarray, " items"], Float[np.ndarray, " items"]],
+    cfg: BootstrapConfig,
+) -> Interval:
+    """Interval of the difference of two ratios of sums over the same items, which are drawn anew together.
+
+    Arguments: numerator and denominator of each, per item, all of equal length. Denominators may be zero for some items
+    (a document without calls has no wasted ones) but not for all. A resample without any counts for nothing.
+    """
+    columns = np.stack([*one, *other], axis=1)
+    items = len(columns)
+    random = np.random.default_rng(cfg.seed)
+    differences = np.empty(cfg.resamples)
+    step = max(1, _DRAWS_AT_ONCE // items)
+    for start in range(0, cfg.resamples, step):
+        drawn = random.integers(items, size=(min(step, cfg.resamples - start), items))
+        sums = columns[drawn].sum(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            differences[start : start + step] = sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3]
+    tail = (1 - cfg.confidence) / 2
+    low, high = np.quantile(differences[np.isfinite(differences)], [tail, 1 - tail])
+    above, below, above_other, below_other = columns.sum(axis=0)
+    return Interval(float(above / below - above_other / below_other), float(low), float(high))

@@ -9,6 +9,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -88,14 +89,80 @@ class AssessConfig(ScoringConfig, BootstrapConfig):
     """Continuations for the report."""
 
 
-class GateConfig(ScoringConfig, BootstrapConfig):
-    """May the challenger take the champion's place: paired comparison on the same held-out documents."""
+class Criterion(BaseModel):
+    """What the gate does with one metric. Margin and limits are in the unit of the metric; shares run from 0 to 1."""
 
-    margin_bits_per_byte: float = Field(0.0, allow_inf_nan=False)
-    """Promote if the whole interval of challenger - champion lies below this. 0 asks for a proven improvement, 0.01
-    also accepts a model proven to be at most 0.01 bits per byte worse, -0.01 asks for an improvement of 0.01."""
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    role: Literal["decides", "guards", "reported"] = "reported"
+    """`decides`: the challenger is promoted if one of these is shown to be better. `guards`: it is refused if this is
+    shown to be worse. A metric that decides guards too."""
+    margin: float = Field(0.0, ge=0.0, allow_inf_nan=False)
+    """How much worse is accepted. With a margin, a metric that decides need only be shown to stay within it."""
+    at_most: float | None = Field(None, allow_inf_nan=False)
+    """Refuse a challenger above this, whatever the champion does."""
+    at_least: float | None = Field(None, allow_inf_nan=False)
+    """Refuse a challenger below this."""
+
+
+class Criteria(BaseModel):
+    """The metrics of the gate, all of the model as it is served; presets: `gate=cascade`, `gate=plain`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    facts_right: Criterion = Criterion(role="decides")
+    """Factual tokens of held-out text that the small model, or the helper where it is asked, gets right."""
+    bits_per_byte_other: Criterion = Criterion(role="decides")
+    """Bits per byte of the tokens that state no fact: the language, which no helper provides."""
+    bits_per_byte: Criterion = Criterion(at_most=8.0)
+    """Bits per byte of all tokens, written without a helper. No model at all needs 8."""
+    written_facts_true: Criterion = Criterion(role="guards")
+    """Share of the facts stated in texts that the model writes as it is served; the closed world knows each of them."""
+    wasted_calls: Criterion = Criterion(role="guards", margin=0.05, at_most=0.9)
+    """Share of the calls on tokens that state no fact."""
+    calls: Criterion = Criterion()
+    """Calls per decision on held-out text."""
+    helper_failures: Criterion = Criterion(at_most=0.1)
+    """Share of the questions to the helper that end in an error or in time-out."""
+    leakage: Criterion = Criterion()
+    """Share of the questions that the small model answers from memory when it may not call."""
+    seconds_per_token: Criterion = Criterion()
+    """Wall time per written token, measured on this machine while the gate runs, sixteen texts at a time."""
+    price_per_1000_tokens: Criterion = Criterion()
+    """What the helper costs per 1,000 decisions of the model, at `price_per_call`."""
+
+    @field_validator("seconds_per_token")
+    @classmethod
+    def _one_measurement_decides_nothing(cls, criterion: Criterion) -> Criterion:
+        if criterion.role != "reported":
+            raise ValueError(
+                f"time is measured once, so it has no interval and cannot be given the role {criterion.role!r}; set "
+                "at_most instead"
+            )
+        return criterion
+
+
+class GateConfig(ScoringConfig, BootstrapConfig):
+    """May the challenger take the champion's place: both as they are served, on the same held-out documents."""
+
+    criteria: Criteria = Criteria()
+    """What decides, what must not get worse, and limits."""
+    other_corpus: Literal["refuse", "compare"] = "refuse"
+    """What to do with a champion that learnt from other sources than the challenger: it does not know the text on which
+    both are measured. A champion of the built-in demonstrations (`world`, `pydoc`) is always compared."""
     min_documents: PositiveInt = 10
-    """With fewer held-out documents an interval cannot be trusted, and the challenger is refused."""
+    """With fewer held-out documents an interval cannot be trusted, and nothing is promoted over a champion."""
+    fact_tokens: PositiveInt = 12_000
+    """Tokens of the held-out documents, out of those that are scored, on which the model calls and the helper is
+    asked."""
+    texts: NonNegativeInt = 32
+    """Texts that each model writes as it is served; 0 writes none."""
+    text_tokens: PositiveInt = 96
+    """Longest of them, in tokens."""
+    questions: NonNegativeInt = 300
+    """Questions for leakage, where the data has any."""
+    price_per_call: NonNegativeFloat = 0.0
+    """Price of one call to the helper, in any currency."""
 
 
 class ProbesConfig(BaseModel):

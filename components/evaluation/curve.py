@@ -1,4 +1,4 @@
-"""The loss curve of a training run as a chart: loss above, learning rate below, over optimizer steps."""
+"""The loss curves of a model's trainings as one chart: loss above, learning rate below, over optimizer steps."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +14,8 @@ from components.core.atomic import replacing
 _BLUE, _ORANGE, _GREY, INK = "#2563a8", "#d9622b", "#8a8f98", "#2b2f36"
 # Share of the run over which the training loss is averaged.
 _SMOOTHED_OVER = 0.03
+History = Sequence[Mapping[str, float]]
+
 FIGURE_STYLE = {
     "font.size": 10,
     "axes.edgecolor": _GREY,
@@ -29,19 +31,28 @@ FIGURE_STYLE = {
 }
 
 
-def draw_loss_curve(history: Sequence[Mapping[str, float]], title: str, paths: Sequence[Path]) -> None:
-    """Draw the rows of ``history.jsonl`` into every path, in the format of its suffix (``.svg``, ``.png``).
+def draw_loss_curves(histories: Mapping[str, History], title: str, paths: Sequence[Path]) -> None:
+    """Draw the rows of each ``history.jsonl`` into every path, in the format of its suffix (``.svg``, ``.png``).
 
-    Training rows have ``step``, ``loss``, ``learning_rate``; validation rows ``step``, ``validation_loss``. At least
-    one training row is needed.
+    Args:
+        histories: the trainings by name, in order; each goes on where the one before it has ended. Training rows have
+            ``step``, ``loss``, ``learning_rate``; validation rows ``step``, ``validation_loss``. At least one training
+            row is needed in each.
+        title: what the chart says of the model.
+        paths: where to write it.
     """
     with matplotlib.rc_context(FIGURE_STYLE):
         figure = Figure(figsize=(8, 4.8), layout="constrained")
         loss, rate = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-        _draw_loss(loss, history)
-        step, learning_rate = _series(history, "learning_rate")
-        rate.plot(step, learning_rate, color=_GREY, linewidth=1.5)
-        rate.fill_between(step, learning_rate, color=_GREY, alpha=0.15, linewidth=0)
+        first_step = 0.0
+        for name, history in histories.items():
+            _draw_loss(loss, history, first_step, labelled=not first_step)
+            _draw_learning_rate(rate, history, first_step)
+            last_step = first_step + max(row["step"] for row in history)
+            _name_training(loss, name, first_step, last_step)
+            first_step = last_step
+        loss.set_ylabel("loss (nats per token)")
+        loss.legend(frameon=False, loc="center right")  # the names of the trainings stand above
         rate.set_ylim(bottom=0)
         rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
         rate.set_ylabel("learning\nrate")
@@ -59,14 +70,16 @@ def save_figure(figure: Figure, paths: Sequence[Path]) -> None:
             figure.savefig(temporary, format=suffix, dpi=110, metadata={"Date": None} if suffix == "svg" else None)
 
 
-def _draw_loss(axes: Axes, history: Sequence[Mapping[str, float]]) -> None:
+def _draw_loss(axes: Axes, history: History, first_step: float, labelled: bool) -> None:
     step, loss = _series(history, "loss")
     smooth = _smoothed(loss)
-    axes.plot(step, loss, color=_BLUE, alpha=0.3, linewidth=1)
-    axes.plot(step, smooth, color=_BLUE, linewidth=2, label="training, smoothed")
+    axes.plot(first_step + step, loss, color=_BLUE, alpha=0.3, linewidth=1)
+    axes.plot(first_step + step, smooth, color=_BLUE, linewidth=2, label="training, smoothed" if labelled else None)
     validation_step, validation = _series(history, "validation_loss")
     if len(validation):
-        axes.plot(validation_step, validation, "o-", color=_ORANGE, linewidth=1.2, markersize=4.5, label="validation")
+        label = "validation" if labelled else None
+        validation_step = first_step + validation_step
+        axes.plot(validation_step, validation, "o-", color=_ORANGE, linewidth=1.2, markersize=4.5, label=label)
         axes.annotate(
             f"{validation[-1]:.3f}",
             (validation_step[-1], validation[-1]),
@@ -76,13 +89,33 @@ def _draw_loss(axes: Axes, history: Sequence[Mapping[str, float]]) -> None:
             color=_ORANGE,
             fontweight="bold",
         )
-    axes.set_ylabel("loss (nats per token)")
-    axes.legend(frameon=False, loc="upper right")
 
 
-def _series(
-    history: Sequence[Mapping[str, float]], name: str
-) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+def _draw_learning_rate(axes: Axes, history: History, first_step: float) -> None:
+    step, learning_rate = _series(history, "learning_rate")
+    axes.plot(first_step + step, learning_rate, color=_GREY, linewidth=1.5)
+    axes.fill_between(first_step + step, learning_rate, color=_GREY, alpha=0.15, linewidth=0)
+
+
+def _name_training(axes: Axes, name: str, first_step: float, last_step: float) -> None:
+    """Write the name of a training above its steps, and a line between it and the one before."""
+    if first_step:
+        axes.axvline(first_step, color=_GREY, linestyle="--", linewidth=1)
+    label = axes.text(
+        (first_step + last_step) / 2,
+        0.98,
+        name,
+        transform=axes.get_xaxis_transform(),
+        ha="center",
+        va="top",
+        color=INK,
+        fontweight="bold",
+        clip_on=True,
+    )
+    label.set_in_layout(False)  # with a single step the middle lies outside of the axes
+
+
+def _series(history: History, name: str) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
     rows = [(row["step"], row[name]) for row in history if name in row]
     points = np.array(rows, dtype=np.float64).reshape(-1, 2)
     return points[:, 0], points[:, 1]

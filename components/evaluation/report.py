@@ -3,7 +3,7 @@
 import base64
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,21 @@ _MARKDOWN_SIGNS = re.compile(r"([\\`*_{}\[\]#|~])")
 Row = tuple[str, str]
 
 
-def report_markdown(results: Results, pretrained: Artifact, prepared: Artifact, image: str) -> str:
-    """The report; ``image`` is where the loss curve is found: a relative path or a data URI."""
+def report_markdown(results: Results, trainings: Mapping[str, Artifact], prepared: Artifact, image: str) -> str:
+    """The report on a model.
+
+    Args:
+        results: what was measured.
+        trainings: the artifacts of its trainings by their names, in order; the last one holds the model.
+        prepared: the data that it was trained on.
+        image: where the loss curve is found: a relative path or a data URI.
+    """
     sections = [
         "# How good the model is",
-        _verdict(results, pretrained),
+        _verdict(results, trainings),
         _table("On text it has not seen", _scores(results)),
-        f"![Loss over optimizer steps, with the learning rate below]({image})",
-        _table("How it was made", _origin(pretrained, prepared)),
+        f"![Loss over the optimizer steps of each training, with the learning rate below]({image})",
+        _table("How it was made", _origin(trainings, prepared)),
         _answers(results.answers),
         _samples(results),
     ]
@@ -40,11 +47,13 @@ def embedded_image(folder: Path) -> str:
     return (folder / REPORT).read_text(encoding="utf-8").replace(f"({curve})", f"(data:image/png;base64,{encoded})")
 
 
-def _verdict(results: Results, pretrained: Artifact) -> str:
-    metrics = pretrained.metrics
+def _verdict(results: Results, trainings: Mapping[str, Artifact]) -> str:
+    tokens = {name: training.metrics["tokens"] for name, training in trainings.items()}
+    parameters = list(trainings.values())[-1].metrics["parameters"]
+    of_each = ", ".join(f"{short(count)} in {name}" for name, count in tokens.items())
     sentence = (
-        f"A model of **{short(metrics['parameters'])} parameters**, trained on **{short(metrics['tokens'])} tokens**,"
-        f" needs **{results.bits_per_byte.estimate:.3f} bits per byte** for text it has not seen"
+        f"A model of **{short(parameters)} parameters**, trained on **{short(sum(tokens.values()))} tokens**"
+        f" ({of_each}), needs **{results.bits_per_byte.estimate:.3f} bits per byte** for text it has not seen"
     )
     if all_questions := results.exact_match.get("all"):
         sentence += (
@@ -74,23 +83,30 @@ def _share(match: ExactMatch, sure: str) -> str:
     return f"**{share.estimate:.1%}** of {match.questions:,} ({sure} {share.low:.1%} to {share.high:.1%})"
 
 
-def _origin(pretrained: Artifact, prepared: Artifact) -> Iterable[Row]:
-    metrics, details = pretrained.metrics, pretrained.details
+def _origin(trainings: Mapping[str, Artifact], prepared: Artifact) -> Iterable[Row]:
     train = prepared.details["splits"]["train"]
     yield "Sources", _sources([source["source"] for source in prepared.details["sources"]])
     yield "Text", f"{train['documents']:,} documents, {short(train['bytes'])} bytes, {short(train['tokens'])} tokens"
     yield "Vocabulary", f"{prepared.details['vocab_size']:,} tokens"
-    yield (
-        "Training",
-        (
-            f"{metrics['steps']:,.0f} steps over {short(metrics['tokens'])} tokens in {duration(metrics['seconds'])};"
-            f" loss {metrics['loss']:.3f}, validation {metrics['validation_loss']:.3f} nats per token"
-        ),
-    )
-    yield "Speed", f"{metrics['tokens_per_second']:,.0f} tokens/s, {metrics['mfu']:.1%} of the peak ({details['peak']})"
+    for name, training in trainings.items():
+        yield name.capitalize(), _training(training.metrics)
+        yield f"Speed of {name}", _speed(training)
+    details = list(trainings.values())[-1].details
     yield "Arithmetic", f"{details['precision']} on {details['device']}"
     for operation, implementation in details["ops"].items():
         yield operation.replace("_", " ").capitalize(), str(implementation)
+
+
+def _training(metrics: Mapping[str, float]) -> str:
+    return (
+        f"{metrics['steps']:,.0f} steps over {short(metrics['tokens'])} tokens in {duration(metrics['seconds'])};"
+        f" loss {metrics['loss']:.3f}, validation {metrics['validation_loss']:.3f} nats per token"
+    )
+
+
+def _speed(training: Artifact) -> str:
+    metrics, peak = training.metrics, training.details["peak"]
+    return f"{metrics['tokens_per_second']:,.0f} tokens/s, {metrics['mfu']:.1%} of the peak ({peak})"
 
 
 def _sources(names: Sequence[str]) -> str:

@@ -27,6 +27,11 @@ class Bundle(Artifact):
         return str(self.details["name"])
 
     @property
+    def presence_penalty(self) -> float:
+        """Against loops, where a request does not set its own."""
+        return float(self.details.get("presence_penalty", 0.0))
+
+    @property
     def asks(self) -> bool:
         """Whether the model has a helper to ask."""
         policy = self.details.get("delegation")

@@ -8,7 +8,7 @@ bm25/           the index as bm25s writes it: .npy and .json, no pickle; read th
 
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +18,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.core.atomic import write_text
 from components.core.errors import ArtifactError
-from components.data.prepared import PreparedData
-from components.data.split import TRAIN
 from components.retrieval.bm25 import Bm25
 from components.retrieval.passages import WORD, passages
 
@@ -29,7 +27,6 @@ _PASSAGE_WORDS = 120
 _OVERLAP_WORDS = 24  # a place near a passage's end has the words before it in the next one too
 _TITLE_WORDS = 8  # of the document's beginning, kept with each of its passages: pronouns carry no name
 _PROGRESS_DOCUMENTS = 10_000
-_SHUFFLE_SEED = 0
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +48,10 @@ class Passage(NamedTuple):
     title: str
     """The beginning of its document."""
     text: str
+
+    @property
+    def begins_document(self) -> bool:
+        return title_of(self.text) == self.title
 
 
 class PassageIndex:
@@ -96,27 +97,6 @@ def read_record(folder: Path) -> IndexRecord:
         raise ArtifactError(f"{path} cannot be read as a retrieval index: {error}; build it again") from error
 
 
-def documents_of(prepared: PreparedData, most_bytes: int = 100_000_000) -> Iterator[str]:
-    """Training documents of ``prepared``, decoded from its shards.
-
-    All of them, or if they hold more than ``most_bytes`` of text, as many as do by a fixed shuffle (and at least one).
-    """
-    split = prepared.shards().splits.get(TRAIN)
-    if split is None:
-        return
-    numbers: Sequence[int] = range(split.n_documents)
-    if split.n_bytes > most_bytes:
-        order = np.random.default_rng(_SHUFFLE_SEED).permutation(split.n_documents)
-        within = int(np.searchsorted(np.cumsum(split.documents[order, 2]), most_bytes, side="right"))
-        numbers = sorted(order[: max(1, within)].tolist())
-        logger.warning(
-            "the retrieval index holds %d of %d training documents: cascade.helper.corpus_megabytes allows no more",
-            len(numbers),
-            split.n_documents,
-        )
-    yield from prepared.texts(TRAIN, numbers)
-
-
 def build_index(documents: Iterable[str], folder: Path, corpus: str = "") -> IndexRecord:
     """Index ``documents`` into ``folder``, replacing what is there; raises ``ArtifactError`` if they have no words."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -147,6 +127,11 @@ def build_index(documents: Iterable[str], folder: Path, corpus: str = "") -> Ind
 
 def _titled_passages(document: str) -> Iterator[str]:
     """A title and a line break before each."""
-    title = " ".join(WORD.findall(document[: _TITLE_WORDS * 40])[:_TITLE_WORDS])
+    title = title_of(document)
     for passage in passages(document, _PASSAGE_WORDS, overlap_words=_OVERLAP_WORDS):
         yield f"{title}\n{passage}"
+
+
+def title_of(document: str) -> str:
+    """The first words of ``document``."""
+    return " ".join(WORD.findall(document[: _TITLE_WORDS * 40])[:_TITLE_WORDS])

@@ -8,20 +8,23 @@ DVC fails at once when another process holds its lock (1-2 of 4 concurrent ``dvc
 """
 
 import json
+import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from components.core.artifact import RECORD, UNSEALED, Artifact, ArtifactRecord
 from components.core.atomic import full_disk_explained, write_text
 from components.core.errors import ArtifactError, InputError, ServiceError
+from components.core.record_digest import intact, keep_record_digest
+from components.core.records import first_fault
 from conf.services import VersioningConfig
 from flows import console
 from flows.workspace import artifact_folder, workspace_folder
@@ -33,6 +36,16 @@ REMOTE_TIMEOUT_SECONDS = 10
 _REMOTE = "lacewing"
 # What DVC need not walk through in search of its pointers.
 _IGNORED = ["/mlartifacts", "/models", "/prefect", "/remote", "*.lock", "checkpoints"]
+_CONFIG = f"""\
+[core]
+    no_scm = True
+    analytics = False
+    check_update = False
+    remote = {_REMOTE}
+['remote "{_REMOTE}"']
+    url = ../remote
+    verify = True
+"""
 
 Result = TypeVar("Result")
 
@@ -63,6 +76,9 @@ class DataVersion(BaseModel):
         return path
 
 
+_VERSIONS = TypeAdapter(list[DataVersion])
+
+
 class Pointer(BaseModel):
     """A file on the remote under ``lacewing/``: the record of a version, and the place of its bytes."""
 
@@ -83,6 +99,15 @@ class Pointer(BaseModel):
         return record
 
 
+def initialize() -> None:
+    """Make the workspace a DVC repository with its default remote, unless it is one. Does not load DVC."""
+    # What `dvc init --no-scm` writes. Repo.init() would also clear and fill a cache outside the workspace.
+    folder = workspace_folder()
+    if not (folder / ".dvc" / "config").exists():
+        write_text(folder / ".dvcignore", "\n".join(_IGNORED) + "\n")
+        write_text(folder / ".dvc" / "config", _CONFIG)
+
+
 def name_of(artifact: Artifact) -> str:
     """The name under which an artifact is pulled: ``<stage>-<key>``."""
     return f"{artifact.stage}-{artifact.key}"
@@ -91,18 +116,26 @@ def name_of(artifact: Artifact) -> str:
 def recorded(artifact: Artifact) -> list[DataVersion]:
     """Contents of ``versions.json`` beside the artifact; empty if it has not been versioned."""
     path = artifact.folder / VERSIONS
-    return [DataVersion.model_validate(entry) for entry in json.loads(path.read_bytes())] if path.exists() else []
+    if not path.exists():
+        return []
+    try:
+        return _VERSIONS.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ArtifactError(
+            f"{path} is damaged: {first_fault(error)}. Delete it: it only says where DVC keeps the artifact, and the "
+            "next run of the same command writes it anew."
+        ) from error
 
 
 def describe(artifact: Artifact) -> str:
     """One line for people: digest, size and whereabouts of an artifact's bytes."""
     versions = recorded(artifact)
     if not versions:
-        return f"{artifact.key[:16]} (not in DVC)"
+        return f"{name_of(artifact)} (not in DVC)"
     digests = ", ".join(f"{version.path} {version.md5[:8]}" for version in versions)
     megabytes = sum(version.size for version in versions) / 1e6
     place = f"pushed to {versions[0].remote}" if _pushed(versions) else f"not yet pushed to {versions[0].remote}"
-    return f"{artifact.key[:16]}: {digests}; {megabytes:.1f} MB, {place}"
+    return f"{name_of(artifact)}: {digests}; {megabytes:.1f} MB, {place}"
 
 
 def ensure_versioned(artifact: Artifact, cfg: VersioningConfig) -> list[DataVersion]:
@@ -142,11 +175,13 @@ def pull(reference: str, cfg: VersioningConfig) -> Artifact:
     name = _chosen(reference, store.names(), store.remote)
     pointer = store.pointer(name)
     folder = artifact_folder(pointer.record.identity.stage, pointer.record.identity.key)
-    if (folder / RECORD).exists() and (present := Artifact.open(folder)).fault() is None:
-        return present
+    if (folder / RECORD).exists():
+        with suppress(ArtifactError):  # damaged: brought back
+            return intact(Artifact.open(folder))
     store.fetch(folder, pointer)
     write_text(folder / RECORD, pointer.record.model_dump_json(indent=2) + "\n")
     artifact = Artifact.open(folder)
+    keep_record_digest(artifact, again=True)
     if fault := artifact.fault():
         raise ArtifactError(f"{name} came from {store.remote} damaged: {fault}. Push it again from where it was made.")
     _record(artifact, [version.model_copy(update={"remote": store.remote}) for version in pointer.versions])
@@ -250,28 +285,42 @@ class DvcStore:
                     f"DVC in {self.root} has been busy for {LOCK_TIMEOUT_SECONDS} s; another run is adding or pushing. "
                     "Run the same command again when it is done."
                 ) from error
-            self._initialize()
+            initialize()
+            self._keep_remote()
             from dvc.repo import Repo
 
             repository = Repo(str(self.root), config=self._settings())
             stack.callback(repository.close)
             yield repository
 
-    def _initialize(self) -> None:
-        # What `dvc init --no-scm` writes. Repo.init() would also clear and fill a cache outside the workspace.
-        if not (self.root / ".dvc" / "config").exists():
-            write_text(self.root / ".dvcignore", "\n".join(_IGNORED) + "\n")
-            write_text(
-                self.root / ".dvc" / "config",
-                "[core]\n    no_scm = True\n    analytics = False\n    check_update = False\n",
-            )
+    def _keep_remote(self) -> None:
+        """Write the remote of this run into DVC's own configuration, for those who use DVC by hand."""
+        from dvc.config import Config
 
-    def _settings(self) -> dict[str, Any]:
+        config = Config(str(self.root / ".dvc"))
+        known, wanted = config.load_one("repo"), self._remote_settings()
+        kept = {name: str(value) for name, value in known.get("remote", {}).get(_REMOTE, {}).items()}
+        if known.get("core", {}).get("remote") == _REMOTE and kept == {name: str(wanted[name]) for name in wanted}:
+            return
+        if Path(self.remote).is_relative_to(
+            self.root
+        ):  # a workspace may be moved; DVC reads it from the current folder
+            wanted["url"] = os.path.relpath(self.remote)
+        with config.edit("repo") as settings:
+            settings["core"]["remote"] = _REMOTE
+            settings["remote"][_REMOTE] = wanted
+
+    def _remote_settings(self) -> dict[str, Any]:
         remote: dict[str, Any] = {"url": self.remote, "verify": True}  # verify: digest what is downloaded
         if self.remote.startswith("s3://"):
-            remote |= {"connect_timeout": REMOTE_TIMEOUT_SECONDS, "read_timeout": REMOTE_TIMEOUT_SECONDS}
             remote |= {"endpointurl": self.cfg.endpoint_url} if self.cfg.endpoint_url else {}
             remote |= {"region": self.cfg.region} if self.cfg.region else {}
+        return remote
+
+    def _settings(self) -> dict[str, Any]:
+        remote = self._remote_settings()
+        if self.remote.startswith("s3://"):
+            remote |= {"connect_timeout": REMOTE_TIMEOUT_SECONDS, "read_timeout": REMOTE_TIMEOUT_SECONDS}
         return {
             "core": {"remote": _REMOTE, "site_cache_dir": str(self.root / ".dvc" / "site")},
             "cache": {"type": ["reflink", "copy"]},
@@ -359,7 +408,12 @@ def _chosen(reference: str, names: list[str], remote: str) -> str:
     if len(fitting) == 1 and reference:
         return fitting[0]
     problem = "is not on" if not fitting else "fits more than one version on"
-    there = ", ".join(fitting or names) or "no versions at all"
+    if not names:
+        raise InputError(
+            f"{reference!r} is not on the remote {remote}; it holds no versions at all. Name the one that has it: "
+            f"lacewing data pull {reference} versioning.remote=..."
+        )
+    there = ", ".join(fitting or names)
     raise InputError(f"{reference!r} {problem} the remote {remote}; it holds {there}. `lacewing data list` shows them.")
 
 

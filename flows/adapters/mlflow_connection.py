@@ -4,17 +4,23 @@ MLflow's defaults retry a dead server for minutes and its active run is invisibl
 every call goes through a client with an explicit address, and the first failure is reported at once.
 """
 
+import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
+from components.core.atomic import full_disk_explained
 from components.core.errors import ServiceError
 from conf.services import TrackingConfig
+from flows.adapters.mlflow_database import bring_up_to_date, full_database_explained
+from flows.adapters.mlflow_pages import EXPERIMENT_KIND
+from flows.owner import this_process
+from flows.sqlite_address import sqlite_address
 from flows.workspace import workspace_folder
 
 if TYPE_CHECKING:
@@ -22,6 +28,11 @@ if TYPE_CHECKING:
 
 _REQUEST = "MLFLOW_HTTP_REQUEST_"
 _CHOSEN = {name for name in os.environ if name.startswith(_REQUEST)}  # values that the user has set are kept
+DATABASE = "mlflow.db"
+ERROR = "lacewing.error"
+"""Tag of a run that did not end well: why."""
+PROCESS = "lacewing.process"
+"""Tag of a run: the process that it belongs to while it is open."""
 MAX_TAG_CHARACTERS = 8000  # MLflow's own limit
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
@@ -32,7 +43,8 @@ class Connection:
     def __init__(self, cfg: TrackingConfig) -> None:
         self.cfg = cfg
         self.workspace = workspace_folder()
-        self.uri = cfg.uri or f"sqlite:///{self.workspace / 'mlflow.db'}"
+        self.uri = cfg.uri or sqlite_address(self.workspace / DATABASE)
+        self.files = self.workspace / "mlartifacts"
 
     @property
     def address(self) -> str:
@@ -47,11 +59,23 @@ class Connection:
         """Client of this address; raises ``ServiceError`` if a database server does not answer."""
         self._reach_database()
         self._limit_waiting()
-        if not self.cfg.uri:
-            self.workspace.mkdir(parents=True, exist_ok=True)
+        if file := self.database_file:
+            bring_up_to_date(file)
         from mlflow import MlflowClient
 
+        # It prints pages of traceback about what is raised here as well, and explained.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    @cached_property
+    def database_file(self) -> Path | None:
+        """The SQLite file behind the address; ``None`` for a server."""
+        if not self.uri.startswith("sqlite"):
+            return None
+        from sqlalchemy import make_url
+
+        name = make_url(self.uri).database
+        return Path(name) if name and name != ":memory:" else None
 
     @cached_property
     def experiment_id(self) -> str:
@@ -63,8 +87,9 @@ class Connection:
             try:
                 # A server has its own place for files; for a bare database MLflow would take the current folder.
                 served = self.uri.startswith("http")
-                location = None if served else (self.workspace / "mlartifacts").as_uri()
-                return str(self.client.create_experiment(name, artifact_location=location))
+                location = None if served else self.files.as_uri()
+                made = self.client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_KIND)
+                return str(made)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process created it a moment ago
                     raise
@@ -75,22 +100,43 @@ class Connection:
                 f"the experiment {name!r} at {self.address} has been deleted: restore it in MLflow "
                 "(`mlflow experiments restore`) or choose another name with tracking.experiment"
             )
+        for tag, value in EXPERIMENT_KIND.items():
+            if tag not in found.tags:  # made by an earlier version, or by hand
+                self.client.set_experiment_tag(found.experiment_id, tag, value)
         return str(found.experiment_id)
 
     def create_run(self, name: str, tags: Mapping[str, str], started: float | None = None) -> str:
         """Open a run in the experiment; returns its id. ``started`` is in seconds since 1970; ``None`` means now."""
         start_time = int(started * 1000) if started is not None else None
-        run = self.client.create_run(self.experiment_id, start_time=start_time, tags=limited(tags), run_name=name)
+        owned = limited({PROCESS: this_process(), **tags})
+        run = self.client.create_run(self.experiment_id, start_time=start_time, tags=owned, run_name=name)
         return str(run.info.run_id)
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Turn whatever MLflow and what lies below it raise into a ``ServiceError`` that names the address."""
+        """Turn whatever MLflow and what lies below it raise into a ``ServiceError`` that names the address.
+
+        A full disk becomes a ``DiskFullError`` instead.
+        """
+        file = self.database_file
         try:
-            yield
+            with full_disk_explained(self.files), full_database_explained(file) if file else nullcontext():
+                yield
         except _failures() as error:
             first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ServiceError(f"a request to MLflow at {self.address} failed: {first_line[:300]}") from error
+
+    @contextmanager
+    def as_default(self) -> Iterator[None]:
+        """Let this be MLflow's default address: its registry on a database resolves ``models:/m-...`` through that."""
+        import mlflow
+
+        before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+        mlflow.set_tracking_uri(self.uri)
+        try:
+            yield
+        finally:
+            mlflow.set_tracking_uri(before)
 
     def _limit_waiting(self) -> None:
         # Read by MLflow at each request. Its own defaults (7 retries, 120 s each) would hold a flow for many minutes.
@@ -133,8 +179,10 @@ def limited(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def _failures() -> tuple[type[BaseException], ...]:
+    import sqlite3
+
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return (MlflowException, RequestException, SQLAlchemyError, OSError)
+    return (MlflowException, RequestException, SQLAlchemyError, sqlite3.Error, OSError)

@@ -1,16 +1,16 @@
 """A registered model in MLflow: its versions, their tags and aliases, and the files of each.
 
-A bundle's files are uploaded once, as an MLflow logged model; a version of the registered model points at them. The
-digest of the bundle's record is kept with the version, so that a file altered in the artifact store is noticed.
+A bundle's files are uploaded once, as an MLflow logged model that MLflow itself can load and serve; a version of the
+registered model points at it. The digest of the bundle's record is kept with the version, so that a file altered in the
+artifact store is noticed. Only the bundle is ever fetched from there: the code that lies beside it is for MLflow.
 """
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
@@ -19,15 +19,24 @@ from components.core.errors import ArtifactError
 from components.core.identity import digest_file
 from conf.services import TrackingConfig
 from flows.adapters.mlflow_connection import Connection, limited
+from flows.adapters.mlflow_flavor import BUNDLE
+from flows.adapters.mlflow_logged_model import KEY, describe_model, link_version, logged_model
 from flows.adapters.mlflow_runs import FlowTracker
 from flows.adapters.mlflow_stage_run import identity_tags
+from flows.adapters.model_card import CONFIG_DIGEST, model_card, version_card
 from flows.adapters.tracking_record import TrackingRecord
 from flows.workspace import find_artifact
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-KEY, RECORD_DIGEST = "lacewing.key", "lacewing.record_sha256"
+RECORD_DIGEST = "lacewing.record_sha256"
+# Where the bundle lies within the version's files; a version without this tag consists of nothing else.
+PLACE = "lacewing.bundle_path"
+# MLflow's registry on a database keeps the id in the source alone, where no search finds it.
+MODEL_ID = "lacewing.model_id"
+# By which the registered model is found among others.
+KIND = {"task": "text-generation", "made_by": "lacewing"}
 
 
 @dataclass(frozen=True)
@@ -99,27 +108,35 @@ class RegisteredModel:
         self.connection.client.set_registered_model_alias(self.name, alias, str(version.number))
 
     def create(self, bundle: Artifact, tags: Mapping[str, str]) -> Version:
-        """Upload the bundle and make it a new version."""
+        """Upload the bundle as an MLflow model and make it a new version."""
         from mlflow.exceptions import MlflowException
 
         client = self.connection.client
         run_id = self._run_of(bundle)
         try:
-            client.create_registered_model(self.name)
+            client.create_registered_model(self.name, tags=KIND, description=model_card(self.name))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        model = self._uploaded(bundle, run_id)
-        # The location, not models:/m-...: MLflow resolves that through the process's default address.
-        version = client.create_model_version(
-            self.name,
-            source=model.artifact_location,
-            run_id=run_id,
-            tags=limited({**_tags_of(bundle), **tags}),
-            model_id=model.model_id,
-            description=bundle.details.get("description", ""),
-        )
+        model = logged_model(self.connection, bundle, run_id)
+        with self.connection.as_default():
+            version = client.create_model_version(
+                self.name,
+                source=f"models:/{model.model_id}",  # by which the version's page finds the logged model
+                run_id=run_id,
+                tags=limited({**_tags_of(bundle), MODEL_ID: model.model_id, **tags}),
+                model_id=model.model_id,
+            )
+        link_version(self.connection, model.model_id, self.name, int(version.version))
         return _version(version)
+
+    def describe(self, version: Version, bundle: Artifact, tags: Mapping[str, str]) -> Version:
+        """Write the version's description anew, with ``tags`` that are set before."""
+        self.tag(version, limited(tags))
+        card = version_card(self.name, version.number, bundle, {**version.tags, **tags})
+        if model_id := version.tags.get(MODEL_ID):
+            describe_model(self.connection, model_id, card)
+        return _version(self.connection.client.update_model_version(self.name, str(version.number), card))
 
     def bundle(self, version: Version) -> Artifact:
         """The version's files, verified: where they were made if they are still there and intact, else fetched."""
@@ -132,23 +149,6 @@ class RegisteredModel:
             if not ((folder / RECORD).exists() and _sound(Artifact.open(folder), expected)):
                 self._fetch(version, folder)
         return Artifact.open(folder)
-
-    def _uploaded(self, bundle: Artifact, run_id: str) -> Any:
-        """The logged model with the bundle's files; an earlier attempt's upload is taken up, not repeated beside it."""
-        client, experiment = self.connection.client, self.connection.experiment_id
-        found = client.search_logged_models([experiment], f"tags.`{KEY}` = '{bundle.key}'")
-        model = (
-            found[0]
-            if found
-            else client.create_logged_model(
-                experiment, name=self.name, source_run_id=run_id, tags={KEY: bundle.key}, model_type="lacewing-bundle"
-            )
-        )
-        if str(model.status) != "READY":
-            with _sealed_files_of(bundle) as folder:
-                client.log_model_artifacts(model.model_id, str(folder))
-            model = client.finalize_logged_model(model.model_id, "READY")
-        return model
 
     def _run_of(self, bundle: Artifact) -> str:
         """The run of the stage that made the bundle; sent now if it has not been."""
@@ -166,7 +166,8 @@ class RegisteredModel:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
             with self.connection.explained():
                 location = self.connection.client.get_model_version_download_uri(self.name, str(version.number))
-                fetched = Artifact.open(self.connection.download(location, Path(scratch)))
+                place = f"{location}/{version.tags.get(PLACE, '')}".rstrip("/")
+                fetched = Artifact.open(self.connection.download(place, Path(scratch)))
             if digest_file(fetched.folder / RECORD) != version.tags.get(RECORD_DIGEST):
                 raise ArtifactError(
                     f"{version} was altered in the artifact store: its record is not the registered one"
@@ -183,24 +184,16 @@ def _version(version: "ModelVersion") -> Version:
 
 def _tags_of(bundle: Artifact) -> dict[str, str]:
     """Tags to find a version by: the parts of the bundle's key, and the facts that the bundle names."""
+    parts = identity_tags(bundle.record.identity)
+    del parts[CONFIG_DIGEST]  # of the bundle stage alone; a version has that of the whole configuration of its run
     return {
         KEY: bundle.key,
         RECORD_DIGEST: digest_file(bundle.folder / RECORD),
-        **identity_tags(bundle.record.identity),
+        PLACE: BUNDLE,
+        **parts,
         **{f"lacewing.{name}": text for name, text in bundle.details.get("tags", {}).items()},
     }
 
 
 def _sound(artifact: Artifact, record_digest: str | None) -> bool:
     return digest_file(artifact.folder / RECORD) == record_digest and artifact.fault() is None
-
-
-@contextmanager
-def _sealed_files_of(bundle: Artifact) -> Iterator[Path]:
-    """A folder with just the sealed files and the record, as links: what adapters wrote beside them stays here."""
-    with tempfile.TemporaryDirectory() as scratch:
-        for name in (*bundle.record.files, RECORD):
-            link = Path(scratch) / name
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(bundle.folder / name)
-        yield Path(scratch)

@@ -6,21 +6,26 @@ was not sent, and ``lacewing sync`` sends it later with the same code. ``trackin
 run is whose.
 """
 
+import sys
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from components.core.artifact import Artifact
-from components.core.errors import ServiceError
+from components.core.errors import LacewingError, ServiceError
 from components.core.identity import RecordedIdentity
 from conf.services import TrackingConfig
 from flows import console
+from flows.adapters.mlflow_abandoned import close_abandoned
+from flows.adapters.mlflow_conclusion import Conclusion, send_conclusion
 from flows.adapters.mlflow_connection import Connection
+from flows.adapters.mlflow_pages import run_page
 from flows.adapters.mlflow_sender import Sender
 from flows.adapters.mlflow_stage_run import Origin, StageTracker, Status
+from flows.adapters.mlflow_web import web_address
 from flows.adapters.tracking_record import TrackingRecord
 from flows.workspace import artifacts_with_content
 
@@ -34,6 +39,7 @@ class FlowTracker:
         flow_run: id of its execution; by it the parent run of an earlier attempt is found again.
         tags: more facts about the execution.
         parameters: its configuration.
+        title: name of the parent run; without one it is called as the flow.
     """
 
     def __init__(
@@ -43,9 +49,10 @@ class FlowTracker:
         flow_run: str = "",
         tags: Mapping[str, str] | None = None,
         parameters: Mapping[str, Any] | None = None,
+        title: str = "",
     ) -> None:
         self.sender = Sender(cfg)
-        self.origin = Origin(flow, flow_run or uuid.uuid4().hex, self.parent)
+        self.origin = Origin(flow, flow_run or uuid.uuid4().hex, title or flow, self.parent)
         self.tags = dict(tags or {})
         self.parameters = parameters or {}
         self.run_id = ""
@@ -58,7 +65,7 @@ class FlowTracker:
         return self.sender.connection
 
     @property
-    def failure(self) -> ServiceError | None:
+    def failure(self) -> LacewingError | None:
         """Why nothing more is sent; ``None`` while MLflow answers."""
         return self.sender.failure
 
@@ -72,9 +79,10 @@ class FlowTracker:
                     self.run_id = found[0].info.run_id
                 else:
                     tags = {**self.origin.names(), "lacewing.role": "flow", **self.tags}
-                    self.run_id = self.connection.create_run(self.origin.flow, tags)
+                    self.run_id = self.connection.create_run(self.origin.title, tags)
                     self._made = True
                     self.sender.parameters(self.run_id, self.parameters)
+                close_abandoned(self.connection)
             return self.run_id
 
     def stage(self, folder: Path, identity: RecordedIdentity, inputs: Iterable[Artifact] | None = None) -> StageTracker:
@@ -116,6 +124,13 @@ class FlowTracker:
         tracker.finish(artifact)
         return self.failure is None
 
+    def conclude(self, conclusion: Conclusion) -> None:
+        """Let the parent run say what became of the flow; a flow that has sent nothing has no run, and gets none."""
+        if self.run_id:
+            self.sender.attempt(
+                "the results of the flow", lambda: send_conclusion(self.sender, self.run_id, conclusion)
+            )
+
     def end(self, status: Status | None = None) -> None:
         """End the parent run; without a status, only if this tracker has made it, as finished."""
         if self.run_id:
@@ -125,7 +140,11 @@ class FlowTracker:
     def close(self, status: Status) -> None:
         """End the parent run, and say once what could not be sent."""
         self.end(status)
-        if self.failure:
+        if not self.run_id and not self.failure and "mlflow" in sys.modules:
+            # The flow had nothing to say: it neither loads MLflow for this nor complains if that does not answer.
+            with suppress(ServiceError), self.connection.explained():
+                close_abandoned(self.connection)
+        if isinstance(self.failure, ServiceError):  # a full disk ends the flow, and is told then
             console.warn(
                 f"{self.failure}. Not sent to it: {', '.join(dict.fromkeys(self.sender.unsent))}. "
                 "Nothing is lost, the results are on disk; `lacewing sync` sends them once MLflow is back."
@@ -151,9 +170,8 @@ class FlowTracker:
         connection = self.connection
         if self.failure:
             return f"MLflow at {connection.address} did not answer; `lacewing sync` sends the runs later"
-        if connection.uri.startswith("http"):
-            page = f"/#/experiments/{connection.experiment_id}/runs/{self.run_id}" if self.run_id else ""
-            return f"{connection.address.rstrip('/')}{page}"
+        if server := web_address(connection):
+            return run_page(server, connection.experiment_id, self.run_id) if self.run_id else server
         run_name = f", run {self.run_id}" if self.run_id else ""
         return f"MLflow {connection.address}{run_name}: `lacewing up` shows it"
 

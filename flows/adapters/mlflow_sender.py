@@ -4,10 +4,11 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from components.core.errors import ServiceError
+from components.core.errors import DiskFullError, LacewingError, ServiceError
 from components.core.identity import leaves
 from conf.services import TrackingConfig
-from flows.adapters.mlflow_connection import Connection, limited
+from flows.adapters.mlflow_connection import ERROR, PROCESS, Connection, limited
+from flows.owner import this_process
 
 # MLflow's own limits: entries in one request, characters in one value.
 MAX_PARAMETERS = 100
@@ -20,11 +21,14 @@ class Sender:
 
     def __init__(self, cfg: TrackingConfig) -> None:
         self.connection = Connection(cfg)
-        self.failure: ServiceError | None = None
+        self.failure: LacewingError | None = None
         self.unsent: list[str] = []
 
     def attempt(self, what: str, action: Callable[[], None]) -> None:
-        """Do something with MLflow; a failure is remembered and ends all attempts, but is not raised."""
+        """Do something with MLflow; a failure is remembered and ends all attempts, but is not raised.
+
+        Only a full disk is: it would stop the next stage anyway.
+        """
         if self.failure is None:
             try:
                 with self.connection.explained():
@@ -32,6 +36,9 @@ class Sender:
                 return
             except ServiceError as error:
                 self.failure = error
+            except DiskFullError as error:
+                self.failure = error
+                raise
         self.unsent.append(what)
 
     def has(self, run_id: str) -> bool:
@@ -44,6 +51,14 @@ class Sender:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return False
             raise
+
+    def reopen(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Go on with a run that was interrupted; from now on it belongs to this process."""
+        client = self.connection.client
+        self.tags(run_id, {PROCESS: this_process(), **tags})
+        if ERROR in client.get_run(run_id).data.tags:
+            client.delete_tag(run_id, ERROR)
+        client.update_run(run_id, status="RUNNING")
 
     def parameters(self, run_id: str, config: Mapping[str, Any]) -> None:
         """Record ``config`` as parameters with dotted names."""

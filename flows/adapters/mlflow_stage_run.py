@@ -14,7 +14,7 @@ from components.core.artifact import RECORD, REPORT, Artifact
 from components.core.identity import RecordedIdentity, digest_json, leaves
 from components.core.run import EVENTS
 from flows.adapters import dvc
-from flows.adapters.mlflow_connection import MAX_TAG_CHARACTERS
+from flows.adapters.mlflow_connection import ERROR, MAX_TAG_CHARACTERS
 from flows.adapters.mlflow_sender import Sender
 from flows.adapters.tracking_record import TrackedRun, TrackingRecord
 
@@ -35,10 +35,13 @@ Inputs = Callable[[], Iterable[Artifact]]
 
 
 class Origin:
-    """The flow that a stage belongs to: its name, the id of its execution, and its parent run, made at first need."""
+    """The flow that a stage belongs to: its name, the id of its execution, and its parent run, made at first need.
 
-    def __init__(self, flow: str, flow_run: str, parent: Callable[[], str]) -> None:
-        self.flow, self.flow_run, self.parent = flow, flow_run, parent
+    ``title`` is the name of the parent run.
+    """
+
+    def __init__(self, flow: str, flow_run: str, title: str, parent: Callable[[], str]) -> None:
+        self.flow, self.flow_run, self.title, self.parent = flow, flow_run, title, parent
 
     def names(self) -> dict[str, str]:
         """Tags by which the runs of one flow are found."""
@@ -97,22 +100,21 @@ class StageTracker:
     def send_output_versions(self) -> None:
         """Record the DVC versions of this stage's own data, which are known only after the stage has ended."""
         if self.run_id and (self.folder / dvc.VERSIONS).exists():
-            self.connection.client.log_inputs(self.run_id, datasets=_data_sets(Artifact.open(self.folder), "output"))
+            self.connection.client.log_inputs(self.run_id, datasets=data_sets(Artifact.open(self.folder), "output"))
 
     def _open(self) -> str:
         if not self.run_id:
             tags = self._tags()
             if self._known_run_id and self.sender.has(self._known_run_id):
                 self.run_id = self._known_run_id
-                self.connection.client.update_run(self.run_id, status="RUNNING")
-                self.sender.tags(self.run_id, tags)
+                self.sender.reopen(self.run_id, tags)
             else:
                 self.run_id = self.connection.create_run(self._name, tags, self._started)
             self._record(self.run_id, complete=False)
             self.sender.parameters(self.run_id, self.identity.config)
             stage = self.identity.stage
-            if data_sets := [found for artifact in self._inputs() for found in _data_sets(artifact, stage)]:
-                self.connection.client.log_inputs(self.run_id, datasets=data_sets)
+            if given := [found for artifact in self._inputs() for found in data_sets(artifact, stage)]:
+                self.connection.client.log_inputs(self.run_id, datasets=given)
         return self.run_id
 
     def _tags(self) -> dict[str, str]:
@@ -156,7 +158,7 @@ class StageTracker:
 
     def _stop(self, status: Status, reason: str) -> None:
         self._flush()
-        self.sender.tags(self.run_id, {"lacewing.error": reason})
+        self.sender.tags(self.run_id, {ERROR: reason})
         self.connection.client.set_terminated(self.run_id, status)
 
     def _record(self, run_id: str, complete: bool) -> None:
@@ -166,6 +168,7 @@ class StageTracker:
             run_id=run_id,
             flow=self.origin.flow,
             flow_run=self.origin.flow_run,
+            title=self.origin.title,
             complete=complete,
         )
         TrackingRecord.read(self.folder).put(self.folder, entry)
@@ -200,12 +203,12 @@ def read_events(path: Path) -> Iterator[Event]:
             yield json.loads(line)
 
 
-def _data_sets(artifact: Artifact, context: str) -> list["DatasetInput"]:
+def data_sets(artifact: Artifact, context: str) -> list["DatasetInput"]:
     """The data sets of an artifact as MLflow inputs. MLflow knows no DVC source; a plain entity carries it as well."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     versions = {version.path: version for version in dvc.recorded(artifact)}
-    data_sets = []
+    found = []
     for part in DATA_SETS:
         if version := versions.get(part):
             source = {"artifact": dvc.name_of(artifact), **version.model_dump(include={"path", "md5", "remote"})}
@@ -215,5 +218,5 @@ def _data_sets(artifact: Artifact, context: str) -> list["DatasetInput"]:
             data_set = Dataset(f"{artifact.stage}/{part}", artifact.key, "lacewing", json.dumps(source))
         else:
             continue
-        data_sets.append(DatasetInput(data_set, [InputTag("mlflow.data.context", context)]))
-    return data_sets
+        found.append(DatasetInput(data_set, [InputTag("mlflow.data.context", context)]))
+    return found

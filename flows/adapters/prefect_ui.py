@@ -2,12 +2,14 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 from uuid import UUID
 
 from flows import console
+from flows.adapters.prefect_outage import attempt
+from flows.adapters.prefect_states import task_ended
 
 Result = TypeVar("Result")
 
@@ -26,11 +28,12 @@ class ProgressBar:
         """Show the progress that ``event`` reports, if it reports any."""
         if "progress" not in event or time.monotonic() - self._updated < UPDATE_SECONDS:
             return
-        self._show(min(100.0, 100 * float(event["progress"])), str(event.get("message", "")))
+        percent, message = min(100.0, 100 * float(event["progress"])), str(event.get("message", ""))
+        attempt(lambda: self._show(percent, message))
 
     def finish(self) -> None:
         if self._id is not None:
-            self._show(100.0, "done")
+            attempt(lambda: self._show(100.0, "done"))
 
     def _show(self, percent: float, message: str) -> None:
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -63,19 +66,26 @@ def progress(stage: str) -> Iterator[ProgressBar]:
     bar.finish()
 
 
-def table(key: str, facts: Mapping[str, str], description: str) -> None:
-    """Publish facts as a table of two columns."""
-    from prefect.artifacts import create_table_artifact
+def table(key: str, facts: Iterable[tuple[str, str]], description: str) -> None:
+    """Publish facts as a table of two columns. It is markdown: Prefect's own tables show ten rows at a time."""
+    page(key, markdown_table(facts), description)
 
-    rows = [{"what": name, "value": value} for name, value in facts.items()]
-    create_table_artifact(rows, key=key, description=description)
+
+def markdown_table(facts: Iterable[tuple[str, str]]) -> str:
+    """A table of two columns, whose addresses can be clicked."""
+    cells = [(name, value.replace("|", "\\|").replace("\n", " ")) for name, value in facts]
+    return "\n".join(["| | |", "|---|---|", *(f"| **{name}** | {_linked(value)} |" for name, value in cells)])
+
+
+def _linked(value: str) -> str:
+    return f"[{value}]({value})" if value.startswith("http") else value
 
 
 def page(key: str, markdown: str, description: str) -> None:
     """Publish a page of markdown, for example the report of a model."""
     from prefect.artifacts import create_markdown_artifact
 
-    create_markdown_artifact(markdown, key=key, description=description)
+    attempt(lambda: create_markdown_artifact(markdown, key=key, description=description))
 
 
 def flow_run_id() -> str:
@@ -87,12 +97,28 @@ def flow_run_id() -> str:
     return str(flow_run.id or "")
 
 
+def is_from_deployment() -> bool:
+    """Whether this code is a run of a deployment: started in the form, by a schedule or through Prefect's API."""
+    if "prefect" not in sys.modules:
+        return False
+    from prefect.runtime import deployment
+
+    return deployment.id is not None
+
+
 def run_as_task(
-    action: Callable[[], Result], *, name: str, run_name: str, retries: int, retry_on: type[Exception]
+    action: Callable[[], Result],
+    *,
+    name: str,
+    run_name: str,
+    retries: int,
+    retry_on: type[Exception],
+    kept: Callable[[], str],
 ) -> Result:
     """Do ``action`` as a task of the flow's Prefect run; errors of the kind ``retry_on`` are tried again.
 
-    Prefect's own result cache is off and nothing is persisted: what was made lies in the workspace.
+    ``kept`` says what is left of an interrupted action. Prefect's own result cache is off and nothing is persisted:
+    what was made lies in the workspace.
     """
     from prefect import task
     from prefect.cache_policies import NO_CACHE
@@ -101,6 +127,7 @@ def run_as_task(
     def worth_retrying(task: Any, run: TaskRun, state: State[Any]) -> bool:
         return isinstance(state.result(raise_on_failure=False), retry_on)
 
+    stopped: list[BaseException] = []
     decorated = task(
         name=name,
         task_run_name=run_name,
@@ -109,5 +136,9 @@ def run_as_task(
         retries=retries,
         retry_delay_seconds=2,
         retry_condition_fn=worth_retrying,
-    )(action)
-    return decorated()
+    )(lambda: task_ended(action, retry_on, kept, stopped))
+    state: State[Any] = decorated(return_state=True)
+    if stopped:
+        raise stopped[0]
+    result: Result = state.result()
+    return result

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.core.atomic import write_text
+from components.core.errors import ArtifactError
+from components.core.records import first_fault
 from flows.adapters.mlflow_connection import Connection
 
 TRACKING = "tracking.json"
@@ -25,6 +27,8 @@ class TrackedRun(BaseModel):
     """Name of the flow that ran the stage."""
     flow_run: str = ""
     """Id of that flow's execution, by which its parent run is found again."""
+    title: str = ""
+    """Name of that parent run."""
     complete: bool = False
     """Whether everything has been sent."""
 
@@ -38,8 +42,17 @@ class TrackingRecord(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> "TrackingRecord":
+        """The record in ``folder``, empty if there is none; raises ``ArtifactError`` if it is damaged."""
         path = folder / TRACKING
-        return cls.model_validate_json(path.read_bytes()) if path.exists() else cls()
+        if not path.exists():
+            return cls()
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise ArtifactError(
+                f"{path} is damaged: {first_fault(error)}. Delete it: it only says which run of MLflow stands for the "
+                "artifact, and the next run of the same command, or `lacewing sync`, sends the artifact again."
+            ) from error
 
     def at(self, connection: Connection) -> TrackedRun | None:
         """The entry for this address and experiment."""

@@ -72,7 +72,7 @@ def test_lists_and_paths_pass_through() -> None:
         ("trainer.seed=${oc.env:HOME}", "may not interpolate"),
         ("data.sources=[${oc.env:HOME}]", "may not interpolate"),
         ("trainer={_target_:os.getcwd}", "may not"),
-        ("trainer.seed='unclosed", "cannot read the overrides"),
+        ("trainer.seed='unclosed", "a bracket or quote is not closed"),
         ("data.text_field=" + "x" * 5000, "4096 allowed"),
         ("trainer=5", "unknown trainer '5'"),
     ],

@@ -16,6 +16,6 @@ STAGES: dict[str, tuple[str, Callable[[ProjectConfig], BaseModel]]] = {
     "compare": ("components.evaluation.factuality.comparison:stage", lambda config: config.comparison),
     "assess": ("components.evaluation.assess:stage", lambda config: config.assess),
     "bundle": ("components.deployment.bundle:stage", lambda config: config.bundle),
-    "gate": ("components.evaluation.gate:stage", lambda config: config.release.gate),
+    "gate": ("components.evaluation.gate.stage:stage", lambda config: config.release.gate),
     "smoke": ("components.deployment.smoke:stage", lambda config: config.release.smoke),
 }

@@ -25,7 +25,7 @@ TRAINING = {"pretrain", "delegate"}
 RUNS_A_MODEL = {*TRAINING, "calibrate", "cascade", "assess", "bundle", "gate", "smoke"}
 # ``delegate`` encodes nothing, but looks attributes up by names that its source does not spell.
 ENCODES = {"prepare", "label", "delegate", "calibrate", "cascade", "assess", "bundle", "gate", "smoke"}
-READS_THE_WORLD = {"prepare", "cascade", "bundle", "smoke"}
+READS_THE_WORLD = {"prepare", "cascade", "bundle", "gate", "smoke"}
 
 Change = Callable[[Path], None]
 Keys = dict[str, str]
@@ -107,7 +107,7 @@ EDITS = {
     "layout": Edit("components/pretrain.py", replaced("def stage(", "def stage(\n        "), NONE),
     "a new error class": Edit("components/core/errors.py", appended("class NewError(LacewingError): ..."), NONE),
     "an error that training never raises": Edit(
-        "components/core/errors.py", inside("ServiceError"), {"prepare", "label", "cascade", "bundle", "smoke"}
+        "components/core/errors.py", inside("ServiceError"), {"prepare", "label", "cascade", "bundle", "gate", "smoke"}
     ),
     "an unused class in a shared module": Edit("components/data/shards.py", appended("class Unused: ..."), NONE),
     "an unused function in a shared module": Edit("components/model/ops.py", appended("def unused(): ..."), NONE),
@@ -141,7 +141,7 @@ EDITS = {
     "a space in the table of kernels": Edit("components/model/kernel_choice.json", appended(" "), NONE),
     "the training loader": Edit("components/training/loader.py", inside("TrainingBatches"), TRAINING),
     "the optimizer": Edit("components/training/optimizer.py", inside("learning_rate_factor"), TRAINING),
-    "the decision of the gate": Edit("components/evaluation/decision.py", inside("decide"), {"gate"}),
+    "the decision of the gate": Edit("components/evaluation/gate/verdict.py", inside("decide"), {"gate"}),
     "the text of a report": Edit("components/evaluation/report.py", inside("report_markdown"), {"assess"}),
     "the server": Edit("components/deployment/server.py", inside("create_app"), {"smoke"}),
     "the decoding of the server": Edit("components/deployment/engine.py", inside("Engine"), {"smoke"}),

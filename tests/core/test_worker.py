@@ -12,8 +12,9 @@ import pytest
 from components.core.artifact import Artifact
 from components.core.errors import ArtifactError
 from components.core.identity import Identity
+from components.core.parent import FOLLOW_PARENT
 from components.core.run import EVENTS, Run
-from components.core.worker import ERROR, FOLLOW_PARENT, Request, open_inputs, write_request
+from components.core.worker import ERROR, Request, open_inputs, write_request
 from tests.core.probe_stage import Probe, ProbeConfig, stage
 
 

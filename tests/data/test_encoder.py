@@ -1,9 +1,13 @@
+import base64
+import itertools
+import random
 import re
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from components.data.encoder import LONGEST_REMEMBERED, Encoder, pieces
+from components.data.encoder import LONGEST_REMEMBERED, LONGEST_SECTION, SECTION_END, Encoder, pieces, sections
 from components.data.sources import pydoc_topics
 from components.data.tokenizer import TextTokenizer
 
@@ -39,6 +43,43 @@ def test_real_text_is_encoded_alike_and_memory_is_bounded(tokenizer: TextTokeniz
         assert [ids.tolist() for ids in encoder.encode(batch)] == tokenizer.encode_batch(batch)
         needed = len({piece for text in batch for piece in pieces(text)})
         assert len(encoder._ids_of) <= max(5000, needed) + 1
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(TROUBLE | st.sampled_from(["word", " word", "aB3+/=", "0123", "\n\n", "don't"]), max_size=12))
+@example(["a" * 40])
+@example(["3f9Cz+/" * 20])
+def test_sections_are_short_and_no_token_crosses_a_cut_that_has_a_place(
+    tokenizer: TextTokenizer, parts: list[str]
+) -> None:
+    text = "".join(parts)
+    found = list(sections(text, 16))
+    assert "".join(found) == text
+    assert all(0 < len(section) <= 16 for section in found[:-1])
+    ids = [id for section in found for id in tokenizer.encode(section)]
+    assert tokenizer.decode(ids) == text
+    cuts = list(itertools.accumulate(map(len, found)))[:-1]
+    if {cut for cut in cuts if not SECTION_END.match(text, cut)} == set():
+        assert ids == tokenizer.encode(text)
+
+
+def test_a_long_text_is_encoded_a_section_at_a_time_to_the_same_ids(
+    tokenizer: TextTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.data.encoder.LONGEST_SECTION", 1000)
+    monkeypatch.setattr("components.data.encoder.sections", lambda text: sections(text, 1000))
+    texts = [*sorted(pydoc_topics().values())[:40], base64.b64encode(random.Random(1).randbytes(30_000)).decode()]
+    told: list[tuple[int, int]] = []
+    encoded = Encoder(tokenizer).encode(texts, lambda done, total: told.append((done, total)))
+    assert [ids.tolist() for ids in encoded] == tokenizer.encode_batch(texts)
+    assert told[-1] == (40_000, 40_000)
+    assert len([done for done, total in told if total == 40_000]) >= 40
+
+
+def test_a_word_longer_than_a_section_comes_back(tokenizer: TextTokenizer) -> None:
+    word = "漢字" * (LONGEST_SECTION // 2 + 500)
+    [ids] = Encoder(tokenizer).encode([word])
+    assert tokenizer.decode(ids.tolist()) == word
 
 
 def test_long_pieces_are_not_remembered(tokenizer: TextTokenizer) -> None:

@@ -1,5 +1,7 @@
+import base64
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -159,6 +161,28 @@ def test_skipped_documents_are_counted_once(corpus: list[str], tmp_path: Path) -
     assert artifact.details["skipped"] == {"empty": 1, "not_json": 1, "undecodable": 1, "no_text": 1}
     assert artifact.metrics["skipped"] == 4
     assert artifact.metrics["documents"] == len(corpus)
+
+
+def test_duplicates_are_counted_and_kept(corpus: list[str], prepared: PreparedData, tmp_path: Path) -> None:
+    assert prepared.metrics["duplicates"] == 0
+    assert [name for name, _ in prepared.record.rows] == ["training text"]
+    artifact = prepare(tmp_path / "run", write_jsonl(tmp_path / "a.jsonl", [*corpus, *corpus[:7], corpus[0]]))
+    assert artifact.metrics["duplicates"] == 8
+    assert artifact.metrics["documents"] == len(corpus) + 8
+    assert ("duplicates", "8 of 308 documents repeat the text of another") in artifact.record.rows
+
+
+def test_a_document_that_is_one_long_word_is_prepared_without_loss_and_with_progress(
+    corpus: list[str], tmp_path: Path
+) -> None:
+    blob = base64.b64encode(random.Random(2).randbytes(900_000)).decode()
+    cfg = DataConfig(sources=[str(write_jsonl(tmp_path / "a.jsonl", [*corpus, blob]))], **SMALL)
+    artifact = stage(Run.recorded(tmp_path / "run", Run.local(tmp_path / "run").identity), cfg)
+    assert blob in {text for split in texts_by_split(artifact).values() for text in split}
+    events = [json.loads(line) for line in (tmp_path / "run" / EVENTS).read_text().splitlines()]
+    told = [event.get("message", "") for event in events]
+    assert [message for message in told if "of 1.2 million characters of one document" in message]
+    assert [message for message in told if message.startswith("counting words: ")]
 
 
 def test_sources_without_any_document(tmp_path: Path) -> None:

@@ -111,6 +111,27 @@ def test_real_biographies_are_read_whole(biographies: Path) -> None:
     assert read(biographies) == [json.loads(line)["text"] for line in lines if line]
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.string_view(),
+        pa.binary_view(),
+        pa.large_binary(),
+        pa.dictionary(pa.int32(), pa.string()),
+        pa.dictionary(pa.int8(), pa.binary()),
+    ],
+    ids=str,
+)
+def test_every_layout_of_text_that_arrow_knows_is_text(tmp_path: Path, kind: pa.DataType) -> None:
+    texts = ["one", "two é", "one", "three"]
+    held = kind.value_type if pa.types.is_dictionary(kind) else kind
+    as_bytes = pa.types.is_binary(held) or pa.types.is_large_binary(held) or pa.types.is_binary_view(held)
+    column = pa.array([text.encode() if as_bytes else text for text in texts], kind)
+    path = parquet(tmp_path / "a.parquet", {"text": column})
+    assert pq.read_schema(path).field("text").type == kind
+    assert read(path) == texts
+
+
 # What can be wrong with a document: fail and name the place, or skip and count
 
 
@@ -223,6 +244,22 @@ def test_a_cut_parquet_file(tmp_path: Path) -> None:
     whole.write_bytes(whole.read_bytes()[:-20])
     with pytest.raises(InputError, match=r"a\.parquet cannot be read as parquet"):
         read(whole)
+
+
+@pytest.mark.parametrize("compression", ["snappy", "zstd", "none"])
+def test_a_parquet_file_with_an_altered_byte_is_read_whole_or_named(tmp_path: Path, compression: str) -> None:
+    texts = [f"document {number} " * 3 for number in range(200)]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": texts}), path, compression=compression, write_page_checksum=True)
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(0, len(whole), len(whole) // 50):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            assert read(path) == texts  # what was altered says nothing about the text, for example who wrote the file
+        except InputError as error:
+            refused += "a.parquet" in str(error)
+    assert refused > 20
 
 
 def test_a_parquet_file_without_the_column(tmp_path: Path) -> None:

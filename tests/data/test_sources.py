@@ -1,3 +1,5 @@
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,44 @@ def test_a_glob_without_match(tmp_path: Path) -> None:
 def test_a_folder_is_answered_with_a_glob(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is a folder; name its files with a glob"):
         of(str(tmp_path))
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.txt")
+    for source in ("a.txt", "*.txt"):
+        with pytest.raises(InputError, match=r"a\.txt is a named pipe, not a file: write what it delivers to a file"):
+            of(str(tmp_path / source))
+
+
+def test_a_socket_and_a_device_are_named(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "a.txt"))
+        with pytest.raises(InputError, match=r"a\.txt is a socket, not a file"):
+            of(str(tmp_path / "a.txt"))
+    with pytest.raises(InputError, match="is a device, not a file"):
+        of("/dev/null")
+
+
+@pytest.mark.parametrize("source", ["a.txt", "*.txt"])
+def test_links_that_lead_nowhere_are_named(tmp_path: Path, source: str) -> None:
+    (tmp_path / "a.txt").symlink_to("a.txt")
+    with pytest.raises(InputError, match=r"a\.txt is a symbolic link that leads back to itself"):
+        of(str(tmp_path / source))
+    (tmp_path / "a.txt").unlink()
+    (tmp_path / "a.txt").symlink_to("gone.txt")
+    with pytest.raises(InputError, match=r"a\.txt is a symbolic link to gone\.txt, which does not exist"):
+        of(str(tmp_path / source))
+
+
+def test_a_folder_that_holds_itself_is_named_and_not_read_many_times(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("x")
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "texts")
+    pattern = str(tmp_path / "**" / "*.txt")
+    assert of(pattern), "a link to a folder beside it is no circle"
+    (tmp_path / "texts" / "up").symlink_to(tmp_path)
+    with pytest.raises(InputError, match=rf"leads in a circle: .*up is a symbolic link to {tmp_path}, a folder above"):
+        of(pattern)
 
 
 @pytest.mark.parametrize("name", ["a.pdf", "a", "a.json", "a.gz", "a.txt.bz2"])

@@ -1,6 +1,10 @@
+import base64
 import json
+import random
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from components.core.errors import ArtifactError, InputError
 from components.data.sources import pydoc_topics
 from components.data.special_tokens import CALL, IM_END, IM_START, PADDING, SpecialTokens
-from components.data.tokenizer import SPECIAL_TOKENS, TextTokenizer, save_tokenizer, train_tokenizer
+from components.data.tokenizer import (
+    LONGEST_WORD_LEARNT,
+    SPECIAL_TOKENS,
+    TextTokenizer,
+    save_tokenizer,
+    train_tokenizer,
+)
 from tests.data.elsewhere import OTHER_END, SCATTERED, TOOL, save_elsewhere
 
 ANY_TEXT = st.text()  # every Unicode character but surrogates
@@ -91,6 +101,34 @@ def test_a_vocabulary_larger_than_the_text_supports_says_how_many_it_supports() 
 def test_text_for_no_vocabulary_at_all_is_refused_without_an_impossible_advice() -> None:
     with pytest.raises(InputError, match=r"it supports 261 tokens. Give at least a few pages"):
         train_tokenizer(["no"], 320)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz", k=200_000)),
+        "漢" * 200_000,
+        base64.b64encode(random.Random(1).randbytes(6_000_000)).decode(),
+    ],
+    ids=["letters", "writing without spaces", "base64"],
+)
+def test_learning_from_a_text_with_a_very_long_word_takes_about_as_long_as_without(word: str) -> None:
+    texts = list(pydoc_topics().values())
+    started = time.process_time()
+    train_tokenizer([*texts, word], 2048)
+    assert time.process_time() - started < 5, "each took a minute or more when words were learnt whole"
+
+
+def test_only_texts_with_very_long_words_are_learnt_from_otherwise_and_the_record_does_not_say_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = [*pydoc_topics().values(), "x" * LONGEST_WORD_LEARNT, "漢" * LONGEST_WORD_LEARNT]
+    capped = train_tokenizer(texts, 1024).to_str()
+    monkeypatch.setattr("components.data.tokenizer.LONGEST_WORD_LEARNT", 10**6)
+    monkeypatch.setattr("components.data.tokenizer._LONG_RUN", re.compile("(?!)()"))
+    assert train_tokenizer(texts, 1024).to_str() == capped
+    kinds = [part["type"] for part in json.loads(capped)["pre_tokenizer"]["pretokenizers"]]
+    assert kinds == ["Split", "ByteLevel"]
 
 
 def test_learning_is_the_same_in_every_process(tmp_path: Path) -> None:

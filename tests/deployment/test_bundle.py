@@ -13,10 +13,10 @@ from components.core.artifact import RECORD
 from components.core.errors import ArtifactError
 from components.core.run import Run
 from components.data.tokenizer import TextTokenizer
+from components.delegation.bundled import DelegationRecord, open_bundled_helper
 from components.delegation.config import DETAILS
 from components.deployment.bundle import FILES, load_bundle, stage
 from components.deployment.config import BundleStageConfig
-from components.deployment.delegation import DelegationRecord, open_bundled_helper
 from components.evaluation.factuality.artifacts import CascadeAssessment
 from components.model.bundle import Bundle
 from components.model.checkpoint import WEIGHTS, load_model, save_model

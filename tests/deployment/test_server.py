@@ -2,16 +2,10 @@
 
 import json
 import math
-import os
 import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +20,10 @@ from components.deployment.text_stream import Detokenizer
 from components.model.bundle import Bundle
 from components.model.generate import Sampling, generate
 from tests.deployment.conftest import CONTEXT_LENGTH, SENTENCES, VOCAB_SIZE
+from tests.deployment.process import PATIENCE_SECONDS, started, url_of
 
 PROMPT = "The history of"
 USER = [{"role": "user", "content": "Who designed the lighthouse?"}]
-PATIENCE_SECONDS = 60.0
 
 
 def _complete(client: httpx.Client, **body: Any) -> dict[str, Any]:
@@ -174,11 +168,6 @@ def test_text_and_its_token_ids_are_the_same_prompt(client: httpx.Client, engine
     expected = _complete(client)["choices"][0]["text"]
     assert _complete(client, prompt=ids)["choices"][0]["text"] == expected
     assert _complete(client, prompt=[ids])["choices"][0]["text"] == expected
-
-
-def test_special_tokens_spelled_in_a_prompt_are_plain_text(client: httpx.Client, engine: Engine) -> None:
-    spelled = "<|endoftext|><CALL>"
-    assert _complete(client, prompt=spelled)["usage"]["prompt_tokens"] == len(engine.tokenizer.encode(spelled)) > 2
 
 
 def test_the_evaluation_harness_reads_likelihoods_of_token_id_prompts(client: httpx.Client, engine: Engine) -> None:
@@ -514,7 +503,7 @@ def test_a_client_that_leaves_gives_its_place_free(client: httpx.Client, stream:
     body = json.dumps({"prompt": PROMPT, "max_tokens": CONTEXT_LENGTH, "temperature": 0, "stream": stream}).encode()
     with socket.create_connection((host, port)) as connection:
         connection.sendall(
-            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\n\r\n" % len(body) + body
         )
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -563,35 +552,9 @@ def test_health_names_the_model(client: httpx.Client) -> None:
 # --- the process
 
 
-@contextmanager
-def _process(folder: Path, *options: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "components.deployment.server", str(folder), "--threads", "1", *options],
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    guard = threading.Timer(PATIENCE_SECONDS, process.kill)  # nothing below waits longer
-    guard.start()
-    try:
-        yield process
-    finally:
-        guard.cancel()
-        process.kill()
-        process.communicate()
-
-
-def _url(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert " on http://" in line, line
-    return line.split()[-1]
-
-
 def test_a_key_is_asked_for_if_there_is_one_and_ctrl_c_ends_the_server_in_order(bundle: Bundle) -> None:
-    with _process(bundle.folder, "--port", "0", LACEWING_API_KEY="s3cret") as process:
-        with httpx.Client(base_url=_url(process), timeout=PATIENCE_SECONDS, trust_env=False) as client:
+    with started(bundle.folder, "--port", "0", LACEWING_API_KEY="s3cret") as process:
+        with httpx.Client(base_url=url_of(process), timeout=PATIENCE_SECONDS, trust_env=False) as client:
             assert client.get("/health").status_code == 200
             for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "s3cret"}):
                 refused = client.get("/v1/models", headers=headers)
@@ -607,8 +570,8 @@ def test_an_open_address_without_a_key_is_warned_about_and_sigterm_ends_even_a_s
     options = ("--port", "0", "--shutdown-seconds", "1", "--host", "0.0.0.0")
     body = {"prompt": PROMPT, "max_tokens": CONTEXT_LENGTH, "temperature": 0, "stream": True}
     with (
-        _process(bundle.folder, *options, LACEWING_API_KEY="") as process,
-        httpx.Client(base_url=_url(process), timeout=PATIENCE_SECONDS, trust_env=False) as client,
+        started(bundle.folder, *options, LACEWING_API_KEY="") as process,
+        httpx.Client(base_url=url_of(process), timeout=PATIENCE_SECONDS, trust_env=False) as client,
     ):
         with client.stream("POST", "/v1/completions", json=body) as answer:
             lines = answer.iter_lines()
@@ -623,7 +586,7 @@ def test_an_open_address_without_a_key_is_warned_about_and_sigterm_ends_even_a_s
 def test_a_taken_port_is_named_with_a_way_out(bundle: Bundle) -> None:
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        with _process(bundle.folder, "--port", str(port)) as process:
+        with started(bundle.folder, "--port", str(port)) as process:
             _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == ServiceError.exit_code
     assert f"cannot listen on 127.0.0.1 port {port}: Address already in use" in errors

@@ -2,8 +2,11 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from components.core.errors import InputError, ServiceError
@@ -128,3 +131,29 @@ def test_where_no_prompt_makes_it_ask_that_is_said(asking: Bundle, tmp_path: Pat
 def test_with_nothing_to_ask_it_says_which_setting_gives_a_question(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"release\.smoke\.prompt"):
         smoke.stage(Run.local(tmp_path / "smoke"), SmokeConfig(threads=1), bundle=bundle)
+
+
+ASKS = """
+import sys, time
+from pathlib import Path
+from components.deployment.smoke import server
+with server(Path(sys.argv[1]), Path(sys.argv[2]), 120, ["--name", "tiny", "--threads", "1"]) as url:
+    print(url, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_smoke_test_takes_its_server_with_it(bundle: Bundle, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ASKS, str(bundle.folder), str(tmp_path / "server.log")]
+    stage = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert stage.stdout is not None
+        assert stage.stdout.readline().startswith("http://127.0.0.1:")
+        below = psutil.Process(stage.pid).children(recursive=True)
+        assert len(below) == 1
+        stage.kill()
+        _, alive = psutil.wait_procs(below, timeout=30)
+        assert alive == []
+    finally:
+        stage.kill()
+        stage.communicate()

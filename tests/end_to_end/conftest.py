@@ -4,10 +4,13 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import ROOT
@@ -30,7 +33,8 @@ class Place:
             **inherited,
             "LACEWING_WORKSPACE": str(self.workspace),
             "LACEWING_SOCKET_LOG": str(self.sockets),
-            "PYTHONPATH": str(ROOT / "tests" / "audit"),
+            # This checkout, wherever the command itself may have been installed from.
+            "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "tests" / "audit", ROOT))),
             "COLUMNS": "200",
         }
 
@@ -45,6 +49,28 @@ class Place:
             timeout=timeout_seconds,
             stdin=subprocess.DEVNULL,
         )
+
+    def start(self, *arguments: str, output: Path) -> subprocess.Popen[bytes]:
+        """Start ``lacewing ARGUMENTS``; what it prints goes to ``output``."""
+        with output.open("wb") as file:
+            return subprocess.Popen(
+                [COMMAND, *arguments],
+                env=self.environment,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+            )
+
+    def processes(self) -> list[psutil.Process]:
+        """Every living process of this workspace."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                mine = process.environ().get("LACEWING_WORKSPACE") == str(self.workspace)
+                if mine and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
 
     def outside_connections(self) -> list[str]:
         """Lines of the socket log that name a host other than this machine."""
@@ -66,6 +92,35 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+Up = tuple[Place, subprocess.Popen[str], str, str]
+"""A place in which ``lacewing up`` runs, its process, and the addresses of Prefect and MLflow."""
+
+
+@contextmanager
+def running_platform(folder: Path) -> Iterator[Up]:
+    """``lacewing up`` on free ports, in a workspace of its own."""
+    place = Place(folder / "workspace", folder / "sockets.log")
+    prefect, mlflow = free_port(), free_port()
+    process = subprocess.Popen(
+        [COMMAND, "up", f"prefect_port={prefect}", f"mlflow_port={mlflow}", f"form.data_roots=[{folder}/texts]"],
+        env=place.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+    )
+    try:
+        deadline = time.monotonic() + 500
+        while not (place.workspace / "up.json").exists():
+            assert process.poll() is None, process.stdout.read() if process.stdout else ""
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        yield place, process, f"http://127.0.0.1:{prefect}", f"http://127.0.0.1:{mlflow}"
+    finally:
+        process.terminate()  # not kill: its services would outlive it
+        process.wait(timeout=130)
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
 
-from tests.end_to_end.conftest import COMMAND, Place, free_port
+from tests.end_to_end.conftest import Place, Up, free_port, running_platform
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end-to-end-up")]
 
@@ -18,27 +19,9 @@ OVERRIDES = ["data.world.entities=200", "data.vocab_size=1024"]
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, subprocess.Popen[str], str, str]]:
-    folder = tmp_path_factory.mktemp("up")
-    place = Place(folder / "workspace", folder / "sockets.log")
-    prefect, mlflow = free_port(), free_port()
-    process = subprocess.Popen(
-        [COMMAND, "up", f"prefect_port={prefect}", f"mlflow_port={mlflow}"],
-        env=place.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        deadline = time.monotonic() + 240
-        while not (place.workspace / "up.json").exists():
-            assert process.poll() is None, process.stdout.read() if process.stdout else ""
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
-        yield place, process, f"http://127.0.0.1:{prefect}", f"http://127.0.0.1:{mlflow}"
-    finally:
-        process.terminate()  # not kill: its services would outlive it
-        process.wait(timeout=130)
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with running_platform(tmp_path_factory.mktemp("up")) as up:
+        yield up
 
 
 def summary_of(api: str, flow_run_id: str) -> str:
@@ -55,19 +38,15 @@ def config_digest(summary: str) -> str:
 
 
 def test_a_run_from_the_form_is_the_run_from_the_command_line(
-    up: tuple[Place, subprocess.Popen[str], str, str],
+    up: Up,
 ) -> None:
     place, _, prefect, mlflow = up
     api = f"{prefect}/api"
     deployments = {item["name"]: item for item in httpx.post(f"{api}/deployments/filter", json={}).json()}
-    assert {"world", "text", "pydoc"} <= deployments.keys()
+    assert {"pipeline-world", "pipeline-text", "pipeline-pydoc", "pretrain"} <= deployments.keys()
     assert httpx.get(f"{mlflow}/health").text == "OK"
 
-    prepare = next(
-        item
-        for item in httpx.post(f"{api}/deployments/filter", json={}).json()
-        if item["name"] == "any-preset" and "prepare" in item["entrypoint"]
-    )
+    prepare = deployments["prepare"]
     form = prepare["parameter_openapi_schema"]
     assert set(form["properties"]) == {"preset", "overrides"}
     created: dict[str, Any] = httpx.post(
@@ -91,11 +70,11 @@ def test_a_run_from_the_form_is_the_run_from_the_command_line(
 
 
 def test_a_forbidden_override_from_the_form_fails_with_the_reason(
-    up: tuple[Place, subprocess.Popen[str], str, str],
+    up: Up,
 ) -> None:
     _, _, prefect, _ = up
     api = f"{prefect}/api"
-    pipeline = next(d for d in httpx.post(f"{api}/deployments/filter", json={}).json() if d["name"] == "world")
+    pipeline = next(d for d in httpx.post(f"{api}/deployments/filter", json={}).json() if d["name"] == "pipeline-world")
     created = httpx.post(
         f"{api}/deployments/{pipeline['id']}/create_flow_run",
         json={"parameters": {"preset": "world", "overrides": ["trainer.learning_rate=${oc.env:HOME}"]}},
@@ -111,7 +90,34 @@ def test_a_forbidden_override_from_the_form_fails_with_the_reason(
     assert "may not interpolate" in run["state"]["message"]
 
 
-def test_ctrl_c_stops_everything(up: tuple[Place, subprocess.Popen[str], str, str]) -> None:
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.sources=['/etc/**/*.txt']", "/texts (form.data_roots)"),
+        ("data.sources=['http://localhost:1/a.txt']", "no public address"),
+        ("tracking.uri=sqlite:////var/tmp/elsewhere.db", "form.write_roots"),
+        ("model.layers=100000", "at least 295.2 GB"),
+        ("trainer.learning_rate=inf", "not a finite number"),
+    ],
+)
+def test_the_form_may_not_ask_what_the_command_line_may(up: Up, override: str, words: str) -> None:
+    _, _, prefect, _ = up
+    api = f"{prefect}/api"
+    pipeline = next(d for d in httpx.post(f"{api}/deployments/filter", json={}).json() if d["name"] == "pipeline-world")
+    created = httpx.post(
+        f"{api}/deployments/{pipeline['id']}/create_flow_run",
+        json={"parameters": {"preset": "world", "overrides": [override]}},
+    ).json()
+    deadline = time.monotonic() + 120
+    state: dict[str, Any] = {"type": "PENDING"}
+    while state["type"] not in ("FAILED", "COMPLETED", "CRASHED") and time.monotonic() < deadline:
+        time.sleep(1)
+        state = httpx.get(f"{api}/flow_runs/{created['id']}").json()["state"]
+    assert state["type"] == "FAILED"
+    assert words in state["message"]
+
+
+def test_ctrl_c_stops_everything(up: Up) -> None:
     place, process, prefect, mlflow = up
     below = psutil.Process(process.pid).children(recursive=True)
     assert len(below) >= 3
@@ -126,3 +132,45 @@ def test_ctrl_c_stops_everything(up: tuple[Place, subprocess.Popen[str], str, st
     assert place.outside_connections() == []
     for name in ("mlflow", "prefect", "flows.deployments"):
         assert name in place.watched_commands()
+
+
+def test_a_killed_one_takes_its_services_with_it_and_the_next_one_starts(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("killed-up")
+    place = Place(folder / "workspace", folder / "sockets.log")
+    ports = [f"prefect_port={free_port()}", f"mlflow_port={free_port()}"]
+    first = place.start("up", *ports, output=folder / "first.log")
+    wait_for_addresses(first, folder / "first.log")
+    services = psutil.Process(first.pid).children(recursive=True)
+    assert len(services) >= 4  # MLflow's has a child of its own
+    refused = place.run("up", *ports)
+    assert refused.returncode == 6
+    assert f"process {first.pid}" in refused.stderr
+
+    first.kill()
+    first.wait()
+    second = place.start("up", *ports, output=folder / "second.log")
+    try:
+        _, alive = psutil.wait_procs(services, timeout=130)
+        assert alive == []
+        wait_for_addresses(second, folder / "second.log")
+        assert "an earlier `lacewing up` was killed" in (folder / "second.log").read_text()
+        # A service that is killed ends the others, and leaves no child of its own behind.
+        mlflow = next(each for each in psutil.Process(second.pid).children() if "mlflow" in " ".join(each.cmdline()))
+        mlflow.kill()
+        assert second.wait(130) == 6
+        assert place.processes() == []
+        assert "mlflow ended by itself" in (folder / "second.log").read_text()
+    finally:
+        for process in place.processes():
+            process.kill()
+
+
+def wait_for_addresses(process: "subprocess.Popen[bytes]", output: Path) -> None:
+    """Wait until this ``lacewing up`` has printed its addresses."""
+    deadline = time.monotonic() + 300
+    while "lacewing is up" not in output.read_text():
+        assert process.poll() is None, output.read_text()
+        assert time.monotonic() < deadline, output.read_text()
+        time.sleep(0.3)

@@ -8,8 +8,9 @@ from components.core.artifact import Artifact
 from components.core.identity import RecordedIdentity
 from components.core.run import Run
 from components.data.prepared import PreparedData
-from components.evaluation import assess, gate
+from components.evaluation import assess
 from components.evaluation.config import AssessConfig, GateConfig, QuestionsConfig, SamplesConfig
+from components.evaluation.gate.stage import stage as gate
 from components.model.bundle import Bundle
 from components.model.transformer import Transformer
 from tests.core.test_acceptance import FIRST
@@ -38,9 +39,7 @@ def test_the_report_on_a_model(tmp_path: Path, untrained: Transformer, prepared:
 @pytest.mark.parametrize("champion", [False, True])
 def test_the_reason_of_the_gate(tmp_path: Path, untrained: Transformer, prepared: PreparedData, champion: bool) -> None:
     challenger = bundle(tmp_path / "bundle", untrained, prepared)
-    config = GateConfig(precision="32-true", max_documents=12)
+    config = GateConfig(precision="32-true", max_documents=12, texts=0, questions=0)
     defender = Bundle.open(challenger.folder) if champion else None
-    decision: Artifact = gate.stage(
-        run(tmp_path / "run"), config, bundle=challenger, prepared=prepared, champion=defender
-    )
+    decision: Artifact = gate(run(tmp_path / "run"), config, bundle=challenger, prepared=prepared, champion=defender)
     assert LINE in decision.details["reason"]

@@ -36,5 +36,7 @@ def test_a_damaged_assessment_of_a_cascade_is_named(tmp_path: Path) -> None:
 
 
 def test_the_decision_says_whether_and_why(tmp_path: Path) -> None:
-    decision = Run.local(tmp_path, "gate").seal({}, {"promote": False, "reason": "worse"}, view=GateDecision)
-    assert (decision.promote, decision.reason) == (False, "worse")
+    decision = Run.local(tmp_path, "gate").seal(
+        {}, {"promote": False, "outcome": "hold", "reason": "worse"}, view=GateDecision
+    )
+    assert (decision.promote, decision.outcome, decision.reason) == (False, "hold", "worse")

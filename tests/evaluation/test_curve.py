@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from components.evaluation.curve import _smoothed, draw_loss_curve
+from components.evaluation.curve import _smoothed, draw_loss_curves
 
 
 def history(rows: int, validation: bool = True) -> list[dict[str, float]]:
@@ -15,7 +15,7 @@ def history(rows: int, validation: bool = True) -> list[dict[str, float]]:
 
 def test_the_figure_is_a_readable_png_and_an_svg(tmp_path: Path) -> None:
     png, svg = tmp_path / "loss.png", tmp_path / "loss.svg"
-    draw_loss_curve(history(50), "a title", [png, svg])
+    draw_loss_curves({"pretraining": history(50)}, "a title", [png, svg])
     content = png.read_bytes()
     assert content.startswith(b"\x89PNG")
     width, height = struct.unpack(">II", content[16:24])
@@ -28,17 +28,26 @@ def test_the_figure_is_a_readable_png_and_an_svg(tmp_path: Path) -> None:
         assert f"<!-- {words} -->" in text
 
 
+def test_one_chart_shows_both_trainings_by_name_one_after_the_other(tmp_path: Path) -> None:
+    svg = tmp_path / "loss.svg"
+    draw_loss_curves({"pretraining": history(50), "delegation": history(30)}, "a title", [svg])
+    text = svg.read_text()
+    for words in ("pretraining", "delegation", "80"):  # the last step of both together
+        assert f"<!-- {words} -->" in text
+    assert text.count("<!-- training, smoothed -->") == text.count("<!-- validation -->") == 1
+
+
 def test_the_same_history_gives_the_same_bytes(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("a.svg", "b.svg", "a.png", "b.png")]
-    draw_loss_curve(history(20), "t", [paths[0], paths[2]])
-    draw_loss_curve(history(20), "t", [paths[1], paths[3]])
+    draw_loss_curves({"pretraining": history(20)}, "t", [paths[0], paths[2]])
+    draw_loss_curves({"pretraining": history(20)}, "t", [paths[1], paths[3]])
     assert paths[0].read_bytes() == paths[1].read_bytes()
     assert paths[2].read_bytes() == paths[3].read_bytes()
 
 
 @pytest.mark.parametrize("rows", [1, 2])
 def test_a_run_of_one_or_two_steps_without_validation_is_drawn(tmp_path: Path, rows: int) -> None:
-    draw_loss_curve(history(rows, validation=False), "t", [tmp_path / "loss.svg"])
+    draw_loss_curves({"pretraining": history(rows, validation=False)}, "t", [tmp_path / "loss.svg"])
     assert "<!-- validation -->" not in (tmp_path / "loss.svg").read_text()
 
 

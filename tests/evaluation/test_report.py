@@ -66,13 +66,13 @@ def results(samples: list[Sample] | None = None, questions: bool = True) -> Resu
 
 
 def test_the_page_says_what_how_good_and_from_what(pretrained: TrainedModel, prepared: PreparedData) -> None:
-    page = report_markdown(results(), pretrained, prepared, "loss.png")
+    page = report_markdown(results(), {"pretraining": pretrained}, prepared, "loss.png")
     first = page.split("\n\n")[1]
     assert "**3.67 M parameters**" in first
     assert "**12.3 M tokens**" in first
     assert "**1.235 bits per byte**" in first
     assert "**12.3%** of 200 questions" in first
-    assert "![Loss over optimizer steps, with the learning rate below](loss.png)" in page
+    assert "![Loss over the optimizer steps of each training, with the learning rate below](loss.png)" in page
     for expected in (
         "95 % interval 1.2000 to 1.2700",
         r"| Sources | a\_b.txt |",
@@ -89,8 +89,21 @@ def test_the_page_says_what_how_good_and_from_what(pretrained: TrainedModel, pre
     assert len(page) < 4000, "one page"
 
 
+def test_pretraining_and_delegation_are_told_apart(
+    tmp_path: Path, pretrained: TrainedModel, prepared: PreparedData
+) -> None:
+    metrics = {**pretrained.metrics, "tokens": 600_000, "steps": 300, "loss": 2.111}
+    delegated = Run.local(tmp_path / "delegated", "delegate").seal(metrics, pretrained.details, view=TrainedModel)
+    page = report_markdown(results(), {"pretraining": pretrained, "delegation": delegated}, prepared, "loss.png")
+    assert "trained on **12.9 M tokens** (12.3 M in pretraining, 600 k in delegation)" in page
+    assert "| Pretraining | 1,500 steps over 12.3 M tokens in 4 min" in page
+    assert "| Delegation | 300 steps over 600 k tokens" in page
+    assert "loss 2.111" in page.split("| Delegation |")[1].splitlines()[0]
+    assert {"| Speed of pretraining |", "| Speed of delegation |"} <= set(re.findall(r"\| Speed of \w+ \|", page))
+
+
 def test_data_without_questions_leaves_no_empty_section(pretrained: TrainedModel, prepared: PreparedData) -> None:
-    page = report_markdown(results(questions=False), pretrained, prepared, "loss.png")
+    page = report_markdown(results(questions=False), {"pretraining": pretrained}, prepared, "loss.png")
     assert "uestion" not in page
     assert "## Some answers" not in page
     assert "## Samples" not in page
@@ -98,7 +111,7 @@ def test_data_without_questions_leaves_no_empty_section(pretrained: TrainedModel
 
 def test_every_table_row_has_the_columns_of_its_head(pretrained: TrainedModel, prepared: PreparedData) -> None:
     sample = Sample(prompt="a | b", continuation="c\n\n| d |\n|---|", original="\\|")
-    page = report_markdown(results([sample]), pretrained, prepared, "loss.png")
+    page = report_markdown(results([sample]), {"pretraining": pretrained}, prepared, "loss.png")
     for block in re.findall(r"(?:^\|.*\n)+", page, flags=re.MULTILINE):
         columns = {len(re.split(r"(?<!\\)(?:\\\\)*\|", line)) for line in block.splitlines()}
         assert len(columns) == 1, block
@@ -110,7 +123,7 @@ def test_what_the_model_writes_stays_text(pretrained: TrainedModel, prepared: Pr
         continuation="![x](https://example.org/x.png) `code` **bold**",
         original="# h",
     )
-    page = report_markdown(results([hostile]), pretrained, prepared, "loss.png")
+    page = report_markdown(results([hostile]), {"pretraining": pretrained}, prepared, "loss.png")
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert r"!\[x\](https" in page
@@ -118,7 +131,7 @@ def test_what_the_model_writes_stays_text(pretrained: TrainedModel, prepared: Pr
 
 
 def test_the_embedded_page_carries_its_figure(tmp_path: Path, pretrained: TrainedModel, prepared: PreparedData) -> None:
-    (tmp_path / REPORT).write_text(report_markdown(results(), pretrained, prepared, "loss.png"))
+    (tmp_path / REPORT).write_text(report_markdown(results(), {"pretraining": pretrained}, prepared, "loss.png"))
     (tmp_path / "loss.png").write_bytes(b"\x89PNG figure")
     page = embedded_image(tmp_path)
     encoded = re.search(r"!\[[^\]]*\]\(data:image/png;base64,([^)]+)\)", page)
@@ -140,6 +153,8 @@ def test_answers_shown_are_spread_over_all_questions(pretrained: TrainedModel, p
     """Questions come with popular subjects first; the first few would show those only."""
     every = results()
     numbered = [answer.model_copy(update={"stated": 1000 + i}) for i, answer in enumerate(every.answers)]
-    page = report_markdown(every.model_copy(update={"answers": numbered}), pretrained, prepared, "loss.png")
+    page = report_markdown(
+        every.model_copy(update={"answers": numbered}), {"pretraining": pretrained}, prepared, "loss.png"
+    )
     assert re.findall(r"\| (1,\d+) \| right \|", page) == ["1,000", "1,008", "1,018"]
     assert re.findall(r"\| (1,\d+) \| wrong \|", page) == ["1,001", "1,009", "1,019"]

@@ -18,10 +18,13 @@ MakeArtifact = Callable[..., Artifact]
 
 @pytest.fixture(scope="session")
 def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's SQLite file after its 1.5 s of migrations."""
+    """MLflow's SQLite file after its migrations, with the default experiment that the first client adds."""
     from mlflow import MlflowClient
 
+    from flows.adapters.mlflow_database import bring_up_to_date
+
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    bring_up_to_date(path)
     MlflowClient(tracking_uri=f"sqlite:///{path}", registry_uri=f"sqlite:///{path}").search_experiments()
     return path
 

@@ -6,7 +6,17 @@ import grimp
 import pytest
 
 # What an adapter may use of this package beside other adapters.
-LEAVES = {"flows", "flows.console", "flows.ports", "flows.workspace"}
+LEAVES = {
+    "flows",
+    "flows.addresses",
+    "flows.console",
+    "flows.endings",
+    "flows.owner",
+    "flows.ports",
+    "flows.room",
+    "flows.sqlite_address",
+    "flows.workspace",
+}
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,7 @@ def test_a_new_flow_can_be_planned_and_run(house: Path) -> None:
 
 def test_a_new_flow_has_a_deployment_with_its_form(house: Path) -> None:
     deployment, help_text, name = python(house, "-c", SHOW).splitlines()
-    assert deployment == "any-preset flows.entrypoints.rest ['overrides', 'preset']"
+    assert deployment == "rest flows.entrypoints.rest ['overrides', 'preset']"
     assert help_text == "Changes to it, each `key=value`, for example `trainer.seed=1`."
     assert name == "rest"
 

@@ -35,7 +35,17 @@ def test_help_of_a_flow_lists_every_key_with_default_and_meaning() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["pipelin"], 2, "unknown command 'pipelin'"),
+        (["pipelin"], 2, "unknown command 'pipelin'; did you mean pipeline?"),
+        (["--hlep"], 2, "did you mean --help?"),
+        (["pipeline", "--dryrun"], 2, "did you mean --dry-run?"),
+        (["pipeline", "--trainer.max-steps=3"], 2, "did you mean trainer.max_steps=3?"),
+        (["pipeline", "--learning-rate", "3"], 2, "did you mean trainer.learning_rate"),
+        (["pipeline", "data.text_field=" + "[" * 900], 2, "nests brackets 900 deep"),
+        (["accept", "prepare", "--reson", "mine"], 2, "did you mean --reason?"),
+        (["data", "lst"], 2, "did you mean list?"),
+        (["serve", "port=[1"], 2, "a bracket or quote is not closed"),
+        (["up", "prefct_port=4300"], 2, "did you mean prefect_port?"),
+        (["up", "mlflow_port=1,2"], 2, "stands for several values"),
         (["pipeline", "trainer.max_step=3"], 2, "did you mean trainer.max_steps"),
         (["pipeline", "experiment=none"], 2, "unknown preset 'none'"),
         (["prepare", "data.sources=[nowhere.txt]"], 2, "nowhere.txt"),
@@ -63,6 +73,31 @@ def test_cfg_job_checks_what_it_shows() -> None:
     done = command("pipeline", "--cfg", "job", "trainer.max_steps=0")
     assert done.returncode == 2
     assert "greater than 0" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["trainer.learning_rat=1e-3,3e-3"], "did you mean trainer.learning_rate"),
+        (["trainer.seed=1,2", "+trainer.extra=1,2"], "every key already exists"),
+        (["trainer.seed=1,-2"], "trainer.seed = -2"),
+        (["model=quick,10n"], "did you mean 10m?"),
+        (["~trainer"], "every key already exists"),
+    ],
+)
+def test_a_sweep_is_checked_before_its_first_run_and_in_our_words(overrides: list[str], words: str) -> None:
+    done = command("pretrain", "--multirun", "--dry-run", *overrides)
+    assert done.returncode == 2, done.stdout
+    assert words in done.stderr
+    assert "Use +" not in done.stderr
+    assert "To append to your config" not in done.stderr
+    assert "would run" not in done.stderr
+
+
+def test_a_sweep_runs_every_combination() -> None:
+    done = command("pretrain", "--multirun", "--dry-run", "trainer.seed=1,2", "experiment=world,pydoc")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("pretrain   would run") == 4
 
 
 def test_the_preset_is_taken_out_of_the_overrides() -> None:

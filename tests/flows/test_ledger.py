@@ -1,8 +1,12 @@
 """The ledger outlives the processes that write it, and keeps models apart."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
+from components.core.errors import ArtifactError
 from flows.ledger import Ledger, Move
 
 
@@ -32,10 +36,57 @@ def test_moves_come_back_in_order_and_models_are_kept_apart(tmp_path: Path) -> N
     assert last.version == 7
 
 
-def test_half_a_line_of_a_killed_process_is_passed_over(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.jsonl", "sqlite:///a", "ours")
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "ledger.jsonl", "sqlite:///a", "ours")
+
+
+def test_half_a_line_of_a_killed_process_gives_way_to_the_next(ledger: Ledger) -> None:
     ledger.append(move(ledger, 1))
     with ledger.path.open("a") as file:
         file.write('{"time": "2026-')
+    assert [each.version for each in ledger.moves()] == [1]
     ledger.append(move(ledger, 2))
     assert [each.version for each in ledger.moves()] == [1, 2]
+    assert len(ledger.path.read_bytes().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda line: b'{"time": "2026-\n', "Invalid JSON"),
+        (lambda line: b"\x00" * len(line[:-1]) + b"\n", "Invalid JSON"),
+        (lambda line: line.replace(b'"version":2', b'"version":"two"'), "version: Input should be a valid integer"),
+        (lambda line: line.replace(b'"promote"', b'"promoted"'), "action: Input should be 'promote'"),
+    ],
+)
+def test_a_damaged_line_is_named_with_what_to_do(ledger: Ledger, damage: Callable[[bytes], bytes], words: str) -> None:
+    for version in (1, 2, 3):
+        ledger.append(move(ledger, version))
+    lines = ledger.path.read_bytes().splitlines(keepends=True)
+    ledger.path.write_bytes(b"".join([lines[0], damage(lines[1]), lines[2]]))
+    with pytest.raises(
+        ArtifactError, match=r"ledger\.jsonl, line 2 is damaged .*Put the line right, or delete it"
+    ) as error:
+        ledger.moves()
+    assert words in str(error.value)
+
+
+def test_an_intention_counts_as_no_move_until_it_is_done(ledger: Ledger) -> None:
+    intended = move(ledger, 1).model_copy(update={"state": "intended"})
+    ledger.append(intended)
+    assert ledger.moves() == []
+    assert ledger.interrupted() == intended
+    ledger.append(intended.model_copy(update={"state": "abandoned"}))
+    assert ledger.moves() == []
+    assert ledger.interrupted() is None
+    ledger.append(intended)
+    ledger.append(move(ledger, 1))
+    assert ledger.interrupted() is None
+    assert len(ledger.moves()) == 1
+
+
+def test_lines_from_before_there_were_intentions_can_be_read(ledger: Ledger) -> None:
+    line = move(ledger, 1).model_dump_json(exclude={"state"})
+    ledger.path.write_text(line + "\n")
+    assert [each.state for each in ledger.moves()] == ["done"]

@@ -9,7 +9,7 @@ import pytest
 from components.core.artifact import Artifact
 from components.core.errors import ArtifactError, InputError, ServiceError
 from conf.services import TrackingConfig
-from flows.promotion import CHALLENGER, CHAMPION, ROLLED_BACK, Registry
+from flows.promotion import CHALLENGER, CHAMPION, ROLLED_BACK, ChampionMovedError, Registry
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -50,9 +50,28 @@ def test_a_registered_bundle_is_challenger_and_says_what_it_is(registry, make_bu
     assert json.loads(version.tags["lacewing.inputs"])["prepared"] == data.content
     assert version.tags["lacewing.bits_per_byte"] == "1.250000"
     described = registry.connection.client.get_model_version("lacewing", "1").description
-    assert described == "2,000 parameters"
+    assert described.startswith("A small language model without a helper: 2,000 parameters.")
     assert version.tags["lacewing.note"] == "by hand"
-    assert len(version.tags["lacewing.config_digest"]) == 16
+    assert "lacewing.config_digest" not in version.tags, "no run has said what its configuration was"
+
+
+def test_a_version_has_the_digest_of_the_run_that_made_it_and_the_latest_verdict(registry, make_bundle):
+    bundle = make_bundle("a")
+    made = {"lacewing.config_digest": "first"}
+    registry.register(bundle, made, {"lacewing.gate": "refused", "lacewing.gate_reason": "worse"})
+    again = {"lacewing.config_digest": "second"}
+    version = registry.register(bundle, again, {"lacewing.gate": "passed", "lacewing.gate_reason": "wider margin"})
+    assert version.number == 1
+    assert version.tags["lacewing.config_digest"] == "first"
+    assert version.tags["lacewing.gate"] == "passed"
+    described = registry.connection.client.get_model_version("lacewing", "1").description
+    assert "| gate | **passed**: wider margin |" in described
+    assert registry.register(bundle).tags["lacewing.gate"] == "passed", "who says nothing changes nothing"
+
+
+def test_versions_of_runs_with_other_settings_differ_in_their_digest(registry, make_bundle):
+    first, second = (registry.register(make_bundle(name), {"lacewing.config_digest": name}) for name in "ab")
+    assert [first.tags["lacewing.config_digest"], second.tags["lacewing.config_digest"]] == ["a", "b"]
 
 
 def test_the_same_bundle_is_the_same_version_and_uploaded_once(registry, make_bundle, workspace):
@@ -177,31 +196,39 @@ def test_a_promotion_killed_before_the_alias_has_changed_nothing(registry, make_
     assert registry.rollback().number == 3
 
 
-@pytest.mark.parametrize("action", ["promote", "rollback"])
-def test_a_move_killed_before_the_ledger_is_written_there_by_the_next(
-    registry, make_bundle, three, monkeypatch, action
-):
-    version = registry.register(make_bundle("d"))
-    with monkeypatch.context() as patch:
-        patch.setattr(registry.ledger, "append", _killed)
-        with pytest.raises(KeyboardInterrupt):
-            registry.promote(version.number, "good") if action == "promote" else registry.rollback()
-    moved_to = 4 if action == "promote" else 2
-    assert number(registry, CHAMPION) == moved_to
-    assert len(actions(registry)) == 3
-    registry.promote(moved_to, "again")
-    assert actions(registry)[3:] == [("observed", moved_to, 3)]
-    assert registry.rollback().number == moved_to - 1
-
-
-def test_a_rollback_killed_before_the_alias_is_completed_by_the_next(registry, three, monkeypatch):
+def test_a_rollback_killed_before_the_alias_has_marked_nothing(registry, three, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(registry.connection.client, "set_registered_model_alias", _killed)
         with pytest.raises(KeyboardInterrupt):
             registry.rollback()
-    assert number(registry, CHAMPION) == 3
-    assert registry.rollback().number == 2
+    assert registry.rolled_back(three[2].key) is None
+    assert registry.promote(3, "the pipeline ran again").number == 3, "it is the champion and not refused"
+    assert registry.rollback().number == 2, "and not one too far"
     assert number(registry, CHAMPION) == 2
+
+
+def test_a_rollback_killed_after_the_alias_is_remembered_with_its_reason(registry, three, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(registry.model, "tag", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            registry.rollback("it lies", by="bob")
+    left = Registry(TrackingConfig()).rolled_back(three[2].key)
+    assert left is not None
+    assert left.tags["lacewing.rollback_reason"] == "it lies"
+    with pytest.raises(InputError, match="bob: it lies"):
+        registry.promote(3, "the pipeline ran again")
+    assert actions(registry)[3:] == [("rollback", 2, 3)]
+
+
+def test_a_promotion_by_a_verdict_about_another_champion_is_refused(registry, make_bundle, three):
+    version = registry.register(make_bundle("d"))
+    with pytest.raises(ChampionMovedError, match=rf"the bundle {three[1].key[:16]}, but the champion is .* version 3 "):
+        registry.promote(version.number, "better", judged_against=three[1].key)
+    with pytest.raises(ChampionMovedError, match="no champion, but the champion is"):
+        registry.promote(version.number, "the first", judged_against="")
+    assert number(registry, CHAMPION) == 3
+    registry.promote(version.number, "better", judged_against=three[2].key)
+    assert number(registry, CHAMPION) == 4
 
 
 def test_a_champion_chosen_by_hand_in_mlflow_can_be_rolled_back(registry, make_bundle, three):
@@ -216,7 +243,17 @@ def test_half_a_line_in_the_ledger_does_not_spoil_it(registry, make_bundle, thre
         file.write('{"time": "2026-')
     registry.promote(registry.register(make_bundle("d")).number, "good")
     assert actions(registry)[3:] == [("promote", 4, 3)]
-    assert sum(line.startswith("{") for line in (workspace / "ledger.jsonl").read_text().splitlines()) == 5
+    assert all(line.endswith("}") for line in (workspace / "ledger.jsonl").read_text().splitlines())
+
+
+def test_a_damaged_line_in_the_ledger_stops_a_move_and_is_named(registry, three, workspace):
+    ledger = workspace / "ledger.jsonl"
+    lines = ledger.read_text().splitlines(keepends=True)
+    ledger.write_text("".join([lines[0], lines[1].replace("version", "versoin"), *lines[2:]]))
+    for move in (registry.rollback, lambda: registry.promote(1, "why not")):
+        with pytest.raises(ArtifactError, match=rf"{ledger}, line 2 is damaged.*version.*delete it"):
+            move()
+    assert number(registry, CHAMPION) == 3
 
 
 @pytest.mark.parametrize("reference", ["champion", "challenger", "3"])
@@ -255,7 +292,7 @@ def test_a_damaged_fetched_model_is_fetched_again(registry, three):
 def test_a_model_altered_in_the_artifact_store_is_refused(registry, three, workspace, name):
     shutil.rmtree(three[2].folder)
     for path in (workspace / "mlartifacts").rglob(name):
-        if path.parent.parent.parent.name == "models":
+        if path.parent.name == "bundle":
             content = path.read_text()
             path.write_text(
                 content.replace("c", "d", 1) if name != "artifact.json" else content.replace("1.25", "0.25")
@@ -281,8 +318,8 @@ def test_unreachable_mlflow_is_a_service_error(workspace, make_bundle, closed_po
             action()
 
 
-def test_the_weights_are_no_pickle_and_no_code(registry, three, workspace):
-    files = {path.name for path in (workspace / "mlartifacts" / "models").rglob("*") if path.is_file()}
+def test_a_bundle_holds_no_pickle_and_no_code(registry, three, workspace):
+    files = {path.name for path in (workspace / "mlartifacts" / "models").rglob("bundle/*") if path.is_file()}
     assert files == {"artifact.json", "model.safetensors", "config.json", "tokenizer.json", "manifest.json"}
     assert json.loads((workspace / "ledger.jsonl").read_text().splitlines()[0])["action"] == "promote"
 

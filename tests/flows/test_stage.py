@@ -1,5 +1,6 @@
 """A stage is run once per key; every other time the flow says why not, or why again."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -11,15 +12,16 @@ import psutil
 import pytest
 from prefect import flow
 
-from components.core.artifact import Artifact
+from components.core.artifact import RECORD, Artifact
 from components.core.errors import InputError
+from components.core.record_digest import RECORD_DIGEST
 from components.training.config import TrainerConfig
 from conf.schema import ProjectConfig
 from conf.services import TrackingConfig
 from flows.adapters.mlflow_runs import FlowTracker
 from flows.launcher import LocalLauncher, StageFailedError
 from flows.run import FlowRun, Stage
-from flows.stage import StageExecutor
+from flows.stage import StageExecutor, readable
 from flows.workspace import make_workspace
 from tests.core.probe_stage import ProbeConfig
 
@@ -93,6 +95,35 @@ def test_a_damaged_output_is_made_again(workspace: Path, damage: str) -> None:
     assert outcome.status == "ran"
     assert "damaged: text.txt" in outcome.reason
     assert path.read_text() == "hello"
+
+
+def test_an_edited_metric_is_noticed_and_measured_again(workspace: Path) -> None:
+    artifact = run_probe(ProbeConfig()).outcomes["probe"].artifact
+    measured = artifact.metrics
+    record = json.loads((artifact.folder / RECORD).read_text())
+    record["metrics"] = dict.fromkeys(measured, 0.125)
+    (artifact.folder / RECORD).write_text(json.dumps(record))
+    outcome = run_probe(ProbeConfig()).outcomes["probe"]
+    assert outcome.status == "ran"
+    assert f"damaged: {RECORD} was altered" in outcome.reason
+    assert outcome.artifact.metrics == measured
+
+
+def test_an_artifact_of_before_digests_is_skipped_and_gets_one_unless_its_record_is_of_something_else(
+    workspace: Path,
+) -> None:
+    artifact = run_probe(ProbeConfig(text="one")).outcomes["probe"].artifact
+    digest = artifact.folder / RECORD_DIGEST
+    kept = digest.read_bytes()
+    digest.unlink()
+    assert run_probe(ProbeConfig(text="one")).outcomes["probe"].status == "skipped"
+    assert digest.read_bytes() == kept
+    digest.unlink()
+    record = (artifact.folder / RECORD).read_text()
+    (artifact.folder / RECORD).write_text(record.replace('"text": "one"', '"text": "two"'))
+    outcome = run_probe(ProbeConfig(text="one")).outcomes["probe"]
+    assert outcome.status == "ran"
+    assert "text two -> one" in outcome.reason
 
 
 def test_an_error_of_the_stage_keeps_its_kind_and_is_not_retried(workspace: Path) -> None:
@@ -185,3 +216,20 @@ def test_variants_of_one_stage_keep_apart_in_a_flow(workspace: Path) -> None:
     assert run.config.trainer.seed == 0
     texts = {name: outcome.artifact.path("text.txt").read_text() for name, outcome in run.outcomes.items()}
     assert texts == {"probe seed-0": "seed 0", "probe seed-1": "seed 1"}
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (1967808.0, "1,967,808"),
+        (1.21459e12, "1,214,590,000,000"),
+        (3003.3237, "3,003"),
+        (0.0009119, "0.0009119"),
+        (2.788455, "2.788"),
+        (float("nan"), "nan"),
+        (True, "True"),
+        ("1e6 tokens", "1e6 tokens"),
+    ],
+)
+def test_numbers_are_shown_as_people_write_them(value: str | float | bool, shown: str) -> None:
+    assert readable(value) == shown

@@ -1,7 +1,8 @@
-"""The closing table is what the stages say of themselves; a refusal is a state of its own."""
+"""The closing table is what the stages say of themselves; a refusal comes first."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from prefect import flow
@@ -28,9 +29,11 @@ def run(workspace: Path) -> FlowRun:
 def ended(tmp_path: Path) -> Callable[..., Outcome]:
     """What became of a stage that sealed these rows."""
 
-    def end(stage: str, key: str, *rows: tuple[str, str]) -> Outcome:
+    def end(
+        stage: str, key: str, *rows: tuple[str, str], metrics: Mapping[str, float] = MappingProxyType({"loss": 1.0})
+    ) -> Outcome:
         identity = RecordedIdentity(stage=stage, key=key * 32, config={}, inputs={}, code={}, environment={})
-        artifact = Run.recorded(tmp_path / stage / key, identity).seal({"loss": 1.0}, rows=rows)
+        artifact = Run.recorded(tmp_path / stage / key, identity).seal(dict(metrics), rows=rows)
         return Outcome(artifact, "ran", "first run", 1.0)
 
     return end
@@ -53,7 +56,24 @@ def test_rows_of_the_flow_come_first_then_those_of_the_stages_in_order(
     run.outcomes["pretrain"] = ended("pretrain", "b", ("loss", "2.500"))
     closing(run)
     shown = [line.split("│")[1].strip() for line in capsys.readouterr().out.splitlines() if "│" in line]
-    assert shown[:4] == ["data version", "training text", "loss", "stages"]
+    assert shown[:4] == ["data version", "training text", "pretraining: loss", "stages"]
+
+
+def test_both_trainings_say_their_tokens_and_losses_by_name(
+    run: FlowRun, ended: Callable[..., Outcome], capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = {"tokens": 1000.0, "tokens_per_second": 50.0, "loss": 2.0, "validation_loss": 3.0}
+    rows = [("tokens trained on", "1,000 at 50 tokens/s"), ("loss", "2.000 training, 3.000 validation")]
+    run.outcomes["pretrain"] = ended("pretrain", "a", *rows, metrics=metrics)
+    run.outcomes["delegate"] = ended("delegate", "b", ("learnt to ask for", "15 %"), metrics=metrics)
+    closing(run)
+    cells = [[cell.strip() for cell in line.split("│")[1:3]] for line in capsys.readouterr().out.splitlines()]
+    shown = {row[0]: row[1] for row in cells if len(row) == 2}
+    for training in ("pretraining", "delegation"):
+        assert shown[f"{training}: tokens trained on"] == "1,000 at 50 tokens/s"
+        assert shown[f"{training}: loss"] == "2.000 training, 3.000 validation"
+    assert shown["delegation: learnt to ask for"] == "15 %"
+    assert not {"loss", "tokens trained on"} & shown.keys()
 
 
 def test_no_variant_speaks_for_its_stage(
@@ -64,12 +84,14 @@ def test_no_variant_speaks_for_its_stage(
     assert "2.500" not in capsys.readouterr().out
 
 
-def test_a_refusal_is_a_state_that_carries_the_summary(run: FlowRun, ended: Callable[..., Outcome]) -> None:
-    run.outcomes["prepare"] = ended("prepare", "a")
+def test_a_refusal_stands_at_the_top(
+    run: FlowRun, ended: Callable[..., Outcome], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.outcomes["prepare"] = ended("prepare", "a", ("training text", "7 documents"))
     run.release = Release("lacewing", 2, "challenger", False, "worse by 0.1")
-    state = closing(run)
-    assert (state.name, state.message) == ("Refused", "worse by 0.1")
-    summary = state.result()
+    summary = closing(run).result()
+    shown = [line.split("│")[1:3] for line in capsys.readouterr().out.splitlines() if "│" in line]
+    assert [cell.strip() for cell in shown[0]] == ["refused", "worse by 0.1"]
     assert isinstance(summary, dict)
     assert summary["release"] == {
         "model": "lacewing",

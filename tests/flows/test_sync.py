@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from components.core.errors import ServiceError
+from components.core.artifact import Artifact
+from components.core.errors import ArtifactError, ServiceError
 from conf.services import TrackingConfig, VersioningConfig
 from flows.adapters import dvc
 from flows.adapters.mlflow_connection import Connection
@@ -38,6 +39,13 @@ def missed(data, model, versions, tmp_path, workspace, migrated_database):
     away.mkdir()
     shutil.copy(migrated_database, away / "mlflow.db")
     return cfg
+
+
+def test_a_damaged_note_of_the_run_is_named_with_what_to_do(model: Artifact) -> None:
+    path = model.folder / "tracking.json"
+    path.write_text('{"runs": [{"uri": 1}]}')
+    with pytest.raises(ArtifactError, match=rf"{path} is damaged: runs\.0\.uri: .*string.*Delete it"):
+        TrackingRecord.read(model.folder)
 
 
 def test_what_was_missed_is_sent_under_the_flow_it_belongs_to(missed, data, model, versions):

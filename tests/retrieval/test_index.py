@@ -5,11 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.core.errors import ArtifactError
-from components.data.prepared import PreparedData
-from components.retrieval.index import PassageIndex, build_index, documents_of
-from tests.cascade.helpers.conftest import prepared
-
-__all__ = ["prepared"]  # a fixture
+from components.retrieval.index import PassageIndex, build_index
 
 DOCUMENTS = [
     "Ada Quill was born in Brackwater in 1871. " + "She drew maps of the coast. " * 40 + "She died in Orvik.",
@@ -26,20 +22,9 @@ def test_a_passage_comes_with_the_beginning_of_its_document(tmp_path: Path) -> N
     (passage,) = index.best(["orvik"], 5)
     assert passage.title.startswith("Ada Quill was born")
     assert passage.text.endswith("She died in Orvik.")
+    assert not passage.begins_document
+    assert any(each.begins_document for each in index.best(["maps"], 5))
     assert index.share("bert") == 1 / record.passages
-
-
-def test_of_a_large_corpus_a_fixed_part_is_indexed_and_said(
-    prepared: PreparedData, caplog: pytest.LogCaptureFixture
-) -> None:
-    everything = list(documents_of(prepared))
-    assert not caplog.records
-    part = list(documents_of(prepared, most_bytes=20_000))
-    assert part == list(documents_of(prepared, most_bytes=20_000))
-    assert set(part) < set(everything)
-    assert 10_000 < sum(len(text.encode()) for text in part) <= 20_000
-    assert "corpus_megabytes" in caplog.text
-    assert len(list(documents_of(prepared, most_bytes=1))) == 1
 
 
 def test_a_missing_unfinished_or_damaged_index_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ gets a usable reply or an error within the timeout.
 
 import logging
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from components.cascade.config import HelperConfig
@@ -13,7 +14,6 @@ from components.cascade.helpers.base import Call, Helper, HelperError, Reply, St
 from components.cascade.helpers.resilience import ResilientHelper
 from components.core.errors import ArtifactError, InputError
 from components.data.prepared import PreparedData
-from components.data.shards import shards_digest
 from components.data.tokenizer import TextTokenizer
 
 __all__ = ["Call", "Helper", "HelperError", "NullHelper", "Reply", "open_helper"]
@@ -107,25 +107,28 @@ def _opened(
         return FactTableHelper.load(facts, known)
     if corpus is None:
         raise InputError("helper.kind=retrieval needs a corpus: a prepare artifact or the folder of an index")
-    return _retrieval(corpus, index, known, config.corpus_megabytes)
+    return _retrieval(corpus, index, known, config)
 
 
 def _retrieval(
-    corpus: Path | PreparedData, index: Path | None, tokenizer: TextTokenizer | None, megabytes: int
+    corpus: Path | PreparedData, index: Path | None, tokenizer: TextTokenizer | None, config: HelperConfig
 ) -> Helper:
     from components.cascade.helpers.retrieval import RetrievalHelper
-    from components.retrieval.index import build_index, documents_of, read_record
+    from components.retrieval.index import build_index, read_record
+    from components.retrieval.library import corpus_name, documents_of, library_documents
 
     if isinstance(corpus, Path):
         return RetrievalHelper(corpus, tokenizer)
     if index is None:
         raise InputError("a retrieval index is made from a prepare artifact only if the folder to keep it in is given")
-    made_from = f"{shards_digest(corpus.shards())} {corpus.tokenizer_digest()} up to {megabytes} MB"
+    made_from = corpus_name(corpus, config.library, config.corpus_megabytes)
     try:
         usable = read_record(index).corpus == made_from
     except ArtifactError:
         usable = False
     if not usable:
         logger.info("building the retrieval index of %s", corpus.folder)
-        build_index(documents_of(corpus, megabytes * 1_000_000), index, made_from)
+        most_bytes = config.corpus_megabytes * 1_000_000
+        with library_documents(config.library, index.parent, most_bytes) as library:
+            build_index(chain(documents_of(corpus, most_bytes), library), index, made_from)
     return RetrievalHelper(index, tokenizer)

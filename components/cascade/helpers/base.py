@@ -30,6 +30,8 @@ class Call:
     """How much to return: one of the helper's tokens, up to the end of a word, or of an entity."""
     max_tokens: int
     """Longest return in the helper's tokens."""
+    hidden: str = ""
+    """A document that a helper with a library must not look up: measurements ask what it knows from the others."""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ class ResilientHelper:
             closed=lambda: logger.warning("the helper answers again"),
         )
         self._threads = DaemonThreads(_THREADS)
+        # Many requests that end together must not take the threads from those that ask.
+        self._forgetting = DaemonThreads(1)
 
     @property
     def name(self) -> str:
@@ -66,7 +68,7 @@ class ResilientHelper:
 
     def forget(self, session: str) -> None:
         """Passed on without waiting: the helper may be busy with a late answer."""
-        self._threads.later(lambda: self._helper.forget(session))
+        self._forgetting.later(lambda: self._helper.forget(session))
 
     def check(self) -> None:
         self._helper.check()
@@ -74,6 +76,7 @@ class ResilientHelper:
     def close(self) -> None:
         """Close the helper; threads that wait for late answers are left to the end of the process."""
         self._threads.close()
+        self._forgetting.close()
         self._helper.close()
 
     def _answers(self, calls: Sequence[Call]) -> list[Reply | HelperError]:

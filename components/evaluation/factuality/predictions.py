@@ -4,7 +4,7 @@ One pass gives everything that the metrics of delegation need: a call budget onl
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int, Integer
 
 from components.data.shards import Split
 from components.data.tokenizer import TextTokenizer
-from components.evaluation.likelihood import Window, batches, windows
+from components.evaluation.likelihood import Ids, Window, batches, windows
 from components.labelling.labels import FactBits
 from components.model import ops
 from components.model.transformer import Transformer
@@ -35,6 +35,8 @@ class Predictions:
     """-log P(gold), ``<CALL>`` left out."""
     entropy: Float[np.ndarray, " positions"]
     """Entropy in nats, without ``<CALL>``: the uncertainty of a model that never learned to call."""
+    margin: Float[np.ndarray, " positions"]
+    """One minus the probability of ``predicted``, ``<CALL>`` left out."""
     call: Float[np.ndarray, " positions"]
     """log-odds of ``<CALL>`` against all other tokens. (P(CALL) would be 1 on many facts, and lose the order.)"""
     factual: Bool[np.ndarray, " positions"]
@@ -44,6 +46,10 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.gold)
+
+    def between(self, start: int, stop: int) -> "Predictions":
+        """Those of the positions from ``start`` to before ``stop``."""
+        return Predictions(**{each.name: getattr(self, each.name)[start:stop] for each in fields(self)})
 
     @property
     def right(self) -> Bool[np.ndarray, " positions"]:
@@ -58,7 +64,6 @@ class Predictions:
         return wrong
 
 
-@torch.inference_mode()
 def predict(
     model: Transformer,
     tokenizer: TextTokenizer,
@@ -70,6 +75,23 @@ def predict(
 ) -> Predictions:
     """Predict every token of ``documents`` (indices in ``split``) under the autocast that the caller has set."""
     texts = [split.document(i) for i in documents]
+    starts = split.documents[np.asarray(documents), 0]
+    factual = [
+        labels.slice(split.name, start, start + len(ids)) for start, ids in zip(starts.tolist(), texts, strict=True)
+    ]
+    return predict_texts(model, tokenizer, texts, factual, batch_tokens, report)
+
+
+@torch.inference_mode()
+def predict_texts(
+    model: Transformer,
+    tokenizer: TextTokenizer,
+    texts: Sequence[Ids],
+    factual: Sequence[Bool[np.ndarray, " tokens"]],
+    batch_tokens: int = 8192,
+    report: Callable[[float], None] = lambda fraction: None,
+) -> Predictions:
+    """The same for the ids of any texts; ``factual`` says of each of their tokens whether it states a fact."""
     parts = [
         window
         for number, ids in enumerate(texts)
@@ -84,13 +106,9 @@ def predict(
     joined = {name: np.concatenate([column[name] for column in columns]) for name in columns[0]}
     order = np.lexsort((joined["place"], joined["document"]))
     joined = {name: values[order] for name, values in joined.items()}
-    starts = split.documents[np.asarray(documents), 0]
     sizes = np.array([len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size)])
-    factual = [
-        np.append(labels.slice(split.name, start, start + len(ids)), False)  # a boundary states nothing
-        for start, ids in zip(starts.tolist(), texts, strict=True)
-    ]
-    return Predictions(**joined, factual=np.concatenate(factual), bytes=sizes[joined["gold"]])
+    bits = [np.append(each, False) for each in factual]  # a boundary states nothing
+    return Predictions(**joined, factual=np.concatenate(bits), bytes=sizes[joined["gold"]])
 
 
 def _predicted(model: Transformer, batch: Sequence[Window], call_id: int) -> dict[str, Integer[np.ndarray, " rows"]]:
@@ -111,6 +129,7 @@ def _predicted(model: Transformer, batch: Sequence[Window], call_id: int) -> dic
         hidden, model.output_weight, gold, call_id=call_id, return_argmax=True, return_entropy=True
     )
     assert stats.z_c is not None and stats.argmax is not None and stats.entropy is not None  # noqa: PT018 (not a test)
+    likeliest = (hidden.float() * model.output_weight[stats.argmax.long()].float()).sum(dim=-1)
     return {
         "document": document[scored],
         "place": place[scored],
@@ -118,5 +137,6 @@ def _predicted(model: Transformer, batch: Sequence[Window], call_id: int) -> dic
         "predicted": stats.argmax.long().cpu().numpy(),
         "nats": stats.nll_excl.double().cpu().numpy(),
         "entropy": stats.entropy.double().cpu().numpy(),
+        "margin": -torch.expm1((likeliest - stats.lse_x).double().clamp_max(0.0)).cpu().numpy(),
         "call": (stats.z_c - stats.lse_x).double().cpu().numpy(),
     }

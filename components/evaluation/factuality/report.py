@@ -10,7 +10,7 @@ from typing import Protocol
 from components.core.artifact import REPORT
 from components.core.durations import duration
 from components.evaluation.factuality.artifacts import CascadeAssessment
-from components.evaluation.factuality.results import CascadeResults, CurvePoint, ModelResults, Written
+from components.evaluation.factuality.results import CascadeResults, CurvePoint, HelperAccuracy, ModelResults, Written
 from components.evaluation.report import plain_text, short
 from components.evaluation.results import Interval
 
@@ -208,7 +208,7 @@ def _cost(results: CascadeResults) -> str:
         [
             "A call",
             f"{1000 * asked.seconds:.1f} ms (median of {asked.calls} at gold text): {asked.right:.0%} are "
-            f"what the text goes on with, {asked.empty:.0%} get no answer, {asked.failed:.0%} fail",
+            f"what the text goes on with, {asked.empty:.0%} get no answer, {asked.failed:.0%} fail{_hidden(asked)}",
         ],
         [
             "Chosen by",
@@ -216,6 +216,12 @@ def _cost(results: CascadeResults) -> str:
         ],
     ]
     return f"## What it cost\n\n{table(['', ''], rows)}"
+
+
+def _hidden(asked: HelperAccuracy) -> str:
+    if asked.right_without_document is None:
+        return ""
+    return f"; {asked.right_without_document:.0%} are right where it may not look up the document itself"
 
 
 def _models(results: CascadeResults) -> Iterable[tuple[str, ModelResults]]:

@@ -97,6 +97,8 @@ class HelperAccuracy(BaseModel):
     """Share without a usable reply."""
     seconds: float
     """Median time of an answer; 0 without answers."""
+    right_without_document: float | None = None
+    """`right`, if the helper may not look up the document itself; ``None`` for helpers that look nothing up."""
 
 
 class Cost(BaseModel):

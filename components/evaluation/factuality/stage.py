@@ -324,6 +324,8 @@ def _lines(results: CascadeResults) -> dict[str, Curves]:
 def _metrics(results: CascadeResults) -> dict[str, float]:
     """Flat metrics for MLflow and for gates."""
     metrics = {"factual_share": results.factual_share, "helper_right": results.helper_accuracy.right}
+    if results.helper_accuracy.right_without_document is not None:
+        metrics["helper_right_without_document"] = results.helper_accuracy.right_without_document
     for prefix, model in (("", results.model), ("plain_", results.plain)):
         if model is None:
             continue

@@ -267,3 +267,15 @@ def test_a_request_that_ends_while_the_helper_hangs_is_forgotten_afterwards() ->
     assert actor.forgotten == []
     time.sleep(0.3)
     assert actor.forgotten == ["request"]
+
+
+def test_many_requests_that_end_together_take_no_thread_from_those_that_ask() -> None:
+    held = threading.Event()
+    actor = Actor(says(" a"))
+    actor.forget = lambda session: held.wait(5.0)  # type: ignore[method-assign, assignment]
+    helper = ResilientHelper(actor, CONFIG)
+    for number in range(50):
+        helper.forget(str(number))
+    answers = [helper.answer([call("x")])[0] for _ in range(20)]
+    held.set()
+    assert all(isinstance(answer, Reply) for answer in answers)

@@ -1,6 +1,7 @@
 """What follows the best matching place of the corpus, if it is about the same subject."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from components.cascade.helpers.base import Reply
 from components.cascade.helpers.retrieval import RetrievalHelper
 from components.data.prepared import PreparedData
 from components.data.tokenizer import TextTokenizer
-from components.retrieval.index import build_index, documents_of
+from components.retrieval.index import build_index
+from components.retrieval.library import documents_of
 from tests.cascade.helpers.conftest import call
 
 DOCUMENTS = [
@@ -86,14 +88,28 @@ def test_tokens_are_the_tokenizers(helper: RetrievalHelper, tokenizer: TextToken
     assert said(helper, "Ada Quill was an engineer. She loved the sea, and died in", "token").strip("\ufffd") != ""
 
 
-def test_it_knows_the_training_documents_of_a_prepare_artifact(
+def test_it_reads_the_value_for_a_sentence_that_no_document_has(helper: RetrievalHelper) -> None:
+    assert said(helper, "Ada Quill came into the world and was born in the year", "word") == " 1871"
+    assert said(helper, "Bert Oskel was an astronaut. He was born in the year ", "word") == "1902"
+    assert said(helper, "Bert Oskel died in the year", "word") == ""
+
+
+def test_a_hidden_document_is_not_looked_up(helper: RetrievalHelper) -> None:
+    (open_reply, hidden_reply) = helper.answer(
+        [call("Ada Quill was born in", "word"), replace(call("Ada Quill was born in", "word"), hidden=DOCUMENTS[0])]
+    )
+    assert isinstance(open_reply, Reply)
+    assert isinstance(hidden_reply, Reply)
+    assert (open_reply.text, hidden_reply.text) == (" Brackwater", "")
+
+
+def test_it_knows_the_documents_of_a_prepare_artifact(
     prepared: PreparedData, tmp_path: Path, tokenizer: TextTokenizer
 ) -> None:
     documents = list(documents_of(prepared))
     assert prepared.world_documents is not None
     raw = [json.loads(line) for line in prepared.world_documents.read_text().splitlines()]
-    assert 0 < len(documents) < len(raw)  # the other splits stay unseen
-    assert set(documents) <= {row["text"] for row in raw}
+    assert set(documents) == {row["text"] for row in raw}
     record = build_index(iter(documents), tmp_path / "index", "corpus 1")
     assert (record.documents, record.corpus) == (len(documents), "corpus 1")
     helper = RetrievalHelper(tmp_path / "index", tokenizer)

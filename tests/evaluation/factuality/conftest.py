@@ -80,6 +80,7 @@ def predictions(
         predicted=(~np.array(right, dtype=bool)).astype(np.int64),
         nats=np.array(nats or np.zeros(count), dtype=np.float64),
         entropy=np.zeros(count),
+        margin=np.zeros(count),
         call=np.zeros(count),
         factual=np.array(factual, dtype=bool),
         bytes=np.array(sizes or np.ones(count), dtype=np.int64),

@@ -26,6 +26,7 @@ def alone(model: Transformer, tokenizer: TextTokenizer, row: list[int], place: i
         "predicted": float(logits.argmax()),
         "nats": -log_probabilities[row[place + 1]].item(),
         "entropy": -spread.sum().item(),
+        "margin": 1 - log_probabilities.max().exp().item(),
         "call": call - logits.logsumexp(dim=-1).item(),
     }
 
@@ -42,7 +43,7 @@ def test_every_position_is_predicted_as_it_would_be_alone(
     expected = [alone(model, tokenizer, row, place) for row in rows for place in range(len(row) - 1)]
     for batch_tokens in (1, 300):
         found = predict(model, tokenizer, split, chosen, labels, batch_tokens)
-        for name in ("predicted", "nats", "entropy", "call"):
+        for name in ("predicted", "nats", "entropy", "margin", "call"):
             np.testing.assert_allclose(
                 getattr(found, name), [each[name] for each in expected], rtol=1e-4, atol=1e-4, err_msg=name
             )
@@ -63,8 +64,8 @@ def test_every_position_is_predicted_as_it_would_be_alone(
 def test_right_and_wrong_follow_from_the_likeliest_token() -> None:
     found = Predictions(
         document=np.zeros(3, dtype=int), place=np.arange(3), gold=np.array([1, 2, 3]), predicted=np.array([1, 0, 0]),
-        nats=np.zeros(3), entropy=np.zeros(3), call=np.zeros(3), factual=np.array([True, True, False]),
-        bytes=np.ones(3, dtype=int),
+        nats=np.zeros(3), entropy=np.zeros(3), margin=np.zeros(3), call=np.zeros(3),
+        factual=np.array([True, True, False]), bytes=np.ones(3, dtype=int),
     )  # fmt: skip
     assert found.right.tolist() == [True, False, False]
     assert found.wrong_facts.tolist() == [False, True, False]

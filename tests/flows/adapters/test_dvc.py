@@ -11,6 +11,7 @@ import pytest
 
 from components.core.artifact import Artifact
 from components.core.errors import ArtifactError, InputError, ServiceError
+from components.core.record_digest import keep_record_digest
 from conf.services import VersioningConfig
 from flows.adapters import dvc
 from flows.adapters.dvc import DvcStore
@@ -58,7 +59,7 @@ def test_a_version_names_digest_size_files_and_remote(data, cfg):
     assert shards.md5.endswith(".dir")
     assert json.loads((data.folder / "versions.json").read_text()) == [v.model_dump() for v in versions]
     assert data.fault() is None, "the artifact itself is as it was"
-    for word in (shards.md5[:8], cfg.remote, "MB"):
+    for word in (f"prepare-{data.key}", shards.md5[:8], cfg.remote, "MB"):
         assert word in dvc.describe(data)
 
 
@@ -85,6 +86,67 @@ def test_the_beginning_of_a_name_or_key_is_enough(data, cfg, elsewhere, referenc
 def test_the_default_remote_is_in_the_workspace(data, workspace):
     dvc.ensure_versioned(data, VersioningConfig())
     assert (workspace / "remote/lacewing" / f"prepare-{data.key}.json").is_file()
+
+
+def dvc_by_hand(workspace: Path, *arguments: str) -> str:
+    """What a person sees who types ``dvc`` in the workspace."""
+    command = [sys.executable, "-m", "dvc", *arguments]
+    wide = {**os.environ, "COLUMNS": "1000"}  # long paths would be wrapped
+    done = subprocess.run(command, cwd=workspace, capture_output=True, text=True, timeout=120, env=wide)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_dvc_by_hand_knows_the_remote_from_the_beginning(workspace):
+    dvc.initialize()
+    assert dvc_by_hand(workspace, "remote", "list").split() == ["lacewing", str(workspace / "remote"), "(default)"]
+
+
+def test_dvc_by_hand_pulls_what_was_pushed_here(data, cfg, workspace):
+    dvc.ensure_versioned(data, cfg)
+    assert dvc_by_hand(workspace, "remote", "list").split() == ["lacewing", cfg.remote, "(default)"]
+    shutil.rmtree(data.folder / "shards")
+    shutil.rmtree(workspace / ".dvc" / "cache")
+    dvc_by_hand(workspace, "pull")
+    assert data.fault() is None
+
+
+def test_the_default_remote_moves_with_the_workspace_and_other_settings_stay(data, workspace, tmp_path, cfg):
+    dvc.ensure_versioned(data, cfg)
+    dvc_by_hand(workspace, "remote", "add", "mine", "/somewhere")
+    dvc.ensure_versioned(data, VersioningConfig())
+    assert "url = ../remote" in (workspace / ".dvc" / "config").read_text()
+    assert "/somewhere" in dvc_by_hand(workspace, "remote", "list")
+    workspace.rename(tmp_path / "moved")
+    assert str(tmp_path / "moved" / "remote") in dvc_by_hand(tmp_path / "moved", "remote", "list")
+
+
+def test_the_configuration_of_dvc_is_written_only_when_the_remote_changes(data, cfg, workspace):
+    dvc.ensure_versioned(data, cfg)
+    before = (workspace / ".dvc" / "config").stat().st_mtime_ns
+    assert DvcStore(cfg).names()
+    assert (workspace / ".dvc" / "config").stat().st_mtime_ns == before
+
+
+def test_a_name_from_the_list_can_be_typed_whole_into_an_empty_workspace(data, cfg, elsewhere):
+    dvc.ensure_versioned(data, cfg)
+    remote = f"versioning.remote={cfg.remote}"
+
+    def lacewing(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "COLUMNS": "80"}
+        command = [sys.executable, "-m", "flows.cli", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+    listed = lacewing("data", "list", remote).stdout
+    (name,) = [word for word in listed.split() if word.startswith("prepare-")]
+    assert max(map(len, listed.splitlines())) <= 80
+    workspace = elsewhere()
+    refused = lacewing("data", "pull", name)
+    assert refused.returncode == 2
+    assert "versioning.remote=" in refused.stderr
+    pulled = lacewing("data", "pull", name, remote)
+    assert pulled.returncode == 0, pulled.stderr
+    assert Artifact.open(next((workspace / "artifacts" / "prepare").iterdir())).fault() is None
 
 
 def test_an_unknown_version_is_refused_with_what_the_remote_has(data, cfg):
@@ -115,6 +177,35 @@ def test_an_altered_local_artifact_is_repaired_by_pull(data, cfg):
     (data.folder / "shards/train.bin").write_bytes(b"\2\1" * 500)
     shutil.rmtree(data.folder / "raw")
     assert dvc.pull(data.key, cfg).fault() is None
+
+
+def test_an_edited_record_is_repaired_by_pull(data, cfg):
+    dvc.ensure_versioned(data, cfg)
+    keep_record_digest(data)
+    record = data.folder / "artifact.json"
+    sealed = record.read_text()
+    for damaged in (sealed.replace('"vocab_size": 512', '"vocab_size": 1024'), sealed[:100]):
+        record.write_text(damaged)
+        assert dvc.pull(data.key, cfg).record == data.record
+        assert record.read_text() == sealed
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('[{"path": "raw",\n', r"Invalid JSON: .* at line 2"),
+        ("{}", ".*valid array"),
+        ('[{"path": "raw", "md5": "x"}]', r"0\.md5: String should match"),
+    ],
+)
+def test_a_damaged_note_of_the_versions_is_named(data, cfg, content, words):
+    path = data.folder / "versions.json"
+    path.write_text(content)
+    for use in (dvc.recorded, dvc.describe, lambda artifact: dvc.ensure_versioned(artifact, cfg)):
+        with pytest.raises(ArtifactError, match=rf"{path} is damaged: {words}.*Delete it"):
+            use(data)
+    path.unlink()
+    assert dvc.ensure_versioned(data, cfg)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "missing"])

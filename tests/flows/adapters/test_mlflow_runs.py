@@ -322,6 +322,10 @@ def test_tracking_sync_and_registry_work_through_a_real_server(mlflow_server, ma
         registry.promote(first.number, "first")
         registry.promote(second.number, "better")
         assert registry.rolled_back(bundles[1].key) is None
+        logged = client_of(cfg).get_logged_model(second.tags["lacewing.model_id"])
+        assert json.loads(logged.tags["mlflow.modelVersions"]) == [{"name": experiment, "version": 2}], "linked once"
+        assert {metric.key for metric in logged.metrics} == bundles[1].metrics.keys()
+        assert logged.artifact_location.startswith("file:" if experiment == "lacewing" else "mlflow-artifacts:")
     for bundle in bundles:  # another machine: nothing local
         shutil.rmtree(bundle.folder)
     for experiment in ("lacewing", "made by the server"):

@@ -53,7 +53,7 @@ def test_the_server_answers_and_ends_with_its_command(workspace: Path, number: s
 def test_a_server_that_somebody_has_chosen_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
-    for name in (prefect_server.API_URL, "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"):
+    for name in (prefect_server.API_URL, "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "PREFECT_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     assert not prefect_server.server_is_chosen()
     (tmp_path / "pyproject.toml").write_text("[tool.ruff]\n")
@@ -63,3 +63,35 @@ def test_a_server_that_somebody_has_chosen_is_not_replaced(tmp_path: Path, monke
     (tmp_path / "prefect.toml").unlink()
     monkeypatch.setenv(prefect_server.API_URL, "http://elsewhere/api")
     assert prefect_server.server_is_chosen()
+
+
+PROFILES = """
+active = "ephemeral"
+[profiles.ephemeral]
+PREFECT_SERVER_ALLOW_EPHEMERAL_MODE = "true"
+[profiles.team]
+PREFECT_API_URL = "http://elsewhere/api"
+"""
+
+
+def test_a_profile_without_an_address_chooses_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect would start a server of its own for it, and that one outlives a flow that is killed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    for name in (prefect_server.API_URL, "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "PREFECT_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "profiles.toml").write_text(PROFILES)
+    assert not prefect_server.server_is_chosen()
+    monkeypatch.setenv("PREFECT_PROFILE", "team")
+    assert prefect_server.server_is_chosen()
+
+
+@pytest.mark.parametrize(("value", "chosen"), [("true", False), ("false", True)])
+def test_a_temporary_server_that_is_allowed_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, chosen: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    monkeypatch.delenv(prefect_server.API_URL, raising=False)
+    monkeypatch.setenv("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", value)
+    assert prefect_server.server_is_chosen() == chosen
