@@ -257,8 +257,8 @@ def test_a_cancelled_run_says_what_is_kept_and_how_to_go_on(up: Up, walk: Walk) 
     page = f"{prefect}/runs/flow-run/{run['id']}"
     walk.open("running", page, "Running")
     walk.click("Cancel")
-    walk.see("cancel", "Cancel")
-    walk.click("Yes, cancel")
+    walk.see("cancel", "Cancel Flow Run")
+    walk.click("Confirm")
     assert api.ended(run)["type"] == "CANCELLED"
     time.sleep(20)  # the runner's own last word comes some seconds after the end
     state = httpx.get(f"{api.address}/flow_runs/{run['id']}", timeout=60).json()["state"]
