@@ -18,7 +18,7 @@ _TRAINING = "workflowType=machine_learning"
 
 def view_tags() -> dict[str, str]:
     """Tags of an experiment: a view of its runs with the headline figures as columns."""
-    columns = ["attributes.`Source`", "attributes.`Models`", *(f"metrics.`{name}`" for name in headline_names())]
+    columns = ["attributes.`Models`", *(f"metrics.`{name}`" for name in headline_names())]
     return {f"mlflow.sharedViewState.{_VIEW}": json.dumps({"selectedColumns": columns})}
 
 

@@ -78,7 +78,7 @@ class Walk:
         return {address for address in network if urlsplit(address).hostname not in LOOPBACK}
 
     def _press(self, text: str) -> bool:
-        for element in self.driver.find_elements(By.XPATH, f"//*[normalize-space(text())='{text}']"):
+        for element in self.driver.find_elements(By.XPATH, f"//*[text()[normalize-space()='{text}']]"):
             if element.is_displayed():
                 element.click()
                 return True
