@@ -29,6 +29,7 @@ GOALS = (
 # What a stranger cannot use, such as identities and places of a machine of ours, or needs last: the README is short.
 ONLY_IN_FULL = (
     "data version",
+    "delegation: tokens trained on",
     "helper",
     "registry",
     "gate",

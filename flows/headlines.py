@@ -20,14 +20,23 @@ _HEADLINES = {
 Row = tuple[str, str]
 
 
+def headline_names() -> list[str]:
+    """All names that ``headline_metrics`` may give, in the order of the stages."""
+    return [_name(stage, name) for stage, names in _HEADLINES.items() for name in names]
+
+
 def headline_metrics(artifacts: Iterable[Artifact]) -> dict[str, float]:
     """What a table of runs shows of these artifacts: ``pretraining/loss``, ``assess/bits_per_byte`` and so on."""
     return {
-        f"{TRAININGS.get(artifact.stage, artifact.stage)}/{name}": artifact.metrics[name]
+        _name(artifact.stage, name): artifact.metrics[name]
         for artifact in artifacts
         for name in _HEADLINES.get(artifact.stage, ())
         if name in artifact.metrics
     }
+
+
+def _name(stage: str, metric: str) -> str:
+    return f"{TRAININGS.get(stage, stage)}/{metric}"
 
 
 def headline_rows(artifact: Artifact) -> Sequence[Row]:

@@ -18,7 +18,7 @@ from components.core.atomic import full_disk_explained
 from components.core.errors import ServiceError
 from conf.services import TrackingConfig
 from flows.adapters.mlflow_database import bring_up_to_date, full_database_explained
-from flows.adapters.mlflow_pages import EXPERIMENT_KIND
+from flows.adapters.mlflow_pages import view_tags
 from flows.owner import this_process
 from flows.sqlite_address import sqlite_address
 from flows.workspace import workspace_folder
@@ -88,7 +88,7 @@ class Connection:
                 # A server has its own place for files; for a bare database MLflow would take the current folder.
                 served = self.uri.startswith("http")
                 location = None if served else self.files.as_uri()
-                made = self.client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_KIND)
+                made = self.client.create_experiment(name, artifact_location=location, tags=view_tags())
                 return str(made)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process created it a moment ago
@@ -100,8 +100,8 @@ class Connection:
                 f"the experiment {name!r} at {self.address} has been deleted: restore it in MLflow "
                 "(`mlflow experiments restore`) or choose another name with tracking.experiment"
             )
-        for tag, value in EXPERIMENT_KIND.items():
-            if tag not in found.tags:  # made by an earlier version, or by hand
+        for tag, value in view_tags().items():
+            if found.tags.get(tag) != value:  # made by an earlier version, or by hand
                 self.client.set_experiment_tag(found.experiment_id, tag, value)
         return str(found.experiment_id)
 

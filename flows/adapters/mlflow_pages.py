@@ -1,16 +1,30 @@
-"""Addresses of pages in MLflow's own interface, and what makes an experiment open on its runs."""
+"""Addresses of pages in MLflow's own interface, and the view of a table of runs that they open.
+
+Without the words for it in the address, MLflow opens an experiment on a dashboard for chat applications, which here is
+always empty, and its table of runs shows no figures. A view is a tag of the experiment, as MLflow's own button *Views*
+writes it; which kind of work is meant can only be said in the address.
+"""
+
+import json
 
 import httpx
 
 from conf.services import TrackingConfig
+from flows.headlines import headline_names
 
-# Without it, MLflow opens an experiment on a dashboard for traces of chat applications, which here is always empty.
-EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
+_VIEW = "lacewing"
+_TRAINING = "workflowType=machine_learning"
+
+
+def view_tags() -> dict[str, str]:
+    """Tags of an experiment: a view of its runs with the headline figures as columns."""
+    columns = ["attributes.`Models`", *(f"metrics.`{name}`" for name in headline_names())]
+    return {f"mlflow.sharedViewState.{_VIEW}": json.dumps({"selectedColumns": columns})}
 
 
 def experiment_page(server: str, experiment_id: str) -> str:
-    """The table of an experiment's runs, at the server's address."""
-    return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs"
+    """The table of an experiment's runs with their headline figures, at the server's address."""
+    return f"{_experiment(server, experiment_id)}/runs?viewStateShareKey={_VIEW}&{_TRAINING}"
 
 
 def runs_page(server: str, experiment: str = TrackingConfig().experiment) -> str:
@@ -22,4 +36,8 @@ def runs_page(server: str, experiment: str = TrackingConfig().experiment) -> str
 
 def run_page(server: str, experiment_id: str, run_id: str) -> str:
     """The page of one run."""
-    return f"{experiment_page(server, experiment_id)}/{run_id}"
+    return f"{_experiment(server, experiment_id)}/runs/{run_id}?{_TRAINING}"
+
+
+def _experiment(server: str, experiment_id: str) -> str:
+    return f"{server.rstrip('/')}/#/experiments/{experiment_id}"

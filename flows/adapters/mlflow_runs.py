@@ -173,7 +173,7 @@ class FlowTracker:
         if server := web_address(connection):
             return run_page(server, connection.experiment_id, self.run_id) if self.run_id else server
         run_name = f", run {self.run_id}" if self.run_id else ""
-        return f"MLflow {connection.address}{run_name}: `lacewing up` shows it"
+        return f"MLflow {connection.database_file or connection.address}{run_name}: `lacewing up` shows it"
 
     def _end(self, status: Status | None) -> None:
         for tracker in self._stages:

@@ -1,7 +1,7 @@
 """MLflow's server over the workspace's database, as ``lacewing up`` starts it.
 
 ``python -m flows.adapters.mlflow_server OPTIONS`` prepares the database and goes on as ``mlflow server OPTIONS``. Left
-to itself, the server would migrate the database in place, and its first experiment would open on an empty dashboard.
+to itself, the server would migrate the database in place, and no experiment would have a view of its runs.
 """
 
 import runpy

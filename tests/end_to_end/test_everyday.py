@@ -43,7 +43,7 @@ TINY = [
     "facts.biography_tokens=16",
     "assess.max_documents=20",
     "assess.questions.max_questions=20",
-    "compare.selections=[lacy]",
+    "compare.selections=[ntp,lacy]",
     "compare.seeds=[0]",
     # So small a model wins by chance only; that the gate refuses is shown elsewhere.
     "release.gate.criteria.facts_right.margin=1",

@@ -68,12 +68,11 @@ def shown(driver: object, *words: str, seconds: float = 60) -> str:
 def test_the_table_of_runs_is_what_people_see_first(served: tuple[str, str]) -> None:
     address, run_id = served
     page = runs_page(address)
+    experiment_id = page.split("/experiments/")[1].split("/")[0]
     with browser() as driver:
         driver.get(page)
-        shown(driver, "world 1a2b3c4d", "world trainer.max_steps=20 1a2b3c4d")
-        # From the list of experiments too: this is how people come to it who have not kept the link.
-        driver.get(page.removesuffix("/runs"))
-        shown(driver, "world 1a2b3c4d", "world trainer.max_steps=20 1a2b3c4d")
-        assert "/runs" in driver.current_url
-        driver.get(run_page(address, page.split("/")[-2], run_id))
+        text = shown(driver, "world 1a2b3c4d", "world trainer.max_steps=20 1a2b3c4d", "pretraining/loss", "1.5", "2.5")
+        assert "Model training" in text
+        assert "No data available" not in text, "not the dashboard of traces"
+        driver.get(run_page(address, experiment_id, run_id))
         shown(driver, "world 1a2b3c4d", "pretraining/loss", "1.5")

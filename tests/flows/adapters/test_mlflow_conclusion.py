@@ -10,7 +10,7 @@ from conf.compose import compose_project, digest
 from conf.services import TrackingConfig, VersioningConfig
 from flows.adapters.mlflow_conclusion import Conclusion
 from flows.adapters.mlflow_connection import Connection
-from flows.adapters.mlflow_pages import EXPERIMENT_KIND, experiment_page, run_page
+from flows.adapters.mlflow_pages import experiment_page, run_page, view_tags
 from flows.adapters.mlflow_runs import FlowTracker
 from flows.execution import run_title
 from flows.headlines import headline_metrics
@@ -75,14 +75,16 @@ def test_a_flow_that_mlflow_missed_gets_its_title_and_figures_by_sync(
     assert flow.data.metrics["pretraining/loss"] == 3.5
 
 
-def test_an_experiment_opens_on_its_runs_also_one_that_was_made_before(workspace: Path) -> None:
+def test_an_experiment_has_a_view_of_its_runs_also_one_that_was_made_before(workspace: Path) -> None:
     client = Connection(TrackingConfig()).client
     client.create_experiment("old", artifact_location=(workspace / "mlartifacts").as_uri())
     for name in ("old", "new"):
         connection = Connection(TrackingConfig(experiment=name))
-        assert client.get_experiment(connection.experiment_id).tags.items() >= EXPERIMENT_KIND.items()
+        assert client.get_experiment(connection.experiment_id).tags.items() >= view_tags().items()
 
 
-def test_addresses_of_pages() -> None:
-    assert experiment_page("http://127.0.0.1:5000/", "1") == "http://127.0.0.1:5000/#/experiments/1/runs"
-    assert run_page("http://127.0.0.1:5000", "1", "abc") == "http://127.0.0.1:5000/#/experiments/1/runs/abc"
+def test_addresses_of_pages_say_that_models_are_trained_here() -> None:
+    runs = "http://127.0.0.1:5000/#/experiments/1/runs"
+    assert experiment_page("http://127.0.0.1:5000/", "1").startswith(f"{runs}?")
+    assert run_page("http://127.0.0.1:5000", "1", "abc") == f"{runs}/abc?workflowType=machine_learning"
+    assert "workflowType=machine_learning" in experiment_page("http://127.0.0.1:5000/", "1")
