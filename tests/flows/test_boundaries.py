@@ -11,6 +11,7 @@ LEAVES = {
     "flows.addresses",
     "flows.console",
     "flows.endings",
+    "flows.headlines",
     "flows.owner",
     "flows.ports",
     "flows.room",
