@@ -226,7 +226,7 @@ def test_a_refused_model_says_so_at_the_top(up: Up, walk: Walk) -> None:
     run = api.start("release", *TINY, "release.bundle.name=same-model-again")
     state = api.ended(run)
     assert (state["type"], state["name"]) == ("FAILED", "Refused")
-    reason = "the challenger is not shown to be better"
+    reason = "not shown to be better"
     walk.open("refused", f"{prefect}/runs/flow-run/{run['id']}", "Refused", f"{run['name']} – refused: {reason}")
     walk.open("refused-result", f"{prefect}/artifacts/artifact/{api.page('summary')['id']}", "refused", reason)
 
