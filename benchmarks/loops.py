@@ -22,7 +22,7 @@ from components.deployment.bundle import LoadedBundle, load_bundle
 from components.evaluation.config import BootstrapConfig
 from components.evaluation.factuality.generated import Biography, fact_scores, judged, subjects
 from components.model.bundle import Bundle
-from components.model.generate import Sampling
+from components.model.generate import text_sampling
 
 _LEAST_WORDS = 3
 _SENTENCE_WORDS = 4  # a shorter one ("He died.") may well be written twice
@@ -62,13 +62,7 @@ def written(
     tokenizer, settings = bundle.tokenizer, bundle.delegation
     helper = open_bundled_helper(settings, folder, "cpu")
     cascade = Cascade(bundle.model, tokenizer, helper, settings.calibration, settings.cascade)
-    sampling = Sampling(
-        temperature=0.0,
-        max_tokens=bundle.model.config.context_length,
-        stop_ids=frozenset({tokenizer.end_of_text_id}),
-        suppress_ids=tokenizer.special.never_written,
-        presence_penalty=penalty,
-    )
+    sampling = text_sampling(tokenizer.special, bundle.model.config.context_length, presence_penalty=penalty)
     prompts = [[tokenizer.end_of_text_id, *tokenizer.encode(name)] for name in names]
     budget = settings.cascade.budget if asks else 0.0
     answers = cascade.answers([CascadeRequest(prompt, sampling, budget=budget) for prompt in prompts])

@@ -3,9 +3,9 @@
 Both say of which training they speak.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-from components.core.artifact import Artifact
+from components.core.artifact import Artifact, Rows
 from components.training.names import TRAININGS
 
 _OF_A_TRAINING = ("tokens", "loss", "validation_loss")
@@ -16,8 +16,6 @@ _HEADLINES = {
     "assess": ("bits_per_byte", "exact_match"),
     "cascade": ("fact_accuracy_alone", "fact_accuracy", "wasted_calls"),
 }
-
-Row = tuple[str, str]
 
 
 def headline_names() -> list[str]:
@@ -39,7 +37,7 @@ def _name(stage: str, metric: str) -> str:
     return f"{TRAININGS.get(stage, stage)}/{metric}"
 
 
-def headline_rows(artifact: Artifact) -> Sequence[Row]:
+def headline_rows(artifact: Artifact) -> Rows:
     """The rows that a stage has sealed; those of a training say which of the two they speak of."""
     if (training := TRAININGS.get(artifact.stage)) is None:
         return artifact.record.rows
@@ -49,7 +47,7 @@ def headline_rows(artifact: Artifact) -> Sequence[Row]:
     return [(f"{training}: {name}", value) for name, value in [*missing, *sealed]]
 
 
-def _training_rows(metrics: Mapping[str, float]) -> Sequence[Row]:
+def _training_rows(metrics: Mapping[str, float]) -> Rows:
     """What pretraining seals of itself; delegation has the same metrics, but seals other rows."""
     if not {*_OF_A_TRAINING, "tokens_per_second"} <= metrics.keys():
         return []

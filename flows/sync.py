@@ -10,10 +10,9 @@ from flows.adapters.mlflow_conclusion import Conclusion
 from flows.adapters.mlflow_connection import Connection
 from flows.adapters.mlflow_runs import FlowTracker
 from flows.adapters.tracking_record import TrackingRecord
+from flows.console import Row
 from flows.headlines import headline_metrics
 from flows.workspace import sealed_artifacts
-
-Row = tuple[str, str]
 
 
 def sync(tracking: TrackingConfig, versioning: VersioningConfig) -> list[Row]:

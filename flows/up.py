@@ -31,8 +31,6 @@ from flows.workspace import make_workspace, workspace_folder
 
 LOG_TAIL_LINES = 15
 
-Row = tuple[str, str]
-
 
 @dataclass
 class Service:
@@ -117,7 +115,7 @@ def find_server() -> Server:
     return Server(PrefectServer(), own=True)
 
 
-def close_abandoned_runs() -> list[Row]:
+def close_abandoned_runs() -> list[console.Row]:
     """Close runs in Prefect whose process has gone; returns a row if there were any."""
     if not (Path(os.environ["PREFECT_HOME"]) / "prefect.db").exists() and not server_is_chosen():
         return []

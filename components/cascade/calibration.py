@@ -95,6 +95,10 @@ class CallCalibration(BaseModel):
         write_text(path, self.model_dump_json(indent=2) + "\n")
 
 
+# Of a plain model: it never calls, so its quantiles are never compared with anything.
+NEVER_CALLS = CallCalibration(quantiles=[0.0] * LEVELS, tokens=0, factual=False)
+
+
 class Calibration(Artifact):
     """The artifact of the stage ``calibrate``: when a model calls."""
 

@@ -17,7 +17,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from components.cascade.calibration import LEVELS, CallCalibration
+from components.cascade.calibration import NEVER_CALLS
 from components.cascade.config import CascadeConfig
 from components.cascade.decoding import Cascade, CascadeDecoding, CascadeStep, CascadeSummary
 from components.cascade.helpers.base import Helper
@@ -31,9 +31,6 @@ logger = logging.getLogger(__name__)
 Deliver = Callable[["Delta | LacewingError"], None]
 P = ParamSpec("P")
 T = TypeVar("T")
-
-# Calibration of a plain model: it never calls, so the threshold does not matter.
-_NEVER = CallCalibration(quantiles=[0.0] * LEVELS, tokens=0, factual=False)
 
 
 class QueueFullError(ServiceError):
@@ -343,5 +340,5 @@ def _cascade(bundle: LoadedBundle, helper: Helper | None, call_budget: float | N
     config = record.cascade if record is not None else CascadeConfig(budget=0.0)
     if call_budget is not None:
         config = config.model_copy(update={"budget": call_budget})
-    calibration = record.calibration if record is not None else _NEVER
+    calibration = record.calibration if record is not None else NEVER_CALLS
     return Cascade(bundle.model, bundle.tokenizer, helper, calibration, config, executor=_Aside())

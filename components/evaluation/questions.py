@@ -118,6 +118,11 @@ def begins_with(text: str, answer: str) -> bool:
     return bool(wanted) and _words(text)[: len(wanted)] == wanted
 
 
+def mentions(answer: Answer) -> bool:
+    """Whether the model wrote the answer anywhere: it knows the fact, however it puts it."""
+    return answer.expected.casefold() in answer.written.casefold()
+
+
 def exact_match(answers: Sequence[Answer], cfg: BootstrapConfig) -> dict[str, ExactMatch]:
     """Exact match over ``all`` answers, and over ``head`` and ``tail``: facts stated more than the median, or not.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from components.data.tokenizer import TextTokenizer
 from components.evaluation.config import SamplesConfig
 from components.evaluation.results import Sample
-from components.model.generate import Sampling, generate
+from components.model.generate import generate, text_sampling
 from components.model.transformer import Transformer
 
 
@@ -18,13 +18,8 @@ def continue_documents(
     report: Callable[[float], None] = lambda fraction: None,
 ) -> list[Sample]:
     """Continue the first words of each text, as a document of its own; special tokens end or are suppressed."""
-    sampling = Sampling(
-        temperature=cfg.temperature,
-        top_p=cfg.top_p,
-        seed=cfg.seed,
-        max_tokens=cfg.max_tokens,
-        stop_ids=frozenset({tokenizer.end_of_text_id}),
-        suppress_ids=tokenizer.special.never_written,
+    sampling = text_sampling(
+        tokenizer.special, cfg.max_tokens, temperature=cfg.temperature, top_p=cfg.top_p, seed=cfg.seed
     )
     samples = []
     for number, text in enumerate(texts, start=1):

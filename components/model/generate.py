@@ -7,12 +7,14 @@ token is chosen, greedily too, and no probability that is reported.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from components.core.errors import InputError
+from components.data.special_tokens import SpecialTokens
 from components.model.ragged import RaggedCache
 from components.model.transformer import KeyValueCache, Transformer
 
@@ -61,6 +63,20 @@ class Sampling:
         for name, (value, allowed, words) in bounds.items():
             if not allowed:
                 raise InputError(f"{name} is {value}, it must be {words}")
+
+
+def text_sampling(special: SpecialTokens, max_tokens: int, *, temperature: float = 0.0, **more: Any) -> Sampling:
+    """For text and nothing else: the end of the text ends it, and other special tokens are never written.
+
+    ``more``: further fields of ``Sampling``.
+    """
+    return Sampling(
+        temperature=temperature,
+        max_tokens=max_tokens,
+        stop_ids=frozenset({special.end_of_text}),
+        suppress_ids=special.never_written,
+        **more,
+    )
 
 
 @dataclass(frozen=True)

@@ -21,25 +21,42 @@ _NAME = re.compile(
 )
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[^\W\d_a-z])|\n")
 
-# How texts tell of an event, by its name. The first expression finds it in the text that is to be continued, the second
-# in an article.
-_EVENTS: dict[str, tuple[re.Pattern[str], re.Pattern[str]]] = {
-    "birth": (re.compile(r"\b(?:born|birth)\b", re.I), re.compile(r"\bborn\b|\bbirth(?:place)?\b|\bnative of\b", re.I)),
-    "death": (
+# What stands before a name in an article: "born on 3 May 1902 in Hjelmby", "educated at Vesper Academy".
+_CAPITAL = r"(?=[^\W\d_a-z])"
+_PLACE = re.compile(rf"\b(?:in|at|near)(?: the)? {_CAPITAL}")
+_SCHOOL = re.compile(rf"(?:^ ?|\b(?:at|from)(?: the)? ){_CAPITAL}")
+
+
+class _Event(NamedTuple):
+    """How texts tell of an event."""
+
+    told: re.Pattern[str]
+    """In the text that is to be continued."""
+    reported: re.Pattern[str]
+    """In an article."""
+    searched: tuple[str, ...]
+    """By which a passage that tells of it is found."""
+    before_names: re.Pattern[str]
+
+
+_STUDIES = re.compile(r"\b(?:educated|studied|graduated|attended|degree)\b", re.I)
+_EVENTS = {
+    "birth": _Event(
+        re.compile(r"\b(?:born|birth)\b", re.I),
+        re.compile(r"\bborn\b|\bbirth(?:place)?\b|\bnative of\b", re.I),
+        ("born", "birth"),
+        _PLACE,
+    ),
+    "death": _Event(
         re.compile(r"\b(?:died|dies|death|passed away)\b", re.I),
         re.compile(r"\b(?:died|death|passed away)\b", re.I),
+        ("died", "death"),
+        _PLACE,
     ),
-    "education": (
-        re.compile(r"\b(?:educated|studied|graduated|attended|degree)\b", re.I),
-        re.compile(r"\b(?:educated|studied|graduated|attended|degree)\b", re.I),
+    "education": _Event(_STUDIES, _STUDIES, ("educated", "studied", "graduated", "attended"), _SCHOOL),
+    "burial": _Event(
+        re.compile(r"\bburied\b", re.I), re.compile(r"\b(?:buried|interred)\b", re.I), ("buried",), _PLACE
     ),
-    "burial": (re.compile(r"\bburied\b", re.I), re.compile(r"\b(?:buried|interred)\b", re.I)),
-}
-_SEARCHED: dict[str, tuple[str, ...]] = {
-    "birth": ("born", "birth"),
-    "death": ("died", "death"),
-    "education": ("educated", "studied", "graduated", "attended"),
-    "burial": ("buried",),
 }
 # What the last words ask for, tried in order; "in" may open a year or a place.
 _OPENINGS: tuple[tuple[re.Pattern[str], tuple[Kind, ...]], ...] = (
@@ -48,11 +65,6 @@ _OPENINGS: tuple[tuple[re.Pattern[str], tuple[Kind, ...]], ...] = (
     (re.compile(r"\b(?:in|near|around)$", re.I), ("name", "year")),
     (re.compile(r"\b(?:at|from|to|the)$|\battended$", re.I), ("name",)),
 )
-_CAPITAL = r"(?=[^\W\d_a-z])"
-_PLACE = re.compile(rf"\b(?:in|at|near)(?: the)? {_CAPITAL}")
-_SCHOOL = re.compile(rf"(?:^ ?|\b(?:at|from)(?: the)? ){_CAPITAL}")
-# What stands before the name in an article: "born on 3 May 1902 in Hjelmby", "educated at Vesper Academy".
-_BEFORE_NAMES = {"birth": _PLACE, "death": _PLACE, "burial": _PLACE, "education": _SCHOOL}
 # Of the words before the end, among which the event is named.
 _REACH_CHARACTERS = 60
 _LEAD_CHARACTERS = 400
@@ -67,7 +79,7 @@ class Slot(NamedTuple):
     @property
     def words(self) -> tuple[str, ...]:
         """By which a passage that tells of the event is found."""
-        return _SEARCHED[self.event]
+        return _EVENTS[self.event].searched
 
 
 def slot_of(text: str) -> Slot | None:
@@ -75,7 +87,7 @@ def slot_of(text: str) -> Slot | None:
     sentence = _SENTENCE.split(text.rstrip())[-1][-_REACH_CHARACTERS:]
     kinds = next((kinds for opening, kinds in _OPENINGS if opening.search(sentence)), None)
     named = [
-        (found[-1].end(), event) for event, (told, _) in _EVENTS.items() if (found := list(told.finditer(sentence)))
+        (found[-1].end(), event) for event, each in _EVENTS.items() if (found := list(each.told.finditer(sentence)))
     ]
     if kinds is None or not named:
         return None
@@ -95,9 +107,8 @@ def value_for(slot: Slot, passages: Iterable[str]) -> str:
 def _values(event: str, kind: Kind, text: str) -> Iterator[str]:
     if kind != "name" and (date := _life_date(event, text[:_LEAD_CHARACTERS])):
         yield from _matches(kind, date)
-    _, told = _EVENTS[event]
     for sentence in _SENTENCE.split(text):
-        for place in told.finditer(sentence):
+        for place in _EVENTS[event].reported.finditer(sentence):
             yield from _behind(event, kind, sentence[place.end() :])
 
 
@@ -107,7 +118,7 @@ def _behind(event: str, kind: Kind, rest: str) -> Iterator[str]:
     if kind != "name":
         yield from _matches(kind, clause)
         return
-    for before in _BEFORE_NAMES[event].finditer(clause):
+    for before in _EVENTS[event].before_names.finditer(clause):
         name = _NAME.match(clause, before.end())
         if name and not re.fullmatch(_MONTH, name[0].split(" ")[0]):
             yield name[0].rstrip(".")

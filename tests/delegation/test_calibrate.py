@@ -11,44 +11,19 @@ from components.cascade.call_scores import call_probability, call_score
 from components.core.errors import ArtifactError, InputError
 from components.core.run import Run
 from components.data.prepared import PreparedData
-from components.data.shards import ShardWriter, shards_digest
+from components.data.shards import ShardWriter
 from components.data.tokenizer import save_tokenizer
 from components.delegation import calibrate
 from components.delegation.config import DETAILS, CalibrateConfig
 from components.delegation.positions import BUDGETS, calibrated, score_positions
 from components.labelling.artifact import Labels
-from components.labelling.labels import BitsWriter, LabelIndex, write_index
 from components.model.checkpoint import save_model
 from components.training.trained import TrainedModel
 from tests import fakes
+from tests.labels import by_chance, labelled
 
 CFG = CalibrateConfig(precision="32-true", device="cpu", batch_tokens=500)
 TOKENS = fakes.tokenizer()
-
-
-def labelled(folder: Path, prepared: PreparedData, share: float) -> Labels:
-    """Bits as the stage `label` leaves them, set by chance."""
-    shards = prepared.shards()
-    chance, splits = np.random.default_rng(1), {}
-    for name, split in shards.splits.items():
-        with BitsWriter(folder / Labels.FACTS, name) as writer:
-            writer.append(chance.random(split.n_tokens) < share)
-        splits[name] = writer.record
-    index = LabelIndex(
-        annotator="control",
-        rules="all",
-        subwords="all",
-        skip_copied=False,
-        spacy="",
-        pipeline="",
-        pipeline_digest="",
-        documents_by_annotator={},
-        tokenizer=prepared.tokenizer_digest(),
-        shards=shards_digest(shards),
-        splits=splits,
-    )
-    write_index(folder / Labels.FACTS, index)
-    return Run.local(folder, "label").seal({}, view=Labels)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +41,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
 
 @pytest.fixture(scope="module")
 def labels(tmp_path_factory: pytest.TempPathFactory, prepared: PreparedData) -> Labels:
-    return labelled(tmp_path_factory.mktemp("labels"), prepared, 0.25)
+    return labelled(tmp_path_factory.mktemp("labels"), prepared, by_chance(0.25))
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +140,7 @@ def test_the_ends_of_the_budget_are_never_and_always() -> None:
 def test_a_text_without_facts_calibrates_to_no_calls_and_says_so(
     tmp_path: Path, delegated: TrainedModel, prepared: PreparedData, caplog: pytest.LogCaptureFixture
 ) -> None:
-    empty = labelled(tmp_path / "labels", prepared, 0.0)
+    empty = labelled(tmp_path / "labels", prepared, by_chance(0.0))
     with caplog.at_level(logging.WARNING):
         result = calibrate.stage(
             Run.local(tmp_path / "out", "calibrate"), CFG, delegated=delegated, prepared=prepared, labels=empty

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from jaxtyping import Bool
 from safetensors.torch import load_file
 
 from components.cascade.config import HelperConfig
@@ -19,7 +20,7 @@ from components.core.identity import Identity
 from components.core.run import Run
 from components.core.worker import Request, write_request
 from components.data.prepared import PreparedData
-from components.data.shards import shards_digest
+from components.data.shards import Split
 from components.data.world.files import FACTS, WORLD_FOLDER
 from components.delegation.auxiliary_models import FactTable, FrozenModel
 from components.delegation.config import DelegateConfig, DelegationConfig
@@ -27,7 +28,6 @@ from components.delegation.evidence import statistics
 from components.delegation.metrics import overlap
 from components.delegation.train import stage
 from components.labelling.artifact import Labels
-from components.labelling.labels import BitsWriter, LabelIndex, write_index
 from components.model.checkpoint import WEIGHTS, load_model
 from components.model.config import ModelConfig
 from components.pretrain import stage as pretrain
@@ -37,6 +37,7 @@ from components.training.loader import Batch, TokenLabels, ValidationBatches
 from components.training.threads import set_threads
 from components.training.trained import TrainedModel
 from tests.fakes import SPECIAL
+from tests.labels import labelled
 from tests.training.conftest import prepare
 
 MODEL = ModelConfig(name="tiny", layers=1, width=32, hidden_width=64, heads=4, kv_heads=2, context_length=32)
@@ -72,25 +73,16 @@ def config(
 
 def label(prepared: PreparedData, folder: Path, share: float, judged: bool = True) -> Labels:
     """A sealed label artifact: whole words, drawn at random, are facts, boundaries never."""
-    shards = prepared.shards()
-    digest = prepared.tokenizer_digest()
-    for name in (Labels.FACTS, Labels.JUDGED) if judged else (Labels.FACTS,):
-        splits = {}
-        for split in shards.splits.values():
-            tokens = split.slice(0, split.n_tokens)
-            bits = (tokens.astype(np.int64) * 7919 % 1000 < share * 1000) & (tokens != shards.boundary_id)
-            if name == Labels.JUDGED:
-                bits &= tokens % 2 == 0
-            with BitsWriter(folder / name, split.name) as writer:
-                writer.append(bits)
-            splits[split.name] = writer.record
-        index = LabelIndex(
-            annotator="world", rules="exact", subwords="all", skip_copied=False, spacy="", pipeline="",
-            pipeline_digest="", documents_by_annotator={}, tokenizer=digest, shards=shards_digest(shards),
-            splits=splits,
-        )  # fmt: skip
-        write_index(folder / name, index)
-    return Run.local(folder, "label").seal({}, view=Labels)
+    boundary = prepared.shards().boundary_id
+
+    def facts(split: Split) -> Bool[np.ndarray, " tokens"]:
+        tokens = split.slice(0, split.n_tokens)
+        return (tokens.astype(np.int64) * 7919 % 1000 < share * 1000) & (tokens != boundary)
+
+    def values(split: Split) -> Bool[np.ndarray, " tokens"]:
+        return facts(split) & (split.slice(0, split.n_tokens) % 2 == 0)
+
+    return labelled(folder, prepared, facts, values if judged else None, annotator="world")
 
 
 @pytest.fixture(scope="module", autouse=True)

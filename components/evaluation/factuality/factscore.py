@@ -29,7 +29,7 @@ from components.evaluation.factuality.chat import Chat, ChatError
 from components.evaluation.factuality.judges import Judge, LlmJudge, LocalJudge, Statement
 from components.evaluation.factuality.real_text import FactScore, FactScoreResults, FactVerdict, Response, Status
 from components.evaluation.results import Interval
-from components.model.generate import Sampling
+from components.model.generate import text_sampling
 
 # How models say, in the beginning of an answer, that they will give none.
 _ABSTAINS = re.compile(
@@ -101,12 +101,7 @@ def write(
     An unfinished last sentence is left out, unless there is no other: the writer was not allowed to end it.
     """
     context = cascade.model.config.context_length
-    sampling = Sampling(
-        temperature=0.0,
-        max_tokens=min(cfg.max_tokens, context // 2),
-        stop_ids=frozenset({tokenizer.end_of_text_id}),
-        suppress_ids=tokenizer.special.never_written,
-    )
+    sampling = text_sampling(tokenizer.special, min(cfg.max_tokens, context // 2))
     openings = [cfg.opening.replace("{entity}", entity) for entity in entities]
     prompts = [
         [tokenizer.end_of_text_id, *tokenizer.encode(cfg.instruction.replace("{entity}", entity) + opening)]

@@ -21,7 +21,7 @@ from components.evaluation.config import BootstrapConfig
 from components.evaluation.factuality.results import Written
 from components.evaluation.factuality.stated import NAMES, stated_facts
 from components.evaluation.heldout import first_shuffled
-from components.model.generate import Sampling
+from components.model.generate import text_sampling
 
 
 class Biography(BaseModel):
@@ -65,12 +65,7 @@ def write_biographies(
     report: Callable[[float], None] = lambda fraction: None,
 ) -> list[Biography]:
     """One document about each of ``names``, greedily, with calls up to ``budget``."""
-    sampling = Sampling(
-        temperature=0.0,
-        max_tokens=max_tokens,
-        stop_ids=frozenset({tokenizer.end_of_text_id}),
-        suppress_ids=tokenizer.special.never_written,
-    )
+    sampling = text_sampling(tokenizer.special, max_tokens)
     requests = [
         CascadeRequest([tokenizer.end_of_text_id, *tokenizer.encode(name)], sampling, budget=budget) for name in names
     ]

@@ -32,7 +32,7 @@ from components.evaluation.factuality.real_text import ProbeAnswer, ProbeResults
 from components.evaluation.factuality.records import json_lines
 from components.evaluation.heldout import first_shuffled
 from components.evaluation.questions import begins_with
-from components.model.generate import Sampling
+from components.model.generate import text_sampling
 
 # A model of text continues statements; few have ever read a question with its answer. Wikidata's relations:
 _STATEMENTS = {
@@ -122,13 +122,8 @@ def ask(
 ) -> list[ProbeAnswer]:
     """Continue every prompt greedily, alone and as a cascade; a prompt that is too long keeps its end."""
     context = cascade.model.config.context_length
-    sampling = Sampling(
-        temperature=0.0,
-        # The hard budget of a request is a share of this: with ten tokens, 5 % of calls would be none at all.
-        max_tokens=min(max_tokens, context // 2),
-        stop_ids=frozenset({tokenizer.end_of_text_id}),
-        suppress_ids=tokenizer.special.never_written,
-    )
+    # The hard budget of a request is a share of this: with ten tokens, 5 % of calls would be none at all.
+    sampling = text_sampling(tokenizer.special, min(max_tokens, context // 2))
     prompts = [
         # A space at the end would be a token of its own: in text it belongs to the word that follows.
         [tokenizer.end_of_text_id, *tokenizer.encode(probe.prompt.rstrip())][sampling.max_tokens - context :]

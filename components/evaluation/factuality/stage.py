@@ -47,7 +47,7 @@ from components.evaluation.factuality.results import CascadeResults, Cost, Helpe
 from components.evaluation.factuality.subset_likelihood import bits_per_byte
 from components.evaluation.heldout import chosen, held_out
 from components.evaluation.progress import progress
-from components.evaluation.questions import answer_questions, read_questions
+from components.evaluation.questions import answer_questions, mentions, read_questions
 from components.labelling.artifact import Labels
 from components.labelling.labels import FactBits
 from components.model.transformer import Transformer
@@ -265,7 +265,7 @@ def _leakage(model: Transformer, data: _Data) -> float | None:
     if data.prepared.questions is None:
         return None
     answers = answer_questions(model, data.tokenizer, read_questions(data.prepared.questions, LEAKAGE_QUESTIONS))
-    return sum(answer.expected.casefold() in answer.written.casefold() for answer in answers) / max(1, len(answers))
+    return sum(map(mentions, answers)) / max(1, len(answers))
 
 
 def _results(

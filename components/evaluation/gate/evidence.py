@@ -20,8 +20,8 @@ from components.evaluation.factuality.predictions import Predictions, predict_te
 from components.evaluation.gate.documents import Document, token_sizes
 from components.evaluation.gate.reading import read_documents
 from components.evaluation.gate.served import ServedModel
-from components.evaluation.questions import Question, answer_questions
-from components.model.generate import Sampling
+from components.evaluation.questions import Question, answer_questions, mentions
+from components.model.generate import text_sampling
 
 _PROMPT_WORDS = 8
 
@@ -148,13 +148,7 @@ def _truth(served: ServedModel, world: World, names: Sequence[str], answers: Seq
 
 def _request(served: ServedModel, text: str, max_tokens: int) -> CascadeRequest:
     tokenizer = served.tokenizer
-    sampling = Sampling(
-        temperature=0.0,
-        max_tokens=max_tokens,
-        stop_ids=frozenset({tokenizer.end_of_text_id}),
-        suppress_ids=tokenizer.special.never_written,
-        presence_penalty=served.presence_penalty,
-    )
+    sampling = text_sampling(tokenizer.special, max_tokens, presence_penalty=served.presence_penalty)
     room = max(1, served.model.config.context_length - max_tokens)
     return CascadeRequest([tokenizer.end_of_text_id, *tokenizer.encode(text)][:room], sampling)
 
@@ -167,7 +161,7 @@ def _leakage(served: ServedModel, questions: Sequence[Question]) -> dict[str, Me
     if not questions:
         return {}
     answers = answer_questions(served.model, served.tokenizer, questions)
-    known = [float(answer.expected.casefold() in answer.written.casefold()) for answer in answers]
+    known = [float(mentions(answer)) for answer in answers]
     return {"leakage": Measure(tuple(answer.id for answer in answers), np.array(known), np.ones(len(known)))}
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from components.cascade.calibration import LEVELS, CallCalibration
+from components.cascade.calibration import NEVER_CALLS, CallCalibration
 from components.cascade.config import CascadeConfig
 from components.cascade.decoding import Cascade
 from components.core.errors import LacewingError, ServiceError
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from components.cascade.helpers.base import Helper
     from components.data.tokenizer import TextTokenizer
     from components.model.transformer import Transformer
-
-# A plain model never calls, so its quantiles are never read.
-_NEVER = CallCalibration(quantiles=[0.0] * LEVELS, tokens=0, factual=False)
 
 
 class HelperMissingError(ServiceError):
@@ -55,7 +52,7 @@ def served(bundle: Bundle, device: torch.device) -> Iterator[ServedModel]:
     model, tokenizer = bundle.load(device), bundle.tokenizer()
     record = DelegationRecord.load(bundle.folder)
     if record is None or record.cascade.helper.kind == "none" or record.cascade.budget == 0:
-        yield ServedModel(model, tokenizer, None, _NEVER, CascadeConfig(budget=0.0), bundle.presence_penalty)
+        yield ServedModel(model, tokenizer, None, NEVER_CALLS, CascadeConfig(budget=0.0), bundle.presence_penalty)
         return
     try:
         helper = open_bundled_helper(record, bundle.folder, str(device))

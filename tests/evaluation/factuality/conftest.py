@@ -9,17 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from components.core.run import Run
 from components.data.prepared import PreparedData
-from components.data.shards import shards_digest
 from components.data.tokenizer import TextTokenizer, train_tokenizer
 from components.data.world.comprehension import World
 from components.data.world.config import WorldConfig
 from components.data.world.files import DOCUMENTS, FACTS
 from components.data.world.writer import write_world
 from components.evaluation.factuality.predictions import Predictions
-from components.labelling.artifact import Labels
-from components.labelling.labels import BitsWriter, FactBits, LabelIndex, write_index
+from components.labelling.labels import FactBits
+from tests.labels import by_chance, labelled
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -43,20 +41,7 @@ class Told(NamedTuple):
 @pytest.fixture(scope="session")
 def labels(prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> FactBits:
     """Bits by chance: what is tested is where they land."""
-    folder = tmp_path_factory.mktemp("labels")
-    shards = prepared.shards()
-    chance, splits = np.random.default_rng(1), {}
-    for name, split in shards.splits.items():
-        with BitsWriter(folder / Labels.FACTS, name) as writer:
-            writer.append(chance.random(split.n_tokens) < 0.3)
-        splits[name] = writer.record
-    digest = prepared.tokenizer_digest()
-    index = LabelIndex(
-        annotator="control", rules="all", subwords="all", skip_copied=False, spacy="", pipeline="", pipeline_digest="",
-        documents_by_annotator={}, tokenizer=digest, shards=shards_digest(shards), splits=splits,
-    )  # fmt: skip
-    write_index(folder / Labels.FACTS, index)
-    return Run.local(folder, "label").seal({}, view=Labels).facts(prepared)
+    return labelled(tmp_path_factory.mktemp("labels"), prepared, by_chance(0.3)).facts(prepared)
 
 
 @pytest.fixture(scope="session")
