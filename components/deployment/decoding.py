@@ -23,6 +23,7 @@ from components.cascade.decoding import (
 )
 from components.core.errors import InputError
 from components.data.tokenizer import TextTokenizer
+from components.deployment.protocol import SamplingRequest
 from components.deployment.text_stream import Detokenizer, StopMatcher
 from components.model.generate import Sampling
 from components.model.transformer import KeyValueCache, Transformer
@@ -65,6 +66,26 @@ class Request:
     """Taken off the logit of each token that the answer holds already; ``None``: as the bundle has it."""
     frequency_penalty: float = 0.0
     """The same once for every time that the answer holds the token."""
+
+
+def request_of(
+    body: SamplingRequest, prompt: list[int], max_tokens: int | None, logprobs: int | None = None, echo: bool = False
+) -> Request:
+    """What ``body`` asks for ``prompt``; the two endpoints word the other settings differently."""
+    return Request(
+        prompt=prompt,
+        max_tokens=max_tokens,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        seed=body.seed,
+        stops=tuple(body.stop),
+        logprobs=logprobs,
+        echo=echo,
+        call_budget=body.call_budget,
+        max_calls=body.max_calls,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+    )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 from components.cascade.authors import AuthorSpan
 from components.cascade.decoding import FinishReason
 from components.core.errors import InputError, LacewingError
-from components.deployment.decoding import Delta, Request
+from components.deployment.decoding import Delta, Request, request_of
 from components.deployment.engine import Engine, Generation
 from components.deployment.protocol import CompletionRequest
 
@@ -72,19 +72,7 @@ def requests_of(engine: Engine, prompts: Sequence[str], **settings: Any) -> list
     if engine.helper is None and body.call_limit is not None:
         name, value = body.call_limit
         raise InputError(f"{name}={value:g}, but this model answers without a helper: leave it out, or give 0")
-    return [
-        Request(
-            prompt=engine.tokenizer.encode(prompt),
-            max_tokens=body.max_tokens,
-            temperature=body.temperature,
-            top_p=body.top_p,
-            seed=body.seed,
-            stops=tuple(body.stop),
-            call_budget=body.call_budget,
-            max_calls=body.max_calls,
-        )
-        for prompt in prompts
-    ]
+    return [request_of(body, engine.tokenizer.encode(prompt), body.max_tokens) for prompt in prompts]
 
 
 def _put(arrived: "SimpleQueue[tuple[int, Delta | LacewingError]]", index: int, delta: Delta | LacewingError) -> None:

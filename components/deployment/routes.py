@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from components.core.errors import ServiceError
 from components.deployment import documentation, errors
 from components.deployment.answers import Answer, EventStream, respond
-from components.deployment.decoding import Request
+from components.deployment.decoding import request_of
 from components.deployment.engine import Engine
 from components.deployment.intake import Intake, checked_route
 from components.deployment.metrics import Metrics
@@ -71,7 +71,7 @@ def add_generation(app: FastAPI, engine: Engine, served: str, metrics: Metrics, 
         """Continue each prompt."""
         _check(body, served, engine)
         requests = [
-            _request(body, prompt, max_tokens=body.max_tokens, logprobs=body.logprobs, echo=body.echo)
+            request_of(body, prompt, max_tokens=body.max_tokens, logprobs=body.logprobs, echo=body.echo)
             for prompt in await intake.prompts(body.prompts)
         ]
         builder = CompletionBuilder(served, engine.tokenizer, body.logprobs is not None, _helper_name(engine))
@@ -80,7 +80,7 @@ def add_generation(app: FastAPI, engine: Engine, served: str, metrics: Metrics, 
     async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
         """Write the assistant's next message."""
         _check(body, served, engine)
-        request = _request(
+        request = request_of(
             body,
             await intake.chat(body.turns),
             max_tokens=body.max_completion_tokens or body.max_tokens,
@@ -120,22 +120,3 @@ def _check(body: SamplingRequest, served: str, engine: Engine) -> None:
 
 def _helper_name(engine: Engine) -> str | None:
     return engine.helper.name if engine.helper is not None else None
-
-
-def _request(
-    body: SamplingRequest, prompt: list[int], max_tokens: int | None, logprobs: int | None, echo: bool = False
-) -> Request:
-    return Request(
-        prompt=prompt,
-        max_tokens=max_tokens,
-        temperature=body.temperature,
-        top_p=body.top_p,
-        seed=body.seed,
-        stops=tuple(body.stop),
-        logprobs=logprobs,
-        echo=echo,
-        call_budget=body.call_budget,
-        max_calls=body.max_calls,
-        presence_penalty=body.presence_penalty,
-        frequency_penalty=body.frequency_penalty,
-    )

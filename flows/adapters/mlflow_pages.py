@@ -39,5 +39,10 @@ def run_page(server: str, experiment_id: str, run_id: str) -> str:
     return f"{_experiment(server, experiment_id)}/runs/{run_id}?{_TRAINING}"
 
 
+def file_page(server: str, experiment_id: str, run_id: str, name: str) -> str:
+    """The page that shows a file of a run."""
+    return f"{_experiment(server, experiment_id)}/runs/{run_id}/artifacts/{name}"
+
+
 def _experiment(server: str, experiment_id: str) -> str:
     return f"{server.rstrip('/')}/#/experiments/{experiment_id}"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from conf.services import TrackingConfig
 from flows.adapters.mlflow_connection import Connection
+from flows.adapters.mlflow_pages import file_page
 from flows.adapters.tracking_record import TrackingRecord
 from flows.addresses import running
 
@@ -26,5 +27,4 @@ def file_link(cfg: TrackingConfig, folder: Path, name: str) -> str:
     if not (run and run.complete and server):
         return f"`{folder / name}`"
     with connection.explained():
-        experiment = connection.experiment_id
-    return f"[{name}]({server}/#/experiments/{experiment}/runs/{run.run_id}/artifacts/{name})"
+        return f"[{name}]({file_page(server, connection.experiment_id, run.run_id, name)})"
