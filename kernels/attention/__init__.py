@@ -77,11 +77,18 @@ def attention(
     scale = checked_scale(scale, query.shape[3])
     doc_start, doc_end = checked_bounds(doc_start, doc_end, query)
     _, length, _, head_dim = query.shape
-    if _computes(impl, query.device, query.dtype, head_dim, length < WORTHWHILE, doc_start is not None) == "triton":
+    if _computes(impl, query.device, query.dtype, head_dim, _short(length), doc_start is not None) == "triton":
         if doc_start is not None and doc_end is None:
             doc_end = doc_end_of(doc_start)
         return TritonAttention.apply(query, key, value, doc_start, doc_end, scale)  # type: ignore[no-any-return, no-untyped-call]
     return _attention_torch(query, key, value, doc_start, scale)
+
+
+def _short(length: int) -> bool:
+    # An if: torch.compile, which may not know the length, holds the graph to the outcome.
+    if length < WORTHWHILE:  # noqa: SIM103
+        return True
+    return False
 
 
 def _attention_torch(query: Tensor, key: Tensor, value: Tensor, doc_start: Tensor | None, scale: float) -> Tensor:

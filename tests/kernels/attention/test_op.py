@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.attention import attention
+from kernels.attention import WORTHWHILE, attention
 from kernels.attention.configurations import trying
 from kernels.dispatch import using
 from tests.kernels.attention.calls import NAMES, SMALL, Bounds, packed, results, tensors
@@ -43,6 +43,20 @@ def test_compiled_whole_it_gives_the_same_bits(impl: str | None, bounds: Bounds)
     grads = [torch.autograd.grad(out, (query, key, value), grad) for out in outs]
     for name, ours, eager in zip(NAMES, (outs[0], *grads[0]), (outs[1], *grads[1]), strict=True):
         assert torch.equal(ours, eager), name
+
+
+@pytest.mark.parametrize("impl", ["torch", "triton", None])
+def test_one_compiled_function_takes_short_and_long_sequences(impl: str | None) -> None:
+    """The second length is a symbol to the compiler, and it lies on the other side of the one where Triton begins."""
+
+    def layer(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return attention(query, key, value, impl=impl)  # type: ignore[arg-type]
+
+    torch.compiler.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    for length in (WORTHWHILE - 80, WORTHWHILE - 48, WORTHWHILE + 2):
+        query, key, value, _ = tensors(1, length, 2, 1, 16, torch.float32)
+        assert torch.equal(compiled(query, key, value), layer(query, key, value)), length
 
 
 def test_two_runs_agree_to_the_last_bit() -> None:
