@@ -1,6 +1,6 @@
 """How likely are continuations: log-probabilities of the last tokens of many sequences, ``<CALL>`` left out.
 
-Prefixes that sequences share are computed once (``prefix_tree.py``). The output layer, for a small model most of the
+Prefixes that sequences share are computed once (``token_tree.py``). The output layer, for a small model most of the
 work, is computed once for each prefix whose next token is asked for, and in blocks of the vocabulary that stay in the
 cache: all logits of one prefix would be written to memory, read and forgotten. Results depend neither on what else is
 asked, nor on the size of a batch, nor on the number of threads: on a CPU every thread computes whole batches alone.
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from components.model.prefix_tree import TILE, PrefixTree, grown_trees, hidden_states
+from components.model.token_tree import TILE, PrefixTree, grown_trees, hidden_states
 from components.model.transformer import Transformer
 
 VOCABULARY_BLOCK = 1024
