@@ -74,6 +74,11 @@ def write_folder(
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(std=0.3)
+        rows = model.get_output_embeddings().weight
+        for id in range(len(rows)):  # it writes pieces of words: all else has logit 0, below the best of them
+            piece = (tokens.id_to_token(id) or "").lstrip("▁Ġ")
+            if not (len(piece) > 1 and piece.isascii() and piece.isalnum()):
+                rows[id] = 0.0
     model.save_pretrained(folder)
     tokens.save(str(folder / "tokenizer.json"))
     return folder

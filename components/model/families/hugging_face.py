@@ -97,6 +97,13 @@ def load_hugging_face(
     )
 
 
+def empty_cache() -> Any:
+    """A key-value cache of transformers that holds all it has read, whatever part of it the model still sees."""
+    import transformers
+
+    return transformers.DynamicCache()
+
+
 def check_hugging_face(folder: Path) -> dict[str, Any]:
     """The folder's ``config.json``, if it is one of ``FAMILIES`` with safetensors and a tokenizer.
 
