@@ -173,8 +173,8 @@ def test_the_configuration_opens_either_kind_of_folder(folder: Path, tmp_path: P
 def test_folders_that_cannot_help_are_refused_when_the_helper_is_opened(tmp_path: Path) -> None:
     own, other, silent = tmp_path / "own", tmp_path / "other", tmp_path / "silent"
     save_tokenizer(TOKENS._tokenizer, own)
+    edit(write_folder(other), model_type="gpt2")
     with pytest.raises(ArtifactError, match="architecture 'gpt2'"):
-        edit(write_folder(other), model_type="gpt2")
         _opened(other, own)
     (other / "tokenizer.json").unlink()
     with pytest.raises(ArtifactError, match=r"holds no tokenizer\.json"):
