@@ -31,6 +31,8 @@ class Scored:
     """-log P of each, ``<CALL>`` left out."""
     likeliest: Bool[np.ndarray, " tokens"]
     """Whether no other token is likelier."""
+    confidence: Float[np.ndarray, " tokens"]
+    """Probability of the likeliest token at its place, ``<CALL>`` left out."""
     call: Float[np.ndarray, " tokens"]
     """P(<CALL>) at its place, had it been allowed."""
 
@@ -53,6 +55,8 @@ class _Normalised:
     """log of the sum of exp of all logits but that of ``<CALL>``."""
     highest: Float[Tensor, "nodes"]
     """The highest of them."""
+    confidence: Float[Tensor, "nodes"]
+    """Probability of the token that has it."""
     call: Float[Tensor, "nodes"]
     """P(<CALL>) among all tokens: with Z' the sum over the others, e^c / (e^c + Z') = sigmoid(c - log Z')."""
 
@@ -102,9 +106,7 @@ def _one_thread_each() -> Iterator[ThreadPoolExecutor]:
 
 
 @torch.inference_mode()
-def _score_tree(
-    model: Transformer, tree: PrefixTree, targets: Sequence[Sequence[int]], call_id: int
-) -> list[Scored]:
+def _score_tree(model: Transformer, tree: PrefixTree, targets: Sequence[Sequence[int]], call_id: int) -> list[Scored]:
     edges = _edges(tree, targets, model.vocab_size)
     hidden = hidden_states(model, tree)
     parents, row = np.unique(edges.node, return_inverse=True)
@@ -112,8 +114,8 @@ def _score_tree(
     at = torch.from_numpy(row).to(logits.device)
     nats = (normalised.log_sum[at] - logits).double().cpu().numpy()
     likeliest = (logits >= normalised.highest[at]).cpu().numpy()
-    call = normalised.call[at].double().cpu().numpy()
-    return [Scored(nats[each], likeliest[each], call[each]) for each in edges.asked]
+    confidence, call = (each[at].double().cpu().numpy() for each in (normalised.confidence, normalised.call))
+    return [Scored(nats[each], likeliest[each], confidence[each], call[each]) for each in edges.asked]
 
 
 def _edges(tree: PrefixTree, targets: Sequence[Sequence[int]], vocab_size: int) -> _Edges:
@@ -153,8 +155,8 @@ def _tile(
     row: Int[np.ndarray, " edges"],
     token: Int[np.ndarray, " edges"],
     call_id: int,
-) -> tuple[Float[Tensor, "edges"], Float[Tensor, "3 tile"]]:
-    """Logits of the edges, whose tokens ascend, and the three rows of ``_Normalised``."""
+) -> tuple[Float[Tensor, "edges"], Float[Tensor, "4 tile"]]:
+    """Logits of the edges, whose tokens ascend, and the rows of ``_Normalised``."""
     highest, sums, logits = [], [], []
     call = hidden.new_empty(len(hidden))
     for begin in range(0, len(weight), VOCABULARY_BLOCK):
@@ -168,4 +170,5 @@ def _tile(
         sums.append(block.sub_(highest[-1][:, None]).exp_().sum(dim=1))
     peaks = torch.stack(highest)
     log_sum = torch.logsumexp(peaks + torch.stack(sums).log(), dim=0)
-    return torch.cat(logits), torch.stack((log_sum, peaks.amax(dim=0), torch.sigmoid(call - log_sum)))
+    peak = peaks.amax(dim=0)
+    return torch.cat(logits), torch.stack((log_sum, peak, (peak - log_sum).exp(), torch.sigmoid(call - log_sum)))

@@ -74,9 +74,9 @@ def grown_trees(sequences: Sequence[Sequence[int]], max_nodes: int) -> Iterator[
 
 
 def hidden_states(model: Transformer, tree: PrefixTree) -> Float[Tensor, "rows width"]:
-    """Hidden state of every node after the final norm; rows beyond the nodes, up to a multiple of ``TILE``, are padding.
+    """Hidden state of every node after the final norm; further rows, up to a multiple of ``TILE``, are padding.
 
-    Equals ``model(sequence)`` of each sequence, taken at the positions of its nodes. No sequence may exceed the context.
+    Equals ``model(sequence)`` of each sequence at the positions of its nodes. No sequence may exceed the context.
     """
     device = model.output_weight.device
     rows = -(-len(tree.tokens) // TILE) * TILE
@@ -136,7 +136,9 @@ def _blocks(tree: PrefixTree, device: torch.device, dtype: torch.dtype) -> Itera
             yield _gathered(tree, numbers[start : start + size], begin, mask)
 
 
-def _gathered(tree: PrefixTree, numbers: Sequence[int], begin: int, mask: Float[Tensor, "1 1 positions keys"]) -> _Blocks:
+def _gathered(
+    tree: PrefixTree, numbers: Sequence[int], begin: int, mask: Float[Tensor, "1 1 positions keys"]
+) -> _Blocks:
     keys = np.zeros((len(numbers), begin + BLOCK), dtype=np.int64)
     own: Bool[np.ndarray, "blocks positions"] = np.zeros((len(numbers), BLOCK), dtype=bool)
     for row, number in enumerate(numbers):

@@ -1,5 +1,6 @@
 """The one door to lm-eval: it is an extra, takes seconds to import, and must neither telephone nor keep pickles."""
 
+import logging
 import os
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +23,7 @@ def harness() -> ModuleType:
             f"the harness cannot be loaded ({error}): install it with `pip install 'lacewing[harness]'`, "
             "or leave its tasks out"
         ) from error
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of every custom data set
     return lm_eval
 
 

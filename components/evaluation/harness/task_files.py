@@ -5,6 +5,7 @@ A file of the platform names its data relative to a folder that is a setting. Wh
 
 - ``format``: how the examples are put (``letter``, ``cloze``), the column of that name in the table of scores;
 - ``scores_as``: the task's name in that table, so that several formats of a task can be paired;
+- ``headline``: the metric that stands for the task, if it is not the first that is measured;
 - ``split_by``: a field of the data; each of its values is a task of its own, ``blimp_`` + the paradigm.
 
 Reading them needs no lm-eval, so that names can be checked in an instant.
@@ -49,6 +50,11 @@ class TaskFile:
     @property
     def format(self) -> str:
         return str(self._metadata.get("format", ""))
+
+    @property
+    def headline(self) -> str:
+        """The metric that stands for the task; empty: the first that there is."""
+        return str(self._metadata.get("headline", ""))
 
     @property
     def split_by(self) -> str:

@@ -2,7 +2,8 @@
 
 lm-eval compiles a template anew for every example, which for short examples takes longer than the model. So templates
 are handed to it as functions. They give what lm-eval makes of the template's text: a number where an answer is chosen
-by number, a list where the text spells one.
+by number, a list where the text spells one. A template sees the fields of the example by name, and all of it as ``row``:
+some fields have names with spaces.
 """
 
 import ast
@@ -36,7 +37,7 @@ def _function(template: str, convert: Callable[[str], Any], source: object) -> T
 
     def render(row: Mapping[str, Any]) -> Any:
         try:
-            return convert(parsed.render(**row))
+            return convert(parsed.render(**row, row=row))
         except jinja2.UndefinedError as error:
             raise InputError(f"{source} does not fit its data: {error}; the example has {', '.join(row)}") from error
 
