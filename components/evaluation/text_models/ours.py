@@ -8,65 +8,31 @@ stands at the beginning of a document, after the boundary token.
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from itertools import accumulate, islice
 from typing import Self
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 
 from components.cascade.calibration import NEVER_CALLS
 from components.cascade.config import CascadeConfig
 from components.cascade.decoding import CascadeRequest, CascadeStep
-from components.core.errors import InputError
 from components.data.tokenizer import TextTokenizer
 from components.evaluation.autocast import scoring_device
+from components.evaluation.gate.documents import token_sizes
 from components.evaluation.gate.served import ServedModel, served
-from components.evaluation.likelihood import Window, windows
+from components.evaluation.text_models import predicted
 from components.evaluation.text_models.base import Continuation, Likelihood, TokenScores, Written
-from components.evaluation.text_models.finite import check_finite
-from components.evaluation.text_models.requests import Tokens, encoded
-from components.model import ops
+from components.evaluation.text_models.predicted import Predicted, Stretch
+from components.evaluation.text_models.requests import encoded
 from components.model.bundle import Bundle
 from components.model.generate import text_sampling
-from components.model.prefix_tree import Segment, read_segments, tiles
+from components.model.prefix_tree import Segment, read_segments
 from components.training.trained import TrainedModel
 
 BATCH_TOKENS = 8192
-# Rows of the output layer at once: a table of this many rows and all words of the vocabulary must stay small.
-_OUTPUT_TILE = 128
 _WRITTEN_TOGETHER = 16
-
-
-@dataclass(frozen=True)
-class _Targets:
-    """What some predictions say of the tokens that really follow; one entry for each."""
-
-    nats: Float[np.ndarray, " rows"]
-    confidence: Float[np.ndarray, " rows"]
-    right: Bool[np.ndarray, " rows"]
-    call: Float[np.ndarray, " rows"]
-
-    def between(self, begin: int, end: int) -> "_Targets":
-        return _Targets(self.nats[begin:end], self.confidence[begin:end], self.right[begin:end], self.call[begin:end])
-
-
-@dataclass(frozen=True, eq=False)
-class _Piece:
-    """Predictions that belong together: the end of a context, and the tokens after it."""
-
-    context: Segment
-    first: int
-    """Token of the context from which the first target is predicted."""
-    after: Segment | None
-    """What follows the context, but for the last target, from which nothing is predicted."""
-    targets: tuple[int, ...]
-
-    @property
-    def tokens(self) -> int:
-        return len(self.context.ids) + (len(self.after.ids) if self.after is not None else 0)
 
 
 @dataclass
@@ -111,29 +77,13 @@ class LacewingModel:
     def token_scores(self, texts: Sequence[str]) -> list[TokenScores]:
         tokenizer = self.served.tokenizer
         documents = tokenizer.encode_batch(list(texts))
-        cut = [
-            window
-            for number, ids in enumerate(documents)
-            for window in windows(number, ids, tokenizer.end_of_text_id, self.context_length)
-        ]
-        found: list[list[_Targets]] = [[] for _ in documents]
-        for window, targets in zip(cut, self._predicted([_read_window(window) for window in cut]), strict=True):
-            found[window.document].append(targets)
-        return [self._document(ids, parts) for ids, parts in zip(documents, found, strict=True)]
+        sizes = [token_sizes(tokenizer, np.asarray(ids, dtype=np.int64)) for ids in documents]
+        return predicted.token_scores(self._predicted, documents, sizes, tokenizer.end_of_text_id, self.context_length)
 
     def likelihoods(self, requests: Sequence[Continuation]) -> list[Likelihood]:
         tokenizer = self.served.tokenizer
-        tokens = encoded(requests, tokenizer.encode_batch, [tokenizer.end_of_text_id])
-        for request, each in zip(requests, tokens, strict=True):
-            if not each.continuation:
-                raise InputError(f"the continuation {request.text!r} after {request.context[-60:]!r} has no token")
-        contexts: dict[tuple[int, ...], Segment] = {}
-        short = [len(each.continuation) <= self.context_length for each in tokens]
-        pieces = [_piece(each, self.context_length, contexts) for each, fits in zip(tokens, short, strict=True) if fits]
-        scored = iter(self._predicted(pieces))
-        return [
-            _likelihood(next(scored)) if fits else self._long(each) for each, fits in zip(tokens, short, strict=True)
-        ]
+        tokens = encoded(requests, tokenizer.encode_batch, tokenizer.end_of_text_id)
+        return predicted.likelihoods(self._predicted, tokens, self.context_length)
 
     def write(
         self, prompts: Sequence[str], max_tokens: int, stop: Sequence[str] = (), presence_penalty: float = 0.0
@@ -151,31 +101,16 @@ class LacewingModel:
         finally:
             writing.decoding.close()
 
-    def _document(self, ids: Sequence[int], parts: Sequence[_Targets]) -> TokenScores:
-        said = _joined(parts).between(0, len(ids))  # without the boundary at the end
-        sizes = np.array([len(self.served.tokenizer.token_bytes(id)) for id in ids], dtype=np.int64)
-        return TokenScores(sizes, said.nats, said.confidence, said.right, said.call)
-
-    def _long(self, tokens: Tokens) -> Likelihood:
-        """A continuation that does not fit the context, read in windows as documents are."""
-        row, first = [*tokens.context, *tokens.continuation], len(tokens.context) - 1
-        pieces = []
-        for window in windows(0, row[1:], row[0], self.context_length):
-            begin = max(window.scored_from, first - window.start)
-            if begin < len(window.targets):
-                pieces.append(_read_window(replace(window, scored_from=begin)))
-        joined = _joined(self._predicted(pieces))
-        return _likelihood(joined.between(0, len(tokens.continuation)))  # without the boundary at the end
-
-    def _predicted(self, pieces: Sequence[_Piece]) -> list[_Targets]:
-        """What the model says of the targets of each piece."""
-        done: dict[int, _Targets] = {}
+    def _predicted(self, stretches: Sequence[Stretch]) -> list[Predicted]:
+        contexts: dict[tuple[int, ...], Segment] = {}
+        pieces = [_piece(stretch, contexts) for stretch in stretches]
+        done: dict[int, Predicted] = {}
         for batch in _batches(pieces, self.batch_tokens):
             done |= zip(batch, self._read([pieces[number] for number in batch]), strict=True)
         return [done[number] for number in range(len(pieces))]
 
     @torch.inference_mode()
-    def _read(self, pieces: Sequence[_Piece]) -> list[_Targets]:
+    def _read(self, pieces: Sequence["_Piece"]) -> list[Predicted]:
         segments = dict.fromkeys(piece.context for piece in pieces)  # each once, before what follows it
         segments |= dict.fromkeys(piece.after for piece in pieces if piece.after is not None)
         hidden = read_segments(self.served.model, list(segments))
@@ -183,50 +118,31 @@ class LacewingModel:
         rows: list[int] = []
         for piece in pieces:
             start = starts[piece.context]
-            rows += range(start + piece.first, start + len(piece.context.ids))
+            rows += range(start + piece.stretch.first, start + len(piece.context.ids))
             if piece.after is not None:
                 rows += range(starts[piece.after], starts[piece.after] + len(piece.after.ids))
-        said = self._targets(hidden[rows], [id for piece in pieces for id in piece.targets])
-        ends = list(accumulate(len(piece.targets) for piece in pieces))
-        return [said.between(begin, end) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
-
-    def _targets(self, hidden: Float[Tensor, "rows width"], targets: Sequence[int]) -> _Targets:
+        stretches = [piece.stretch for piece in pieces]
+        targets = [id for stretch in stretches for id in stretch.targets]
         weight, call_id = self.served.model.output_weight, self.served.tokenizer.call_id
-        gold = torch.tensor(targets, device=weight.device)
-        parts = [
-            _statistics(tile, weight, ids, call_id)
-            for tile, ids in zip(tiles(hidden, _OUTPUT_TILE), tiles(gold, _OUTPUT_TILE), strict=True)
-        ]
-        columns = (torch.cat(column)[: len(targets)].cpu().numpy() for column in zip(*parts, strict=True))
-        said = _Targets(*columns)
-        check_finite(self.name, said.nats)
-        return said
+        return predicted.predictions(self.name, hidden[rows], weight, targets, call_id).cut(stretches)
 
 
-def _statistics(hidden: Tensor, weight: Tensor, gold: Tensor, call_id: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    stats = ops.linear_token_stats(hidden, weight, gold, call_id=call_id, return_argmax=True)
-    assert stats.z_c is not None
-    assert stats.argmax is not None
-    likeliest = (hidden.float() * weight[stats.argmax.long()].float()).sum(dim=-1)
-    confidence = (likeliest - stats.lse_x).double().clamp_max(0.0).exp()
-    call = torch.sigmoid((stats.z_c - stats.lse_x).double())
-    return stats.nll_excl.double(), confidence, stats.argmax.long() == gold, call
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """A stretch as segments: what it shares with others, and what not."""
+
+    stretch: Stretch
+    context: Segment
+    after: Segment | None
 
 
-def _read_window(window: Window) -> _Piece:
-    root = Segment(tuple(window.inputs.tolist()))
-    return _Piece(root, window.scored_from, None, tuple(window.targets[window.scored_from :].tolist()))
-
-
-def _piece(tokens: Tokens, context_length: int, contexts: dict[tuple[int, ...], Segment]) -> _Piece:
-    """A request whose context keeps its end where it is too long; equal contexts are one segment."""
-    inputs = [*tokens.context, *tokens.continuation[:-1]][-context_length:]
-    cut = len(inputs) - len(tokens.continuation) + 1
-    context, after = tuple(inputs[:cut]), tuple(inputs[cut:])
-    if cut == 1 and after:  # nothing but the boundary: not worth a segment of its own
-        return _Piece(Segment(tuple(inputs)), 0, None, tokens.continuation)
+def _piece(stretch: Stretch, contexts: dict[tuple[int, ...], Segment]) -> _Piece:
+    """Equal contexts become one segment; the boundary alone is not worth one."""
+    context, after = stretch.inputs[: stretch.context], stretch.inputs[stretch.context :]
+    if len(context) < 2 and after:
+        return _Piece(stretch, Segment(stretch.inputs), None)
     shared = contexts.setdefault(context, Segment(context))
-    return _Piece(shared, cut - 1, Segment(after, shared) if after else None, tokens.continuation)
+    return _Piece(stretch, shared, Segment(after, shared) if after else None)
 
 
 def _batches(pieces: Sequence[_Piece], batch_tokens: int) -> Iterator[list[int]]:
@@ -239,7 +155,7 @@ def _batches(pieces: Sequence[_Piece], batch_tokens: int) -> Iterator[list[int]]
     for context in sorted(members, key=lambda context: -len(context.ids)):
         size += len(context.ids)
         for number in members[context]:
-            own = pieces[number].tokens - len(context.ids)
+            own = len(pieces[number].stretch.inputs) - len(context.ids)
             if batch and size + own > batch_tokens:
                 yield batch
                 batch, size = [], len(context.ids)
@@ -247,14 +163,6 @@ def _batches(pieces: Sequence[_Piece], batch_tokens: int) -> Iterator[list[int]]
             size += own
     if batch:
         yield batch
-
-
-def _joined(parts: Sequence[_Targets]) -> _Targets:
-    return _Targets(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(_Targets)))
-
-
-def _likelihood(said: _Targets) -> Likelihood:
-    return Likelihood(float(-said.nats.sum()), bool(said.right.all()), len(said.nats), float(said.call.sum()))
 
 
 class _Writing:

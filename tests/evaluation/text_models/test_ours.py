@@ -80,7 +80,7 @@ def test_results_have_the_same_bits_for_any_batch_size(model: LacewingModel, bat
         assert np.array_equal(here.nats, there.nats)
 
 
-@settings(max_examples=10)
+@settings(max_examples=10, deadline=None)
 @given(chosen=st.lists(st.integers(0, len(REQUESTS) - 1), min_size=1, max_size=12))
 def test_a_result_does_not_depend_on_what_else_is_asked(model: LacewingModel, chosen: list[int]) -> None:
     everything = model.likelihoods(REQUESTS)
@@ -103,7 +103,7 @@ def test_token_scores_are_those_of_documents(
         assert score.nats.sum() == pytest.approx(nats, abs=6.0)
         assert ((score.confidence > 0) & (score.confidence <= 1)).all()
         assert (score.confidence >= np.exp(-score.nats) - 1e-5).all()
-        assert (np.exp(-score.nats[score.right]) == pytest.approx(score.confidence[score.right], rel=1e-4)).all()
+        assert np.exp(-score.nats[score.right]) == pytest.approx(score.confidence[score.right], rel=1e-4)
 
 
 def test_a_continuation_longer_than_the_context_is_read_in_windows(model: LacewingModel) -> None:
