@@ -13,10 +13,10 @@ class HarnessConfig(BaseModel):
     tasks: str = ""
     """Folder with task files of your own, in lm-eval's format. Its names win over those of the platform."""
     include_defaults: bool = False
-    """Also take lm-eval's own tasks, which fetch their data from the Hugging Face Hub. Their names then win over those of
-    the platform. Finding them takes about 11 s."""
+    """Also take lm-eval's own tasks, which fetch their data from the Hugging Face Hub. Their names then win over those
+    of the platform. Finding them takes about 11 s."""
     limit: NonNegativeInt = 0
-    """At most this many examples of each task (of each paradigm, subject or relation), by a fixed shuffle; 0 takes all."""
+    """At most this many examples of each task (of each paradigm, subject or relation), by a fixed shuffle; 0: all."""
     num_fewshot: NonNegativeInt | None = None
     """Solved examples before each question; unset: as many as the task file says."""
     piece_examples: PositiveInt = 1_000

@@ -112,7 +112,7 @@ _index: Any = None
 
 def index() -> Any:
     """lm-eval's ``TaskManager`` over its own task files; made once, in about 11 s."""
-    global _index  # noqa: PLW0603
+    global _index
     harness()
     from lm_eval.tasks import TaskManager
 

@@ -2,8 +2,8 @@
 
 lm-eval compiles a template anew for every example, which for short examples takes longer than the model. So templates
 are handed to it as functions. They give what lm-eval makes of the template's text: a number where an answer is chosen
-by number, a list where the text spells one. A template sees the fields of the example by name, and all of it as ``row``:
-some fields have names with spaces.
+by number, a list where the text spells one. A template sees the fields of the example by name, and all of it as
+``row``: some fields have names with spaces.
 """
 
 import ast

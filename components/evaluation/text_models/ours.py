@@ -8,7 +8,7 @@ stands at the beginning of a document, after the boundary token.
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Self
 
@@ -17,16 +17,16 @@ import numpy as np
 from components.cascade.calibration import NEVER_CALLS
 from components.cascade.config import CascadeConfig
 from components.cascade.decoding import CascadeRequest, CascadeStep
-from components.core.errors import InputError
 from components.data.tokenizer import TextTokenizer
 from components.evaluation.autocast import scoring_device
+from components.evaluation.gate.documents import token_sizes
 from components.evaluation.gate.served import ServedModel, served
-from components.evaluation.likelihood import Window, windows
+from components.evaluation.text_models import predicted
 from components.evaluation.text_models.base import Continuation, Likelihood, TokenScores, Written
-from components.evaluation.text_models.finite import check_finite
-from components.evaluation.text_models.requests import Tokens, encoded
+from components.evaluation.text_models.predicted import Predicted, Stretch
+from components.evaluation.text_models.requests import encoded
 from components.model.bundle import Bundle
-from components.model.continuations import Scored, score_continuations
+from components.model.continuations import score_continuations
 from components.model.generate import text_sampling
 from components.training.trained import TrainedModel
 
@@ -76,28 +76,13 @@ class LacewingModel:
     def token_scores(self, texts: Sequence[str]) -> list[TokenScores]:
         tokenizer = self.served.tokenizer
         documents = tokenizer.encode_batch(list(texts))
-        cut = [
-            window
-            for number, ids in enumerate(documents)
-            for window in windows(number, ids, tokenizer.end_of_text_id, self.context_length)
-        ]
-        found: list[list[Scored]] = [[] for _ in documents]
-        for window, scored in zip(cut, self._scored_windows(cut), strict=True):
-            found[window.document].append(scored)
-        return [self._document(ids, parts) for ids, parts in zip(documents, found, strict=True)]
+        sizes = [token_sizes(tokenizer, np.asarray(ids, dtype=np.int64)) for ids in documents]
+        return predicted.token_scores(self._predicted, documents, sizes, tokenizer.end_of_text_id, self.context_length)
 
     def likelihoods(self, requests: Sequence[Continuation]) -> list[Likelihood]:
         tokenizer = self.served.tokenizer
-        tokens = encoded(requests, tokenizer.encode_batch, [tokenizer.end_of_text_id])
-        for request, each in zip(requests, tokens, strict=True):
-            if not each.continuation:
-                raise InputError(f"the continuation {request.text!r} after {request.context[-60:]!r} has no token")
-        short = [each for each in tokens if len(each.continuation) <= self.context_length]
-        scored = iter(self._scored([[*each.context, *each.continuation] for each in short], [*map(_asked, short)]))
-        return [
-            _likelihood(next(scored) if len(each.continuation) <= self.context_length else self._long(each))
-            for each in tokens
-        ]
+        tokens = encoded(requests, tokenizer.encode_batch, tokenizer.end_of_text_id)
+        return predicted.likelihoods(self._predicted, tokens, self.context_length)
 
     def write(
         self, prompts: Sequence[str], max_tokens: int, stop: Sequence[str] = (), presence_penalty: float = 0.0
@@ -115,46 +100,14 @@ class LacewingModel:
         finally:
             writing.decoding.close()
 
-    def _document(self, ids: Sequence[int], parts: Sequence[Scored]) -> TokenScores:
-        said = _joined(parts, len(ids))  # without the boundary at the end
-        sizes = np.array([len(self.served.tokenizer.token_bytes(id)) for id in ids], dtype=np.int64)
-        return TokenScores(sizes, said.nats, said.confidence, said.likeliest, said.call)
-
-    def _long(self, tokens: Tokens) -> Scored:
-        """A continuation that does not fit the context, read in windows as documents are."""
-        row, first = [*tokens.context, *tokens.continuation], len(tokens.context) - 1
-        parts = []
-        for window in windows(0, row[1:], row[0], self.context_length):
-            begin = max(window.scored_from, first - window.start)
-            if begin < len(window.targets):
-                parts.append(replace(window, scored_from=begin))
-        return _joined(self._scored_windows(parts), len(tokens.continuation))  # without the boundary at the end
-
-    def _scored_windows(self, parts: Sequence[Window]) -> list[Scored]:
-        sequences = [[int(window.inputs[0]), *window.targets.tolist()] for window in parts]
-        return self._scored(sequences, [len(window.targets) - window.scored_from for window in parts])
-
-    def _scored(self, sequences: Sequence[Sequence[int]], asked: Sequence[int]) -> list[Scored]:
-        """What the model says of the last tokens of each sequence, of which the end is kept where it is too long."""
-        kept = [sequence[-self.context_length - 1 :] for sequence in sequences]
+    def _predicted(self, stretches: Sequence[Stretch]) -> list[Predicted]:
+        sequences = [(*stretch.inputs, stretch.targets[-1]) for stretch in stretches]
+        asked = [len(stretch.targets) for stretch in stretches]
         call_id = self.served.tokenizer.call_id
-        found = score_continuations(self.served.model, kept, asked, call_id, self.batch_tokens)
-        check_finite(self.name, np.concatenate([each.nats for each in found]) if found else np.zeros(0))
-        return found
-
-
-def _asked(tokens: Tokens) -> int:
-    return len(tokens.continuation)
-
-
-def _joined(parts: Sequence[Scored], length: int) -> Scored:
-    """The first ``length`` tokens of all parts together."""
-    columns = [np.concatenate([getattr(part, each.name) for part in parts])[:length] for each in fields(Scored)]
-    return Scored(*columns)
-
-
-def _likelihood(said: Scored) -> Likelihood:
-    return Likelihood(float(-said.nats.sum()), bool(said.likeliest.all()), len(said.nats), float(said.call.sum()))
+        found = score_continuations(self.served.model, sequences, asked, call_id, self.batch_tokens)
+        for each in found:
+            predicted.check_finite(self.name, each.nats)
+        return [Predicted(each.nats, each.confidence, each.likeliest, each.call) for each in found]
 
 
 class _Writing:

@@ -80,7 +80,7 @@ def test_results_have_the_same_bits_for_any_batch_size(model: LacewingModel, bat
         assert np.array_equal(here.nats, there.nats)
 
 
-@settings(max_examples=10)
+@settings(max_examples=10, deadline=None)
 @given(chosen=st.lists(st.integers(0, len(REQUESTS) - 1), min_size=1, max_size=12))
 def test_a_result_does_not_depend_on_what_else_is_asked(model: LacewingModel, chosen: list[int]) -> None:
     everything = model.likelihoods(REQUESTS)
