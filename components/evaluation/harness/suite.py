@@ -121,9 +121,9 @@ def _numbers(task: LoadedTask, config: HarnessConfig) -> list[int]:
 
 def _pieces(model: TextModel, task: LoadedTask, config: HarnessConfig) -> Iterator[tuple[str, Piece]]:
     numbers = _numbers(task, config)
-    content = digest_json([task.identity, numbers, [dict(row) for row in task.rows]])[:12]
     for start in range(0, len(numbers), config.piece_examples):
         some = numbers[start : start + config.piece_examples]
+        content = digest_json([task.identity, some, [dict(task.rows[number]) for number in some]])[:12]
         yield f"{model.name} {task.name} {some[0]}-{some[-1]} {content}", partial(_measured, model, task, some)
 
 
