@@ -59,8 +59,8 @@ def _in_folder(folder: Path) -> Subject:
     artifact = Artifact.open(folder)
     if artifact.stage not in (*Bundle.stages, *TrainedModel.stages):
         raise InputError(
-            f"evaluate.model={folder} is an artifact of the stage {artifact.stage!r}, which holds no model: give one of "
-            f"{', '.join((*Bundle.stages, *TrainedModel.stages))}"
+            f"evaluate.model={folder} is an artifact of the stage {artifact.stage!r}, which holds no model: "
+            f"give one of {', '.join((*Bundle.stages, *TrainedModel.stages))}"
         )
     return Subject(title(artifact), artifact)
 
