@@ -35,8 +35,8 @@ def model() -> Transformer:
 
 def alone(model: Transformer, sequence: Sequence[int], asked: int) -> Scored:
     """By the plain forward pass."""
-    with torch.inference_mode():
-        logits = model.logits(model(torch.tensor([sequence[:-1]])))[0, -asked:].double().clone()
+    with torch.no_grad():
+        logits = model.logits(model(torch.tensor([sequence[:-1]])))[0, -asked:].double()
     call = logits.softmax(dim=-1)[:, CALL]
     logits[:, CALL] = float("-inf")
     log = logits.log_softmax(dim=-1)

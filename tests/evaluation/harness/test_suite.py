@@ -16,6 +16,7 @@ from components.core.errors import ArtifactError, InputError
 from components.evaluation.harness import suite
 from components.evaluation.harness.adapter import HarnessModel
 from components.evaluation.harness.config import HarnessConfig
+from components.evaluation.harness.fingerprint import sources
 from components.evaluation.harness.loading import local_tasks
 from components.evaluation.harness.task_files import own_task_files
 from components.evaluation.score_table import Score, complete, rows
@@ -111,7 +112,8 @@ def test_pieces_are_made_once_and_again_where_the_data_has_changed(
     write_rows(tmp_path / "data/copa/validation.jsonl", [{**DATA["copa/validation.jsonl"][0], "gold": 1}])
     other = suite.pieces(model, ["copa"], HarnessConfig(data=str(tmp_path / "data")))
     assert not set(other) & set(suite.pieces(model, ["copa"], config))
-    assert suite.sources(["copa"], config) != suite.sources(["copa"], HarnessConfig(data=str(tmp_path / "data")))
+    assert sources(["copa"], config) != sources(["copa"], HarnessConfig(data=str(tmp_path / "data")))
+    assert sources(["text", "piqa"], HarnessConfig())["test data of piqa"] == "missing"
 
 
 def test_equally_likely_choices_share_the_point(model: LacewingModel, config: HarnessConfig) -> None:
