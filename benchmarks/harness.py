@@ -1,10 +1,12 @@
-"""BLiMP with our model, and beside lm-eval's own Hugging Face backend. ``python -m benchmarks.harness DATA``.
+"""BLiMP with our model, and beside lm-eval's own Hugging Face backend. ``python -m benchmarks.harness DATA --text FILE``.
 
 ``DATA`` is a folder with ``blimp/blimp.jsonl.gz``. The model has a preset's size, random weights and a vocabulary of
-32,768 learnt from ``--text`` (any sources); it is exported, and lm-eval's ``HFLM`` reads the export. Both answer the
-same requests in turns: whole paradigms, so that we share what a full run shares. HFLM has the best of several batch
-sizes, found beforehand on some of them. The whole of BLiMP is then run once through the harness, from reading the data
-to rows of the table. HFLM needs the package ``accelerate``, which nothing else does: install it by hand. Times are wall time and, because other load on the machine disturbs that, CPU time of the process.
+32,768 learnt from ``FILE``; it is exported, and lm-eval's ``HFLM`` reads the export. Both answer the same requests in
+turns: whole paradigms, so that we share what a full run shares. HFLM has the best of several batch sizes, found
+beforehand on some of the requests. The whole of BLiMP is then run once through the harness, from reading the data to
+rows of the table. HFLM needs the package ``accelerate``, which nothing else does: install it by hand. Times are wall
+time and, because other load on the machine disturbs that, CPU time of the process.
+Options: ``--model 10m --paradigms 4 --threads 2``.
 """
 
 # ruff: noqa: E402 - how OpenMP threads wait is decided before torch is imported
