@@ -16,7 +16,7 @@ from components.core.run import Run
 from components.data.prepared import PreparedData
 from components.data.world import files as world
 from components.deployment.artifact import SmokeAnswer
-from components.evaluation.artifacts import GateDecision, Scores
+from components.evaluation.artifacts import Evaluation, GateDecision, Scores
 from components.evaluation.factuality.artifacts import CascadeAssessment, Comparison
 from components.labelling.artifact import Labels
 from components.model.bundle import Bundle
@@ -32,6 +32,7 @@ VIEWS: list[type[Artifact]] = [
     CascadeAssessment,
     Comparison,
     GateDecision,
+    Evaluation,
     Bundle,
     SmokeAnswer,
 ]
@@ -45,6 +46,7 @@ STAGES = {
     "cascade",
     "compare",
     "gate",
+    "evaluate",
     "bundle",
     "smoke",
 }

@@ -15,6 +15,7 @@ STAGES: dict[str, tuple[str, Callable[[ProjectConfig], BaseModel]]] = {
     "cascade": ("components.evaluation.factuality.stage:stage", lambda config: config.cascade_assess),
     "compare": ("components.evaluation.factuality.comparison:stage", lambda config: config.comparison),
     "assess": ("components.evaluation.assess:stage", lambda config: config.assess),
+    "evaluate": ("components.evaluation.evaluate:stage", lambda config: config.evaluation("", "")),
     "bundle": ("components.deployment.bundle:stage", lambda config: config.bundle),
     "gate": ("components.evaluation.gate.stage:stage", lambda config: config.release.gate),
     "smoke": ("components.deployment.smoke:stage", lambda config: config.release.smoke),
