@@ -91,7 +91,7 @@ def evaluate_model(run: FlowRun, reference: str) -> Artifact:
 
 @flow(
     "measure any model on any tasks or texts",
-    example="model=champion tasks=[text] data.sources='[articles/*.jsonl]'",
+    example="tasks=[text]",
     order=65,
     own="evaluate",
 )
