@@ -19,6 +19,7 @@ from components.evaluation.config import (
     FactsConfig,
     GateConfig,
 )
+from components.evaluation.evaluate_config import EvaluateConfig, EvaluateStageConfig
 from components.labelling.config import LabelConfig
 from components.model.config import ModelConfig
 from components.training.config import PretrainConfig, TrainerConfig
@@ -87,6 +88,8 @@ class ProjectConfig(Bounded):
     """Whether its facts are right, alone and with the helper."""
     compare: CompareConfig = CompareConfig()
     """What `lacewing compare` trains side by side."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """What `lacewing evaluate` measures, of which model."""
     release: ReleaseConfig = ReleaseConfig()
     """Gate, registration, smoke test and promotion."""
     tracking: TrackingConfig = TrackingConfig()
@@ -121,6 +124,15 @@ class ProjectConfig(Bounded):
     def comparison(self) -> BootstrapConfig:
         """The slice that the table of `compare` sees."""
         return BootstrapConfig(confidence=self.facts.confidence, resamples=self.facts.resamples, seed=self.facts.seed)
+
+    def evaluation(self, model: str, name: str) -> EvaluateStageConfig:
+        """The slice that the evaluation of one model sees; of the data, only which documents there are."""
+        evaluate = self.evaluate.model_copy(update={"model": model, "name": name})
+        if "text" not in evaluate.tasks:
+            return EvaluateStageConfig(evaluate=evaluate)
+        read = {"sources", "text_field", "document_separator", "on_error", "validation_fraction", "test_fraction"}
+        texts = DataConfig.model_validate(self.data.model_dump(include=read | {"world"}))
+        return EvaluateStageConfig(evaluate=evaluate, data=texts, label=self.label)
 
     @property
     def cascade_assess(self) -> CascadeAssessConfig:

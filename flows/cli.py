@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from components.core.errors import InputError, LacewingError
 from conf.nearest import did_you_mean
-from flows.catalogue import find_flow, flows
+from flows.catalogue import Flow, find_flow, flows
 from flows.commands import COMMANDS, command_help, split_preset
 from flows.endings import InterruptedRunError, RefusedError
 from flows.options import FlowArguments, read_flow_arguments
@@ -114,13 +114,20 @@ def _flow_help(name: str) -> int:
 
     entry = find_flow(name)
     print(
-        f"lacewing {name}: {entry.summary}\n\nexample: lacewing {name} {entry.example}\n\n{schema_help(ProjectConfig)}"
+        f"lacewing {name}: {entry.summary}\n\n{_own_help(entry)}"
+        f"example: lacewing {name} {entry.example}\n\n{schema_help(ProjectConfig)}"
     )
     return 0
 
 
+def _own_help(entry: Flow) -> str:
+    """Which keys may be shortened; nothing for a flow that has none."""
+    return f"keys of {entry.own} need no {entry.own}. before them, model=... among them\n\n" if entry.own else ""
+
+
 def _flow(name: str, words: list[str]) -> int:
     arguments = read_flow_arguments(words)
+    arguments = arguments._replace(overrides=find_flow(name).qualified(arguments.overrides))
     if arguments.hydra:
         return _hydra(name, arguments)
     return _run(name, arguments.overrides, arguments.dry)

@@ -15,7 +15,7 @@ from components.core.errors import InputError
 from conf.compose import GROUPS, choices, fields
 from conf.nearest import did_you_mean
 from conf.schema import ProjectConfig, ServeCommandConfig, UpConfig
-from flows.catalogue import flows
+from flows.catalogue import Flow, flows
 from flows.options import OF_FLOWS
 
 _BASH = """\
@@ -125,11 +125,21 @@ def groups(commands: Sequence[str]) -> list[Group]:
         "accept": (["--reason", *of_flow], values),
         "completion": (["bash", "zsh", "fish"], {}),
     }
-    found = [Group(tuple(flows()), (*OF_FLOWS, *of_flow), values)]
+    found = [_of_flow(entry, of_flow, values) for entry in flows().values() if entry.own]
+    found.append(Group(tuple(entry.name for entry in flows().values() if not entry.own), (*OF_FLOWS, *of_flow), values))
     for command in commands:
         words, of_command = named.get(command, (of_flow, values))
         found.append(Group((command,), ("--help", *words), of_command))
     return found
+
+
+def _of_flow(entry: Flow, words: Sequence[str], values: Mapping[str, Sequence[str]]) -> Group:
+    """A flow with settings that need not name their section; they hide those of the same name."""
+    section = ProjectConfig.model_fields[entry.own].annotation
+    assert isinstance(section, type)
+    own = _settings(section)
+    others = {key: listed for key, listed in values.items() if f"{key}=" not in own}
+    return Group((entry.name,), tuple(dict.fromkeys([*OF_FLOWS, *own, *words])), others | _values(section))
 
 
 def _settings(schema: type[BaseModel]) -> list[str]:

@@ -64,6 +64,11 @@ def form_faults(config: ProjectConfig, form: FormConfig) -> Iterator[str]:
         yield from _named("cascade.helper.library", source, rules.source(source))
     for key, path in _paths(config):
         yield from _named(key, path, rules.readable(path) if path else "")
+    model = config.evaluate.model
+    fault = (
+        rules.service(model.partition("#")[0]) if is_url(model) else rules.readable(model) if _is_path(model) else ""
+    )
+    yield from _named("evaluate.model", model, fault)
     for key, name in _pipelines(config):
         yield from _named(key, name, rules.readable(name) if name and not _is_package_name(name) else "")
     for key, url in _services(config):
@@ -198,6 +203,11 @@ def _services(config: ProjectConfig) -> Iterator[tuple[str, str]]:
 
 def _is_package_name(name: str) -> bool:
     return _PACKAGE.fullmatch(name) is not None and not Path(name).exists()
+
+
+def _is_path(model: str) -> bool:
+    """Whether a model is named by a path; else it is the alias, the version or the name of a registered one."""
+    return Path(model).exists() or os.sep in model
 
 
 def _named(key: str, given: str, fault: str) -> Iterator[str]:
