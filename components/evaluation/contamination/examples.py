@@ -128,10 +128,10 @@ class _Search:
             self._compare_paragraphs(list(self._paragraphs(block)), first)
 
     def _compare_paragraphs(self, parts: Sequence[tuple[int, Hashes]], first: int) -> None:
-        for known, part, similarity in self._duplicates.duplicates([words for _, words in parts]):
+        for known, place, similarity in self._duplicates.duplicates([part for _, part in parts]):
             each = self.found[self._owners[known]]
             if similarity > each.similarity:
-                each.similarity, each.similar_document = similarity, first + parts[part][0]
+                each.similarity, each.similar_document = similarity, first + parts[place][0]
 
     def _paragraphs(self, texts: Sequence[HashedText]) -> Iterator[tuple[int, Hashes]]:
         """The lines that are long enough to be compared, each with the number of its text."""

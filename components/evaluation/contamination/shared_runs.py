@@ -1,8 +1,8 @@
 """Which examples share a run of words with the training text? The examples are indexed, the text streams by.
 
 Brown et al. (2020, arXiv 2005.14165, appendix C): 13 words. An example that is shorter is looked for as a whole.
-Memory: 12 bytes for each run of the examples, and 16 MiB for each length of runs. Runs are compared by 64-bit hashes: among 1e9 training words and 1e7 runs
-of examples, one false match is expected in 2,000 checks.
+Memory: 12 bytes for each run of the examples, and 16 MiB for each length of runs. Runs are compared by 64-bit hashes:
+with 1e9 training words and 1e7 runs of examples, one false match is expected in 2,000 comparisons of that size.
 """
 
 from collections import defaultdict

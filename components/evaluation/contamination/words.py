@@ -1,7 +1,7 @@
 """Texts as arrays of hashed words, in which runs of words are numbers that can be looked up by the million.
 
-A word is a run of letters and digits in lower case, so punctuation separates words and counts for nothing ("it's" is two
-words). That is how Brown et al. (2020, arXiv 2005.14165, appendix C) compare texts, up to the apostrophe.
+A word is a run of letters and digits in lower case, so punctuation separates words and counts for nothing ("it's" is
+two words). Brown et al. (2020, arXiv 2005.14165, appendix C) compare texts so too, but cut words at white space.
 """
 
 import re
