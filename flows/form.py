@@ -64,11 +64,7 @@ def form_faults(config: ProjectConfig, form: FormConfig) -> Iterator[str]:
         yield from _named("cascade.helper.library", source, rules.source(source))
     for key, path in _paths(config):
         yield from _named(key, path, rules.readable(path) if path else "")
-    model = config.evaluate.model
-    fault = (
-        rules.service(model.partition("#")[0]) if is_url(model) else rules.readable(model) if _is_path(model) else ""
-    )
-    yield from _named("evaluate.model", model, fault)
+    yield from _named("evaluate.model", config.evaluate.model, rules.model(config.evaluate.model))
     for key, name in _pipelines(config):
         yield from _named(key, name, rules.readable(name) if name and not _is_package_name(name) else "")
     for key, url in _services(config):
@@ -110,6 +106,12 @@ class _Rules(NamedTuple):
     def readable(self, path: str) -> str:
         """Of a file or folder that is read."""
         return self._outside(Path(path), "form.data_roots", self.read)
+
+    def model(self, model: str) -> str:
+        """Of a model to evaluate: a registered one, a folder or an address."""
+        if is_url(model):
+            return self.service(model.partition("#")[0])
+        return self.readable(model) if _is_path(model) else ""
 
     def service(self, url: str) -> str:
         """Of the address of a server that gets text, settings or keys."""

@@ -22,6 +22,7 @@ PLAIN = {
     *("model.name", "data.text_field", "data.document_separator", "cascade.helper.name", "facts.factscore.judge.name"),
     *("facts.factscore.instruction", "facts.factscore.opening", "release.bundle.name", "release.smoke.prompt"),
     *("tracking.experiment", "tracking.registered_model", "versioning.region"),
+    *("evaluate.name", "evaluate.tasks", "evaluate.endpoint.model", "evaluate.endpoint.start"),
 }
 
 
