@@ -42,8 +42,8 @@ class ReleaseConfig(BaseModel):
     """Promote a model again although someone rolled it back before."""
 
 
-class CompareConfig(BaseModel):
-    """`lacewing compare`: which ways of choosing the delegated tokens are trained side by side."""
+class StudyConfig(BaseModel):
+    """`lacewing study`: which ways of choosing the delegated tokens are trained side by side."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -55,10 +55,10 @@ class CompareConfig(BaseModel):
     """Seeds of the trainer; intervals are over them."""
 
     @model_validator(mode="after")
-    def _each_once(self) -> "CompareConfig":
+    def _each_once(self) -> "StudyConfig":
         for name, values in (("selections", self.selections), ("match", self.match), ("seeds", self.seeds)):
             if not values or len(set(values)) < len(values):
-                raise ValueError(f"compare.{name} needs at least one value, each once; given {values}")
+                raise ValueError(f"study.{name} needs at least one value, each once; given {values}")
         return self
 
 
@@ -85,8 +85,8 @@ class ProjectConfig(Bounded):
     """How the trained model is measured."""
     facts: FactsConfig = FactsConfig()
     """Whether its facts are right, alone and with the helper."""
-    compare: CompareConfig = CompareConfig()
-    """What `lacewing compare` trains side by side."""
+    study: StudyConfig = StudyConfig()
+    """What `lacewing study` trains side by side."""
     release: ReleaseConfig = ReleaseConfig()
     """Gate, registration, smoke test and promotion."""
     tracking: TrackingConfig = TrackingConfig()
@@ -118,8 +118,8 @@ class ProjectConfig(Bounded):
         return BundleStageConfig(name=own.name, presence_penalty=own.presence_penalty, cascade=self.cascade)
 
     @property
-    def comparison(self) -> BootstrapConfig:
-        """The slice that the table of `compare` sees."""
+    def study_table(self) -> BootstrapConfig:
+        """The slice that the table of `study` sees."""
         return BootstrapConfig(confidence=self.facts.confidence, resamples=self.facts.resamples, seed=self.facts.seed)
 
     @property

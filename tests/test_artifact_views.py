@@ -17,7 +17,7 @@ from components.data.prepared import PreparedData
 from components.data.world import files as world
 from components.deployment.artifact import SmokeAnswer
 from components.evaluation.artifacts import GateDecision, Scores
-from components.evaluation.factuality.artifacts import CascadeAssessment, Comparison
+from components.evaluation.factuality.artifacts import CascadeAssessment, Study
 from components.labelling.artifact import Labels
 from components.model.bundle import Bundle
 from components.training.trained import TrainedModel
@@ -30,7 +30,7 @@ VIEWS: list[type[Artifact]] = [
     Calibration,
     Scores,
     CascadeAssessment,
-    Comparison,
+    Study,
     GateDecision,
     Bundle,
     SmokeAnswer,
@@ -43,7 +43,7 @@ STAGES = {
     "calibrate",
     "assess",
     "cascade",
-    "compare",
+    "study",
     "gate",
     "bundle",
     "smoke",

@@ -13,7 +13,7 @@ STAGES: dict[str, tuple[str, Callable[[ProjectConfig], BaseModel]]] = {
     "delegate": ("components.delegation.train:stage", lambda config: config.delegate),
     "calibrate": ("components.delegation.calibrate:stage", lambda config: config.calibrate),
     "cascade": ("components.evaluation.factuality.stage:stage", lambda config: config.cascade_assess),
-    "compare": ("components.evaluation.factuality.comparison:stage", lambda config: config.comparison),
+    "study": ("components.evaluation.factuality.study:stage", lambda config: config.study_table),
     "assess": ("components.evaluation.assess:stage", lambda config: config.assess),
     "bundle": ("components.deployment.bundle:stage", lambda config: config.bundle),
     "gate": ("components.evaluation.gate.stage:stage", lambda config: config.release.gate),

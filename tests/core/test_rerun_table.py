@@ -169,7 +169,7 @@ UPGRADES = {
     "lightning": TRAINING,
     "tokenizers": ENCODES,
     "spacy": {"label", "cascade"},
-    "matplotlib": {"cascade", "compare", "assess"},
+    "matplotlib": {"cascade", "study", "assess"},
     "fastapi": {"smoke"},
     "mlflow": NONE,
     "prefect": NONE,

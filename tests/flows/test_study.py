@@ -1,13 +1,13 @@
-"""What `lacewing compare` runs: every combination once, each with a configuration of its own."""
+"""What `lacewing study` runs: every combination once, each with a configuration of its own."""
 
 from conf.compose import compose_project
-from flows.compare import combinations
+from flows.study import combinations
 
 
 def test_every_selection_is_trained_with_every_seed_and_both_ways_of_being_fair() -> None:
     config = compose_project(
         "world",
-        ["compare.selections=[ntp,lacy]", "compare.match=[steps,gradient_tokens]", "compare.seeds=[3,5]"],
+        ["study.selections=[ntp,lacy]", "study.match=[steps,gradient_tokens]", "study.seeds=[3,5]"],
     )
     runs = dict(combinations(config))
     assert len(runs) == 8
@@ -18,5 +18,5 @@ def test_every_selection_is_trained_with_every_seed_and_both_ways_of_being_fair(
 
 
 def test_the_name_says_no_more_than_what_differs() -> None:
-    config = compose_project("world", ["compare.selections=[lacy]", "compare.seeds=[0,1]"])
+    config = compose_project("world", ["study.selections=[lacy]", "study.seeds=[0,1]"])
     assert [name for name, _ in combinations(config)] == ["lacy-0", "lacy-1"]
