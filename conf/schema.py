@@ -12,6 +12,7 @@ from components.cascade.config import CascadeConfig, HelperConfig
 from components.data.config import DataConfig
 from components.delegation.config import CalibrateConfig, DelegateConfig, DelegationConfig, SelectionName
 from components.deployment.config import BundleConfig, BundleStageConfig, ServeConfig, SmokeConfig
+from components.evaluation.comparison.config import ComparisonConfig
 from components.evaluation.config import (
     AssessConfig,
     BootstrapConfig,
@@ -62,6 +63,16 @@ class StudyConfig(BaseModel):
         return self
 
 
+class CompareConfig(ComparisonConfig):
+    """`lacewing compare MODEL MODEL ...`: evaluated models side by side."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # models=[champion,3]: version 3
+
+    models: list[str] = Field(default_factory=list)
+    """Models of `evaluate.model`, or folders of finished evaluations. The others are compared with the first; a model
+    that has not been evaluated is evaluated first, with the settings of `evaluate`."""
+
+
 class ProjectConfig(Bounded):
     """All settings of a flow."""
 
@@ -85,6 +96,8 @@ class ProjectConfig(Bounded):
     """How the trained model is measured."""
     facts: FactsConfig = FactsConfig()
     """Whether its facts are right, alone and with the helper."""
+    compare: CompareConfig = CompareConfig()
+    """Models side by side."""
     study: StudyConfig = StudyConfig()
     """What `lacewing study` trains side by side."""
     release: ReleaseConfig = ReleaseConfig()
@@ -116,6 +129,11 @@ class ProjectConfig(Bounded):
         """The slice that the bundle sees; it includes the helper and the call budget."""
         own = self.release.bundle
         return BundleStageConfig(name=own.name, presence_penalty=own.presence_penalty, cascade=self.cascade)
+
+    @property
+    def comparison(self) -> ComparisonConfig:
+        """The slice that the stage `compare` sees: which models these are is in its inputs."""
+        return ComparisonConfig.model_validate(self.compare.model_dump(exclude={"models"}))
 
     @property
     def study_table(self) -> BootstrapConfig:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from components.core.errors import InputError, LacewingError
 from conf.nearest import did_you_mean
-from flows.catalogue import find_flow, flows
+from flows.catalogue import Flow, find_flow, flows
 from flows.commands import COMMANDS, command_help, split_preset
 from flows.endings import InterruptedRunError, RefusedError
 from flows.options import FlowArguments, read_flow_arguments
@@ -44,6 +44,7 @@ examples
   lacewing pipeline
   lacewing pipeline experiment=text data.sources='[articles/*.jsonl.gz]'
   lacewing pretrain model=10m trainer.max_steps=500 --dry-run
+  lacewing compare champion challenger
   lacewing serve model=champion
 
 Results live in ./workspace, or where LACEWING_WORKSPACE says. Exit codes: 0 done, 2 bad input, {refused} refused by the
@@ -114,13 +115,19 @@ def _flow_help(name: str) -> int:
 
     entry = find_flow(name)
     print(
-        f"lacewing {name}: {entry.summary}\n\nexample: lacewing {name} {entry.example}\n\n{schema_help(ProjectConfig)}"
+        f"lacewing {name}: {entry.summary}\n\n"
+        f"{_words_help(entry)}example: lacewing {name} {entry.example}\n\n{schema_help(ProjectConfig)}"
     )
     return 0
 
 
+def _words_help(entry: Flow) -> str:
+    """How to give what needs no key; nothing for a flow that takes settings only."""
+    return f"usage: {entry.usage} [key=value ...]   (the words are {entry.words})\n\n" if entry.words else ""
+
+
 def _flow(name: str, words: list[str]) -> int:
-    arguments = read_flow_arguments(words)
+    arguments = read_flow_arguments(words).with_words(find_flow(name).words)
     if arguments.hydra:
         return _hydra(name, arguments)
     return _run(name, arguments.overrides, arguments.dry)

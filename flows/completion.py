@@ -18,6 +18,8 @@ from conf.schema import ProjectConfig, ServeCommandConfig, UpConfig
 from flows.catalogue import flows
 from flows.options import OF_FLOWS
 
+ALIASES = ("champion", "challenger")
+
 _BASH = """\
 # bash completion of lacewing; made by `lacewing completion bash`
 _lacewing() {{
@@ -125,11 +127,18 @@ def groups(commands: Sequence[str]) -> list[Group]:
         "accept": (["--reason", *of_flow], values),
         "completion": (["bash", "zsh", "fish"], {}),
     }
-    found = [Group(tuple(flows()), (*OF_FLOWS, *of_flow), values)]
+    found = [Group(tuple(names), (*words, *OF_FLOWS, *of_flow), values) for names, words in _flows_by_words()]
     for command in commands:
         words, of_command = named.get(command, (of_flow, values))
         found.append(Group((command,), ("--help", *words), of_command))
     return found
+
+
+def _flows_by_words() -> list[tuple[list[str], tuple[str, ...]]]:
+    """Flows that take settings only; those that take models as words, and the names that every registry knows."""
+    plain = [name for name, entry in flows().items() if not entry.words]
+    others = [name for name, entry in flows().items() if entry.words]
+    return [(names, words) for names, words in ((plain, ()), (others, ALIASES)) if names]
 
 
 def _settings(schema: type[BaseModel]) -> list[str]:

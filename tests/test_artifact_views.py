@@ -17,6 +17,7 @@ from components.data.prepared import PreparedData
 from components.data.world import files as world
 from components.deployment.artifact import SmokeAnswer
 from components.evaluation.artifacts import GateDecision, Scores
+from components.evaluation.comparison.artifact import Comparison
 from components.evaluation.factuality.artifacts import CascadeAssessment, Study
 from components.labelling.artifact import Labels
 from components.model.bundle import Bundle
@@ -31,6 +32,7 @@ VIEWS: list[type[Artifact]] = [
     Scores,
     CascadeAssessment,
     Study,
+    Comparison,
     GateDecision,
     Bundle,
     SmokeAnswer,
@@ -44,6 +46,7 @@ STAGES = {
     "assess",
     "cascade",
     "study",
+    "compare",
     "gate",
     "bundle",
     "smoke",

@@ -14,6 +14,7 @@ STAGES: dict[str, tuple[str, Callable[[ProjectConfig], BaseModel]]] = {
     "calibrate": ("components.delegation.calibrate:stage", lambda config: config.calibrate),
     "cascade": ("components.evaluation.factuality.stage:stage", lambda config: config.cascade_assess),
     "study": ("components.evaluation.factuality.study:stage", lambda config: config.study_table),
+    "compare": ("components.evaluation.comparison.stage:stage", lambda config: config.comparison),
     "assess": ("components.evaluation.assess:stage", lambda config: config.assess),
     "bundle": ("components.deployment.bundle:stage", lambda config: config.bundle),
     "gate": ("components.evaluation.gate.stage:stage", lambda config: config.release.gate),

@@ -169,7 +169,7 @@ UPGRADES = {
     "lightning": TRAINING,
     "tokenizers": ENCODES,
     "spacy": {"label", "cascade"},
-    "matplotlib": {"cascade", "study", "assess"},
+    "matplotlib": {"cascade", "study", "compare", "assess"},
     "fastapi": {"smoke"},
     "mlflow": NONE,
     "prefect": NONE,
