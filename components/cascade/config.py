@@ -25,7 +25,8 @@ class HelperConfig(BaseModel):
     """auto: the fact table where the data is the closed world, else BM25 retrieval over the corpus. `model` is a local
     larger model, `endpoint` any OpenAI-compatible server."""
     model: str = ""
-    """kind=model: folder of the larger model and its tokenizer (a bundle, or any Llama folder)."""
+    """kind=model: folder of the larger model and its tokenizer: a bundle, or one of Hugging Face's Llama family (llama,
+    mistral, qwen2, qwen3), whose tokenizer may be another. For the latter, install lacewing[hub]."""
     url: str = ""
     """kind=endpoint: base URL, for example http://127.0.0.1:8001/v1. A key is read from LACEWING_HELPER_API_KEY."""
     name: str = ""

@@ -89,12 +89,7 @@ def _opened(
 
         return EndpointHelper.from_config(config)
     if kind == "model":
-        # Imported here: the other helpers need no torch.
-        from components.cascade.helpers.model import ModelHelper
-
-        if tokenizer is None:
-            raise InputError("helper.kind=model needs the folder of the small model's tokenizer")
-        return ModelHelper.load(Path(config.model), tokenizer, device)
+        return _model(Path(config.model), tokenizer, device)
     known = TextTokenizer.load(tokenizer) if tokenizer is not None else None
     if kind == "world":
         from components.cascade.helpers.fact_table import FactTableHelper
@@ -108,6 +103,19 @@ def _opened(
     if corpus is None:
         raise InputError("helper.kind=retrieval needs a corpus: a prepare artifact or the folder of an index")
     return _retrieval(corpus, index, known, config)
+
+
+def _model(folder: Path, tokenizer: Path | None, device: str) -> Helper:
+    # Imported here: the other helpers need no torch.
+    from components.cascade.helpers.hugging_face import HuggingFaceHelper
+    from components.cascade.helpers.model import ModelHelper
+    from components.model.families.hugging_face import has_own_tokens
+
+    if tokenizer is None:
+        raise InputError("helper.kind=model needs the folder of the small model's tokenizer")
+    if has_own_tokens(folder):
+        return ModelHelper.load(folder, tokenizer, device)
+    return HuggingFaceHelper.load(folder, device)
 
 
 def _retrieval(

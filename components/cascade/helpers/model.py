@@ -120,10 +120,7 @@ class ModelHelper:
             start = torch.tensor([[self._tokenizer.end_of_text_id]], device=self._model.output_weight.device)
             finite = bool(self._model.logits(self._model(start)).isfinite().all())
         if not finite:
-            raise HelperError(
-                f"the helper ({self.name}) gives no finite prediction: its weights are damaged or its training "
-                "diverged; set helper.model to another folder"
-            )
+            raise no_finite_prediction(self.name)
 
     def close(self) -> None:
         """Release the caches."""
@@ -186,8 +183,8 @@ class ModelHelper:
     def _unread(self, call: Call, session: _Session) -> list[int]:
         """Cut the session to the prefix shared with the call; returns the rest of the call, at least one token."""
         ids = list(call.ids) if self._same else [self._tokenizer.end_of_text_id, *self._tokenizer.encode(call.text)]
-        ids = _end(ids, self._model.config.context_length - self._limit(call))
-        shared = _shared(session.ids, ids[:-1])
+        ids = within(ids, self._model.config.context_length - self._limit(call))
+        shared = shared_length(session.ids, ids[:-1])
         del session.ids[shared:]
         self._cache.truncate(self._rows.index(session), shared)
         return ids[shared:]
@@ -197,13 +194,21 @@ class ModelHelper:
         return min(call.max_tokens, self._model.config.context_length // 2)
 
 
-def _end(ids: list[int], room: int) -> list[int]:
+def no_finite_prediction(name: str) -> HelperError:
+    """What is said of a helper whose scores are not numbers."""
+    return HelperError(
+        f"the helper ({name}) gives no finite prediction: its weights are damaged or its training diverged; set "
+        "helper.model to another folder"
+    )
+
+
+def within(ids: list[int], room: int) -> list[int]:
     """The last of ``ids``, at most ``room``. The cut moves by half of that: each time, all is read anew."""
     stride = max(1, room // 2)
     return ids[max(0, -(-(len(ids) - room) // stride)) * stride :]
 
 
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
     """Length of the common beginning."""
     for at, (left, right) in enumerate(zip(one, other, strict=False)):
         if left != right:

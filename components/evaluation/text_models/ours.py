@@ -1,0 +1,203 @@
+"""Models of this platform: an artifact of a training, or a bundle as it is served.
+
+Likelihoods are the small model's own, with ``<CALL>`` left out of the softmax and its mass apart. What a bundle writes
+goes through its cascade, which asks the helper. Texts that share a context are read together, the context once, and a
+result does not depend on what else is asked or on ``batch_tokens`` (see ``components.model.prefix_tree``). A context
+stands at the beginning of a document, after the boundary token.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import accumulate, islice
+from typing import Self
+
+import numpy as np
+import torch
+
+from components.cascade.calibration import NEVER_CALLS
+from components.cascade.config import CascadeConfig
+from components.cascade.decoding import CascadeRequest, CascadeStep
+from components.data.tokenizer import TextTokenizer
+from components.evaluation.autocast import scoring_device
+from components.evaluation.gate.documents import token_sizes
+from components.evaluation.gate.served import ServedModel, served
+from components.evaluation.text_models import predicted
+from components.evaluation.text_models.base import Continuation, Likelihood, TokenScores, Written
+from components.evaluation.text_models.predicted import Predicted, Stretch
+from components.evaluation.text_models.requests import encoded
+from components.model.bundle import Bundle
+from components.model.generate import text_sampling
+from components.model.prefix_tree import Segment, read_segments
+from components.training.trained import TrainedModel
+
+BATCH_TOKENS = 8192
+_WRITTEN_TOGETHER = 16
+
+
+@dataclass
+class LacewingModel:
+    """A ``TextModel`` over our own network."""
+
+    name: str
+    identity: str
+    served: ServedModel
+    batch_tokens: int = BATCH_TOKENS
+    """Tokens in one forward pass; costs memory, changes no result."""
+    held: ExitStack = field(default_factory=ExitStack)
+    """What ``close`` gives back."""
+
+    @classmethod
+    def of_training(
+        cls, artifact: TrainedModel, name: str, device: str = "auto", batch_tokens: int = BATCH_TOKENS
+    ) -> Self:
+        """The model of a training, plain or taught to call; it has no helper. Raises ``ArtifactError`` if damaged."""
+        model = artifact.load(scoring_device(device))
+        tokenizer = TextTokenizer.load(artifact.model_folder)
+        ready = ServedModel(model, tokenizer, None, NEVER_CALLS, CascadeConfig(budget=0.0))
+        return cls(name, artifact.content, ready, batch_tokens)
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle, name: str, device: str = "auto", batch_tokens: int = BATCH_TOKENS) -> Self:
+        """A bundle with its helper.
+
+        Raises ``ArtifactError`` if it is damaged and ``HelperMissingError`` if its helper cannot be opened.
+        """
+        with ExitStack() as stack:
+            ready = stack.enter_context(served(bundle, scoring_device(device)))
+            return cls(name, bundle.content, ready, batch_tokens, stack.pop_all())
+
+    @property
+    def context_length(self) -> int:
+        return self.served.model.config.context_length
+
+    def close(self) -> None:
+        self.held.close()
+
+    def token_scores(self, texts: Sequence[str]) -> list[TokenScores]:
+        tokenizer = self.served.tokenizer
+        documents = tokenizer.encode_batch(list(texts))
+        sizes = [token_sizes(tokenizer, np.asarray(ids, dtype=np.int64)) for ids in documents]
+        return predicted.token_scores(self._predicted, documents, sizes, tokenizer.end_of_text_id, self.context_length)
+
+    def likelihoods(self, requests: Sequence[Continuation]) -> list[Likelihood]:
+        tokenizer = self.served.tokenizer
+        tokens = encoded(requests, tokenizer.encode_batch, tokenizer.end_of_text_id)
+        return predicted.likelihoods(self._predicted, tokens, self.context_length)
+
+    def write(
+        self, prompts: Sequence[str], max_tokens: int, stop: Sequence[str] = (), presence_penalty: float = 0.0
+    ) -> list[Written]:
+        tokenizer = self.served.tokenizer
+        sampling = text_sampling(tokenizer.special, max_tokens, presence_penalty=presence_penalty)
+        room = max(1, self.context_length - max_tokens)
+        requests = [
+            CascadeRequest([tokenizer.end_of_text_id, *ids][-room:], sampling)
+            for ids in tokenizer.encode_batch([prompt.rstrip(" ") for prompt in prompts])
+        ]
+        writing = _Writing(self.served, stop)
+        try:
+            return writing.all(requests)
+        finally:
+            writing.decoding.close()
+
+    def _predicted(self, stretches: Sequence[Stretch]) -> list[Predicted]:
+        contexts: dict[tuple[int, ...], Segment] = {}
+        pieces = [_piece(stretch, contexts) for stretch in stretches]
+        done: dict[int, Predicted] = {}
+        for batch in _batches(pieces, self.batch_tokens):
+            done |= zip(batch, self._read([pieces[number] for number in batch]), strict=True)
+        return [done[number] for number in range(len(pieces))]
+
+    @torch.inference_mode()
+    def _read(self, pieces: Sequence["_Piece"]) -> list[Predicted]:
+        segments = dict.fromkeys(piece.context for piece in pieces)  # each once, before what follows it
+        segments |= dict.fromkeys(piece.after for piece in pieces if piece.after is not None)
+        hidden = read_segments(self.served.model, list(segments))
+        starts = dict(zip(segments, accumulate((len(each.ids) for each in segments), initial=0), strict=False))
+        rows: list[int] = []
+        for piece in pieces:
+            start = starts[piece.context]
+            rows += range(start + piece.stretch.first, start + len(piece.context.ids))
+            if piece.after is not None:
+                rows += range(starts[piece.after], starts[piece.after] + len(piece.after.ids))
+        stretches = [piece.stretch for piece in pieces]
+        targets = [id for stretch in stretches for id in stretch.targets]
+        weight, call_id = self.served.model.output_weight, self.served.tokenizer.call_id
+        return predicted.predictions(self.name, hidden[rows], weight, targets, call_id).cut(stretches)
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """A stretch as segments: what it shares with others, and what not."""
+
+    stretch: Stretch
+    context: Segment
+    after: Segment | None
+
+
+def _piece(stretch: Stretch, contexts: dict[tuple[int, ...], Segment]) -> _Piece:
+    """Equal contexts become one segment; the boundary alone is not worth one."""
+    context, after = stretch.inputs[: stretch.context], stretch.inputs[stretch.context :]
+    if len(context) < 2 and after:
+        return _Piece(stretch, Segment(stretch.inputs), None)
+    shared = contexts.setdefault(context, Segment(context))
+    return _Piece(stretch, shared, Segment(after, shared) if after else None)
+
+
+def _batches(pieces: Sequence[_Piece], batch_tokens: int) -> Iterator[list[int]]:
+    """Numbers of the pieces that are read together: those of one context, and others of like length."""
+    members: dict[Segment, list[int]] = {}
+    for number, piece in enumerate(pieces):
+        members.setdefault(piece.context, []).append(number)
+    batch: list[int] = []
+    size = 0
+    for context in sorted(members, key=lambda context: -len(context.ids)):
+        size += len(context.ids)
+        for number in members[context]:
+            own = len(pieces[number].stretch.inputs) - len(context.ids)
+            if batch and size + own > batch_tokens:
+                yield batch
+                batch, size = [], len(context.ids)
+            batch.append(number)
+            size += own
+    if batch:
+        yield batch
+
+
+class _Writing:
+    """Prompts that are answered side by side, each until it meets a stop text."""
+
+    def __init__(self, served: ServedModel, stop: Sequence[str]) -> None:
+        self.decoding = served.cascade.decoding()
+        self._tokenizer, self._stop = served.tokenizer, [each.encode() for each in stop if each]
+        self._text: dict[int, bytes] = {}
+        self._tokens: dict[int, int] = {}
+        self._written: dict[int, Written] = {}
+
+    def all(self, requests: Sequence[CascadeRequest]) -> list[Written]:
+        """The answers in the order of the requests; raises the error of the first that fails."""
+        waiting = iter(requests)
+        while len(self._written) < len(requests):
+            for request in islice(waiting, _WRITTEN_TOGETHER - self.decoding.active):
+                number = self.decoding.add(request)
+                self._text[number], self._tokens[number] = b"", 0
+            for step in self.decoding.step():
+                if step.error is not None:
+                    raise step.error
+                self._take(step)
+        return [self._written[number] for number in range(len(requests))]
+
+    def _take(self, step: CascadeStep) -> None:
+        number = step.request
+        ids = [token.id for token in step.tokens]
+        self._text[number] += b"".join(map(self._tokenizer.token_bytes, ids))
+        self._tokens[number] += len(ids)
+        text = self._text[number]
+        ends = [place for place in map(text.find, self._stop) if place >= 0]
+        if not ends and step.finish is None:
+            return
+        summary = step.summary or self.decoding.summary(number)
+        kept = text[: min(ends, default=len(text))].decode("utf-8", "replace")
+        self._written[number] = Written(kept, self._tokens[number], summary.calls)
+        self.decoding.cancel(number)

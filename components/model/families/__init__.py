@@ -1,0 +1,1 @@
+"""Models whose folders were not written here."""
