@@ -6,7 +6,8 @@ from components.core.artifact import Artifact
 from components.core.atomic import write_text
 from components.core.durations import duration
 from components.evaluation.report import short
-from components.evaluation.report_parts import Part, Table, markdown
+from components.evaluation.report_page import Section, Table, Words, markdown
+from components.evaluation.report_page import page as html_page
 from flows import console
 from flows.adapters import prefect_ui
 from flows.adapters.mlflow_registry import Version
@@ -26,48 +27,44 @@ FIGURES = {
     "calls wasted": ("cascade.wasted_calls", "{:.1%}"),
 }
 
+_HOW_TO_READ = (
+    "The figures are those of the run that made a version, on its own held-out text, the newest version first. "
+    "Versions of different data cannot be compared by them: `lacewing compare 3 champion` measures both on one text."
+)
+
 Listed = tuple[Version, Sequence[str], Mapping[str, float]]
 
 
-@flow(
-    "every registered version on one page: figures, verdict, data and cost",
-    example="tracking.uri=http://127.0.0.1:5000",
-    order=58,
-)
+@flow("every registered version on one page: figures, verdict, data and cost", example="tracking.uri=''", order=58)
 def board(run: FlowRun) -> None:
     """Write one page about every version of the registered model: alias, date, figures, the gate's verdict, data, cost.
 
     It trains and measures nothing: the figures are those that were registered with each version.
     """
+    path = workspace_folder() / PAGE
     if run.dry:
-        console.say(f"board      would write {workspace_folder() / PAGE}")
+        console.say(f"board      would write {path}")
         return
     registry = Registry(run.config.tracking)
     listed = registry.listed()
-    title, parts = f"Versions of {registry.name}", list(page(registry.name, listed))
-    path = workspace_folder() / PAGE
-    write_text(path, html(title, parts))
-    prefect_ui.page("board", markdown(title, parts), title)
+    title, sections = f"Versions of {registry.name}", list(versions(registry.name, listed))
+    write_text(path, html_page(title, sections))
+    prefect_ui.page("board", markdown(title, sections), title)
     run.rows += [("board", str(path)), ("versions", str(len(listed)))]
 
 
-def page(name: str, listed: Sequence[Listed]) -> Iterator[Part]:
+def versions(name: str, listed: Sequence[Listed]) -> Iterator[Section]:
     """What the board shows."""
     if not listed:
-        yield f"The registry holds no version of {name} yet: `lacewing pipeline` trains, registers and promotes one."
+        empty = f"The registry holds no version of {name} yet: `lacewing pipeline` trains, registers and promotes one."
+        yield Section("No versions", [Words(empty)])
         return
-    yield (
-        f"{len(listed)} versions of {name}, the newest first. The figures are those of the run that made a version, on "
-        "its own held-out text: versions of different data cannot be compared by them. `lacewing compare 3 champion` "
-        "measures versions on the same text."
-    )
-    yield Table("How good", ["version", "alias", *FIGURES], [_figures(*each) for each in listed])
-    yield Table("What the gate said", ["version", "verdict", "reason"], [_verdict(version) for version, _, _ in listed])
-    yield Table(
-        "What it is made of",
-        ["version", "registered", "experiment", "data", "parameters", "tokens", "training", "size"],
-        [_origin(version, figures) for version, _, figures in listed],
-    )
+    figures = Table(["version", "alias", *FIGURES], [_figures(*each) for each in listed])
+    verdicts = Table(["version", "verdict", "reason"], [_verdict(version) for version, _, _ in listed])
+    origin = ["version", "registered", "experiment", "data", "parameters", "tokens", "training", "size"]
+    yield Section("How good", [Words(_HOW_TO_READ), figures])
+    yield Section("What the gate said", [verdicts])
+    yield Section("What it is made of", [Table(origin, [_origin(version, found) for version, _, found in listed])])
 
 
 def _figures(version: Version, aliases: Sequence[str], figures: Mapping[str, float]) -> list[str]:

@@ -104,7 +104,7 @@ class RegisteredModel:
         return {number: sorted(names) for number, names in found.items()}
 
     def figures(self, version: Version) -> dict[str, float]:
-        """The metrics of the version's bundle; none of a version that was registered before there were logged models."""
+        """The metrics of the version's bundle; none of a version from before there were logged models."""
         model_id = version.tags.get(MODEL_ID)
         if not model_id:
             return {}

@@ -4,33 +4,38 @@ from collections.abc import Iterator, Sequence
 
 from components.core.durations import duration
 from components.evaluation.arena.results import ELO_POINTS, ArenaResults, Meeting, Player, ShownGame
-from components.evaluation.report_parts import Part, Table
+from components.evaluation.report_page import Section, Table, Words
 from components.evaluation.results import Interval
 
 _TEXT_CHARACTERS = 400
+_LENGTH = (
+    "Judges like long texts. At equal length: a logistic regression of winning on the difference of lengths, read "
+    "where that difference is none (Dubois et al. 2024)."
+)
 
 
-def report(results: ArenaResults, games: Sequence[ShownGame]) -> Iterator[Part]:
+def report(results: ArenaResults, games: Sequence[ShownGame]) -> Iterator[Section]:
     """What people read."""
-    yield _verdict(results)
-    yield Table(
-        "Strength",
+    strengths = Table(
         ["model", "Elo points", "interval", "mean length", "tokens", "calls", "time"],
         [_player(player) for player in results.players],
     )
-    yield (
-        "Strengths are those of Bradley and Terry, their mean is 0: with 100 points more, a model wins 64 % of its "
-        f"games. Intervals cover {results.confidence:.0%} of the resamples (bootstrap over prompts), uncorrected. At "
-        "equal length: a logistic regression of winning on the difference of lengths, without that difference (Dubois "
-        "et al. 2024)."
-    )
-    yield Table(
-        "Meetings",
-        ["", "", "games", "won by the first", "interval", "at equal length", "interval", "longer by"],
+    meetings = Table(
+        ["model", "against", "games", "won", "interval", "won at equal length", "interval", "longer by"],
         [_meeting(meeting) for meeting in results.meetings],
     )
+    yield Section("Who is stronger", [Words(_verdict(results)), strengths, Words(_how_to_read(results))])
+    yield Section("Meetings", [meetings, Words(_LENGTH)])
     if games:
-        yield Table("Some games", ["prompt", "winner's text", "loser's text", "the judge"], [_game(g) for g in games])
+        header = ["prompt", "winner", "its text", "loser", "its text", "the judge"]
+        yield Section("Some games", [Table(header, [_game(game) for game in games])])
+
+
+def _how_to_read(results: ArenaResults) -> str:
+    return (
+        "Strengths are those of Bradley and Terry (1952), their mean is 0: with 100 points more, a model wins 64 % of "
+        f"its games. Intervals cover {results.confidence:.0%} of the resamples (bootstrap over prompts), uncorrected."
+    )
 
 
 def _verdict(results: ArenaResults) -> str:
@@ -80,4 +85,5 @@ def _interval(interval: Interval) -> str:
 
 
 def _game(game: ShownGame) -> list[str]:
-    return [game.prompt, *(f"{name}: {text[:_TEXT_CHARACTERS]}" for name, text in (game.winner, game.loser)), game.said]
+    texts = (cell for name, text in (game.winner, game.loser) for cell in (name, text[:_TEXT_CHARACTERS]))
+    return [game.prompt, *texts, game.said]

@@ -15,7 +15,6 @@ class Comparison(Artifact):
     RESULTS: ClassVar = "comparison.json"
     CHANGES: ClassVar = "changes.jsonl"
     PAGE: ClassVar = "comparison.html"
-    DIFFERENCES_SVG: ClassVar = "differences.svg"
 
     def results(self) -> ComparisonResults:
         """Everything that was found."""

@@ -18,16 +18,17 @@ from components.evaluation.comparison.paired_tests import (
 )
 from components.evaluation.comparison.pairing import (
     Answered,
-    Example,
     Measure,
+    Name,
     Pair,
     measures,
     pair,
     require_same_tasks,
+    value,
 )
 from components.evaluation.comparison.results import Change, Finding, Verdict
 
-Measures = Mapping[tuple[str, str], Measure]
+Measures = Mapping[Name, Measure]
 
 
 class Paired(NamedTuple):
@@ -49,42 +50,40 @@ class Evaluated:
     def of(cls, scores: Mapping[str, pa.Table], cfg: ComparisonConfig) -> "Evaluated":
         """Read the tables. Raises ``InputError`` unless all models have the same tasks."""
         models = {name: measures(name, table, cfg.tasks) for name, table in scores.items()}
-        require_same_tasks({name: [task for task, _ in each] for name, each in models.items()}, cfg.tasks)
+        require_same_tasks({name: [each.task for each in found] for name, found in models.items()}, cfg.tasks)
         return cls(models)
 
     @property
-    def measured(self) -> list[tuple[str, str]]:
-        """Tasks and metrics that all models have."""
+    def measured(self) -> list[Name]:
+        """What all models have."""
         first, *others = self.models.values()
         return [name for name in first if all(name in other for other in others)]
 
     def values(self) -> dict[str, dict[str, float | None]]:
-        """Every value by ``task: metric`` and model."""
+        """Every value by name and model."""
         names = dict.fromkeys(name for each in self.models.values() for name in each)
         return {
-            f"{task}: {metric}": {
-                model: each[task, metric].value for model, each in self.models.items() if (task, metric) in each
-            }
-            for task, metric in names
+            str(name): {model: value(each[name]) for model, each in self.models.items() if name in each}
+            for name in names
         }
 
     def pairs(self) -> Iterator[Paired]:
-        """Every later model with the first, task by task, where both have a value.
+        """Every later model with the first, where both have a value.
 
         A model that never calls wastes no calls: such a share has no denominator.
         """
         first, *others = self.models
-        for task in self.measured:
-            for name in others:
-                both = pair(self.models[name][task], self.models[first][task])
+        for name in self.measured:
+            for model in others:
+                both = pair(name, self.models[model][name], self.models[first][name])
                 if both.one[1].any() and both.other[1].any():
-                    yield Paired(name, first, both)
+                    yield Paired(model, first, both)
 
 
 def findings(pairs: Iterable[Paired], cfg: ComparisonConfig) -> list[Finding]:
     """A finding for each pair; the p-values are corrected for all that get a verdict."""
     paired = list(pairs)
-    decided = sum(direction(each.pair.metric) is not None for each in paired)
+    decided = sum(direction(each.pair.name.metric) is not None for each in paired)
     level = (1 - cfg.confidence) / max(1, decided)
     found = [_finding(each, level, cfg) for each in paired]
     corrected = iter(holm([each.p_value for each in found if each.direction]))
@@ -95,9 +94,10 @@ def _finding(paired: Paired, level: float, cfg: ComparisonConfig) -> Finding:
     both = paired.pair
     test, p_value = _tested(both, cfg)
     return Finding(
-        task=both.task,
-        metric=both.metric,
-        direction=direction(both.metric),
+        task=both.name.task,
+        format=both.name.format,
+        metric=both.name.metric,
+        direction=direction(both.name.metric),
         model=paired.model,
         against=paired.against,
         value=float(both.one[0].sum() / both.one[1].sum()),
@@ -127,29 +127,28 @@ def _decided(finding: Finding, corrected: float, cfg: ComparisonConfig) -> Findi
 
 def changes(paired: Paired, measured: Evaluated) -> list[Change]:
     """The examples on which the two differ, the largest gain first; none for a metric without a direction."""
-    task, metric = paired.pair.task, paired.pair.metric
-    if direction(metric) is None:
+    name = paired.pair.name
+    if direction(name.metric) is None:
         return []
-    own, other = (measured.models[name][task, metric].answers for name in (paired.model, paired.against))
+    own, other = (measured.models[model][name] for model in (paired.model, paired.against))
     found = [
         Change(
-            task=task,
-            metric=metric,
+            task=name.task,
+            format=name.format,
+            metric=name.metric,
             document=document,
-            format=written_as,
             model=paired.model,
             against=paired.against,
-            gain=_gain(_per_weight(own, document, written_as) - _per_weight(other, document, written_as), metric),
-            said=own[document, written_as].detail,
-            said_against=other[document, written_as].detail,
+            gain=_gain(_per_weight(own[document]) - _per_weight(other[document]), name.metric),
+            said=own[document].detail,
+            said_against=other[document].detail,
         )
-        for document, written_as in paired.pair.examples
+        for document in paired.pair.documents
     ]
     return sorted((each for each in found if each.gain), key=lambda each: -each.gain)
 
 
-def _per_weight(answers: Mapping[Example, Answered], document: str, written_as: str) -> float:
-    answered = answers[document, written_as]
+def _per_weight(answered: Answered) -> float:
     return answered.score / answered.weight if answered.weight else 0.0
 
 

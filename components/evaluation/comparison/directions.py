@@ -6,15 +6,21 @@ from components.evaluation.gate.metrics import METRICS
 
 Direction = Literal["higher", "lower"]
 
-# Beginnings of names, because a metric of one class of tokens carries the class: ``bits_per_byte_factual``.
-_LOWER = ("bits_per_byte", "perplexity", "word_perplexity", "byte_perplexity", "wasted", "leakage", "failures")
-_HIGHER = ("right", "acc", "exact", "facts_right", "true", "win", "f1", "consistent", "changed", "kept", "mc")
+# Names, or their beginnings up to an underscore: ``bits_per_byte_factual`` is ``bits_per_byte`` of one class of tokens.
+_LOWER = ("bits_per_byte", "perplexity", "word_perplexity", "byte_perplexity")
+_HIGHER = (
+    "right", "acc", "exact", "em", "f1", "mc1", "mc2", "centred", "win", "true", "kept", "changed", "consistent",
+)  # fmt: skip
 
 
 def direction(metric: str) -> Direction | None:
     """``higher``, ``lower``, or ``None`` for a metric that merely describes, such as the length of an answer."""
     if metric in METRICS:
         return METRICS[metric].better
-    if metric.startswith(_LOWER):
+    if _begins(metric, _LOWER):
         return "lower"
-    return "higher" if metric.startswith(_HIGHER) else None
+    return "higher" if _begins(metric, _HIGHER) else None
+
+
+def _begins(metric: str, names: tuple[str, ...]) -> bool:
+    return any(f"{metric}_".startswith(f"{name}_") for name in names)

@@ -7,9 +7,8 @@ import pyarrow.compute as pc
 
 from components.core.artifact import Artifact
 from components.core.errors import ArtifactError, InputError
+from components.evaluation.arena.artifact import Arena
 from components.evaluation.score_table import read_scores
-
-SCORES = "scores.parquet"
 
 
 def named_tables(evaluations: Mapping[str, Artifact]) -> dict[str, pa.Table]:
@@ -28,7 +27,7 @@ def named_tables(evaluations: Mapping[str, Artifact]) -> dict[str, pa.Table]:
 
 
 def _by_model(artifact: Artifact) -> list[tuple[str, pa.Table]]:
-    scores = read_scores(artifact.path(SCORES))
+    scores = read_scores(artifact.path(Arena.SCORES))
     models = pc.unique(scores.column("model")).to_pylist()
     if not models:
         raise ArtifactError(f"the evaluation {artifact.folder} holds no scores: run it again with at least one task")

@@ -1,113 +1,99 @@
-"""The scores of several models by task and metric, paired by example."""
+"""The scores of several models by task, format and metric, paired by document."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float
 
 from components.core.errors import ArtifactError, InputError
+from components.evaluation.comparison.paired_tests import Sums
+from components.evaluation.comparison.results import label
 from components.evaluation.cost import COST_METRICS
 
-Example = tuple[str, str]
-"""Document and format."""
+
+class Name(NamedTuple):
+    """Of what is compared: documents that are put in several ways give several lines."""
+
+    task: str
+    format: str
+    metric: str
+
+    def __str__(self) -> str:
+        return label(*self)
 
 
 @dataclass(frozen=True)
 class Answered:
-    """What one model scored on one example."""
+    """What one model scored on one document."""
 
     score: float
     weight: float
     detail: str
 
 
-@dataclass(frozen=True)
-class Measure:
-    """One metric of one task, for one model."""
-
-    task: str
-    metric: str
-    answers: Mapping[Example, Answered]
-
-    @property
-    def value(self) -> float | None:
-        """The ratio of sums; ``None`` if the weights sum to nothing."""
-        below = sum(each.weight for each in self.answers.values())
-        return sum(each.score for each in self.answers.values()) / below if below else None
+Measure = Mapping[str, Answered]
+"""One metric of one model, by document."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One metric of one task for two models, on the examples that both have.
+    """One metric for two models, on the documents that both have."""
 
-    The formats of a document are added up: documents are drawn independently of each other, their formats are not.
-    """
-
-    task: str
-    metric: str
-    examples: list[Example]
+    name: Name
     documents: list[str]
-    one: tuple[Float[np.ndarray, " documents"], Float[np.ndarray, " documents"]]
+    one: Sums
     """Numerator and denominator of the first model, by document."""
-    other: tuple[Float[np.ndarray, " documents"], Float[np.ndarray, " documents"]]
+    other: Sums
     unpaired: int
-    """Examples that only one of the two has."""
+    """Documents that only one of the two has."""
 
 
-def measures(model: str, scores: pa.Table, tasks: Sequence[str] = ()) -> dict[tuple[str, str], Measure]:
-    """The measures of one model by task and metric, in the order of the table; those of costs are left out.
+def value(measure: Measure) -> float | None:
+    """The ratio of sums; ``None`` if the weights sum to nothing."""
+    below = sum(each.weight for each in measure.values())
+    return sum(each.score for each in measure.values()) / below if below else None
 
-    Raises ``ArtifactError`` if an example is there twice or its score is not finite.
+
+def measures(model: str, scores: pa.Table, tasks: Sequence[str] = ()) -> dict[Name, Measure]:
+    """The measures of one model in the order of the table; those of costs are left out.
+
+    Raises ``ArtifactError`` if a document is there twice or its score is not finite.
     """
-    found: dict[tuple[str, str], dict[Example, Answered]] = {}
-    names = ("task", "metric", "document", "format", "score", "weight", "detail")
-    columns = (scores.column(name).to_pylist() for name in names)
-    for task, metric, document, written_as, score, weight, detail in zip(*columns, strict=True):
+    found: dict[Name, dict[str, Answered]] = {}
+    columns = ("task", "format", "metric", "document", "score", "weight", "detail")
+    for task, written_as, metric, document, score, weight, detail in zip(
+        *(scores.column(name).to_pylist() for name in columns), strict=True
+    ):
         if metric in COST_METRICS or (tasks and task not in tasks):
             continue
+        name = Name(task, written_as, metric)
         if not (math.isfinite(score) and math.isfinite(weight)):
             raise ArtifactError(f"{model} has no finite {metric} on {document!r} of {task}: the model is damaged")
-        answers = found.setdefault((task, metric), {})
-        if (document, written_as) in answers:
-            raise ArtifactError(f"{model} has two scores for {metric} on {document!r} of {task}: evaluate it again")
-        answers[document, written_as] = Answered(score, weight, detail)
-    return {(task, metric): Measure(task, metric, answers) for (task, metric), answers in found.items()}
+        answers = found.setdefault(name, {})
+        if document in answers:
+            raise ArtifactError(f"{model} has two scores for {name} on {document!r}: evaluate it again")
+        answers[document] = Answered(score, weight, detail)
+    return {**found}
 
 
-def pair(one: Measure, other: Measure) -> Pair:
-    """Both on the examples that both have; raises ``InputError`` if there is none."""
-    examples = [example for example in one.answers if example in other.answers]
-    if not examples:
+def pair(name: Name, one: Measure, other: Measure) -> Pair:
+    """Both on the documents that both have; raises ``InputError`` if there is none."""
+    documents = [document for document in one if document in other]
+    if not documents:
         raise InputError(
-            f"the evaluations share no example of {one.task} ({one.metric}): they were made from different data. "
-            "Evaluate both with the same settings"
+            f"the evaluations share no example of {name}: they were made from different data. Evaluate both with the "
+            "same settings"
         )
-    documents = list(dict.fromkeys(document for document, _ in examples))
-    place = {document: position for position, document in enumerate(documents)}
-    where = np.array([place[document] for document, _ in examples])
-    unpaired = len(one.answers) + len(other.answers) - 2 * len(examples)
-    return Pair(
-        one.task,
-        one.metric,
-        examples,
-        documents,
-        _sums(one, examples, where, len(documents)),
-        _sums(other, examples, where, len(documents)),
-        unpaired,
-    )
+    unpaired = len(one) + len(other) - 2 * len(documents)
+    return Pair(name, documents, _sums(one, documents), _sums(other, documents), unpaired)
 
 
-def _sums(
-    measure: Measure, examples: Sequence[Example], where: np.ndarray, documents: int
-) -> tuple[Float[np.ndarray, " documents"], Float[np.ndarray, " documents"]]:
-    answers = [measure.answers[example] for example in examples]
-    above, below = np.zeros(documents), np.zeros(documents)
-    np.add.at(above, where, [each.score for each in answers])
-    np.add.at(below, where, [each.weight for each in answers])
-    return above, below
+def _sums(measure: Measure, documents: Sequence[str]) -> Sums:
+    answers = [measure[document] for document in documents]
+    return np.array([each.score for each in answers]), np.array([each.weight for each in answers])
 
 
 def require_same_tasks(models: Mapping[str, Iterable[str]], wanted: Iterable[str] = ()) -> None:

@@ -1,12 +1,12 @@
-"""The report of a comparison, as parts that make the page of markdown and that of HTML. No numpy."""
+"""The report of a comparison, for the page of markdown and that of HTML."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from components.core.durations import duration
-from components.evaluation.comparison.results import Change, ComparisonResults, Finding, Spent
+from components.evaluation.comparison.results import Change, ComparisonResults, Finding, Spent, label
 from components.evaluation.report import short
-from components.evaluation.report_parts import Part, Table
+from components.evaluation.report_page import Picture, Section, Table, Words
 
 _VERDICTS = {"better": "better", "worse": "worse", "undecided": "not shown to differ", "no direction": ""}
 _SAID_CHARACTERS = 240
@@ -17,15 +17,15 @@ def title(results: ComparisonResults) -> str:
     return f"{', '.join(others)} against {first}"
 
 
-def report(results: ComparisonResults, shown: Sequence[Change]) -> Iterator[Part]:
+def report(results: ComparisonResults, shown: Sequence[Change], picture: Picture) -> Iterator[Section]:
     """What people read: the verdicts in words, differences, values, examples that changed, and the cost."""
-    yield _verdict(results)
-    yield _how_to_read(results)
+    yield Section("What differs", [Words(_verdict(results)), picture, Words(_how_to_read(results))])
     for model, found in groupby(sorted(results.findings, key=lambda each: _place(results, each)), lambda f: f.model):
-        yield _differences(model, list(found))
-    yield _values(results)
+        differences = list(found)
+        yield Section(f"{model} against {differences[0].against}", [_differences(model, differences)])
+    yield Section("All values, each on all of its own examples", [_values(results)])
     yield from _examples(results, shown)
-    yield _costs(results.spent)
+    yield Section("What it cost", [_costs(results.spent)])
 
 
 def _place(results: ComparisonResults, finding: Finding) -> int:
@@ -39,7 +39,7 @@ def _verdict(results: ComparisonResults) -> str:
         parts = [
             f"{word} on {', '.join(named)}"
             for word in ("better", "worse")
-            if (named := [f"{each.task} ({each.metric})" for each in own if each.verdict == word])
+            if (named := [label(each.task, each.format, each.metric) for each in own if each.verdict == word])
         ]
         open_ones = sum(each.verdict == "undecided" for each in own)
         if open_ones:
@@ -63,10 +63,10 @@ def _how_to_read(results: ComparisonResults) -> str:
 
 def _differences(model: str, found: Sequence[Finding]) -> Table:
     header = [
-        "task", "metric", "examples", model, found[0].against, "difference", "interval", "p (corrected)", "verdict",
-        "detectable",
+        "task", "format", "metric", "examples", model, found[0].against, "difference", "interval", "p (corrected)",
+        "verdict", "detectable",
     ]  # fmt: skip
-    return Table(f"{model} against {found[0].against}", header, [_line(each) for each in found])
+    return Table(header, [_line(each) for each in found])
 
 
 def _line(finding: Finding) -> list[str]:
@@ -74,6 +74,7 @@ def _line(finding: Finding) -> list[str]:
     unpaired = f" ({finding.unpaired:,} left out)" if finding.unpaired else ""
     return [
         finding.task,
+        finding.format,
         finding.metric,
         f"{finding.documents:,}{unpaired}",
         f"{finding.value:.4g}",
@@ -91,21 +92,21 @@ def _values(results: ComparisonResults) -> Table:
         [name, *("–" if (value := row.get(model)) is None else f"{value:.4g}" for model in results.models)]
         for name, row in results.values.items()
     ]
-    return Table("All values, each on all of its own examples", ["task: metric", *results.models], rows)
+    return Table(["", *results.models], rows)
 
 
-def _examples(results: ComparisonResults, shown: Iterable[Change]) -> Iterator[Part]:
-    for (model, against, task, metric), changes in groupby(
-        shown, lambda each: (each.model, each.against, each.task, each.metric)
+def _examples(results: ComparisonResults, shown: Iterable[Change]) -> Iterator[Section]:
+    for (model, against, name), changes in groupby(
+        shown, lambda each: (each.model, each.against, label(each.task, each.format, each.metric))
     ):
-        won, lost = results.counts[f"{model}: {task}: {metric}"]
+        won, lost = results.counts[f"{model}: {name}"]
         rows = [
-            ["won" if each.gain > 0 else "lost", f"{each.document} {each.format}".strip(), _cut(each.said),
-             _cut(each.said_against), f"{each.gain:+.3g}"]
+            ["won" if each.gain > 0 else "lost", each.document, _cut(each.said), _cut(each.said_against),
+             f"{each.gain:+.3g}"]
             for each in changes
         ]  # fmt: skip
-        name = f"{task} ({metric}): {model} won {won:,} and lost {lost:,} against {against}"
-        yield Table(name, ["", "example", model, against, "gain"], rows)
+        title = f"{name}: {model} won {won:,} and lost {lost:,} against {against}"
+        yield Section(title, [Table(["", "example", f"{model} said", f"{against} said", "gain"], rows)])
 
 
 def _cut(text: str) -> str:
@@ -114,7 +115,7 @@ def _cut(text: str) -> str:
 
 def _costs(spent: Iterable[Spent]) -> Table:
     header = ["model", "examples", "tokens", "calls", "time", "CPU time", "energy of the machine"]
-    return Table("What it cost", header, [_cost(each) for each in spent])
+    return Table(header, [_cost(each) for each in spent])
 
 
 def _cost(spent: Spent) -> list[str]:

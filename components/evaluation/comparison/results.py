@@ -10,12 +10,18 @@ from components.evaluation.results import Interval
 Verdict = Literal["better", "worse", "undecided", "no direction"]
 
 
+def label(task: str, written_as: str, metric: str) -> str:
+    """What a line is called."""
+    return f"{f'{task} {written_as}'.strip()} ({metric})"
+
+
 class Finding(BaseModel):
     """One metric of one task: a model against the first."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     task: str
+    format: str
     metric: str
     direction: Direction | None
     model: str
@@ -44,9 +50,9 @@ class Change(BaseModel):
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     task: str
+    format: str
     metric: str
     document: str
-    format: str
     model: str
     against: str
     gain: float
@@ -82,8 +88,8 @@ class ComparisonResults(BaseModel):
     """In the order given; the others are compared with the first."""
     confidence: float
     values: dict[str, dict[str, float | None]]
-    """By ``task: metric`` and model, each on all of its own examples; ``None`` where there is nothing to divide by."""
+    """By ``task format (metric)`` and model, on all of its own examples; ``None`` without a denominator."""
     findings: list[Finding]
     spent: list[Spent]
     counts: dict[str, tuple[int, int]]
-    """Examples won and lost, by ``model: task: metric``."""
+    """Examples won and lost, by ``model: task format (metric)``."""

@@ -14,11 +14,11 @@ from components.evaluation.comparison.artifact import Comparison
 from components.evaluation.comparison.compare import Evaluated, changes, findings
 from components.evaluation.comparison.config import ComparisonConfig
 from components.evaluation.comparison.evaluations import named_tables
-from components.evaluation.comparison.picture import draw_differences
+from components.evaluation.comparison.picture import differences
 from components.evaluation.comparison.report import report, title
-from components.evaluation.comparison.results import Change, ComparisonResults
+from components.evaluation.comparison.results import Change, ComparisonResults, label
 from components.evaluation.comparison.spending import spent
-from components.evaluation.report_parts import markdown
+from components.evaluation.report_page import markdown, page
 
 _METRIC = re.compile(r"[^\w./ -]")  # signs that MLflow does not take in the name of a metric
 
@@ -26,19 +26,19 @@ _METRIC = re.compile(r"[^\w./ -]")  # signs that MLflow does not take in the nam
 def stage(run: Run, config: ComparisonConfig, **evaluations: Artifact) -> Comparison:
     """Compare every later evaluation with the first.
 
-    Metrics: ``<model>/<task>/<metric>``, the differences. Raises ``InputError`` for fewer than two models or different
-    tasks, and ``ArtifactError`` for scores that are not finite.
+    Metrics: ``<model>/<task> <format> _<metric>_``, the differences. Raises ``InputError`` for fewer than two models or
+    different tasks, and ``ArtifactError`` for scores that are not finite.
     """
     scores = named_tables(evaluations)
     results, changed = compared(scores, config)
     write_text(run.folder / Comparison.RESULTS, results.model_dump_json(indent=2) + "\n")
     lines = "".join(f"{each.model_dump_json()}\n" for each in changed)
     write_text(run.folder / Comparison.CHANGES, lines)
-    draw_differences(results.findings, [run.folder / Comparison.DIFFERENCES_SVG])
-    parts = list(report(results, shown(changed, config.examples)))
-    write_text(run.folder / REPORT, markdown(title(results), parts) + accepted_section(run.accepted))
+    sections = list(report(results, shown(changed, config.examples), differences(results.findings)))
+    write_text(run.folder / Comparison.PAGE, page(title(results), sections))
+    write_text(run.folder / REPORT, markdown(title(results), sections) + accepted_section(run.accepted))
     metrics = {
-        _METRIC.sub("_", f"{each.model}/{each.task}/{each.metric}"): each.difference.estimate
+        _METRIC.sub("_", f"{each.model}/{label(each.task, each.format, each.metric)}"): each.difference.estimate
         for each in results.findings
     }
     run.log(metrics, None)
@@ -52,7 +52,7 @@ def compared(scores: Mapping[str, pa.Table], cfg: ComparisonConfig) -> tuple[Com
         raise InputError(f"a comparison needs at least two models; given: {', '.join(scores) or 'none'}")
     measured = Evaluated.of(scores, cfg)
     pairs = list(measured.pairs())
-    changed = {f"{each.model}: {each.pair.task}: {each.pair.metric}": changes(each, measured) for each in pairs}
+    changed = {f"{each.model}: {each.pair.name}": changes(each, measured) for each in pairs}
     results = ComparisonResults(
         models=list(scores),
         confidence=cfg.confidence,
@@ -66,9 +66,9 @@ def compared(scores: Mapping[str, pa.Table], cfg: ComparisonConfig) -> tuple[Com
 
 def shown(changed: Sequence[Change], examples: int) -> list[Change]:
     """Of each task and metric, the ``examples`` largest gains and as many of the largest losses."""
-    groups: dict[tuple[str, str, str], list[Change]] = {}
+    groups: dict[tuple[str, str], list[Change]] = {}
     for change in changed:
-        groups.setdefault((change.model, change.task, change.metric), []).append(change)
+        groups.setdefault((change.model, label(change.task, change.format, change.metric)), []).append(change)
     return [
         change
         for group in groups.values()
@@ -83,7 +83,10 @@ def _rows(results: ComparisonResults) -> list[tuple[str, str]]:
     """The closing table shows what was decided."""
     decided = [each for each in results.findings if each.verdict in ("better", "worse")]
     rows = [
-        (f"{each.task} ({each.metric})", f"{each.model} is {each.verdict} by {abs(each.difference.estimate):.4g}")
+        (
+            label(each.task, each.format, each.metric),
+            f"{each.model} is {each.verdict} by {abs(each.difference.estimate):.4g}",
+        )
         for each in decided
     ]
     undecided = sum(each.verdict == "undecided" for each in results.findings)

@@ -13,7 +13,7 @@ from components.evaluation.arena.play import WIN, play
 from components.evaluation.arena.prompts import chosen_prompts
 from components.evaluation.arena.report import report
 from components.evaluation.arena.standings import some_games, standings
-from components.evaluation.report_parts import markdown
+from components.evaluation.report_page import markdown
 from components.evaluation.score_table import rows
 from tests.clients.server import Server
 from tests.evaluation.arena.conftest import Told, Writer
@@ -85,7 +85,7 @@ def test_an_arena_whose_judge_went_away_goes_on_and_asks_nothing_twice(server: S
     server.say = lambda message: "A"
     alive, prompts = [False], PROMPTS[:20]
     server.act = lambda handler: False if alive[0] or len(server.bodies) <= 35 else handler.send({}, 503)
-    settings = ArenaJudgeConfig(kind="endpoint", url=server.url, retries=0, parallel=1, timeout_seconds=5)
+    settings = ArenaJudgeConfig(kind="endpoint", url=server.url, retries=0, parallel=8, timeout_seconds=5)
     models = [Writer("a", str.upper), Writer("b", str.lower)]
     with pytest.raises(ServiceError, match="What has been judged is kept"):
         arena(models, EndpointJudge(settings), parts, prompts)

@@ -9,9 +9,9 @@ import pytest
 from components.core.artifact import REPORT, Artifact
 from components.core.errors import ArtifactError, InputError
 from components.core.run import Run
+from components.evaluation.arena.artifact import Arena
 from components.evaluation.comparison.artifact import Comparison
 from components.evaluation.comparison.config import ComparisonConfig
-from components.evaluation.comparison.evaluations import SCORES
 from components.evaluation.comparison.results import Finding
 from components.evaluation.comparison.stage import stage
 from components.evaluation.score_table import Score, table, write_scores
@@ -21,7 +21,7 @@ CFG = ComparisonConfig(resamples=1000)
 
 def evaluation(folder: Path, scores: Sequence[Score]) -> Artifact:
     run = Run.local(folder, "evaluate")
-    write_scores(folder / SCORES, table(scores))
+    write_scores(folder / Arena.SCORES, table(scores))
     return run.seal({})
 
 
@@ -83,7 +83,7 @@ def test_examples_that_changed_are_kept_with_what_each_model_said(tmp_path: Path
     changes = {each.document: each for each in comparison.changes()}
     assert {name: each.gain for name, each in changes.items()} == {"q1": -1.0, "q2": 1.0, "q3": 1.0}
     assert (changes["q1"].said, changes["q1"].said_against) == ("says False", "says True")
-    assert comparison.results().counts == {"b: boolq: right": (2, 1)}
+    assert comparison.results().counts == {"b: boolq (right)": (2, 1)}
     report = (comparison.folder / REPORT).read_text()
     assert "b won 2 and lost 1 against a" in report
     assert "says False | says True" in report
@@ -95,11 +95,14 @@ def test_what_a_model_says_cannot_break_the_page(tmp_path: Path) -> None:
         [Score(name, "t", f"d{n}", "right", float((n + even) % 2), detail=evil) for n in range(12)]
         for even, name in enumerate("ab")
     ]
-    report = compare(tmp_path, *answers).report.read_text()
-    assert "&lt;script&gt;alert" in report
-    assert "<script>" not in report
+    comparison = compare(tmp_path, *answers)
+    report, page = comparison.report.read_text(), comparison.path(Comparison.PAGE).read_text()
+    assert "\\<script\\>alert" in report
+    assert " <script" not in report
     assert "![x](" not in report
     assert "\n# Title" not in report
+    assert "&lt;script&gt;alert" in page
+    assert "<script" not in page
 
 
 def test_the_cost_counts_an_example_once_whatever_is_measured_on_it(tmp_path: Path) -> None:
@@ -117,19 +120,17 @@ def test_the_cost_counts_an_example_once_whatever_is_measured_on_it(tmp_path: Pa
     assert all(each.metric != "joules" for each in results.findings)
 
 
-def test_formats_of_one_document_are_not_taken_for_independent(tmp_path: Path) -> None:
-    def repeated(model: str, right: Sequence[bool]) -> list[Score]:
+def test_every_format_has_a_line_of_its_own(tmp_path: Path) -> None:
+    def answers(model: str, letter: float, cloze: float) -> list[Score]:
+        values = {"letter": letter, "cloze": cloze}
         return [
-            Score(model, "t", f"d{n}", "right", float(each), format=f"f{way}")
-            for n, each in enumerate(right)
-            for way in range(50)
+            Score(model, "mmlu", f"d{n}", "acc", each, format=way) for n in range(20) for way, each in values.items()
         ]
 
-    three_of_four = compare(tmp_path, repeated("a", [False] * 4), repeated("b", [True, True, True, False]))
-    (found,) = three_of_four.results().findings
-    assert found.documents == 4
-    assert found.test == "permutation"
-    assert found.verdict == "undecided"
+    comparison = compare(tmp_path, answers("a", 0.0, 1.0), answers("b", 1.0, 1.0))
+    found = {each.format: each for each in comparison.results().findings}
+    assert (found["letter"].verdict, found["cloze"].verdict) == ("better", "undecided")
+    assert {each.format for each in comparison.changes()} == {"letter"}
 
 
 def test_a_share_of_nothing_is_left_open(tmp_path: Path) -> None:
@@ -137,7 +138,7 @@ def test_a_share_of_nothing_is_left_open(tmp_path: Path) -> None:
         return [Score(model, "t", f"d{n}", "wasted_calls", 0.0, each) for n in range(5)] + questions(model, [True] * 5)
 
     results = compare(tmp_path, calls("plain", 0.0), calls("cascade", 3.0)).results()
-    assert results.values["t: wasted_calls"] == {"plain": None, "cascade": 0.0}
+    assert results.values["t (wasted_calls)"] == {"plain": None, "cascade": 0.0}
     assert [each.metric for each in results.findings] == ["right"]
 
 
@@ -193,7 +194,7 @@ def test_a_score_that_is_no_number_is_refused_by_name(tmp_path: Path, score: flo
 
 def test_an_example_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     twice = questions("b", [True]) * 2
-    with pytest.raises(ArtifactError, match="two scores for right on 'q0'"):
+    with pytest.raises(ArtifactError, match=r"two scores for boolq \(right\) on 'q0'"):
         compare(tmp_path, questions("a", [True]), twice)
 
 
