@@ -8,7 +8,7 @@ processes that never ask an endpoint do not pay for it. The package retries noth
 import json
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from components.clients.errors import EndpointError, LateError, MalformedError, StatusError, UnreachableError
 
@@ -18,6 +18,18 @@ _LISTED_MODELS_BYTES = 1 << 18
 _GREEDY = {"temperature": 0.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 
 T = TypeVar("T")
+
+
+class Echo(NamedTuple):
+    """A prompt as a server read it, and what it wrote after it; the lists have an entry for each token."""
+
+    text: str
+    offsets: list[int]
+    """Where each token begins, in characters of ``text``."""
+    logprobs: list[float | None]
+    """Natural log-probability of each; the first has none."""
+    best: list[float | None]
+    """The same of the likeliest token in its place."""
 
 
 class OpenAIClient:
@@ -71,7 +83,14 @@ class OpenAIClient:
         return _read("list of models", content, lambda answer: [str(card["id"]) for card in answer["data"]])
 
     def complete(
-        self, prompts: list[str], max_tokens: int, deadline: float, *, model: str = "", stop: list[str] | None = None
+        self,
+        prompts: list[str],
+        max_tokens: int,
+        deadline: float,
+        *,
+        model: str = "",
+        stop: list[str] | None = None,
+        presence_penalty: float = 0.0,
     ) -> tuple[list[str], int]:
         """Continuations of ``prompts``, and how many tokens they took together."""
         content = self._answer(
@@ -81,10 +100,28 @@ class OpenAIClient:
             model=model or self._openai.omit,
             prompt=prompts if len(prompts) > 1 else prompts[0],
             max_tokens=max_tokens,
-            **_GREEDY,
+            **{**_GREEDY, "presence_penalty": presence_penalty},
             stop=stop or self._openai.omit,
         )
         return _read("completion", content, lambda answer: _completions(answer, len(prompts)))
+
+    def echo(self, prompts: list[str], deadline: float, *, model: str = "") -> list["Echo | None"]:
+        """The prompts as the server reads them, with the likeliest token beside each; ``None`` where it tells nothing.
+
+        One token more is asked for, as servers insist on it; it is the last of each.
+        """
+        content = self._answer(
+            self._completions.create,
+            deadline,
+            self._response_bytes * len(prompts),
+            model=model or self._openai.omit,
+            prompt=prompts if len(prompts) > 1 else prompts[0],
+            max_tokens=1,
+            echo=True,
+            logprobs=1,
+            **_GREEDY,
+        )
+        return _read("scored prompt", content, lambda answer: _echoes(answer, len(prompts)))
 
     def chat(self, message: str, max_tokens: int, deadline: float, *, model: str = "") -> str:
         """The answer to ``message``."""
@@ -137,6 +174,24 @@ def _completions(answer: Any, prompts: int) -> tuple[list[str], int]:
     texts = {choice["index"]: choice["text"] for choice in answer["choices"]}
     tokens = int((answer.get("usage") or {}).get("completion_tokens", 0))
     return [_text(texts[place]) for place in range(prompts)], max(0, tokens)
+
+
+def _echoes(answer: Any, prompts: int) -> list[Echo | None]:
+    choices = {choice["index"]: choice for choice in answer["choices"]}
+    return [_echo(choices[place]) for place in range(prompts)]
+
+
+def _echo(choice: Any) -> Echo | None:
+    scores = choice.get("logprobs") or {}
+    if not scores.get("token_logprobs") or not scores.get("text_offset"):
+        return None
+    own = [None if value is None else float(value) for value in scores["token_logprobs"]]
+    tops = scores.get("top_logprobs") or [None] * len(own)
+    best = [
+        max([float(value) for value in (top or {}).values()], default=score)
+        for top, score in zip(tops, own, strict=True)
+    ]
+    return Echo(_text(choice["text"]), [int(place) for place in scores["text_offset"]], own, best)
 
 
 def _text(said: Any) -> str:

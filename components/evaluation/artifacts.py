@@ -1,5 +1,6 @@
 """The artifacts of the stages ``assess`` and ``gate``. Light: no torch, no numpy."""
 
+from pathlib import Path
 from typing import ClassVar
 
 from components.core.artifact import Artifact
@@ -48,3 +49,22 @@ class GateDecision(Artifact):
     @property
     def reason(self) -> str:
         return str(self.details["reason"])
+
+
+class Evaluation(Artifact):
+    """What a model came to, on any tasks: the table of scores and a report."""
+
+    stages = ("evaluate",)
+
+    SCORES: ClassVar = "scores.parquet"
+    PAGE: ClassVar = "report.html"
+
+    @property
+    def scores(self) -> Path:
+        """The table, see ``components.evaluation.score_table``."""
+        return self.path(self.SCORES)
+
+    @property
+    def page(self) -> Path:
+        """The report as one file that can be sent."""
+        return self.path(self.PAGE)

@@ -10,10 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 
 from components.cascade.calibration import NEVER_CALLS
 from components.cascade.config import CascadeConfig
@@ -27,6 +29,7 @@ from components.evaluation.text_models.base import Continuation, Likelihood, Tok
 from components.evaluation.text_models.predicted import Predicted, Stretch
 from components.evaluation.text_models.requests import encoded
 from components.model.bundle import Bundle
+from components.model.checkpoint import load_model
 from components.model.generate import text_sampling
 from components.model.prefix_tree import Segment, read_segments
 from components.training.trained import TrainedModel
@@ -67,6 +70,13 @@ class LacewingModel:
             ready = stack.enter_context(served(bundle, scoring_device(device)))
             return cls(name, bundle.content, ready, batch_tokens, stack.pop_all())
 
+    @classmethod
+    def of_folder(cls, folder: Path, name: str, identity: str, device: str = "auto", batch: int = BATCH_TOKENS) -> Self:
+        """A model beside its tokenizer, without a record; it has no helper. Raises ``ArtifactError`` if damaged."""
+        model = load_model(folder, scoring_device(device))
+        ready = ServedModel(model, TextTokenizer.load(folder), None, NEVER_CALLS, CascadeConfig(budget=0.0))
+        return cls(name, identity, ready, batch)
+
     @property
     def context_length(self) -> int:
         return self.served.model.config.context_length
@@ -79,6 +89,15 @@ class LacewingModel:
         documents = tokenizer.encode_batch(list(texts))
         sizes = [token_sizes(tokenizer, np.asarray(ids, dtype=np.int64)) for ids in documents]
         return predicted.token_scores(self._predicted, documents, sizes, tokenizer.end_of_text_id, self.context_length)
+
+    def delegated(self, scores: TokenScores) -> Bool[np.ndarray, " tokens"] | None:
+        """Where it would call at the budget that it is served with; ``None`` if it calls no one, or by its entropy."""
+        config = self.served.config
+        if self.served.helper is None or config.call_score == "entropy":
+            return None
+        asks = scores.call if config.call_score == "call" else 1 - scores.confidence
+        wanted: Bool[np.ndarray, " tokens"] = asks > self.served.calibration.threshold(config.budget, config.call_score)
+        return wanted
 
     def likelihoods(self, requests: Sequence[Continuation]) -> list[Likelihood]:
         tokenizer = self.served.tokenizer
