@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from components.evaluation.config import BootstrapConfig, JudgeConfig
+from components.evaluation.evaluate_config import EvaluateConfig
 
 
 class ArenaJudgeConfig(JudgeConfig):
@@ -31,3 +32,19 @@ class ArenaConfig(BootstrapConfig):
     """`all`: everyone meets everyone; `first`: every other model meets the first."""
     judge: ArenaJudgeConfig = ArenaJudgeConfig()
     """Who judges."""
+
+
+class ArenaStageConfig(BaseModel):
+    """What the stage reads: the settings, and the players as the flow found them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    arena: ArenaConfig = ArenaConfig()
+    """How they meet."""
+    players: list[EvaluateConfig] = []
+    """The models, in order. `model` is the folder or the address; empty for a model that is an input of the stage."""
+
+
+def player_name(place: int) -> str:
+    """Name of the input that is the player at ``place``."""
+    return f"player_{place:02}"

@@ -7,9 +7,9 @@ from components.evaluation.gate.metrics import METRICS
 Direction = Literal["higher", "lower"]
 
 # Names, or their beginnings up to an underscore: ``bits_per_byte_factual`` is ``bits_per_byte`` of one class of tokens.
-_LOWER = ("bits_per_byte", "perplexity", "word_perplexity", "byte_perplexity")
+_LOWER = ("bits_per_byte", "perplexity", "word_perplexity", "byte_perplexity", "prompt_sensitivity")
 _HIGHER = (
-    "right", "acc", "exact", "em", "f1", "mc1", "mc2", "centred", "win", "true", "kept", "changed", "consistent",
+    "right", "acc", "exact", "em", "f1", "mc1", "mc2", "centred", "win", "true", "as_it_must",
 )  # fmt: skip
 
 

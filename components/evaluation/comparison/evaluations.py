@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from components.core.artifact import Artifact
 from components.core.errors import ArtifactError, InputError
-from components.evaluation.arena.artifact import Arena
+from components.evaluation.artifacts import Evaluation
 from components.evaluation.score_table import read_scores
 
 
@@ -27,7 +27,7 @@ def named_tables(evaluations: Mapping[str, Artifact]) -> dict[str, pa.Table]:
 
 
 def _by_model(artifact: Artifact) -> list[tuple[str, pa.Table]]:
-    scores = read_scores(artifact.path(Arena.SCORES))
+    scores = read_scores(artifact.path(Evaluation.SCORES))
     models = pc.unique(scores.column("model")).to_pylist()
     if not models:
         raise ArtifactError(f"the evaluation {artifact.folder} holds no scores: run it again with at least one task")

@@ -9,7 +9,7 @@ import pytest
 from components.core.artifact import REPORT, Artifact
 from components.core.errors import ArtifactError, InputError
 from components.core.run import Run
-from components.evaluation.arena.artifact import Arena
+from components.evaluation.artifacts import Evaluation
 from components.evaluation.comparison.artifact import Comparison
 from components.evaluation.comparison.config import ComparisonConfig
 from components.evaluation.comparison.results import Finding
@@ -21,7 +21,7 @@ CFG = ComparisonConfig(resamples=1000)
 
 def evaluation(folder: Path, scores: Sequence[Score]) -> Artifact:
     run = Run.local(folder, "evaluate")
-    write_scores(folder / Arena.SCORES, table(scores))
+    write_scores(folder / Evaluation.SCORES, table(scores))
     return run.seal({})
 
 
