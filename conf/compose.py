@@ -6,7 +6,7 @@ key or a bad value quotes what the user wrote. ``conf.overrides`` checks overrid
 """
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -90,6 +90,17 @@ def compose_section(schema: type[Schema], overrides: Sequence[str]) -> Schema:
 @cache
 def _project_names() -> Allowed:
     return Allowed(list(keys(ProjectConfig)), {group: choices(group) for group in GROUPS})
+
+
+def qualified(overrides: Iterable[str], section: str) -> list[str]:
+    """Overrides in which the keys of ``section`` may stand without its name, now with it; others are left as they are.
+
+    Where a key of the section is also one of the whole, such as ``model``, the section has precedence.
+    """
+    schema = ProjectConfig.model_fields[section].annotation
+    assert isinstance(schema, type)
+    own = set(keys(schema))
+    return [f"{section}.{each}" if each.partition("=")[0] in own else each for each in overrides]
 
 
 def keys(schema: type[BaseModel]) -> Iterator[str]:

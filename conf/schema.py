@@ -4,6 +4,7 @@ There is one root for all flows. A flow first updates all earlier stages, so it 
 override means the same everywhere. The key of a stage depends only on its own section.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
@@ -12,6 +13,7 @@ from components.cascade.config import CascadeConfig, HelperConfig
 from components.data.config import DataConfig
 from components.delegation.config import CalibrateConfig, DelegateConfig, DelegationConfig, SelectionName
 from components.deployment.config import BundleConfig, BundleStageConfig, ServeConfig, SmokeConfig
+from components.evaluation.arena.config import ArenaConfig, ArenaStageConfig
 from components.evaluation.comparison.config import ComparisonConfig
 from components.evaluation.config import (
     AssessConfig,
@@ -20,6 +22,7 @@ from components.evaluation.config import (
     FactsConfig,
     GateConfig,
 )
+from components.evaluation.evaluate_config import EvaluateConfig, EvaluateStageConfig
 from components.labelling.config import LabelConfig
 from components.model.config import ModelConfig
 from components.training.config import PretrainConfig, TrainerConfig
@@ -73,6 +76,15 @@ class CompareConfig(ComparisonConfig):
     that has not been evaluated is evaluated first, with the settings of `evaluate`."""
 
 
+class ArenaFlowConfig(ArenaConfig):
+    """`lacewing arena MODEL MODEL ...`: models against each other."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    models: list[str] = Field(default_factory=list)
+    """Who meets: what `evaluate.model` may be."""
+
+
 class ProjectConfig(Bounded):
     """All settings of a flow."""
 
@@ -100,6 +112,10 @@ class ProjectConfig(Bounded):
     """Models side by side."""
     study: StudyConfig = StudyConfig()
     """What `lacewing study` trains side by side."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """What `lacewing evaluate` measures, of which model."""
+    arena: ArenaFlowConfig = ArenaFlowConfig()
+    """Models against each other, judged in pairs."""
     release: ReleaseConfig = ReleaseConfig()
     """Gate, registration, smoke test and promotion."""
     tracking: TrackingConfig = TrackingConfig()
@@ -135,10 +151,27 @@ class ProjectConfig(Bounded):
         """The slice that the stage `compare` sees: which models these are is in its inputs."""
         return ComparisonConfig.model_validate(self.compare.model_dump(exclude={"models"}))
 
+    def arena_of(self, players: Sequence[tuple[str, str]]) -> ArenaStageConfig:
+        """The slice that the stage `arena` sees, for the name and place of every player."""
+        shared = self.evaluate.model_dump(include={"endpoint", "batch_tokens", "device"})
+        return ArenaStageConfig(
+            arena=ArenaConfig.model_validate(self.arena.model_dump(exclude={"models"})),
+            players=[EvaluateConfig.model_validate({**shared, "name": name, "model": at}) for name, at in players],
+        )
+
     @property
     def study_table(self) -> BootstrapConfig:
         """The slice that the table of `study` sees."""
         return BootstrapConfig(confidence=self.facts.confidence, resamples=self.facts.resamples, seed=self.facts.seed)
+
+    def evaluation(self, model: str, name: str) -> EvaluateStageConfig:
+        """The slice that the evaluation of one model sees; of the data, only which documents there are."""
+        evaluate = self.evaluate.model_copy(update={"model": model, "name": name})
+        if "text" not in evaluate.tasks:
+            return EvaluateStageConfig(evaluate=evaluate)
+        read = {"sources", "text_field", "document_separator", "on_error", "validation_fraction", "test_fraction"}
+        texts = DataConfig.model_validate(self.data.model_dump(include=read | {"world"}))
+        return EvaluateStageConfig(evaluate=evaluate, data=texts, label=self.label)
 
     @property
     def cascade_assess(self) -> CascadeAssessConfig:

@@ -35,7 +35,7 @@ _HOW_TO_READ = (
 Listed = tuple[Version, Sequence[str], Mapping[str, float]]
 
 
-@flow("every registered version on one page: figures, verdict, data and cost", example="tracking.uri=''", order=58)
+@flow("every registered version on one page: figures, verdict, data and cost", example="tracking.uri=''", order=68)
 def board(run: FlowRun) -> None:
     """Write one page about every version of the registered model: alias, date, figures, the gate's verdict, data, cost.
 

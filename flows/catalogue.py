@@ -39,6 +39,8 @@ class Flow(NamedTuple):
     """Flows are listed by it."""
     per_preset: bool
     """One deployment for each preset, where a person would look for it, instead of one for all."""
+    own: str
+    """The section whose settings may be given without its name; empty: none."""
     words: str
     """The setting, a list, that takes the words without ``=`` of its command line; empty: it takes none."""
 
@@ -52,13 +54,21 @@ class Flow(NamedTuple):
         """Name of each deployment, and the preset at which its form stands."""
         return {f"{self.name}-{preset}": preset for preset in presets} if self.per_preset else {self.name: default}
 
+    def qualified(self, overrides: Iterable[str]) -> list[str]:
+        """The overrides with every key in full: ``tasks=[text]`` may stand for ``evaluate.tasks=[text]``."""
+        if not self.own:
+            return list(overrides)
+        from conf.compose import qualified
+
+        return qualified(overrides, self.own)
+
     def __call__(self, run: "FlowRun") -> None:
         """Run the flow's function; only now is its module imported."""
         getattr(import_module(self.module), self.name)(run)
 
 
 def flow(
-    summary: str, *, example: str, order: int = _LAST, per_preset: bool = False, words: str = ""
+    summary: str, *, example: str, order: int = _LAST, per_preset: bool = False, own: str = "", words: str = ""
 ) -> "Callable[[Function], Function]":
     """Declare the decorated function a flow; for the arguments, literals all, see ``Flow``."""
 
@@ -100,7 +110,7 @@ def _is_declaration(decorator: ast.expr) -> bool:
 def _entry(path: Path, function: ast.FunctionDef, declaration: ast.Call) -> Flow:
     (summary,) = (ast.literal_eval(argument) for argument in declaration.args)
     options = {str(option.arg): ast.literal_eval(option.value) for option in declaration.keywords}
-    settings = {"order": _LAST, "per_preset": False, "words": "", **options}
+    settings = {"order": _LAST, "per_preset": False, "own": "", "words": "", **options}
     # As written: cleaning it would import ``inspect``, a quarter of the time that help takes.
     description = ast.get_docstring(function, clean=False) or summary
     return Flow(function.name, f"flows.{path.stem}", description, summary, **settings)

@@ -115,8 +115,8 @@ def _flow_help(name: str) -> int:
 
     entry = find_flow(name)
     print(
-        f"lacewing {name}: {entry.summary}\n\n"
-        f"{_words_help(entry)}example: lacewing {name} {entry.example}\n\n{schema_help(ProjectConfig)}"
+        f"lacewing {name}: {entry.summary}\n\n{_words_help(entry)}{_own_help(entry)}"
+        f"example: lacewing {name} {entry.example}\n\n{schema_help(ProjectConfig)}"
     )
     return 0
 
@@ -126,8 +126,15 @@ def _words_help(entry: Flow) -> str:
     return f"usage: {entry.usage} [key=value ...]   (the words are {entry.words})\n\n" if entry.words else ""
 
 
+def _own_help(entry: Flow) -> str:
+    """Which keys may be shortened; nothing for a flow that has none."""
+    return f"keys of {entry.own} need no {entry.own}. before them, model=... among them\n\n" if entry.own else ""
+
+
 def _flow(name: str, words: list[str]) -> int:
-    arguments = read_flow_arguments(words).with_words(find_flow(name).words)
+    entry = find_flow(name)
+    arguments = read_flow_arguments(words).with_words(entry.words)
+    arguments = arguments._replace(overrides=entry.qualified(arguments.overrides))
     if arguments.hydra:
         return _hydra(name, arguments)
     return _run(name, arguments.overrides, arguments.dry)

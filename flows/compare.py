@@ -2,25 +2,30 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from components.core.artifact import RECORD, Artifact
 from components.core.errors import InputError
 from components.core.record_digest import intact
+from components.evaluation.arena.artifact import Arena
+from components.evaluation.artifacts import Evaluation
 from components.evaluation.comparison.artifact import Comparison
 from flows.adapters import prefect_ui
 from flows.adapters.mlflow_web import file_link
 from flows.catalogue import flow
+from flows.evaluation import evaluate_model
 from flows.run import FlowRun, Stage
 
 COMPARE = Stage("compare", "components.evaluation.comparison.stage:stage")
-EVALUATIONS = ("evaluate", "arena")
+EVALUATIONS = (*Evaluation.stages, *Arena.stages)
 """Stages whose artifacts hold a table of scores."""
 
 
 @flow(
     "models side by side on the same examples: compare champion challenger",
     example="compare.models=[champion,challenger]",
-    order=55,
+    order=66,
+    own="evaluate",
     words="compare.models",
 )
 def compare(run: FlowRun) -> None:
@@ -30,31 +35,31 @@ def compare(run: FlowRun) -> None:
     won and lost, and what each evaluation cost.
     """
     models = several_models(run.config.compare.models)
-    evaluations = {f"model_{place:02}": evaluated(run, model) for place, model in enumerate(models)}
+    evaluations: dict[str, Any] = {f"model_{place:02}": evaluated(run, model) for place, model in enumerate(models)}
     comparison = run.stage(COMPARE, run.config.comparison, **evaluations)
     if not run.dry:
         link = file_link(run.config.tracking, comparison.folder, Comparison.PAGE)
-        page = comparison.report.read_text(encoding="utf-8")
-        prefect_ui.page("comparison", f"The page to send: {link}\n\n{page}", "Models side by side")
+        head, _, rest = comparison.report.read_text(encoding="utf-8").partition("\n\n")
+        prefect_ui.page("comparison", f"{head}\n\nAs one file: {link}\n\n{rest}", "Models side by side")
+        run.rows.append(("report", str(comparison.folder / Comparison.PAGE)))
 
 
 def several_models(models: Sequence[str]) -> Sequence[str]:
     """``models`` if they can be compared; raises ``InputError`` for fewer than two or the same twice."""
     if len(models) < 2:
         given = f"only {models[0]!r}" if models else "none"
-        raise InputError(
-            f"a comparison needs two models or more, given: {given}. Write lacewing compare MODEL MODEL ..."
-        )
+        raise InputError(f"this needs two models or more, given: {given}. Write lacewing compare MODEL MODEL ...")
     if twice := [model for place, model in enumerate(models) if model in models[:place]]:
-        raise InputError(f"{twice[0]!r} is given twice; a model is compared with others")
+        raise InputError(f"{twice[0]!r} is given twice; name different models")
     return models
 
 
 def evaluated(run: FlowRun, reference: str) -> Artifact:
-    """The evaluation that ``reference`` names, or one that is made now of the model that it names."""
+    """The finished evaluation in the folder ``reference``, or that of the model it names, made now if there is none."""
     if finished := _finished_evaluation(reference):
         return finished
-    raise InputError(f"{reference!r} is no folder of a finished evaluation")
+    with run.varied(reference, run.config):
+        return evaluate_model(run, reference)
 
 
 def _finished_evaluation(reference: str) -> Artifact | None:

@@ -15,7 +15,7 @@ from components.core.errors import InputError
 from conf.compose import GROUPS, choices, fields
 from conf.nearest import did_you_mean
 from conf.schema import ProjectConfig, ServeCommandConfig, UpConfig
-from flows.catalogue import flows
+from flows.catalogue import Flow, flows
 from flows.options import OF_FLOWS
 
 ALIASES = ("champion", "challenger")
@@ -127,18 +127,26 @@ def groups(commands: Sequence[str]) -> list[Group]:
         "accept": (["--reason", *of_flow], values),
         "completion": (["bash", "zsh", "fish"], {}),
     }
-    found = [Group(tuple(names), (*words, *OF_FLOWS, *of_flow), values) for names, words in _flows_by_words()]
+    found = [_of_flow(entry, of_flow, values) for entry in flows().values() if entry.own]
+    rest = tuple(name for name, entry in flows().items() if not entry.own)
+    found.append(Group(rest, (*OF_FLOWS, *of_flow), values))
     for command in commands:
         words, of_command = named.get(command, (of_flow, values))
         found.append(Group((command,), ("--help", *words), of_command))
     return found
 
 
-def _flows_by_words() -> list[tuple[list[str], tuple[str, ...]]]:
-    """Flows that take settings only; those that take models as words, and the names that every registry knows."""
-    plain = [name for name, entry in flows().items() if not entry.words]
-    others = [name for name, entry in flows().items() if entry.words]
-    return [(names, words) for names, words in ((plain, ()), (others, ALIASES)) if names]
+def _of_flow(entry: Flow, words: Sequence[str], values: Mapping[str, Sequence[str]]) -> Group:
+    """A flow with settings that need not name their section; they hide those of the same name.
+
+    If it takes models as words, the names that every registry knows are among its words.
+    """
+    section = ProjectConfig.model_fields[entry.own].annotation
+    assert isinstance(section, type)
+    own = _settings(section)
+    others = {key: listed for key, listed in values.items() if f"{key}=" not in own}
+    models = ALIASES if entry.words else ()
+    return Group((entry.name,), tuple(dict.fromkeys([*models, *OF_FLOWS, *own, *words])), others | _values(section))
 
 
 def _settings(schema: type[BaseModel]) -> list[str]:

@@ -31,6 +31,7 @@ def execute(flow: Flow, preset: str, overrides: list[str]) -> Summary:
 
     Raises ``RefusedError`` with the gate's reason if the gate said no.
     """
+    overrides = flow.qualified(overrides)
     config = compose_project(preset, overrides)
     if prefect_ui.is_from_deployment():
         restrict_to_form(config)
@@ -48,7 +49,8 @@ def execute(flow: Flow, preset: str, overrides: list[str]) -> Summary:
 
 def plan(flow: Flow, preset: str, overrides: list[str]) -> FlowRun:
     """Dry run: say for each stage whether it would run and why; nothing is run and nothing is written."""
-    run = FlowRun(flow.name, preset, list(overrides), compose_project(preset, overrides), Planner(), dry=True)
+    overrides = flow.qualified(overrides)
+    run = FlowRun(flow.name, preset, overrides, compose_project(preset, overrides), Planner(), dry=True)
     flow(run)
     return run
 

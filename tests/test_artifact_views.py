@@ -16,6 +16,7 @@ from components.core.run import Run
 from components.data.prepared import PreparedData
 from components.data.world import files as world
 from components.deployment.artifact import SmokeAnswer
+from components.evaluation.arena.artifact import Arena
 from components.evaluation.artifacts import GateDecision, Scores
 from components.evaluation.comparison.artifact import Comparison
 from components.evaluation.factuality.artifacts import CascadeAssessment, Study
@@ -33,6 +34,7 @@ VIEWS: list[type[Artifact]] = [
     CascadeAssessment,
     Study,
     Comparison,
+    Arena,
     GateDecision,
     Bundle,
     SmokeAnswer,
@@ -47,6 +49,7 @@ STAGES = {
     "cascade",
     "study",
     "compare",
+    "arena",
     "gate",
     "bundle",
     "smoke",

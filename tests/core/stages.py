@@ -15,6 +15,7 @@ STAGES: dict[str, tuple[str, Callable[[ProjectConfig], BaseModel]]] = {
     "cascade": ("components.evaluation.factuality.stage:stage", lambda config: config.cascade_assess),
     "study": ("components.evaluation.factuality.study:stage", lambda config: config.study_table),
     "compare": ("components.evaluation.comparison.stage:stage", lambda config: config.comparison),
+    "arena": ("components.evaluation.arena.stage:stage", lambda config: config.arena_of([])),
     "assess": ("components.evaluation.assess:stage", lambda config: config.assess),
     "bundle": ("components.deployment.bundle:stage", lambda config: config.bundle),
     "gate": ("components.evaluation.gate.stage:stage", lambda config: config.release.gate),

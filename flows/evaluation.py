@@ -1,0 +1,100 @@
+"""Flow ``evaluate``: any model on any tasks. (A module called ``evaluate`` would hide the package of that name.)"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from components.core.artifact import RECORD, Artifact
+from components.core.errors import InputError
+from components.core.inputs import folder_digest
+from components.data.sources import fingerprint
+from components.evaluation.artifacts import Evaluation
+from components.evaluation.text_models.opened import address, title
+from components.labelling.fingerprint import pipeline_fingerprint
+from components.model.bundle import Bundle
+from components.training.trained import TrainedModel
+from conf.services import TrackingConfig
+from flows.adapters import prefect_ui
+from flows.adapters.mlflow_web import file_link
+from flows.catalogue import flow
+from flows.promotion import CHALLENGER, CHAMPION, Registry
+from flows.run import FlowRun, Stage
+
+EVALUATE = Stage("evaluate", "components.evaluation.evaluate:stage")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to evaluate."""
+
+    name: str
+    """As tables call it."""
+    artifact: Artifact | None = None
+    """A bundle, or the artifact of a training."""
+    place: str = ""
+    """Otherwise, the folder or the address."""
+    sources: dict[str, str] = field(default_factory=dict)
+    """Digest of the folder, by the setting that names it."""
+
+
+def find_subject(reference: str, tracking: TrackingConfig) -> Subject:
+    """What is meant by an alias, a version, ``NAME@ALIAS``, a folder or an address.
+
+    Raises ``InputError`` if it is none of these, and ``ArtifactError`` if the files of a registered model were altered.
+    """
+    if (served := address(reference)) is not None:
+        return Subject(served[1] or served[0], place=reference)
+    folder = Path(reference).expanduser().absolute()
+    if folder.is_dir() and reference not in (CHAMPION, CHALLENGER) and not reference.isdigit():
+        return _in_folder(folder)
+    name, at, version = reference.rpartition("@")
+    registry = Registry(tracking.model_copy(update={"registered_model": name}) if at and name else tracking)
+    bundle = registry.resolve(version)
+    found = registry.version(version)
+    return Subject(f"{registry.name} {found.number}" if found else title(bundle), bundle)
+
+
+def _in_folder(folder: Path) -> Subject:
+    if not (folder / RECORD).is_file():
+        return Subject(folder.name, place=str(folder), sources={"evaluate.model": folder_digest(folder)})
+    artifact = Artifact.open(folder)
+    if artifact.stage not in (*Bundle.stages, *TrainedModel.stages):
+        raise InputError(
+            f"evaluate.model={folder} is an artifact of the stage {artifact.stage!r}, which holds no model: "
+            f"give one of {', '.join((*Bundle.stages, *TrainedModel.stages))}"
+        )
+    return Subject(title(artifact), artifact)
+
+
+def evaluate_model(run: FlowRun, reference: str) -> Artifact:
+    """The table of scores of one model on ``evaluate.tasks``; its report is shown in Prefect and kept in MLflow."""
+    subject = find_subject(reference, run.config.tracking)
+    config = run.config.evaluation(subject.place, run.config.evaluate.name or subject.name)
+    texts = {}
+    if "text" in config.evaluate.tasks:
+        texts = {**fingerprint(config.data), **pipeline_fingerprint(config.label, config.data.sources)}
+    bundled = subject.artifact is not None and subject.artifact.stage in Bundle.stages
+    scores = run.stage(
+        EVALUATE,
+        config,
+        bundle=subject.artifact if bundled else None,
+        trained=None if bundled else subject.artifact,
+        sources={**subject.sources, **texts},
+    )
+    if not run.dry:
+        link = file_link(run.config.tracking, scores.folder, Evaluation.PAGE)
+        report = scores.report.read_text(encoding="utf-8")
+        head, _, rest = report.partition("\n\n")
+        prefect_ui.page("evaluation-report", f"{head}\n\nAs one file: {link}\n\n{rest}", "How good the model is")
+        run.rows.append(("report", str(scores.folder / Evaluation.PAGE)))
+    return scores
+
+
+@flow(
+    "measure any model on any tasks or texts",
+    example="model=champion tasks=[text] data.sources='[articles/*.jsonl]'",
+    order=65,
+    own="evaluate",
+)
+def evaluate(run: FlowRun) -> None:
+    """Score a registered model, an artifact, a Hugging Face folder or a served model; nothing is trained."""
+    evaluate_model(run, run.config.evaluate.model)
