@@ -1,6 +1,6 @@
 """`lacewing compare A B`: words become settings, finished evaluations are compared, and mistakes are named."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -8,16 +8,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.core.artifact import Artifact
-from components.core.errors import InputError
+from components.core.errors import ArtifactError, InputError
+from components.core.run import Run
+from components.evaluation.artifacts import Evaluation
+from components.evaluation.comparison.artifact import Comparison
+from components.evaluation.comparison.stage import stage as compare_stage
 from components.evaluation.score_table import Score, table, write_scores
 from conf.compose import compose_project
 from conf.overrides import list_override, values_of
+from conf.services import TrackingConfig
 from flows.catalogue import find_flow
 from flows.cli import main
 from flows.completion import groups
-from flows.execution import execute, plan
+from flows.execution import plan
 from flows.options import read_flow_arguments
-from flows.run import FlowRun
+from flows.plan import Planner
+from flows.promotion import Registry
+from flows.run import FlowRun, Outcome, StageCall
+from flows.stage import contents_of, identity_of
+from flows.workspace import artifact_folder
 from tests.flows.conftest import MakeArtifact
 
 COMPARE = find_flow("compare")
@@ -96,10 +105,77 @@ def test_a_dry_run_says_that_the_comparison_would_run(
     assert "compare    would run" in capsys.readouterr().err
 
 
-def test_finished_evaluations_are_compared_and_the_second_time_skipped(evaluations: list[str], database: Path) -> None:
-    overrides = [list_override("compare.models", evaluations), "compare.resamples=200"]
-    first = execute(COMPARE, "world", overrides)
-    assert first["stages"]["compare"]["status"] == "ran"
-    assert execute(COMPARE, "world", overrides)["stages"]["compare"]["status"] == "skipped"
-    backwards = [list_override("compare.models", evaluations[::-1]), "compare.resamples=200"]
-    assert execute(COMPARE, "world", backwards)["stages"]["compare"]["status"] == "ran"
+class InThisProcess:
+    """A ``StageRunner`` that runs the stage here, where no worker has to import anything again."""
+
+    def bring_up_to_date(self, call: StageCall) -> Outcome:
+        identity = identity_of(call, contents_of(call.inputs))
+        folder = artifact_folder(identity.stage, identity.key)
+        inputs = {name: Artifact.open(artifact.folder) for name, artifact in call.inputs.items()}
+        artifact = compare_stage(Run.recorded(folder, identity), call.config, **inputs)
+        return Outcome(artifact, "ran", "", 0.0)
+
+
+def test_finished_evaluations_are_compared_in_the_order_of_the_words(
+    evaluations: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr("flows.compare.prefect_ui.page", lambda key, page, title: shown.append(page))
+    keys = []
+    for models in (evaluations, evaluations[::-1]):
+        overrides = [list_override("compare.models", models), "compare.resamples=200"]
+        run = FlowRun("compare", "world", overrides, compose_project("world", overrides), InThisProcess())
+        COMPARE(run)
+        keys.append(run.outcomes["compare"].artifact.key)
+    assert len(set(keys)) == 2
+    assert "large is better on boolq (right), against small" in shown[0]
+    assert "small is worse on boolq (right), against large" in shown[1]
+    assert Comparison.PAGE in shown[0]
+
+
+def test_an_artifact_that_is_no_evaluation_and_no_model_is_refused(data: Artifact, evaluations: list[str]) -> None:
+    with pytest.raises(InputError, match="artifact of the stage 'prepare', which holds no model"):
+        planned(evaluations[0], str(data.folder))
+
+
+def test_a_reference_that_names_nothing_is_refused(evaluations: list[str], database: Path) -> None:
+    with pytest.raises(InputError, match="nothing-like-that"):
+        planned(evaluations[0], "nothing-like-that")
+
+
+def test_a_damaged_evaluation_is_refused(evaluations: list[str]) -> None:
+    (Path(evaluations[1]) / Evaluation.SCORES).write_bytes(b"PAR1")
+    with pytest.raises(ArtifactError, match="damaged"):
+        planned(*evaluations)
+
+
+def test_the_board_lists_every_version_with_what_was_registered(
+    make_bundle: Callable[[str], Artifact], database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(TrackingConfig())
+    registry.promote(registry.register(make_bundle("a")).number, "better")
+    registry.register(make_bundle("b"), {}, {"lacewing.gate": "refuse", "lacewing.gate_reason": "worse | than <b>"})
+    shown: list[str] = []
+    monkeypatch.setattr("flows.board.prefect_ui.page", lambda key, page, title: shown.append(page))
+    run = FlowRun("board", "world", [], compose_project("world", []), Planner())
+    find_flow("board")(run)
+    newest, oldest = [line for line in shown[0].splitlines() if "1.2500" in line]
+    assert newest.startswith("| 2 | challenger | 1.2500 |")
+    assert oldest.startswith("| 1 | champion | 1.2500 |")
+    page = Path(dict(run.rows)["board"]).read_text()
+    assert "worse | than &lt;b&gt;" in page
+    assert "src=" not in page
+    assert "href=" not in page
+
+
+def test_the_board_of_an_empty_registry_says_what_to_do(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr("flows.board.prefect_ui.page", lambda key, page, title: shown.append(page))
+    find_flow("board")(FlowRun("board", "world", [], compose_project("world", []), Planner()))
+    assert "lacewing pipeline" in shown[0]
+
+
+def test_a_dry_run_of_the_board_writes_nothing(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan(find_flow("board"), "world", [])
+    assert "would write" in capsys.readouterr().err
+    assert not workspace.exists()
