@@ -51,23 +51,25 @@ class Meter:
         self.cost = Cost(seconds, cpu, joules)
 
 
-def measured(piece: Piece, model: str, task: str, name: str, meter: Callable[[], Meter] = Meter) -> Piece:
-    """``piece``, with rows added that say what it cost: ``name`` is its document, its weight the tokens."""
+def measured(piece: Piece, name: str, meter: Callable[[], Meter] = Meter) -> Piece:
+    """``piece``, with rows added that say what it cost, under ``name`` as their document.
+
+    They have no weight, so they are part of no metric; a piece without scores costs nothing that anybody asks for.
+    """
 
     def make() -> Sequence[Score]:
         with meter() as spent:
             scores = list(piece())
-        return [*scores, *cost_rows(spent.cost, model, task, name, scores)]
+        return [*scores, *_rows(spent.cost, name, scores[0])] if scores else scores
 
     return make
 
 
-def cost_rows(cost: Cost, model: str, task: str, name: str, scores: Sequence[Score]) -> list[Score]:
+def _rows(cost: Cost, name: str, like: Score) -> list[Score]:
     """One row for each kind of cost that could be measured."""
     kinds = {CPU_SECONDS: cost.cpu_seconds, JOULES: cost.joules}
-    weight = float(sum(score.tokens for score in scores))
     return [
-        Score(model, task, name, kind, value, weight, seconds=cost.seconds)
+        Score(like.model, like.task, name, kind, value, weight=0.0)
         for kind, value in kinds.items()
         if value is not None
     ]

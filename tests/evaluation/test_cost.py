@@ -62,8 +62,9 @@ def test_a_piece_brings_its_cost_as_rows(tmp_path: Path) -> None:
         counter(tmp_path, "intel-rapl:0", 250_000)
         return made
 
-    scores = measured(piece, "m", "boolq", "boolq/0", lambda: Meter(tmp_path))()
+    scores = measured(piece, "boolq/0", lambda: Meter(tmp_path))()
     assert list(scores[:2]) == made
     costs = {each.metric: each for each in scores[2:]}
     assert costs.keys() == {"cpu_seconds", "joules"}
-    assert (costs["joules"].document, costs["joules"].score, costs["joules"].weight) == ("boolq/0", 0.25, 42.0)
+    assert (costs["joules"].model, costs["joules"].task, costs["joules"].document) == ("m", "boolq", "boolq/0")
+    assert (costs["joules"].score, costs["joules"].weight) == (0.25, 0.0)

@@ -62,7 +62,7 @@ def play(
 
 def _writing(models: Sequence[TextModel], chunks: Sequence[Sequence[str]], cfg: ArenaConfig) -> dict[str, Piece]:
     return {
-        (name := f"{model.name} writes {number}"): measured(_texts_of(model, chunk, cfg), model.name, TASK, name)
+        (name := f"{model.name} writes {number}"): measured(_texts_of(model, chunk, cfg), name)
         for model in models
         for number, chunk in enumerate(chunks)
     }

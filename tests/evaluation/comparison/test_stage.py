@@ -111,7 +111,7 @@ def test_the_cost_counts_an_example_once_whatever_is_measured_on_it(tmp_path: Pa
         for score in questions("a", [True, False])
         for each in (score, Score("a", "boolq", score.document, "acc_norm", 1.0, tokens=10, calls=1, seconds=0.5))
     ]
-    energy = Score("a", "boolq", "piece", "joules", 7.0, 20.0)
+    energy = Score("a", "boolq", "piece", "joules", 7.0, 0.0)
     other = [Score("b", each.task, each.document, each.metric, 0.0) for each in several]
     results = compare(tmp_path, [*several, energy], other).results()
     spent, free = results.spent
