@@ -27,7 +27,7 @@ class Subject:
     """A model to evaluate."""
 
     name: str
-    """As tables call it."""
+    """As tables call it; empty leaves it to the stage."""
     artifact: Artifact | None = None
     """A bundle, or the artifact of a training."""
     place: str = ""
@@ -42,7 +42,7 @@ def find_subject(reference: str, tracking: TrackingConfig) -> Subject:
     Raises ``InputError`` if it is none of these, and ``ArtifactError`` if the files of a registered model were altered.
     """
     if (served := address(reference)) is not None:
-        return Subject(served[1] or served[0], place=reference)
+        return Subject(served[1], place=reference)
     folder = Path(reference).expanduser().absolute()
     if folder.is_dir() and reference not in (CHAMPION, CHALLENGER) and not reference.isdigit():
         return _in_folder(folder)

@@ -49,12 +49,15 @@ def calibration_errors(figures: Sequence[Aggregate]) -> dict[str, float]:
 
 
 def _scores(figures: Sequence[Aggregate]) -> Table:
+    shown = [each for each in figures if each.metric not in _APART]
     rows = [
         [each.task, each.format, each.metric, _number(each.value), _interval(each), f"{len(each.scores):,}"]
-        for each in figures
-        if each.metric not in _APART
+        for each in shown
     ]
-    return Table(["task", "format", "metric", "value", "95 % interval", "examples"], rows)
+    header = ["task", "format", "metric", "value", "95 % interval", "examples"]
+    if any(each.format for each in shown):
+        return Table(header, rows)
+    return Table([header[0], *header[2:]], [[row[0], *row[2:]] for row in rows])
 
 
 def _calibration(figures: Sequence[Aggregate]) -> Iterator[Section]:

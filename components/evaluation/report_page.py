@@ -26,9 +26,10 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #2b2f36; background: #fff; m
 h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin-top: 2rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid #e4e6ea; text-align: left; vertical-align: top; }
+th, td { padding: .3rem .6rem; border-bottom: 1px solid #e4e6ea; text-align: left; vertical-align: top; }
 th { border-bottom: 2px solid #8a8f98; } td.number, th.number { text-align: right; white-space: nowrap; }
-figure { margin: 1rem 0; } figure svg { width: 100%; height: auto; } figcaption { color: #5c626b; font-size: .9rem; }
+figure { margin: 1rem 0; max-width: 36rem; } figure svg { width: 100%; height: auto; }
+figcaption { color: #5c626b; font-size: .9rem; }
 .sample { border-left: 3px solid #8a8f98; padding-left: .8rem; margin: 1rem 0; white-space: pre-wrap; }
 .sample b { display: block; }
 @media print { body { max-width: none; font-size: 11pt; } tr, figure, .sample { break-inside: avoid; }

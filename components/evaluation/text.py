@@ -186,8 +186,9 @@ def _predictions(served: ServedModel, texts: Sequence[Text], work: TextWork) -> 
 
 def _continued(model: TextModel, texts: Sequence[Text], max_tokens: int) -> list[Score]:
     prompts = [" ".join(text.text.split(" ")[:_PROMPT_WORDS]) for text in texts]
+    penalty = model.served.presence_penalty if isinstance(model, Delegating) else 0.0
     began = time.perf_counter()
-    written = model.write(prompts, max_tokens)
+    written = model.write(prompts, max_tokens, presence_penalty=penalty)
     seconds = (time.perf_counter() - began) / max(1, len(texts))
     return [
         Score(

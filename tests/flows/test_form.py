@@ -23,6 +23,7 @@ PLAIN = {
     *("compare.tasks", "arena.judge.name"),
     *("facts.factscore.instruction", "facts.factscore.opening", "release.bundle.name", "release.smoke.prompt"),
     *("tracking.experiment", "tracking.registered_model", "versioning.region"),
+    *("evaluate.name", "evaluate.tasks", "evaluate.endpoint.model", "evaluate.endpoint.start"),
 }
 
 
