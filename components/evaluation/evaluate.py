@@ -15,6 +15,7 @@ from components.core.errors import ArtifactError
 from components.core.run import Run
 from components.evaluation.aggregates import aggregates
 from components.evaluation.artifacts import Evaluation
+from components.evaluation.cost import measured
 from components.evaluation.evaluate_config import EvaluateStageConfig
 from components.evaluation.evaluation_report import headlines, sections
 from components.evaluation.report_page import markdown, page
@@ -75,7 +76,11 @@ def suites(model: TextModel, config: EvaluateStageConfig, room: Path) -> Sequenc
 
 def _pieces(model: TextModel, config: EvaluateStageConfig, room: Path) -> Mapping[str, Piece]:
     chosen = by_suite(suites(model, config, room), config.evaluate.tasks)
-    return {name: piece for suite, tasks in chosen for name, piece in suite.pieces(model, tasks, config).items()}
+    return {
+        name: measured(piece, name)
+        for suite, tasks in chosen
+        for name, piece in suite.pieces(model, tasks, config).items()
+    }
 
 
 def _check_finite(name: str, scores: Sequence[Score]) -> None:

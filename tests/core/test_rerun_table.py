@@ -22,10 +22,10 @@ from tests.core.stages import STAGES
 CONFIG = ProjectConfig()
 NONE = frozenset[str]()
 TRAINING = {"pretrain", "delegate"}
-RUNS_A_MODEL = {*TRAINING, "calibrate", "cascade", "assess", "bundle", "gate", "smoke"}
+RUNS_A_MODEL = {*TRAINING, "calibrate", "cascade", "arena", "assess", "bundle", "gate", "smoke"}
 # ``delegate`` encodes nothing, but looks attributes up by names that its source does not spell.
-ENCODES = {"prepare", "label", "delegate", "calibrate", "cascade", "assess", "bundle", "gate", "smoke"}
-READS_THE_WORLD = {"prepare", "cascade", "bundle", "gate", "smoke"}
+ENCODES = {"prepare", "label", "delegate", "calibrate", "cascade", "arena", "assess", "bundle", "gate", "smoke"}
+READS_THE_WORLD = {"prepare", "cascade", "arena", "bundle", "gate", "smoke"}
 
 Change = Callable[[Path], None]
 Keys = dict[str, str]
@@ -107,7 +107,9 @@ EDITS = {
     "layout": Edit("components/pretrain.py", replaced("def stage(", "def stage(\n        "), NONE),
     "a new error class": Edit("components/core/errors.py", appended("class NewError(LacewingError): ..."), NONE),
     "an error that training never raises": Edit(
-        "components/core/errors.py", inside("ServiceError"), {"prepare", "label", "cascade", "bundle", "gate", "smoke"}
+        "components/core/errors.py",
+        inside("ServiceError"),
+        {"prepare", "label", "cascade", "arena", "bundle", "gate", "smoke"},
     ),
     "an unused class in a shared module": Edit("components/data/shards.py", appended("class Unused: ..."), NONE),
     "an unused function in a shared module": Edit("components/model/ops.py", appended("def unused(): ..."), NONE),
@@ -169,7 +171,7 @@ UPGRADES = {
     "lightning": TRAINING,
     "tokenizers": ENCODES,
     "spacy": {"label", "cascade"},
-    "matplotlib": {"cascade", "compare", "assess"},
+    "matplotlib": {"cascade", "study", "compare", "assess"},
     "fastapi": {"smoke"},
     "mlflow": NONE,
     "prefect": NONE,
