@@ -8,6 +8,7 @@ from components.core.errors import InputError
 from components.core.inputs import folder_digest
 from components.data.sources import fingerprint
 from components.evaluation.artifacts import Evaluation
+from components.evaluation.harness.fingerprint import sources
 from components.evaluation.text_models.opened import address, title
 from components.labelling.fingerprint import pipeline_fingerprint
 from components.model.bundle import Bundle
@@ -72,13 +73,14 @@ def evaluate_model(run: FlowRun, reference: str) -> Artifact:
     texts = {}
     if "text" in config.evaluate.tasks:
         texts = {**fingerprint(config.data), **pipeline_fingerprint(config.label, config.data.sources)}
+    published = sources(config.evaluate.tasks, config.evaluate.harness)
     bundled = subject.artifact is not None and subject.artifact.stage in Bundle.stages
     scores = run.stage(
         EVALUATE,
         config,
         bundle=subject.artifact if bundled else None,
         trained=None if bundled else subject.artifact,
-        sources={**subject.sources, **texts},
+        sources={**subject.sources, **texts, **published},
     )
     if not run.dry:
         link = file_link(run.config.tracking, scores.folder, Evaluation.PAGE)

@@ -18,6 +18,7 @@ from components.evaluation.artifacts import Evaluation
 from components.evaluation.cost import measured
 from components.evaluation.evaluate_config import EvaluateStageConfig
 from components.evaluation.evaluation_report import headlines, sections
+from components.evaluation.harness.suite import HarnessSuite
 from components.evaluation.report_page import markdown, page
 from components.evaluation.score_table import Piece, Score, complete, rows, write_scores
 from components.evaluation.suites import Suite, by_suite
@@ -71,7 +72,7 @@ def suites(model: TextModel, config: EvaluateStageConfig, room: Path) -> Sequenc
     """All tasks that there are."""
     documents = config.evaluate.text.documents
     held_out = documents == "held_out" or (documents == "auto" and isinstance(model, LacewingModel))
-    return [text_suite(lambda: gathered(config, room, held_out))]
+    return [text_suite(lambda: gathered(config, room, held_out)), HarnessSuite(config.evaluate.harness)]
 
 
 def _pieces(model: TextModel, config: EvaluateStageConfig, room: Path) -> Mapping[str, Piece]:

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from components.data.config import DataConfig
+from components.evaluation.harness.config import HarnessConfig
 from components.labelling.config import LabelConfig
 
 _SETTINGS = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -81,6 +82,8 @@ class EvaluateConfig(BaseModel):
     """What it is tried on."""
     text: TextConfig = TextConfig()
     """The task `text`."""
+    harness: HarnessConfig = HarnessConfig()
+    """Published tasks (`blimp`, `mmlu`, `hellaswag`, ...)."""
     endpoint: EndpointConfig = EndpointConfig()
     """How a served model is asked."""
     batch_tokens: PositiveInt = 8_192

@@ -45,13 +45,13 @@ class PrefixTree:
 class _Blocks:
     """Attention of some blocks that begin at the same position."""
 
+    mask: Float[Tensor, "1 1 positions keys"]
     queries: Int[Tensor, "blocks positions"]
     keys: Int[Tensor, "blocks keys"]
     block: Int[Tensor, " written"]
     place: Int[Tensor, " written"]
     node: Int[Tensor, " written"]
     """Node whose result stands at ``place`` of ``block``; places that another block or nobody needs are left out."""
-    mask: Float[Tensor, "1 1 positions keys"]
 
 
 def grown_trees(sequences: Sequence[Sequence[int]], max_nodes: int) -> Iterator[tuple[list[int], PrefixTree]]:
@@ -62,7 +62,7 @@ def grown_trees(sequences: Sequence[Sequence[int]], max_nodes: int) -> Iterator[
     members: list[int] = []
     before: Sequence[int] = ()
     nodes = 0
-    for index in sorted(range(len(sequences)), key=lambda index: sequences[index]):
+    for index in sorted(range(len(sequences)), key=lambda index: tuple(sequences[index])):
         new = len(sequences[index]) - _common(before, sequences[index])
         if members and nodes + new > max_nodes:
             yield members, _grown([sequences[member] for member in members])
@@ -147,8 +147,8 @@ def _gathered(
         own[row, max(tree.own_from[number] - begin, 0) : len(path) - begin] = True
     queries = keys[:, begin:]
     block, place = np.nonzero(own)
-    index = [torch.from_numpy(each).to(mask.device) for each in (queries, keys, block, place, queries[own])]
-    return _Blocks(*index, mask)
+    indices = (torch.from_numpy(each).to(mask.device) for each in (queries, keys, block, place, queries[own]))
+    return _Blocks(mask, *indices)
 
 
 def _through(

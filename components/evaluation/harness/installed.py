@@ -2,29 +2,27 @@
 
 import logging
 import os
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from components.core.errors import InputError
 
 
-def harness() -> ModuleType:
-    """The package ``lm_eval``; raises ``InputError`` that says how to install it."""
+def harness() -> None:
+    """Make ``lm_eval`` ready to be imported; raises ``InputError`` that says how to install it."""
     # What the Hugging Face libraries read when they are first imported: a person's own values stay.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
-        import lm_eval.api.instance
-        import lm_eval.api.task
-        import lm_eval.tasks
+        for module in ("lm_eval.api.task", "lm_eval.tasks"):
+            import_module(module)
     except ImportError as error:
         raise InputError(
             f"the harness cannot be loaded ({error}): install it with `pip install 'lacewing[harness]'`, "
             "or leave its tasks out"
         ) from error
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of every custom data set
-    return lm_eval
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

@@ -52,9 +52,7 @@ def _requests(task: LoadedTask, number: int) -> list[Any]:
     try:
         context = task.task.fewshot_context(example, num_fewshot=shots, gen_prefix=task.task.doc_to_prefix(example))
     except AssertionError as error:  # lm-eval's for too few solved examples
-        raise InputError(
-            f"{task.name} cannot show {shots} solved examples: {error}; set harness.num_fewshot"
-        ) from error
+        raise InputError(f"{task.name} cannot show {shots} solved examples: {error} Set harness.num_fewshot") from error
     made = task.task.construct_requests(doc=example, ctx=context, metadata=(task.name, number, 1))
     return list(made) if isinstance(made, list) else [made]
 

@@ -123,9 +123,9 @@ def _likelihoods(task: LoadedTask, answer: Answered) -> dict[str, tuple[float, f
 
 def _call_mass(answer: Answered) -> dict[str, tuple[float, float]]:
     said = [each for each in answer.said if isinstance(each, Likelihood)]
-    return (
-        {"call_mass": (sum(each.call_mass for each in said), float(sum(each.tokens for each in said)))} if said else {}
-    )
+    if not said:
+        return {}
+    return {"call_mass": (sum(each.call_mass for each in said), float(sum(each.tokens for each in said)))}
 
 
 def _detail(task: LoadedTask, answer: Answered, name: str) -> str:

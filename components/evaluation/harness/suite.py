@@ -2,21 +2,21 @@
 
 import difflib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from components.core.errors import InputError
-from components.core.identity import digest_file, digest_json
+from components.core.identity import digest_json
 from components.evaluation.harness.config import HarnessConfig
-from components.evaluation.harness.data import DataMissingError, data_path
+from components.evaluation.harness.data import DataMissingError
 from components.evaluation.harness.loading import LoadedTask, harness_task, harness_tasks, index, local_tasks
 from components.evaluation.harness.task_files import TaskFile, chosen, names, own_task_files, unknown
 from components.evaluation.heldout import first_shuffled
 from components.evaluation.score_table import Piece, Score
 from components.evaluation.text_models.base import TextModel
 
-__all__ = ["Plan", "examples", "names", "pieces", "plan", "sources"]
+__all__ = ["HarnessSuite", "Plan", "examples", "names", "pieces", "plan"]
 
 _logger = logging.getLogger(__name__)
 
@@ -72,19 +72,25 @@ def examples(task: str, config: HarnessConfig) -> dict[str, list[tuple[str, str]
     return found
 
 
-def sources(tasks: Sequence[str], config: HarnessConfig) -> dict[str, str]:
-    """Digests of the files that decide the result besides code and settings: task files, and data that is there."""
-    files = own_task_files(config.tasks)
-    found: dict[str, str] = {}
-    for name in chosen(tasks, files):
-        file = files[name]
-        found[f"task {name}"] = digest_file(file.path)
-        for split in file.splits if file.data_files is not None else []:
-            try:
-                found[f"{split} data of {name}"] = digest_file(data_path(file, config.data, split))
-            except DataMissingError:
-                found[f"{split} data of {name}"] = "missing"
-    return found
+class HarnessSuite:
+    """The harness among the suites of the stage ``evaluate``."""
+
+    def __init__(self, config: HarnessConfig) -> None:
+        self._config = config
+
+    def knows(self, task: str) -> bool:
+        """Whether a task of this name is one of them; with ``include_defaults`` lm-eval's own too."""
+        if not unknown([task], own_task_files(self._config.tasks)):
+            return True
+        return self._config.include_defaults and task in index().task_index
+
+    def names(self) -> Sequence[str]:
+        """The tasks of the platform and of a person's folder, and their tags."""
+        return names(self._config.tasks)
+
+    def pieces(self, model: TextModel, tasks: Sequence[str], config: object) -> Mapping[str, Piece]:
+        """What measures ``model`` on ``tasks``, as ``suite.pieces`` says; ``config`` is not needed."""
+        return pieces(model, tasks, self._config)
 
 
 Loader = Callable[[], dict[str, LoadedTask]]
@@ -121,9 +127,9 @@ def _numbers(task: LoadedTask, config: HarnessConfig) -> list[int]:
 
 def _pieces(model: TextModel, task: LoadedTask, config: HarnessConfig) -> Iterator[tuple[str, Piece]]:
     numbers = _numbers(task, config)
-    content = digest_json([task.identity, numbers, [dict(row) for row in task.rows]])[:12]
     for start in range(0, len(numbers), config.piece_examples):
         some = numbers[start : start + config.piece_examples]
+        content = digest_json([task.identity, some, [dict(task.rows[number]) for number in some]])[:12]
         yield f"{model.name} {task.name} {some[0]}-{some[-1]} {content}", partial(_measured, model, task, some)
 
 
