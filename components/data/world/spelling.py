@@ -9,6 +9,7 @@ import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import islice, product
 from string import ascii_lowercase
 
@@ -28,6 +29,7 @@ class Spelling:
     def __init__(self, table: FactTable) -> None:
         self._counts = _vocabulary(table)
         self._sorted = sorted(self._counts)
+        self._longest = max(map(len, self._sorted))
 
     def readings(self, text: str) -> Iterator[str]:
         """What ``text`` may stand for with its misspelt words put right, likeliest first; nothing if all are known.
@@ -45,7 +47,7 @@ class Spelling:
 
     def _meant(self, word: str, last: bool) -> list[str]:
         """The known words one slip away from an unknown one."""
-        if word in self._counts or (last and self._begins(word)):
+        if word in self._counts or len(word) > self._longest + 1 or (last and self._begins(word)):
             return []
         known = {each for each in _one_slip_away(word) if each in self._counts}
         return sorted(known, key=lambda each: (-self._counts[each], each))
@@ -59,13 +61,21 @@ def _vocabulary(table: FactTable) -> Counter[str]:
     """Every word, and in how many wordings it stands; words of facts and free words in one."""
     counts: Counter[str] = Counter(_SHAPES)
     counts.update(NUMBER_WORDS)
-    for kind in KINDS:
-        for sentence in _sentences(kind):
-            counts.update(word for slot in sentence.slots for word in _words(slot))
+    counts.update(_words_of_sentences())
     for entity in table.entities.values():
         counts.update({word for value in entity.values.values() for word in _WORD.findall(written(value))})
     for word in list(counts):
         counts[word[0].upper() + word[1:]] += 1
+    return counts
+
+
+@cache
+def _words_of_sentences() -> Counter[str]:
+    slots = Counter(slot for kind in KINDS for sentence in _sentences(kind) for slot in sentence.slots)
+    counts: Counter[str] = Counter()
+    for slot, count in slots.items():
+        for word in _words(slot):
+            counts[word] += count
     return counts
 
 
