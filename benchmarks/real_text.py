@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import ROOT, Result, add_record_option, given_command, record
+from benchmarks.results import ROOT, Result, add_record_option, record
 from components.evaluation.factuality.artifacts import CascadeAssessment
 from components.evaluation.factuality.real_text import ProbeAnswer
 from components.evaluation.factuality.records import json_lines
@@ -49,7 +49,9 @@ def main() -> None:
     for line in wrong_answers(assessment, arguments.show):
         print(line)
     if arguments.record:
-        record("real text", results, given_command("benchmarks.real_text"))
+        # Folders of this machine say nothing about the result.
+        settings = " ".join([f"--steps {arguments.steps}", *arguments.overrides])
+        record("real text", results, f"python -m benchmarks.real_text {settings}")
 
 
 def written(data: Path, workspace: Path) -> tuple[Path, Path]:
