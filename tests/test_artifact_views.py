@@ -16,8 +16,10 @@ from components.core.run import Run
 from components.data.prepared import PreparedData
 from components.data.world import files as world
 from components.deployment.artifact import SmokeAnswer
+from components.evaluation.arena.artifact import Arena
 from components.evaluation.artifacts import Evaluation, GateDecision, Scores
-from components.evaluation.factuality.artifacts import CascadeAssessment, Comparison
+from components.evaluation.comparison.artifact import Comparison
+from components.evaluation.factuality.artifacts import CascadeAssessment, Study
 from components.labelling.artifact import Labels
 from components.model.bundle import Bundle
 from components.training.trained import TrainedModel
@@ -30,7 +32,9 @@ VIEWS: list[type[Artifact]] = [
     Calibration,
     Scores,
     CascadeAssessment,
+    Study,
     Comparison,
+    Arena,
     GateDecision,
     Evaluation,
     Bundle,
@@ -44,7 +48,9 @@ STAGES = {
     "calibrate",
     "assess",
     "cascade",
+    "study",
     "compare",
+    "arena",
     "gate",
     "evaluate",
     "bundle",
