@@ -10,7 +10,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 INDEX  := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help run up serve test quick-test soak chaos browser-test lint bench comparison gpu-bench screenshots reference lock clean
+.PHONY: help run up serve test quick-test soak chaos browser-test lint bench study gpu-bench screenshots reference lock clean
 
 help:  ## this page
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -69,13 +69,14 @@ bench: $(VENV)/dev  ## measure every claim on this machine and write docs/result
 	$(BIN)/python -m benchmarks.cascade --record
 	$(BIN)/python -m benchmarks.serving --record
 	$(BIN)/python -m benchmarks.flow --record
-	# These two read ../shared/data.
+	# These read ../shared/data.
 	$(BIN)/python -m benchmarks.labels --record
 	$(BIN)/python -m benchmarks.factscore --record
+	$(BIN)/python -m benchmarks.real_text --record
 
-comparison: $(VENV)/run  ## train all ways of choosing what to ask, and write their table (hours)
-	$(BIN)/lacewing compare
-	$(BIN)/python -m benchmarks.comparison --record
+study: $(VENV)/run  ## train all ways of choosing what to ask, and write their table (hours)
+	$(BIN)/lacewing study
+	$(BIN)/python -m benchmarks.study --record
 
 gpu-bench: $(VENV)/dev  ## check the kernels on a GPU, then print a table of every goal
 	$(BIN)/pytest -m gpu

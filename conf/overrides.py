@@ -84,6 +84,17 @@ def check_sweep(overrides: Sequence[str], allowed: Allowed) -> list[list[str]]:
     return several
 
 
+def list_override(key: str, words: Sequence[str]) -> str:
+    """The override that sets ``key`` to the list of ``words``, whatever signs they hold."""
+    return f"{key}=[{','.join(map(_in_quotes, words))}]"
+
+
+def _in_quotes(text: str) -> str:
+    # In Hydra's quotes a backslash stands for itself, unless a quote follows it, the closing one included.
+    doubled = re.sub(r"(\\+)(?='|$)", r"\1\1", text)
+    return "'" + doubled.replace("'", "\\'") + "'"
+
+
 def shown(given: str) -> str:
     """What was given, quoted, and shortened if it is long."""
     return repr(given if len(given) <= _SHOWN_CHARACTERS else given[:_SHOWN_CHARACTERS] + "...")

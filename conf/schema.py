@@ -4,6 +4,7 @@ There is one root for all flows. A flow first updates all earlier stages, so it 
 override means the same everywhere. The key of a stage depends only on its own section.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
@@ -12,6 +13,8 @@ from components.cascade.config import CascadeConfig, HelperConfig
 from components.data.config import DataConfig
 from components.delegation.config import CalibrateConfig, DelegateConfig, DelegationConfig, SelectionName
 from components.deployment.config import BundleConfig, BundleStageConfig, ServeConfig, SmokeConfig
+from components.evaluation.arena.config import ArenaConfig, ArenaStageConfig
+from components.evaluation.comparison.config import ComparisonConfig
 from components.evaluation.config import (
     AssessConfig,
     BootstrapConfig,
@@ -43,8 +46,8 @@ class ReleaseConfig(BaseModel):
     """Promote a model again although someone rolled it back before."""
 
 
-class CompareConfig(BaseModel):
-    """`lacewing compare`: which ways of choosing the delegated tokens are trained side by side."""
+class StudyConfig(BaseModel):
+    """`lacewing study`: which ways of choosing the delegated tokens are trained side by side."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -56,11 +59,30 @@ class CompareConfig(BaseModel):
     """Seeds of the trainer; intervals are over them."""
 
     @model_validator(mode="after")
-    def _each_once(self) -> "CompareConfig":
+    def _each_once(self) -> "StudyConfig":
         for name, values in (("selections", self.selections), ("match", self.match), ("seeds", self.seeds)):
             if not values or len(set(values)) < len(values):
-                raise ValueError(f"compare.{name} needs at least one value, each once; given {values}")
+                raise ValueError(f"study.{name} needs at least one value, each once; given {values}")
         return self
+
+
+class CompareConfig(ComparisonConfig):
+    """`lacewing compare MODEL MODEL ...`: evaluated models side by side."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # models=[champion,3]: version 3
+
+    models: list[str] = Field(default_factory=list)
+    """Models of `evaluate.model`, or folders of finished evaluations. The others are compared with the first; a model
+    that has not been evaluated is evaluated first, with the settings of `evaluate`."""
+
+
+class ArenaFlowConfig(ArenaConfig):
+    """`lacewing arena MODEL MODEL ...`: models against each other."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    models: list[str] = Field(default_factory=list)
+    """Who meets: what `evaluate.model` may be."""
 
 
 class ProjectConfig(Bounded):
@@ -87,9 +109,13 @@ class ProjectConfig(Bounded):
     facts: FactsConfig = FactsConfig()
     """Whether its facts are right, alone and with the helper."""
     compare: CompareConfig = CompareConfig()
-    """What `lacewing compare` trains side by side."""
+    """Models side by side."""
+    study: StudyConfig = StudyConfig()
+    """What `lacewing study` trains side by side."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """What `lacewing evaluate` measures, of which model."""
+    arena: ArenaFlowConfig = ArenaFlowConfig()
+    """Models against each other, judged in pairs."""
     release: ReleaseConfig = ReleaseConfig()
     """Gate, registration, smoke test and promotion."""
     tracking: TrackingConfig = TrackingConfig()
@@ -121,8 +147,21 @@ class ProjectConfig(Bounded):
         return BundleStageConfig(name=own.name, presence_penalty=own.presence_penalty, cascade=self.cascade)
 
     @property
-    def comparison(self) -> BootstrapConfig:
-        """The slice that the table of `compare` sees."""
+    def comparison(self) -> ComparisonConfig:
+        """The slice that the stage `compare` sees: which models these are is in its inputs."""
+        return ComparisonConfig.model_validate(self.compare.model_dump(exclude={"models"}))
+
+    def arena_of(self, players: Sequence[tuple[str, str]]) -> ArenaStageConfig:
+        """The slice that the stage `arena` sees, for the name and place of every player."""
+        shared = self.evaluate.model_dump(include={"endpoint", "batch_tokens", "device"})
+        return ArenaStageConfig(
+            arena=ArenaConfig.model_validate(self.arena.model_dump(exclude={"models"})),
+            players=[EvaluateConfig.model_validate({**shared, "name": name, "model": at}) for name, at in players],
+        )
+
+    @property
+    def study_table(self) -> BootstrapConfig:
+        """The slice that the table of `study` sees."""
         return BootstrapConfig(confidence=self.facts.confidence, resamples=self.facts.resamples, seed=self.facts.seed)
 
     def evaluation(self, model: str, name: str) -> EvaluateStageConfig:

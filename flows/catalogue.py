@@ -41,6 +41,14 @@ class Flow(NamedTuple):
     """One deployment for each preset, where a person would look for it, instead of one for all."""
     own: str
     """The section whose settings may be given without its name; empty: none."""
+    words: str
+    """The setting, a list, that takes the words without ``=`` of its command line; empty: it takes none."""
+
+    @property
+    def usage(self) -> str:
+        """How its command line begins."""
+        place = f" {self.words.rpartition('.')[2].upper()}" if self.words else ""
+        return f"lacewing {self.name}{place and f'{place} ...'}"
 
     def deployments(self, presets: Iterable[str], default: str) -> dict[str, str]:
         """Name of each deployment, and the preset at which its form stands."""
@@ -60,7 +68,7 @@ class Flow(NamedTuple):
 
 
 def flow(
-    summary: str, *, example: str, order: int = _LAST, per_preset: bool = False, own: str = ""
+    summary: str, *, example: str, order: int = _LAST, per_preset: bool = False, own: str = "", words: str = ""
 ) -> "Callable[[Function], Function]":
     """Declare the decorated function a flow; for the arguments, literals all, see ``Flow``."""
 
@@ -102,7 +110,7 @@ def _is_declaration(decorator: ast.expr) -> bool:
 def _entry(path: Path, function: ast.FunctionDef, declaration: ast.Call) -> Flow:
     (summary,) = (ast.literal_eval(argument) for argument in declaration.args)
     options = {str(option.arg): ast.literal_eval(option.value) for option in declaration.keywords}
-    settings = {"order": _LAST, "per_preset": False, "own": "", **options}
+    settings = {"order": _LAST, "per_preset": False, "own": "", "words": "", **options}
     # As written: cleaning it would import ``inspect``, a quarter of the time that help takes.
     description = ast.get_docstring(function, clean=False) or summary
     return Flow(function.name, f"flows.{path.stem}", description, summary, **settings)

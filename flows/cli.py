@@ -44,6 +44,7 @@ examples
   lacewing pipeline
   lacewing pipeline experiment=text data.sources='[articles/*.jsonl.gz]'
   lacewing pretrain model=10m trainer.max_steps=500 --dry-run
+  lacewing compare champion challenger
   lacewing serve model=champion
 
 Results live in ./workspace, or where LACEWING_WORKSPACE says. Exit codes: 0 done, 2 bad input, {refused} refused by the
@@ -114,10 +115,15 @@ def _flow_help(name: str) -> int:
 
     entry = find_flow(name)
     print(
-        f"lacewing {name}: {entry.summary}\n\n{_own_help(entry)}"
+        f"lacewing {name}: {entry.summary}\n\n{_words_help(entry)}{_own_help(entry)}"
         f"example: lacewing {name} {entry.example}\n\n{schema_help(ProjectConfig)}"
     )
     return 0
+
+
+def _words_help(entry: Flow) -> str:
+    """How to give what needs no key; nothing for a flow that takes settings only."""
+    return f"usage: {entry.usage} [key=value ...]   (the words are {entry.words})\n\n" if entry.words else ""
 
 
 def _own_help(entry: Flow) -> str:
@@ -126,8 +132,9 @@ def _own_help(entry: Flow) -> str:
 
 
 def _flow(name: str, words: list[str]) -> int:
-    arguments = read_flow_arguments(words)
-    arguments = arguments._replace(overrides=find_flow(name).qualified(arguments.overrides))
+    entry = find_flow(name)
+    arguments = read_flow_arguments(words).with_words(entry.words)
+    arguments = arguments._replace(overrides=entry.qualified(arguments.overrides))
     if arguments.hydra:
         return _hydra(name, arguments)
     return _run(name, arguments.overrides, arguments.dry)

@@ -1,48 +1,70 @@
-"""Flow ``compare``: every way of choosing the delegated tokens, on the same data, side by side in one table."""
+"""Flow ``compare``: evaluated models side by side; what has not been evaluated yet is evaluated first."""
 
-from collections.abc import Iterator
-from itertools import product
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from components.core.artifact import Artifact
-from components.evaluation.factuality.report import embedded_report
-from conf.schema import ProjectConfig
+from components.core.artifact import RECORD, Artifact
+from components.core.errors import InputError
+from components.core.record_digest import intact
+from components.evaluation.arena.artifact import Arena
+from components.evaluation.artifacts import Evaluation
+from components.evaluation.comparison.artifact import Comparison
 from flows.adapters import prefect_ui
+from flows.adapters.mlflow_web import file_link
 from flows.catalogue import flow
-from flows.delegate import delegate_model
-from flows.prepare import prepare_data
+from flows.evaluation import evaluate_model
 from flows.run import FlowRun, Stage
 
-COMPARE = Stage("compare", "components.evaluation.factuality.comparison:stage")
-
-
-def compare_selections(run: FlowRun, data: Artifact) -> Artifact:
-    """Train and measure every combination; results that exist already are not made again."""
-    cascades: dict[str, Any] = {}  # artifacts; mypy would weigh them against ``sources`` as well
-    for name, config in combinations(run.config):
-        with run.varied(name, config):
-            cascades[name] = delegate_model(run, data).cascade
-    comparison = run.stage(COMPARE, run.config.comparison, **cascades)
-    if not run.dry:
-        prefect_ui.page("comparison", embedded_report(comparison.folder), "Ways of choosing what to ask, side by side")
-    return comparison
-
-
-def combinations(config: ProjectConfig) -> Iterator[tuple[str, ProjectConfig]]:
-    """The name and the configuration of every run; the seeds of one method are adjacent."""
-    several = len(config.compare.match) > 1
-    for match, selection, seed in product(config.compare.match, config.compare.selections, config.compare.seeds):
-        delegation = config.delegation.model_copy(update={"selection": selection, "match": match})
-        trainer = config.trainer.model_copy(update={"seed": seed})
-        name = f"{selection}-{match}-{seed}" if several else f"{selection}-{seed}"
-        yield name, config.model_copy(update={"delegation": delegation, "trainer": trainer})
+COMPARE = Stage("compare", "components.evaluation.comparison.stage:stage")
+EVALUATIONS = (*Evaluation.stages, *Arena.stages)
+"""Stages whose artifacts hold a table of scores."""
 
 
 @flow(
-    "all ways of choosing what to ask, side by side over several seeds, in one table",
-    example="compare.selections=[lacy,ntp]",
-    order=50,
+    "models side by side on the same examples: compare champion challenger",
+    example="compare.models=[champion,challenger]",
+    order=66,
+    own="evaluate",
+    words="compare.models",
 )
 def compare(run: FlowRun) -> None:
-    """Train every selection on the same data with several seeds, and write one table."""
-    compare_selections(run, prepare_data(run))
+    """Compare models of the registry, folders or endpoints, or finished evaluations, with the first one given.
+
+    The report says which differences are more than chance, how small a one could have been seen, which examples were
+    won and lost, and what each evaluation cost.
+    """
+    models = several_models(run.config.compare.models)
+    evaluations: dict[str, Any] = {f"model_{place:02}": evaluated(run, model) for place, model in enumerate(models)}
+    comparison = run.stage(COMPARE, run.config.comparison, **evaluations)
+    if not run.dry:
+        link = file_link(run.config.tracking, comparison.folder, Comparison.PAGE)
+        head, _, rest = comparison.report.read_text(encoding="utf-8").partition("\n\n")
+        prefect_ui.page("comparison", f"{head}\n\nAs one file: {link}\n\n{rest}", "Models side by side")
+        run.rows.append(("report", str(comparison.folder / Comparison.PAGE)))
+
+
+def several_models(models: Sequence[str]) -> Sequence[str]:
+    """``models`` if they can be compared; raises ``InputError`` for fewer than two or the same twice."""
+    if len(models) < 2:
+        given = f"only {models[0]!r}" if models else "none"
+        raise InputError(f"this needs two models or more, given: {given}. Write lacewing compare MODEL MODEL ...")
+    if twice := [model for place, model in enumerate(models) if model in models[:place]]:
+        raise InputError(f"{twice[0]!r} is given twice; name different models")
+    return models
+
+
+def evaluated(run: FlowRun, reference: str) -> Artifact:
+    """The finished evaluation in the folder ``reference``, or that of the model it names, made now if there is none."""
+    if finished := _finished_evaluation(reference):
+        return finished
+    with run.varied(reference, run.config):
+        return evaluate_model(run, reference)
+
+
+def _finished_evaluation(reference: str) -> Artifact | None:
+    folder = Path(reference).absolute()
+    if not (folder / RECORD).is_file():
+        return None
+    artifact = Artifact.open(folder)
+    return intact(artifact) if artifact.stage in EVALUATIONS else None

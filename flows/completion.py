@@ -18,6 +18,8 @@ from conf.schema import ProjectConfig, ServeCommandConfig, UpConfig
 from flows.catalogue import Flow, flows
 from flows.options import OF_FLOWS
 
+ALIASES = ("champion", "challenger")
+
 _BASH = """\
 # bash completion of lacewing; made by `lacewing completion bash`
 _lacewing() {{
@@ -126,7 +128,8 @@ def groups(commands: Sequence[str]) -> list[Group]:
         "completion": (["bash", "zsh", "fish"], {}),
     }
     found = [_of_flow(entry, of_flow, values) for entry in flows().values() if entry.own]
-    found.append(Group(tuple(entry.name for entry in flows().values() if not entry.own), (*OF_FLOWS, *of_flow), values))
+    rest = tuple(name for name, entry in flows().items() if not entry.own)
+    found.append(Group(rest, (*OF_FLOWS, *of_flow), values))
     for command in commands:
         words, of_command = named.get(command, (of_flow, values))
         found.append(Group((command,), ("--help", *words), of_command))
@@ -134,12 +137,16 @@ def groups(commands: Sequence[str]) -> list[Group]:
 
 
 def _of_flow(entry: Flow, words: Sequence[str], values: Mapping[str, Sequence[str]]) -> Group:
-    """A flow with settings that need not name their section; they hide those of the same name."""
+    """A flow with settings that need not name their section; they hide those of the same name.
+
+    If it takes models as words, the names that every registry knows are among its words.
+    """
     section = ProjectConfig.model_fields[entry.own].annotation
     assert isinstance(section, type)
     own = _settings(section)
     others = {key: listed for key, listed in values.items() if f"{key}=" not in own}
-    return Group((entry.name,), tuple(dict.fromkeys([*OF_FLOWS, *own, *words])), others | _values(section))
+    models = ALIASES if entry.words else ()
+    return Group((entry.name,), tuple(dict.fromkeys([*models, *OF_FLOWS, *own, *words])), others | _values(section))
 
 
 def _settings(schema: type[BaseModel]) -> list[str]:

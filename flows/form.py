@@ -64,7 +64,8 @@ def form_faults(config: ProjectConfig, form: FormConfig) -> Iterator[str]:
         yield from _named("cascade.helper.library", source, rules.source(source))
     for key, path in _paths(config):
         yield from _named(key, path, rules.readable(path) if path else "")
-    yield from _named("evaluate.model", config.evaluate.model, rules.model(config.evaluate.model))
+    for key, model in _models(config):
+        yield from _named(key, model, rules.model(model))
     for key, name in _pipelines(config):
         yield from _named(key, name, rules.readable(name) if name and not _is_package_name(name) else "")
     for key, url in _services(config):
@@ -108,7 +109,7 @@ class _Rules(NamedTuple):
         return self._outside(Path(path), "form.data_roots", self.read)
 
     def model(self, model: str) -> str:
-        """Of a model to evaluate: a registered one, a folder or an address."""
+        """Of a model to evaluate: an alias or version of the registry, a folder or an address."""
         if is_url(model):
             return self.service(model.partition("#")[0])
         return self.readable(model) if _is_path(model) else ""
@@ -188,7 +189,14 @@ def _paths(config: ProjectConfig) -> Iterator[tuple[str, str]]:
     yield "cascade.helper.model", config.cascade.helper.model
     yield from (("facts.probes.files", path) for path in config.facts.probes.files)
     yield "facts.factscore.entities", config.facts.factscore.entities
+    yield from (("arena.prompts", path) for path in config.arena.prompts)
     yield from (("facts.factscore.knowledge", path) for path in config.facts.factscore.knowledge)
+
+
+def _models(config: ProjectConfig) -> Iterator[tuple[str, str]]:
+    yield "evaluate.model", config.evaluate.model
+    yield from (("compare.models", model) for model in config.compare.models)
+    yield from (("arena.models", model) for model in config.arena.models)
 
 
 def _pipelines(config: ProjectConfig) -> Iterator[tuple[str, str]]:
@@ -200,6 +208,7 @@ def _pipelines(config: ProjectConfig) -> Iterator[tuple[str, str]]:
 def _services(config: ProjectConfig) -> Iterator[tuple[str, str]]:
     yield "cascade.helper.url", config.cascade.helper.url
     yield "facts.factscore.judge.url", config.facts.factscore.judge.url
+    yield "arena.judge.url", config.arena.judge.url
     yield "versioning.endpoint_url", config.versioning.endpoint_url
 
 

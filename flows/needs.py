@@ -40,8 +40,14 @@ def memory_needs(config: ProjectConfig) -> Iterator[Need]:
         f"the activations of {tokens:,} tokens (trainer.micro_batch_size={trainer.micro_batch_size}, "
         f"model.context_length={model.context_length}, model.layers={model.layers})",
     )
-    resampled = (("assess", config.assess), ("facts", config.facts), ("release.gate", config.release.gate))
-    for section, settings in resampled:
+    resampled = {
+        "assess": config.assess,
+        "facts": config.facts,
+        "compare": config.compare,
+        "arena": config.arena,
+        "release.gate": config.release.gate,
+    }
+    for section, settings in resampled.items():
         yield Need(settings.resamples * _RESAMPLE_BYTES, f"{section}.resamples={settings.resamples}")
 
 

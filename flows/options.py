@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from components.core.errors import InputError
 from conf.nearest import did_you_mean
+from conf.overrides import list_override
 
 DRY_RUN = "--dry-run"
 SWEEP = {"--multirun", "-m"}
@@ -30,6 +31,16 @@ class FlowArguments(NamedTuple):
     dry: bool
     hydra: list[str]
     """Options that Hydra acts on, with their values."""
+
+    def with_words(self, key: str) -> "FlowArguments":
+        """The words without ``=`` as the value of ``key``, a list; raises ``InputError`` if it is set twice."""
+        words = [word for word in self.overrides if "=" not in word and not word.startswith("-")]
+        if not key or not words:
+            return self
+        rest = [word for word in self.overrides if word not in words]
+        if given := [word for word in rest if word.partition("=")[0] == key]:
+            raise InputError(f"{' '.join(words)} and {given[0]} say the same thing twice: write one of them")
+        return self._replace(overrides=[list_override(key, words), *rest])
 
     @property
     def sweep(self) -> bool:

@@ -9,7 +9,7 @@ from flows.run import FlowRun
 
 
 @flow(
-    "raw text to a served, registered model: all of the below but compare",
+    "raw text to a served, registered model: all of the below but study",
     example="model=10m",
     order=0,
     per_preset=True,

@@ -76,6 +76,13 @@ class Registry:
         with self.connection.explained():
             return self.model.versions()
 
+    def listed(self) -> list[tuple[Version, list[str], dict[str, float]]]:
+        """All versions with their aliases and figures, newest first."""
+        with self.connection.explained():
+            versions = self.model.versions()
+            aliases = self.model.aliases() if versions else {}
+            return [(each, aliases.get(each.number, []), self.model.figures(each)) for each in reversed(versions)]
+
     def rolled_back(self, key: str) -> Version | None:
         """The version of the bundle ``key`` that was rolled back, if any."""
         with self._alone(), self.connection.explained():

@@ -27,9 +27,13 @@ def _flow(entry: Flow) -> str:
     names = entry.deployments([preset.value for preset in Preset], DEFAULT_PRESET)
     return (
         f"### lacewing {entry.name}\n\n{inspect.cleandoc(entry.description)}\n\n"
-        f"- Example: `lacewing {entry.name} {entry.example}`\n"
+        f"{_words(entry)}- Example: `lacewing {entry.name} {entry.example}`\n"
         f"- In Prefect: {', '.join(f'`{name}`' for name in names)}"
     )
+
+
+def _words(entry: Flow) -> str:
+    return f"- Usage: `{entry.usage} [key=value ...]`; the words are `{entry.words}`\n" if entry.words else ""
 
 
 if __name__ == "__main__":

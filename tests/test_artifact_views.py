@@ -16,8 +16,10 @@ from components.core.run import Run
 from components.data.prepared import PreparedData
 from components.data.world import files as world
 from components.deployment.artifact import SmokeAnswer
-from components.evaluation.artifacts import GateDecision, Scores
-from components.evaluation.factuality.artifacts import CascadeAssessment, Comparison
+from components.evaluation.arena.artifact import Arena
+from components.evaluation.artifacts import Evaluation, GateDecision, Scores
+from components.evaluation.comparison.artifact import Comparison
+from components.evaluation.factuality.artifacts import CascadeAssessment, Study
 from components.labelling.artifact import Labels
 from components.model.bundle import Bundle
 from components.training.trained import TrainedModel
@@ -30,8 +32,11 @@ VIEWS: list[type[Artifact]] = [
     Calibration,
     Scores,
     CascadeAssessment,
+    Study,
     Comparison,
+    Arena,
     GateDecision,
+    Evaluation,
     Bundle,
     SmokeAnswer,
 ]
@@ -43,8 +48,11 @@ STAGES = {
     "calibrate",
     "assess",
     "cascade",
+    "study",
     "compare",
+    "arena",
     "gate",
+    "evaluate",
     "bundle",
     "smoke",
 }

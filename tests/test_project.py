@@ -97,7 +97,7 @@ def test_the_readme_lists_the_folders_that_there_are() -> None:
 def test_the_readme_shows_what_the_page_of_results_holds() -> None:
     """Both are written by the same commands; a number that was changed by hand in one of them would be found here."""
     readme, results = (ROOT / "README.md").read_text(), (ROOT / "docs" / "results.md").read_text()
-    for section in ("comparison", "pipeline output"):
+    for section in ("study", "pipeline output"):
         shown, full = (between_markers(text, section) for text in (readme, results))
         numbers = [number for line in shown.splitlines() if "---" not in line for number in NUMBER.findall(line)]
         assert len(numbers) > 10

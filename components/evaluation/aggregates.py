@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from components.evaluation.bootstrap import ratio_interval
 from components.evaluation.config import BootstrapConfig
+from components.evaluation.cost import COST_METRICS
 from components.evaluation.results import Interval
 from components.evaluation.score_table import Score
 
@@ -62,7 +63,8 @@ def costs(scores: Iterable[Score]) -> Mapping[str, Cost]:
     """By task."""
     members: dict[str, list[Score]] = {}
     for score in scores:
-        members.setdefault(score.task, []).append(score)
+        if score.metric not in COST_METRICS:
+            members.setdefault(score.task, []).append(score)
     return {
         task: Cost(
             len({row.document for row in rows}),

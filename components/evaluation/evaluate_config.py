@@ -8,7 +8,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from components.data.config import DataConfig
+from components.evaluation.contamination.config import ContaminationConfig
 from components.evaluation.harness.config import HarnessConfig
+from components.evaluation.robustness.config import RobustnessConfig
 from components.labelling.config import LabelConfig
 
 _SETTINGS = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -52,6 +54,8 @@ class EndpointConfig(BaseModel):
 
     model_config = _SETTINGS
 
+    model: str = ""
+    """Which of its models to ask; empty leaves the choice to the server."""
     start: str = ""
     """Text of the token that starts a document there, such as `<|endoftext|>` or `<s>`. Without it, servers give no
     probability to the first token of a text, and texts that have nothing before them are refused."""
@@ -68,12 +72,12 @@ class EndpointConfig(BaseModel):
 class EvaluateConfig(BaseModel):
     """`lacewing evaluate`: any model, on any tasks or texts."""
 
-    model_config = _SETTINGS
+    model_config = ConfigDict(**_SETTINGS, coerce_numbers_to_str=True)  # model=3 is version 3
 
     model: str = "champion"
     """What to evaluate: `champion`, `challenger`, the number of a version, `NAME@champion` of another registered model,
     the folder of an artifact or of a Hugging Face model, or the address of an OpenAI-compatible server, such as
-    `http://127.0.0.1:8000/v1#NAME`. A key is read from LACEWING_EVALUATE_API_KEY."""
+    http://127.0.0.1:8000/v1. A key for it is read from LACEWING_EVALUATE_API_KEY."""
     name: str = ""
     """Name of the model in the table of scores; empty: made of the version, the folder or the address."""
     tasks: list[str] = Field(default=["text"], min_length=1)
@@ -82,6 +86,10 @@ class EvaluateConfig(BaseModel):
     """The task `text`."""
     harness: HarnessConfig = HarnessConfig()
     """Published tasks (`blimp`, `mmlu`, `hellaswag`, ...)."""
+    robustness: RobustnessConfig = RobustnessConfig()
+    """The tasks whose names begin with `robustness.`."""
+    contamination: ContaminationConfig = ContaminationConfig()
+    """When an example of a published task counts as seen in training."""
     endpoint: EndpointConfig = EndpointConfig()
     """How a served model is asked."""
     batch_tokens: PositiveInt = 8_192

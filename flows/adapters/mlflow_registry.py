@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,7 @@ class Version:
     model: str
     number: int
     tags: dict[str, str]
+    registered: datetime
 
     @property
     def key(self) -> str:
@@ -93,6 +95,21 @@ class RegisteredModel:
             page = self.connection.client.search_model_versions(query, page_token=page.token if page else None)
             versions += map(_version, page)
         return sorted(versions, key=lambda version: version.number)
+
+    def aliases(self) -> dict[int, list[str]]:
+        """The aliases of every version that has any. MLflow's search leaves them out."""
+        found: dict[int, list[str]] = {}
+        for alias, number in self.connection.client.get_registered_model(self.name).aliases.items():
+            found.setdefault(int(number), []).append(alias)
+        return {number: sorted(names) for number, names in found.items()}
+
+    def figures(self, version: Version) -> dict[str, float]:
+        """The metrics of the version's bundle; none of a version from before there were logged models."""
+        model_id = version.tags.get(MODEL_ID)
+        if not model_id:
+            return {}
+        metrics = self.connection.client.get_logged_model(model_id).metrics or []
+        return {metric.key: metric.value for metric in metrics}
 
     def tag(self, version: Version, tags: Mapping[str, str]) -> None:
         """Set tags of a version."""
@@ -179,7 +196,8 @@ class RegisteredModel:
 
 
 def _version(version: "ModelVersion") -> Version:
-    return Version(version.name, int(version.version), dict(version.tags))
+    registered = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
+    return Version(version.name, int(version.version), dict(version.tags), registered)
 
 
 def _tags_of(bundle: Artifact) -> dict[str, str]:

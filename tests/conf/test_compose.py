@@ -143,8 +143,8 @@ def test_only_selections_that_use_the_helper_train_anew_when_it_changes() -> Non
     [
         ("delegation.budget=1.2", "less than or equal to 1"),
         ("cascade.budget=-0.1", "greater than or equal to 0"),
-        ("compare.seeds=[1,1]", "each once"),
-        ("compare.selections=[lacy,oracle]", "'ntp', 'loss'"),
+        ("study.seeds=[1,1]", "each once"),
+        ("study.selections=[lacy,oracle]", "'ntp', 'loss'"),
         ("cascade.helper.kind=endpoint", "helper.url"),
         ("cascade.helper.kind=model", "helper.model"),
         ("facts.budgets=[0.5,0.1]", "in order"),

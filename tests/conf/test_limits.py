@@ -43,7 +43,7 @@ def test_every_number_is_finite(key: str, given: str) -> None:
         ("cascade.helper.retries=101", "100 at most"),
         ("cascade.helper.timeout_seconds=1e9", "1,000,000 at most"),
         ("trainer.max_steps=" + "9" * 4000, "has 4000 digits"),
-        ("compare.seeds=[1,9223372036854775808]", "below 2^63"),
+        ("study.seeds=[1,9223372036854775808]", "below 2^63"),
         ("facts.budgets=[0.1,inf]", "facts.budgets"),
     ],
 )

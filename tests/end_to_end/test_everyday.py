@@ -43,8 +43,8 @@ TINY = [
     "facts.biography_tokens=16",
     "assess.max_documents=20",
     "assess.questions.max_questions=20",
-    "compare.selections=[ntp,lacy]",
-    "compare.seeds=[0]",
+    "study.selections=[ntp,lacy]",
+    "study.seeds=[0]",
     # So small a model wins by chance only; that the gate refuses is shown elsewhere.
     "release.gate.criteria.facts_right.margin=1",
     "release.gate.criteria.bits_per_byte_other.margin=100",

@@ -20,8 +20,10 @@ from flows.form import FORM, form_faults
 # Texts that name no place: neither a file nor an address.
 PLAIN = {
     *("model.name", "data.text_field", "data.document_separator", "cascade.helper.name", "facts.factscore.judge.name"),
+    *("compare.tasks", "arena.judge.name"),
     *("facts.factscore.instruction", "facts.factscore.opening", "release.bundle.name", "release.smoke.prompt"),
     *("tracking.experiment", "tracking.registered_model", "versioning.region"),
+    *("evaluate.name", "evaluate.tasks", "evaluate.endpoint.model", "evaluate.endpoint.start"),
 }
 
 
@@ -87,6 +89,11 @@ def test_a_glob_outside_is_refused_without_a_search(texts: Path, monkeypatch: py
         ("data.sources=['http://user:password@example.org/a.txt']", "data.sources"),
         ("data.sources=['https://example.org\\@127.0.0.1/a.txt']", "data.sources"),
         ("data.sources=['hf://squad']", "form.hosts"),
+        ("compare.models=[champion,/etc]", "compare.models"),
+        ("compare.models=[champion,'http://10.0.0.1:8000/v1#m']", "form.hosts"),
+        ("arena.models=[3,../etc]", "arena.models"),
+        ("arena.prompts=[/etc/passwd]", "arena.prompts"),
+        ("arena.judge.url=http://10.0.0.1:8000/v1", "arena.judge.url"),
         ("tracking.uri=sqlite:////etc/x.db", "tracking.uri"),
         ("tracking.uri=sqlite:////{workspace}/%2e%2e/x.db", "tracking.uri"),
         ("tracking.uri='sqlite:////{workspace}/x.db?uri=true'", "tracking.uri"),
@@ -125,6 +132,7 @@ def test_the_operator_lists_hosts_and_places_to_write(texts: Path, outside: Path
         (["data.vocab_size=6400000000"], 64, "data.vocab_size=6400000000"),
         (["trainer.batch_size=10000000", "trainer.micro_batch_size=10000000"], 64, "trainer.micro_batch_size=10000000"),
         (["facts.resamples=1000000000000"], 64, "facts.resamples=1000000000000"),
+        (["arena.resamples=1000000000000"], 64, "arena.resamples=1000000000000"),
         (["model=10m", "trainer=10m"], 0.05, "parameters with gradients"),
     ],
 )

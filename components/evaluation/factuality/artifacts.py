@@ -1,4 +1,4 @@
-"""The artifacts of the stages ``cascade`` and ``compare``. Light: no torch, no numpy."""
+"""The artifacts of the stages ``cascade`` and ``study``. Light: no torch, no numpy."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -34,11 +34,11 @@ class CascadeAssessment(Artifact):
         return folder if folder.is_dir() else None
 
 
-class Comparison(Artifact):
+class Study(Artifact):
     """Ways of choosing the delegated tokens, side by side."""
 
-    stages = ("compare",)
+    stages = ("study",)
 
-    SUMMARY: ClassVar = "comparison.json"
+    SUMMARY: ClassVar = "study.json"
     CURVE_PNG: ClassVar = CascadeAssessment.CURVE_PNG
     CURVE_SVG: ClassVar = CascadeAssessment.CURVE_SVG

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def address(model: str) -> tuple[str, str] | None:
-    """URL and name of a served model, from ``http://host/v1#NAME``; ``None`` for anything else."""
+    """URL and name of a served model, from ``http://host/v1`` or ``http://host/v1#NAME``; ``None`` for all else."""
     if not is_url(model):
         return None
     url, _, name = model.partition("#")
@@ -40,7 +40,8 @@ def _open(config: EvaluateConfig, bundle: Bundle | None, trained: TrainedModel |
     if (served := address(config.model)) is not None:
         from components.evaluation.text_models.endpoint import EndpointModel
 
-        return EndpointModel(config.name or served[1] or served[0], *served, config.endpoint)
+        url, model = served[0], served[1] or config.endpoint.model
+        return EndpointModel(config.name or model or url, url, model, config.endpoint)
     from components.evaluation.text_models.ours import LacewingModel
 
     if bundle is not None:

@@ -20,8 +20,8 @@ from components.evaluation.factuality.report import (
 )
 from components.evaluation.factuality.results import CascadeResults
 from components.evaluation.results import Interval
-from tests.evaluation.factuality.test_comparison import results
 from tests.evaluation.factuality.test_generated import biography
+from tests.evaluation.factuality.test_study import results
 
 EVIL = 'x</span><script>alert("1")</script> <img src=x onerror=a()> | **b** [l](javascript:a) `c`\n# h\n\n| a |\n& <!--'
 

@@ -1,4 +1,4 @@
-"""From nothing to a report on a tiny closed world: prepare, pretrain, label, delegate, calibrate, assess, compare."""
+"""From nothing to a report on a tiny closed world: prepare, pretrain, label, delegate, calibrate, assess, study."""
 
 import json
 import math
@@ -23,9 +23,9 @@ from components.delegation.config import CalibrateConfig, DelegateConfig, Delega
 from components.delegation.train import stage as delegate
 from components.evaluation.config import BootstrapConfig, CascadeAssessConfig, FactsConfig
 from components.evaluation.factuality.artifacts import CascadeAssessment
-from components.evaluation.factuality.comparison import stage as compare
 from components.evaluation.factuality.results import CascadeResults
 from components.evaluation.factuality.stage import stage
+from components.evaluation.factuality.study import stage as study
 from components.labelling.artifact import Labels
 from components.labelling.config import LabelConfig
 from components.labelling.stage import stage as label
@@ -221,7 +221,7 @@ def test_the_same_models_give_the_same_figures_and_can_be_compared(
         again.path(CascadeAssessment.BIOGRAPHIES).read_bytes()
         == stages.cascade.path(CascadeAssessment.BIOGRAPHIES).read_bytes()
     )
-    compared = compare(run(tmp_path / "compare", "compare"), BootstrapConfig(), first=stages.cascade, again=again)
+    compared = study(run(tmp_path / "study", "study"), BootstrapConfig(), first=stages.cascade, again=again)
     assert compared.metrics["lacy.at_budget"] == pytest.approx(stages.cascade.metrics["fact_accuracy"])
 
 

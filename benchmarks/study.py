@@ -1,7 +1,7 @@
-"""The tables of the README and of ``docs/results.md`` from a finished ``lacewing compare``.
+"""The tables of the README and of ``docs/results.md`` from a finished ``lacewing study``.
 
-``python -m benchmarks.comparison [FOLDER]`` prints them, ``--record`` writes them. Without a folder it takes the newest
-comparison of the workspace. The picture ``docs/images/compare.png`` is copied from the same artifact.
+``python -m benchmarks.study [FOLDER]`` prints them, ``--record`` writes them. Without a folder it takes the newest
+study of the workspace. The picture ``docs/images/study.png`` is copied from the same artifact.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from components.evaluation.factuality import artifacts
 from flows.workspace import workspace_folder
 
 README = ROOT / "README.md"
-PICTURE = ROOT / "docs" / "images" / "compare.png"
+PICTURE = ROOT / "docs" / "images" / "study.png"
 METHODS = {
     "ntp": "nothing (`ntp`); it calls where it doubts",
     "lacy": "**facts with the highest loss (`lacy`, the default)**",
@@ -28,7 +28,7 @@ METHODS = {
     "helper_gain": "where the helper is better (`helper_gain`)",
     "defer": "learning to defer (`defer`)",
 }
-# Names of the columns here, and in the comparison.
+# Names of the columns here, and in the study.
 SHORT = {
     "facts right, no calls": "alone",
     "with 15 % calls": "at budget",
@@ -46,41 +46,41 @@ FULL = {
     "bits/byte, other tokens": "bits/byte non-facts",
 }
 SHORT_METHODS = ("ntp", "lacy", "loss", "random", "judge")
-Comparison = dict[str, dict[str, dict[str, Any]]]
+Study = dict[str, dict[str, dict[str, Any]]]
 
 
 def main() -> None:
     """Print both tables, and write them if asked to."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.comparison", description=__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, help="artifact of lacewing compare; default: the newest")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, help="artifact of lacewing study; default: the newest")
     add_record_option(parser)
     options = parser.parse_args()
-    artifact = artifacts.Comparison.open(options.folder or newest())
-    comparison: Comparison = json.loads(artifact.path(artifact.SUMMARY).read_text(encoding="utf-8"))
+    artifact = artifacts.Study.open(options.folder or newest())
+    study: Study = json.loads(artifact.path(artifact.SUMMARY).read_text(encoding="utf-8"))
     seeds = len(artifact.details["seeds"])
-    full, short = table(comparison, FULL, tuple(METHODS)), table(comparison, SHORT, SHORT_METHODS, tight=True)
+    full, short = table(study, FULL, tuple(METHODS)), table(study, SHORT, SHORT_METHODS, tight=True)
     print(full, short, sep="\n\n")
     if options.record:
-        where = f"`lacewing compare`, {seeds} seeds, {date.today().isoformat()}, commit {commit()}"
-        replace_section(PAGE, "comparison", f"{where}\n\n{full}")
-        replace_section(README, "comparison", short)
+        where = f"`lacewing study`, {seeds} seeds, {date.today().isoformat()}, commit {commit()}"
+        replace_section(PAGE, "study", f"{where}\n\n{full}")
+        replace_section(README, "study", short)
         shutil.copyfile(artifact.path(artifact.CURVE_PNG), PICTURE)
 
 
 def newest() -> Path:
-    """The comparison of the workspace that was finished last."""
-    records = list((workspace_folder() / "artifacts" / "compare").glob("*/artifact.json"))
+    """The study of the workspace that was finished last."""
+    records = list((workspace_folder() / "artifacts" / "study").glob("*/artifact.json"))
     if not records:
-        raise SystemExit("the workspace holds no comparison: run `lacewing compare` first")
+        raise SystemExit("the workspace holds no study: run `lacewing study` first")
     return max(records, key=lambda path: path.stat().st_mtime).parent
 
 
-def table(comparison: Comparison, columns: dict[str, str], methods: tuple[str, ...], tight: bool = False) -> str:
+def table(study: Study, columns: dict[str, str], methods: tuple[str, ...], tight: bool = False) -> str:
     """One row for each method that was compared, means ± half of the interval over seeds."""
     rows = [["learns to ask for", *columns], ["---"] * (1 + len(columns))]
     for name in methods:
-        if name in comparison:
-            rows.append([METHODS[name], *(_cell(column, comparison[name][column]) for column in columns.values())])
+        if name in study:
+            rows.append([METHODS[name], *(_cell(column, study[name][column]) for column in columns.values())])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return table.replace(" ± ", "±") if tight else table
 

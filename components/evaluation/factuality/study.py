@@ -1,4 +1,4 @@
-"""Stage ``compare``: ways of choosing the delegated tokens, side by side, with intervals over seeds.
+"""Stage ``study``: ways of choosing the delegated tokens, side by side, with intervals over seeds.
 
 All models were trained on the same data and differ in which tokens they learned to ask for. There are two fair
 comparisons, which are kept apart: at equal optimizer steps, and at equal numbers of tokens with a gradient towards the
@@ -18,7 +18,7 @@ from components.core.atomic import write_json, write_text
 from components.core.errors import ArtifactError
 from components.core.run import Run
 from components.evaluation.config import BootstrapConfig
-from components.evaluation.factuality.artifacts import CascadeAssessment, Comparison
+from components.evaluation.factuality.artifacts import CascadeAssessment, Study
 from components.evaluation.factuality.curve import draw_budget_curve
 from components.evaluation.factuality.report import table
 from components.evaluation.factuality.results import CascadeResults, Written
@@ -60,7 +60,7 @@ _COUNTS = ("tokens learnt",)
 _PLAIN_NUMBERS = ("bits/byte non-facts", "AUROC wrong facts")
 
 
-def stage(run: Run, config: BootstrapConfig, **cascades: CascadeAssessment) -> Comparison:
+def stage(run: Run, config: BootstrapConfig, **cascades: CascadeAssessment) -> Study:
     """One table and one chart over the ``cascades`` of several methods and seeds, by name.
 
     Metrics: ``<method>.<metric>``, means over the seeds. Raises ``ArtifactError`` if the cascades do not share their
@@ -75,11 +75,11 @@ def stage(run: Run, config: BootstrapConfig, **cascades: CascadeAssessment) -> C
         for method, seeds in groups.items()
     }
     write_json(
-        run.folder / Comparison.SUMMARY,
+        run.folder / Study.SUMMARY,
         {method: {name: interval._asdict() for name, interval in row.items()} for method, row in summary.items()},
     )
     some = next(iter(groups.values()))
-    paths: list[Path] = [run.folder / Comparison.CURVE_PNG, run.folder / Comparison.CURVE_SVG]
+    paths: list[Path] = [run.folder / Study.CURVE_PNG, run.folder / Study.CURVE_SVG]
     draw_budget_curve(
         {method: [found.model.curve for found in seeds] for method, seeds in groups.items()}, some[0].budget, paths
     )
@@ -93,7 +93,7 @@ def stage(run: Run, config: BootstrapConfig, **cascades: CascadeAssessment) -> C
     run.log(metrics, None)
     run.report(1.0, f"{len(groups)} methods, {len(cascades)} runs")
     details = {"methods": list(groups), "seeds": sorted({found.seed for found in some})}
-    return run.seal(metrics, details, view=Comparison)
+    return run.seal(metrics, details, view=Study)
 
 
 def seed_interval(values: Sequence[float], confidence: float) -> Interval:
@@ -132,7 +132,7 @@ def _report(groups: dict[str, list[CascadeResults]], summary: dict[str, dict[str
                 f"{', '.join(map(str, seeds))} ± half of the {confidence:.0%} t interval. Methods that were never "
                 "taught to call ask where they doubt (entropy). Written facts are those of biographies that the model "
                 "writes, each looked up in the fact table.",
-                f"![Facts right over the call budget by method, and calls wasted on non-facts]({Comparison.CURVE_PNG})",
+                f"![Facts right over the call budget by method, and calls wasted on non-facts]({Study.CURVE_PNG})",
                 table(["chosen by", *COLUMNS], rows),
             ]
         )

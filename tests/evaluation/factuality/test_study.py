@@ -8,9 +8,9 @@ import pytest
 from components.core.errors import ArtifactError
 from components.core.run import Run
 from components.evaluation.config import BootstrapConfig
-from components.evaluation.factuality.artifacts import CascadeAssessment, Comparison
-from components.evaluation.factuality.comparison import COLUMNS, seed_interval, stage
+from components.evaluation.factuality.artifacts import CascadeAssessment, Study
 from components.evaluation.factuality.results import CascadeResults
+from components.evaluation.factuality.study import COLUMNS, seed_interval, stage
 
 BUDGETS = [0.0, 0.05, 0.1, 0.15, 1.0]
 
@@ -45,9 +45,9 @@ def sealed(folder: Path, *found: CascadeResults) -> dict[str, CascadeAssessment]
     return artifacts
 
 
-def compared(folder: Path, *found: CascadeResults) -> tuple[Comparison, dict[str, Any]]:
-    artifact = stage(Run.local(folder / "compare", "compare"), BootstrapConfig(), **sealed(folder, *found))
-    return artifact, json.loads(artifact.path(Comparison.SUMMARY).read_text())
+def compared(folder: Path, *found: CascadeResults) -> tuple[Study, dict[str, Any]]:
+    artifact = stage(Run.local(folder / "study", "study"), BootstrapConfig(), **sealed(folder, *found))
+    return artifact, json.loads(artifact.path(Study.SUMMARY).read_text())
 
 
 def test_the_interval_over_seeds_is_students() -> None:
@@ -78,8 +78,8 @@ def test_methods_stand_side_by_side_over_their_seeds(tmp_path: Path) -> None:
     half = 4.302653 * 0.2645751 / math.sqrt(3)
     assert f"40.0% ± {100 * half:.1f}" in report
     assert "seeds 0, 1, 2" in report
-    assert artifact.path(Comparison.CURVE_PNG).read_bytes().startswith(b"\x89PNG")
-    assert b"<svg" in artifact.path(Comparison.CURVE_SVG).read_bytes()
+    assert artifact.path(Study.CURVE_PNG).read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in artifact.path(Study.CURVE_SVG).read_bytes()
     assert artifact.details["methods"] == ["lacy", "ntp"]
 
 

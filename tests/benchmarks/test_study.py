@@ -1,21 +1,21 @@
-from benchmarks.comparison import FULL, METHODS, SHORT, SHORT_METHODS, Comparison, table
-from components.evaluation.factuality.comparison import COLUMNS
+from benchmarks.study import FULL, METHODS, SHORT, SHORT_METHODS, Study, table
+from components.evaluation.factuality.study import COLUMNS
 
 NAN = float("nan")
 
 
-def comparison(estimate: float, half: float) -> Comparison:
+def study(estimate: float, half: float) -> Study:
     interval = {"estimate": estimate, "low": estimate - half, "high": estimate + half}
     return {name: dict.fromkeys(COLUMNS, interval) for name in ("ntp", "lacy")}
 
 
-def test_the_tables_show_columns_that_a_comparison_has() -> None:
+def test_the_tables_show_columns_that_a_study_has() -> None:
     assert {*SHORT.values(), *FULL.values()} <= set(COLUMNS)
     assert set(SHORT_METHODS) <= set(METHODS)
 
 
 def test_shares_are_percentages_and_methods_that_were_not_compared_have_no_row() -> None:
-    rows = table(comparison(0.4567, 0.0123), FULL, tuple(METHODS)).splitlines()
+    rows = table(study(0.4567, 0.0123), FULL, tuple(METHODS)).splitlines()
     assert len(rows) == 4
     cells = [cell.strip() for cell in rows[3].strip("|").split("|")]
     assert cells[0] == METHODS["lacy"]
@@ -24,5 +24,5 @@ def test_shares_are_percentages_and_methods_that_were_not_compared_have_no_row()
 
 
 def test_a_single_seed_has_no_interval_and_an_unmeasured_value_a_dash() -> None:
-    assert "| 45.7 | 45.7 |" in table(comparison(0.4567, NAN), SHORT, ("ntp",), tight=True)
-    assert "| – | – |" in table(comparison(NAN, NAN), SHORT, ("ntp",))
+    assert "| 45.7 | 45.7 |" in table(study(0.4567, NAN), SHORT, ("ntp",), tight=True)
+    assert "| – | – |" in table(study(NAN, NAN), SHORT, ("ntp",))
