@@ -69,9 +69,10 @@ bench: $(VENV)/dev  ## measure every claim on this machine and write docs/result
 	$(BIN)/python -m benchmarks.cascade --record
 	$(BIN)/python -m benchmarks.serving --record
 	$(BIN)/python -m benchmarks.flow --record
-	# These two read ../shared/data.
+	# These read ../shared/data.
 	$(BIN)/python -m benchmarks.labels --record
 	$(BIN)/python -m benchmarks.factscore --record
+	$(BIN)/python -m benchmarks.real_text --record
 
 study: $(VENV)/run  ## train all ways of choosing what to ask, and write their table (hours)
 	$(BIN)/lacewing study

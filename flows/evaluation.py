@@ -1,13 +1,17 @@
 """Flow ``evaluate``: any model on any tasks. (A module called ``evaluate`` would hide the package of that name.)"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from components.core.artifact import RECORD, Artifact
 from components.core.errors import InputError
 from components.core.inputs import folder_digest
+from components.data.prepared import PreparedData
 from components.data.sources import fingerprint
 from components.evaluation.artifacts import Evaluation
+from components.evaluation.evaluate_config import EvaluateConfig
+from components.evaluation.harness.fingerprint import sources
 from components.evaluation.text_models.opened import address, title
 from components.labelling.fingerprint import pipeline_fingerprint
 from components.model.bundle import Bundle
@@ -16,9 +20,12 @@ from conf.services import TrackingConfig
 from flows.adapters import prefect_ui
 from flows.adapters.mlflow_web import file_link
 from flows.catalogue import flow
+from flows.prepare import prepare_data
 from flows.promotion import CHALLENGER, CHAMPION, Registry
 from flows.run import FlowRun, Stage
+from flows.workspace import artifacts_with_content
 
+ROBUSTNESS = "robustness."
 EVALUATE = Stage("evaluate", "components.evaluation.evaluate:stage")
 
 
@@ -72,13 +79,16 @@ def evaluate_model(run: FlowRun, reference: str) -> Artifact:
     texts = {}
     if "text" in config.evaluate.tasks:
         texts = {**fingerprint(config.data), **pipeline_fingerprint(config.label, config.data.sources)}
+    published = sources(config.evaluate.tasks, config.evaluate.harness)
+    prepared = _data(run, subject, config.evaluate, published)
     bundled = subject.artifact is not None and subject.artifact.stage in Bundle.stages
     scores = run.stage(
         EVALUATE,
         config,
         bundle=subject.artifact if bundled else None,
         trained=None if bundled else subject.artifact,
-        sources={**subject.sources, **texts},
+        prepared=prepared,
+        sources={**subject.sources, **texts, **published},
     )
     if not run.dry:
         link = file_link(run.config.tracking, scores.folder, Evaluation.PAGE)
@@ -89,9 +99,23 @@ def evaluate_model(run: FlowRun, reference: str) -> Artifact:
     return scores
 
 
+def _data(run: FlowRun, subject: Subject, cfg: EvaluateConfig, published: Mapping[str, str]) -> Artifact | None:
+    """Where robustness finds its questions, and contamination the text that the model learnt from; if needed."""
+    asks_the_world = any(task.startswith(ROBUSTNESS) for task in cfg.tasks) and not cfg.robustness.files
+    if not published and not asks_the_world:
+        return None
+    content = subject.artifact.record.identity.inputs.get("prepared") if subject.artifact is not None else None
+    own = [each for each in artifacts_with_content([content] if content else []) if each.stage in PreparedData.stages]
+    if own:
+        return own[-1]
+    if published and subject.artifact is not None and not run.dry:
+        run.rows.append(("contamination", "not measured: the data of this model is not in this workspace"))
+    return prepare_data(run) if asks_the_world else None
+
+
 @flow(
     "measure any model on any tasks or texts",
-    example="model=champion tasks=[text] data.sources='[articles/*.jsonl]'",
+    example="tasks=[text]",
     order=65,
     own="evaluate",
 )

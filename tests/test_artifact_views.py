@@ -17,7 +17,7 @@ from components.data.prepared import PreparedData
 from components.data.world import files as world
 from components.deployment.artifact import SmokeAnswer
 from components.evaluation.arena.artifact import Arena
-from components.evaluation.artifacts import GateDecision, Scores
+from components.evaluation.artifacts import Evaluation, GateDecision, Scores
 from components.evaluation.comparison.artifact import Comparison
 from components.evaluation.factuality.artifacts import CascadeAssessment, Study
 from components.labelling.artifact import Labels
@@ -36,6 +36,7 @@ VIEWS: list[type[Artifact]] = [
     Comparison,
     Arena,
     GateDecision,
+    Evaluation,
     Bundle,
     SmokeAnswer,
 ]
@@ -51,6 +52,7 @@ STAGES = {
     "compare",
     "arena",
     "gate",
+    "evaluate",
     "bundle",
     "smoke",
 }

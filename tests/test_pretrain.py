@@ -154,7 +154,7 @@ def test_a_run_leaves_a_model_a_history_and_figures(prepared: PreparedData, tmp_
         "parameters", "steps", "tokens", "loss", "validation_loss", "validation_bits_per_byte",
         "tokens_per_second", "mfu", "flops_per_second_peak", "seconds",
     }  # fmt: skip
-    timed = [row for row in rows if "seconds" in row]
+    timed = artifact.speed()
     assert len(timed) == 6
     assert [metrics["mfu"] for _, metrics in logged if "mfu" in metrics] == [row["mfu"] for row in timed]
     assert min(row["mfu"] for row in timed) <= metrics["mfu"] <= max(row["mfu"] for row in timed)

@@ -25,6 +25,9 @@ CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 UNSEALED = ("tracking.json", "versions.json", "events.jsonl", "request.json", "error.json", CHECKPOINTS, LOCK)
 
+# Sealed, but no part of the content: how fast the machine was differs from run to run.
+SPEED = "speed.jsonl"
+
 # Stage name of what was made by hand, in a notebook or a test: it may be opened as any view.
 LOCAL = "local"
 
@@ -84,9 +87,9 @@ class Artifact:
     def content(self) -> str:
         """Digest of what later stages read, the sealed files and the details; it is how an input enters their keys.
 
-        Metrics and rows are for people and not part of it: times among them differ from run to run.
+        Metrics, rows and the record of speed are for people and not part of it: times differ from run to run.
         """
-        files = {name: file.sha256 for name, file in self.record.files.items()}
+        files = {name: file.sha256 for name, file in self.record.files.items() if name != SPEED}
         return digest_json([files, self.record.details])[:32]
 
     @property

@@ -1,8 +1,9 @@
 """From the body of a request to token ids, so that no request delays the others, however large it is.
 
-What cannot be answered is refused before the costly steps, by counts that take milliseconds: values in the body before
-it is parsed, bytes of a prompt before it is tokenised. What remains is parsed and tokenised in a few threads of its
-own. The tokenizer releases Python's lock while it works on a batch (and only then), so the event loop goes on.
+What cannot be answered is refused before the costly steps, by counts that take milliseconds: bytes of the body before
+it is read, values in it before it is parsed, bytes of a prompt before it is tokenised. What remains is parsed and
+tokenised in a few threads of its own. The tokenizer releases Python's lock while it works on a batch (and only then),
+so the event loop goes on.
 """
 
 import asyncio
@@ -27,6 +28,9 @@ from components.deployment.errors import InvalidBodyError
 _THREADS = 2
 # Values of a request beside its prompts, with room to spare.
 _OTHER_VALUES = 10_000
+_OTHER_BYTES = 1_000_000
+# A byte of text takes at most six in JSON (``\u0041``).
+_ESCAPED = 6
 # Below this, a thread would cost more than it saves.
 _SMALL_BODY_BYTES = 65_536
 
@@ -46,6 +50,17 @@ class Intake:
     async def body(self, body: bytes) -> Any:
         """The JSON value of ``body``; raises ``json.JSONDecodeError`` if it is none."""
         return await self._aside(lambda: json.loads(body), at_once=len(body) < _SMALL_BODY_BYTES)
+
+    def check_size(self, size: int) -> None:
+        """Raise ``ContextLengthError`` for a body of more bytes than any request that can be answered."""
+        context, prompts = self._engine.context_length, self._engine.capacity
+        # Every token as text or as an id with a comma and a space.
+        token = max(_ESCAPED * self._longest_token, len(str(self._tokenizer.vocab_size)) + 2)
+        if size > (most := prompts * context * token + _OTHER_BYTES):
+            raise ContextLengthError(
+                f"the body has {size:,} bytes, but this server takes at most {prompts} prompts, and its context is "
+                f"{context} tokens, which is at most {most:,} bytes: shorten the prompts"
+            )
 
     async def check_body(self, body: bytes) -> None:
         """Raise ``InputError`` for a body with more values than any request that can be answered."""
@@ -147,6 +162,8 @@ def checked_route(intake: Intake) -> type[APIRoute]:
 
             async def checked(http: HttpRequest) -> Response:
                 request = CheckedRequest(http.scope, http.receive)
+                if (announced := http.headers.get("content-length", "")).isdigit():
+                    intake.check_size(int(announced))
                 try:
                     await intake.check_body(await request.body())
                 except ClientDisconnect:

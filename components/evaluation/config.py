@@ -130,6 +130,10 @@ class Criteria(BaseModel):
     """Wall time per written token, measured on this machine while the gate runs, sixteen texts at a time."""
     price_per_1000_tokens: Criterion = Criterion()
     """What the helper costs per 1,000 decisions of the model, at `price_per_call`."""
+    contaminated: Criterion = Criterion(at_most=0.05)
+    """Share of the held-out documents that have a near-duplicate in the training text."""
+    contaminated_questions: Criterion = Criterion(at_most=0.05)
+    """Share of the questions for leakage that stand word for word in the training text."""
 
     @field_validator("seconds_per_token")
     @classmethod
@@ -138,6 +142,16 @@ class Criteria(BaseModel):
             raise ValueError(
                 f"time is measured once, so it has no interval and cannot be given the role {criterion.role!r}; set "
                 "at_most instead"
+            )
+        return criterion
+
+    @field_validator("contaminated", "contaminated_questions")
+    @classmethod
+    def _data_cannot_be_better_than_a_champion(cls, criterion: Criterion) -> Criterion:
+        if criterion.role != "reported":
+            raise ValueError(
+                f"contamination is a property of the data and no merit of a model, so it cannot be given the role "
+                f"{criterion.role!r}; set at_most instead"
             )
         return criterion
 
@@ -163,6 +177,9 @@ class GateConfig(ScoringConfig, BootstrapConfig):
     """Questions for leakage, where the data has any."""
     price_per_call: NonNegativeFloat = 0.0
     """Price of one call to the helper, in any currency."""
+    contamination_tokens: NonNegativeInt = 20_000_000
+    """Tokens of the training text, whole documents by a fixed shuffle, in which held-out documents and questions are
+    looked for; 0 looks for none."""
 
 
 class ProbesConfig(BaseModel):

@@ -6,6 +6,7 @@ several processes may work in one folder.
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from components.core.acceptance import accepted_section
@@ -13,14 +14,18 @@ from components.core.artifact import CHECKPOINTS, REPORT
 from components.core.atomic import write_text
 from components.core.errors import ArtifactError
 from components.core.run import Run
+from components.data.prepared import PreparedData
 from components.evaluation.aggregates import aggregates
 from components.evaluation.artifacts import Evaluation
+from components.evaluation.contamination.seen_tasks import learnt_from, seen_task_scores
 from components.evaluation.cost import measured
 from components.evaluation.evaluate_config import EvaluateStageConfig
 from components.evaluation.evaluation_report import headlines, sections
+from components.evaluation.harness.suite import HarnessSuite
 from components.evaluation.report_page import markdown, page
+from components.evaluation.robustness.suite import TASKS, RobustnessSuite
 from components.evaluation.score_table import Piece, Score, complete, rows, write_scores
-from components.evaluation.suites import Suite, by_suite
+from components.evaluation.suites import NamedSuite, Suite, by_suite
 from components.evaluation.text import gathered
 from components.evaluation.text import suite as text_suite
 from components.evaluation.text_models.base import TextModel
@@ -36,7 +41,12 @@ _ROWS = 3
 
 
 def stage(
-    run: Run, config: EvaluateStageConfig, *, bundle: Bundle | None = None, trained: TrainedModel | None = None
+    run: Run,
+    config: EvaluateStageConfig,
+    *,
+    bundle: Bundle | None = None,
+    trained: TrainedModel | None = None,
+    prepared: PreparedData | None = None,
 ) -> Evaluation:
     """Evaluate the model on ``config.evaluate.tasks``.
 
@@ -49,10 +59,13 @@ def stage(
         config: the model, unless it is one of the artifacts, and the tasks.
         bundle: the model, as it is served.
         trained: the model of a training, without a helper.
+        prepared: the questions of robustness, if it is a closed world; published tasks are looked for in its training
+            text if the model learnt from it.
     """
     kept = run.folder / CHECKPOINTS
     with opened(config.evaluate, bundle, trained) as model, room_for_sources(kept) as room:
-        table = complete(kept / PARTS, _pieces(model, config, room), run.report)
+        pieces = _pieces(model, config, room, prepared, own=bundle or trained)
+        table = complete(kept / PARTS, pieces, run.report)
         name = model.name
     scores = rows(table)
     _check_finite(name, scores)
@@ -67,20 +80,32 @@ def stage(
     return run.seal(metrics, details, _shown(metrics), view=Evaluation)
 
 
-def suites(model: TextModel, config: EvaluateStageConfig, room: Path) -> Sequence[Suite]:
+def suites(model: TextModel, config: EvaluateStageConfig, room: Path, prepared: PreparedData | None) -> Sequence[Suite]:
     """All tasks that there are."""
     documents = config.evaluate.text.documents
     held_out = documents == "held_out" or (documents == "auto" and isinstance(model, LacewingModel))
-    return [text_suite(lambda: gathered(config, room, held_out))]
+    robustness = RobustnessSuite(prepared)
+    return [
+        text_suite(lambda: gathered(config, room, held_out)),
+        NamedSuite(tuple(TASKS), lambda model, tasks, _: robustness.pieces(model, tasks, config.evaluate.robustness)),
+        HarnessSuite(config.evaluate.harness),
+    ]
 
 
-def _pieces(model: TextModel, config: EvaluateStageConfig, room: Path) -> Mapping[str, Piece]:
-    chosen = by_suite(suites(model, config, room), config.evaluate.tasks)
-    return {
-        name: measured(piece, name)
-        for suite, tasks in chosen
-        for name, piece in suite.pieces(model, tasks, config).items()
-    }
+def _pieces(
+    model: TextModel,
+    config: EvaluateStageConfig,
+    room: Path,
+    prepared: PreparedData | None,
+    own: Bundle | TrainedModel | None,
+) -> Mapping[str, Piece]:
+    found: dict[str, Piece] = {}
+    for suite, tasks in by_suite(suites(model, config, room, prepared), config.evaluate.tasks):
+        found |= {name: measured(piece, name) for name, piece in suite.pieces(model, tasks, config).items()}
+        if isinstance(suite, HarnessSuite) and prepared is not None and own is not None and learnt_from(own, prepared):
+            settings = config.evaluate.harness, prepared, config.evaluate.contamination
+            found["contamination"] = partial(seen_task_scores, model.name, tasks, *settings)
+    return found
 
 
 def _check_finite(name: str, scores: Sequence[Score]) -> None:

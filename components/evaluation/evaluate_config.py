@@ -8,6 +8,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from components.data.config import DataConfig
+from components.evaluation.contamination.config import ContaminationConfig
+from components.evaluation.harness.config import HarnessConfig
+from components.evaluation.robustness.config import RobustnessConfig
 from components.labelling.config import LabelConfig
 
 _SETTINGS = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -81,6 +84,12 @@ class EvaluateConfig(BaseModel):
     """What it is tried on."""
     text: TextConfig = TextConfig()
     """The task `text`."""
+    harness: HarnessConfig = HarnessConfig()
+    """Published tasks (`blimp`, `mmlu`, `hellaswag`, ...)."""
+    robustness: RobustnessConfig = RobustnessConfig()
+    """The tasks whose names begin with `robustness.`."""
+    contamination: ContaminationConfig = ContaminationConfig()
+    """When an example of a published task counts as seen in training."""
     endpoint: EndpointConfig = EndpointConfig()
     """How a served model is asked."""
     batch_tokens: PositiveInt = 8_192

@@ -1,5 +1,6 @@
 """A suite: tasks of one kind, and what has to be done for them. The stage ``evaluate`` knows suites, and no task."""
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -52,7 +53,9 @@ def by_suite(suites: Sequence[Suite], tasks: Sequence[str]) -> list[tuple[Suite,
     for task in tasks:
         members = next((members for suite, members in found if suite.knows(task)), None)
         if members is None:
-            known = ", ".join(name for suite in suites for name in suite.names())
-            raise InputError(f"evaluate.tasks: unknown task {task!r}; tasks are {known}")
+            known = [name for suite in suites for name in suite.names()]
+            near = difflib.get_close_matches(task, known)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"tasks are {', '.join(known)}"
+            raise InputError(f"evaluate.tasks: unknown task {task!r}; {hint}")
         members.append(task)
     return [(suite, members) for suite, members in found if members]

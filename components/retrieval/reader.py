@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 
 Kind = Literal["year", "date", "name"]
 
-_MONTH = r"(?:January|February|March|April|May|June|July|August|September|October|November|December)"
+MONTH = r"(?:January|February|March|April|May|June|July|August|September|October|November|December)"
 _YEAR = re.compile(r"\b(?:1\d{3}|20\d{2}|[3-9]\d{2})\b")
-_DATE = re.compile(rf"\b(?:{_MONTH} \d{{1,2}}, \d{{3,4}}|\d{{1,2}} {_MONTH} \d{{3,4}})\b")
+_DATE = re.compile(rf"\b(?:{MONTH} \d{{1,2}}, \d{{3,4}}|\d{{1,2}} {MONTH} \d{{3,4}})\b")
 _NAME = re.compile(
     r"(?:the )?[^\W\d_a-z][\w'’.-]*(?:(?: (?:of|the|de|del|di|da|do|du|la|le|van|von|der|and|for|upon|on))*"
     r" [^\W\d_a-z][\w'’-]*)*"
@@ -120,7 +120,7 @@ def _behind(event: str, kind: Kind, rest: str) -> Iterator[str]:
         return
     for before in _EVENTS[event].before_names.finditer(clause):
         name = _NAME.match(clause, before.end())
-        if name and not re.fullmatch(_MONTH, name[0].split(" ")[0]):
+        if name and not re.fullmatch(MONTH, name[0].split(" ")[0]):
             yield name[0].rstrip(".")
 
 

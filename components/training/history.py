@@ -1,4 +1,7 @@
-"""The record of a training run: rows in ``history.jsonl``, metrics to ``run.log``, progress for people."""
+"""The record of a training run: rows in ``history.jsonl``, metrics to ``run.log``, progress for people.
+
+How fast it went stands in ``speed.jsonl``: it differs from run to run, and an equal model must be an equal artifact.
+"""
 
 import json
 import math
@@ -6,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -38,7 +42,7 @@ class History(lightning.Callback):  # type: ignore[misc]
         progress_bar: bool = True,
         name: str = "pretrain",
     ) -> None:
-        self.path = run.folder / TrainedModel.HISTORY
+        self.path, self.speed_path = run.folder / TrainedModel.HISTORY, run.folder / TrainedModel.SPEED
         self.run = run
         self.config = config
         self.tokens_per_step = tokens_per_step
@@ -63,9 +67,10 @@ class History(lightning.Callback):  # type: ignore[misc]
         if not trainer.is_global_zero:
             return
         self.run.folder.mkdir(parents=True, exist_ok=True)
-        # After a kill the file may hold rows of steps that are about to be trained again, and half a row at its end.
-        rows = [row for row in read_history(self.path) if row["step"] <= self._step]
-        write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+        # After a kill the files may hold rows of steps that are about to be trained again, and half a row at the end.
+        for path in (self.path, self.speed_path):
+            rows = [row for row in read_history(path) if row["step"] <= self._step]
+            write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
         interval = 0.2 if sys.stderr.isatty() else 10.0
         self._bar = tqdm(
             total=self.config.max_steps,
@@ -110,7 +115,7 @@ class History(lightning.Callback):  # type: ignore[misc]
             self._mark += time.perf_counter() - self._validation_began
         self.validated_step = self._step
         if trainer.is_global_zero:
-            self._append({"step": self._step, **pl_module.validation})
+            _append(self.path, {"step": self._step, **pl_module.validation})
             self._show({"validation": f"{pl_module.validation['validation_loss']:.3f}"})
             self.run.log(pl_module.validation, self._step)
 
@@ -160,28 +165,37 @@ class History(lightning.Callback):  # type: ignore[misc]
             "gradient_norm": module.gradient_norm.item(),
             **module.objective.metrics(),
         }
-        if self._timed_steps and self._mark is not None:
-            row["seconds"] = now - self._mark
-            row["tokens_per_second"] = self._timed_steps * self.tokens_per_step / row["seconds"]
-            row["mfu"] = row["tokens_per_second"] * self.peak_seconds_per_token
+        speed = self._speed(now)
         self._mark, self._timed_steps, self._losses = now, 0, []
         if trainer.is_global_zero:
-            self._append(row)
-            self.run.log({name: value for name, value in row.items() if name not in ("step", "seconds")}, self._step)
-            self._show({"loss": f"{row['loss']:.3f}", "tok/s": f"{row.get('tokens_per_second', math.nan):,.0f}"})
+            _append(self.path, row)
+            if speed:
+                _append(self.speed_path, {"step": self._step, **speed})
+            shown = {name: value for name, value in {**row, **speed}.items() if name not in ("step", "seconds")}
+            self.run.log(shown, self._step)
+            self._show({"loss": f"{row['loss']:.3f}", "tok/s": f"{speed.get('tokens_per_second', math.nan):,.0f}"})
+
+    def _speed(self, now: float) -> dict[str, float]:
+        """Of the steps since the last row; empty if none was timed."""
+        if not self._timed_steps or self._mark is None:
+            return {}
+        seconds = now - self._mark
+        rate = self._timed_steps * self.tokens_per_step / seconds
+        return {"seconds": seconds, "tokens_per_second": rate, "mfu": rate * self.peak_seconds_per_token}
 
     def _start_clock(self, loss: Tensor) -> None:
         loss.item()  # wait for the device once: the first step's work must not count for the second
         self._mark = time.perf_counter()
 
-    def _append(self, row: Mapping[str, float]) -> None:
-        with full_disk_explained(self.path), self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-
     def _show(self, metrics: dict[str, str]) -> None:
         self._shown |= metrics
         if self._bar is not None:
             self._bar.set_postfix(self._shown, refresh=False)
+
+
+def _append(path: Path, row: Mapping[str, float]) -> None:
+    with full_disk_explained(path), path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 def learning_rate(trainer: lightning.Trainer) -> float:
@@ -197,7 +211,6 @@ def last_metric(rows: list[dict[str, Any]], name: str) -> float:
 
 
 def mean_tokens_per_second(rows: list[dict[str, Any]]) -> float:
-    """Tokens per second over all rows that measured it, also those of before a resume; nan if none did."""
-    timed = [row for row in rows if "seconds" in row]
-    seconds = sum(row["seconds"] for row in timed)
-    return sum(row["tokens_per_second"] * row["seconds"] for row in timed) / seconds if seconds else math.nan
+    """Tokens per second over all rows of speed, also those of before a resume; nan if there are none."""
+    seconds = sum(row["seconds"] for row in rows)
+    return sum(row["tokens_per_second"] * row["seconds"] for row in rows) / seconds if seconds else math.nan

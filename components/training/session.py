@@ -111,7 +111,7 @@ class Session:
 
     def _metrics(self, run: Run, cfg: PretrainConfig, shards: ShardSet, module: TrainingModule) -> dict[str, float]:
         rows = read_history(run.folder / TrainedModel.HISTORY)
-        tokens_per_second = mean_tokens_per_second(rows)
+        tokens_per_second = mean_tokens_per_second(read_history(run.folder / TrainedModel.SPEED))
         return {
             "parameters": float(cfg.model.parameters(shards.vocab_size)),
             "steps": float(cfg.trainer.max_steps),

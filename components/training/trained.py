@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from components.core.artifact import Artifact
+from components.core.artifact import SPEED, Artifact
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +19,7 @@ class TrainedModel(Artifact):
 
     MODEL: ClassVar = "model"
     HISTORY: ClassVar = "history.jsonl"
+    SPEED: ClassVar = SPEED
 
     @property
     def model_folder(self) -> Path:
@@ -32,8 +33,12 @@ class TrainedModel(Artifact):
         return load_model(self.verify().model_folder, device)
 
     def history(self) -> list[dict[str, Any]]:
-        """A row for every logged step and validation."""
+        """A row for every logged step and validation; equal where the weights are."""
         return read_history(self.path(self.HISTORY))
+
+    def speed(self) -> list[dict[str, Any]]:
+        """A row for every logged step whose time was measured."""
+        return read_history(self.path(self.SPEED))
 
     @property
     def tokens_seen(self) -> int:

@@ -17,6 +17,7 @@ STAGES: dict[str, tuple[str, Callable[[ProjectConfig], BaseModel]]] = {
     "compare": ("components.evaluation.comparison.stage:stage", lambda config: config.comparison),
     "arena": ("components.evaluation.arena.stage:stage", lambda config: config.arena_of([])),
     "assess": ("components.evaluation.assess:stage", lambda config: config.assess),
+    "evaluate": ("components.evaluation.evaluate:stage", lambda config: config.evaluation("", "")),
     "bundle": ("components.deployment.bundle:stage", lambda config: config.bundle),
     "gate": ("components.evaluation.gate.stage:stage", lambda config: config.release.gate),
     "smoke": ("components.deployment.smoke:stage", lambda config: config.release.smoke),

@@ -22,10 +22,11 @@ from tests.core.stages import STAGES
 CONFIG = ProjectConfig()
 NONE = frozenset[str]()
 TRAINING = {"pretrain", "delegate"}
-RUNS_A_MODEL = {*TRAINING, "calibrate", "cascade", "arena", "assess", "bundle", "gate", "smoke"}
+RUNS_A_MODEL = {*TRAINING, "calibrate", "cascade", "arena", "assess", "evaluate", "bundle", "gate", "smoke"}
 # ``delegate`` encodes nothing, but looks attributes up by names that its source does not spell.
-ENCODES = {"prepare", "label", "delegate", "calibrate", "cascade", "arena", "assess", "bundle", "gate", "smoke"}
-READS_THE_WORLD = {"prepare", "cascade", "arena", "bundle", "gate", "smoke"}
+ENCODES = {"prepare", "label", "delegate", *RUNS_A_MODEL - TRAINING}
+READS_SPACY = {"label", "cascade", "evaluate"}
+READS_THE_WORLD = {"prepare", "cascade", "arena", "evaluate", "bundle", "gate", "smoke"}
 
 Change = Callable[[Path], None]
 Keys = dict[str, str]
@@ -109,7 +110,7 @@ EDITS = {
     "an error that training never raises": Edit(
         "components/core/errors.py",
         inside("ServiceError"),
-        {"prepare", "label", "cascade", "arena", "bundle", "gate", "smoke"},
+        {"prepare", "label", "cascade", "arena", "evaluate", "bundle", "gate", "smoke"},
     ),
     "an unused class in a shared module": Edit("components/data/shards.py", appended("class Unused: ..."), NONE),
     "an unused function in a shared module": Edit("components/model/ops.py", appended("def unused(): ..."), NONE),
@@ -147,7 +148,7 @@ EDITS = {
     "the text of a report": Edit("components/evaluation/report.py", inside("report_markdown"), {"assess"}),
     "the server": Edit("components/deployment/server.py", inside("create_app"), {"smoke"}),
     "the decoding of the server": Edit("components/deployment/engine.py", inside("Engine"), {"smoke"}),
-    "how spaCy is asked": Edit("components/labelling/annotators/pipeline.py", inside("Pipeline"), {"label", "cascade"}),
+    "how spaCy is asked": Edit("components/labelling/annotators/pipeline.py", inside("Pipeline"), READS_SPACY),
     "a flow": Edit("flows/pretrain.py", appended("X = 1"), NONE),
     "a new flow": Edit("flows/nothing.py", lambda path: path.write_text("def nothing(): ...") and None, NONE),  # type: ignore[func-returns-value]
     "a preset": Edit("conf/trainer/quick.yaml", appended("# no value changed"), NONE),
@@ -170,15 +171,15 @@ UPGRADES = {
     "torch": RUNS_A_MODEL,
     "lightning": TRAINING,
     "tokenizers": ENCODES,
-    "spacy": {"label", "cascade"},
-    "matplotlib": {"cascade", "study", "compare", "assess"},
+    "spacy": READS_SPACY,
+    "matplotlib": {"cascade", "study", "compare", "assess", "evaluate"},
     "fastapi": {"smoke"},
     "mlflow": NONE,
     "prefect": NONE,
     "dvc": NONE,
     "hydra-core": NONE,
     "pytest": NONE,
-    "transformers": NONE,
+    "transformers": {"cascade", "arena", "evaluate", "bundle", "gate", "smoke"},
 }
 
 

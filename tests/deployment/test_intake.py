@@ -1,8 +1,9 @@
 """Large requests: refused before they cost anything, while everybody else is answered."""
 
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -39,6 +40,12 @@ HUGE_CHAT = {
 }
 
 
+def chunks(body: bytes) -> Iterator[bytes]:
+    """The body in parts, so that its size is not announced and only its content can be judged."""
+    for start in range(0, len(body), 1 << 20):
+        yield body[start : start + (1 << 20)]
+
+
 @pytest.mark.parametrize("name", [*HUGE, *HUGE_CHAT])
 def test_a_huge_request_is_refused_at_once_and_health_is_answered_meanwhile(client: httpx.Client, name: str) -> None:
     path, body = ("/v1/completions", HUGE[name]) if name in HUGE else ("/v1/chat/completions", HUGE_CHAT[name])
@@ -50,7 +57,7 @@ def test_a_huge_request_is_refused_at_once_and_health_is_answered_meanwhile(clie
 
     def ask(_: int) -> float:
         answers: list[httpx.Response] = []
-        seconds = _seconds(lambda: answers.append(client.post(path, content=body, headers=JSON)))
+        seconds = _seconds(lambda: answers.append(client.post(path, content=chunks(body), headers=JSON)))
         assert answers[0].status_code == 400, answers[0].text
         assert len(answers[0].text) < 1000
         return seconds
@@ -73,11 +80,22 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
+def test_a_body_larger_than_any_answer_is_refused_before_it_is_read(client: httpx.Client, engine: Engine) -> None:
+    with socket.create_connection((client.base_url.host, client.base_url.port or 80), timeout=10) as connection:
+        head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        connection.sendall(f"{head}Content-Length: {SIZE}\r\n\r\n".encode())
+        answer = connection.recv(65536).decode()
+    assert answer.startswith("HTTP/1.1 400")
+    assert "the body has 3,900,000 bytes, but this server takes at most" in answer
+    assert f"its context is {engine.context_length} tokens" in answer
+
+
 def test_a_huge_prompt_is_refused_in_words(client: httpx.Client) -> None:
     for name in ("one long word", "token ids"):
-        error = client.post("/v1/completions", content=HUGE[name], headers=JSON).json()["error"]
-        assert error["code"] == "context_length_exceeded"
-        assert "shorten the prompt" in error["message"]
+        for body in (HUGE[name], chunks(HUGE[name])):
+            error = client.post("/v1/completions", content=body, headers=JSON).json()["error"]
+            assert error["code"] == "context_length_exceeded"
+            assert "shorten the prompt" in error["message"]
     body = b'{"prompt": "a", "stop": ' + b"[" * 30_000
     error = client.post("/v1/completions", content=body, headers=JSON).json()["error"]
     assert (error["code"], error["param"]) == ("invalid_body", None)

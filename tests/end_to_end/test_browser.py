@@ -121,9 +121,15 @@ class Api:
         self.address = f"{prefect}/api"
 
     def newest_run(self) -> dict[str, Any]:
+        """The run that the form has just made; it may take the page a moment to ask for it."""
         body = {"sort": "EXPECTED_START_TIME_DESC", "limit": 1}
-        run: dict[str, Any] = httpx.post(f"{self.address}/flow_runs/filter", json=body, timeout=60).json()[0]
-        return run
+        deadline = time.monotonic() + PAGE_SECONDS
+        while time.monotonic() < deadline:
+            found: list[dict[str, Any]] = httpx.post(f"{self.address}/flow_runs/filter", json=body, timeout=60).json()
+            if found:
+                return found[0]
+            time.sleep(0.3)
+        raise AssertionError(f"no run {PAGE_SECONDS:.0f} s after the form was submitted")
 
     def start(self, deployment: str, *overrides: str) -> dict[str, Any]:
         found = httpx.post(f"{self.address}/deployments/filter", json={}, timeout=60).json()

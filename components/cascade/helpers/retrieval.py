@@ -19,6 +19,7 @@ from components.data.tokenizer import TextTokenizer
 from components.retrieval.index import Passage, PassageIndex
 from components.retrieval.passages import WORD
 from components.retrieval.reader import Slot, slot_of, value_for
+from components.retrieval.subject import passages_about
 
 NAME = "retrieval"
 _OPENING_WORDS = 25  # of the text, among which its subject is named
@@ -92,11 +93,8 @@ class RetrievalHelper(StatelessHelper):
 
     def _value(self, slot: Slot, name: tuple[str, ...], call: Call) -> str:
         """The value that an article about ``name`` gives for ``slot``, with the space before it."""
-        passages = self._passages([*name, *slot.words], call)
-        about = [each for each in passages if _holds(each.title, name)]
-        about.sort(key=lambda each: (not _begins(each.title, name), not each.begins_document))
-        leads = [each for each in passages if each.begins_document and _holds(each.text, name)]
-        value = value_for(slot, (each.text for each in about or leads[:1]))
+        about = passages_about(name, slot.words, lambda query: self._passages(query, call))
+        value = value_for(slot, about)
         return value if not value or call.text[-1:].isspace() else f" {value}"
 
     def _passages(self, query: Iterable[str], call: Call) -> list[Passage]:
@@ -106,29 +104,24 @@ class RetrievalHelper(StatelessHelper):
     def _names(self, text: str) -> list[tuple[str, ...]]:
         """The first two names in ``text``, in lower case: runs of words with a capital that are not common.
 
-        Initials and particles within a name ("James K. Polk", "Justus von Liebig") neither count nor end it.
+        Initials and particles within a name ("James K. Polk", "Justus von Liebig") neither count nor end it. The
+        numeral of a king does count.
         """
         runs: list[tuple[str, ...]] = []
         run: list[str] = []
         for match in islice(WORD.finditer(text), _OPENING_WORDS):
             word = match[0].removesuffix("'s").removesuffix("’s")
-            if run and (word in _WITHIN_NAMES or (len(word) == 1 and word.isupper())):
+            initial = len(word) == 1 and word.isupper() and text.startswith(".", match.end())
+            if run and (word in _WITHIN_NAMES or initial):
                 continue
-            if word[0].isupper() and self._index.share(word.lower()) <= _COMMON:
+            capital = any(piece[:1].isupper() for piece in word.split("-"))  # also in "al-Nami"
+            if capital and self._index.share(word.lower()) <= _COMMON:
                 run.append(word.lower())
                 continue
             if run:
                 runs.append(tuple(run))
             run = []
         return ([*runs, tuple(run)] if run else runs)[:2]
-
-
-def _holds(text: str, name: tuple[str, ...]) -> bool:
-    return {word.text for word in _words(text)}.issuperset(name)
-
-
-def _begins(text: str, name: tuple[str, ...]) -> bool:
-    return tuple(word.text for word in _words(text)[: len(name)]) == name
 
 
 def _words(text: str) -> list[_Word]:

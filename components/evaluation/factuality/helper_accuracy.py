@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from components.cascade.helpers.retrieval import NAME as RETRIEVAL
 from components.data.shards import Split
 from components.data.tokenizer import TextTokenizer
 from components.evaluation.factuality.predictions import Predictions
-from components.evaluation.factuality.results import HelperAccuracy
+from components.evaluation.factuality.results import FactCalls, HelperAccuracy
 from components.evaluation.heldout import first_shuffled
 
 
@@ -41,38 +42,63 @@ def ask_helper(
         )
         for number, at in enumerate(chosen)
     ]
-    replies = [_reply(helper, call) for call, _ in called_at]
-    right = [_is_right(reply, gold) for reply, (_, gold) in zip(replies, called_at, strict=True)]
-    answered = [reply for reply in replies if isinstance(reply, Reply)]
+    asked = [_Asked(_reply(helper, call), gold) for call, gold in called_at]
+    hidden = _without_document(helper, called_at)
+    at_facts = predictions.factual[chosen].tolist()
+    answered = [each.reply for each in asked if isinstance(each.reply, Reply)]
     count = max(1, len(chosen))
     return HelperAccuracy(
         calls=len(chosen),
-        right=sum(right) / count,
+        right=sum(each.right for each in asked) / count,
         empty=sum(not reply.text for reply in answered) / count,
-        failed=(len(replies) - len(answered)) / count,
+        failed=(len(asked) - len(answered)) / count,
         seconds=float(np.median([reply.seconds for reply in answered])) if answered else 0.0,
-        right_without_document=_right_without_document(helper, called_at),
+        right_without_document=sum(each.right for each in hidden) / len(hidden) if hidden else None,
+        facts=_at_facts(asked, at_facts),
+        facts_without_document=_at_facts(hidden, at_facts),
     )
 
 
-def _right_without_document(helper: Helper, called_at: Sequence[tuple[Call, bytes]]) -> float | None:
-    """The share that is right if the helper may not look up the document that is being read."""
-    if helper.name != RETRIEVAL or not called_at:
+class _Asked(NamedTuple):
+    """What was answered, and how the text really goes on."""
+
+    reply: Reply | HelperError
+    gold: bytes
+
+    @property
+    def answered(self) -> bool:
+        return isinstance(self.reply, Reply) and bool(self.reply.text)
+
+    @property
+    def right(self) -> bool:
+        return isinstance(self.reply, Reply) and self.answered and self.gold.startswith(self.reply.text.encode())
+
+
+def _at_facts(asked: Sequence[_Asked], at_facts: Sequence[bool]) -> FactCalls | None:
+    members = [each for each, factual in zip(asked, at_facts, strict=True) if factual] if asked else []
+    if not members:
         return None
+    return FactCalls(
+        calls=len(members),
+        right=sum(each.right for each in members) / len(members),
+        answered=sum(each.answered for each in members) / len(members),
+    )
+
+
+def _without_document(helper: Helper, called_at: Sequence[tuple[Call, bytes]]) -> list[_Asked]:
+    """The same calls, if the helper may not look up the document that is being read; none if it looks nothing up."""
+    if helper.name != RETRIEVAL:
+        return []
     hidden = [
         (replace(call, hidden=call.text + gold.decode("utf-8", errors="ignore")), gold) for call, gold in called_at
     ]
-    return sum(_is_right(_reply(helper, call), gold) for call, gold in hidden) / len(hidden)
+    return [_Asked(_reply(helper, call), gold) for call, gold in hidden]
 
 
 def _reply(helper: Helper, call: Call) -> Reply | HelperError:
     (reply,) = helper.answer([call])
     helper.forget(call.session)
     return reply
-
-
-def _is_right(reply: Reply | HelperError, gold: bytes) -> bool:
-    return isinstance(reply, Reply) and bool(reply.text) and gold.startswith(reply.text.encode())
 
 
 def call_at(

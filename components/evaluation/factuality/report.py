@@ -210,6 +210,7 @@ def _cost(results: CascadeResults) -> str:
             f"{1000 * asked.seconds:.1f} ms (median of {asked.calls} at gold text): {asked.right:.0%} are "
             f"what the text goes on with, {asked.empty:.0%} get no answer, {asked.failed:.0%} fail{_hidden(asked)}",
         ],
+        *_fact_calls(asked),
         [
             "Chosen by",
             plain_text(f"{results.selection}, softmax {results.normalisation}, equal {results.match}"),
@@ -222,6 +223,15 @@ def _hidden(asked: HelperAccuracy) -> str:
     if asked.right_without_document is None:
         return ""
     return f"; {asked.right_without_document:.0%} are right where it may not look up the document itself"
+
+
+def _fact_calls(asked: HelperAccuracy) -> Iterable[list[str]]:
+    for what, found in (
+        ("Calls at facts", asked.facts),
+        ("– own document not in the library", asked.facts_without_document),
+    ):
+        if found is not None:
+            yield [what, f"{found.calls} of these: {found.right:.0%} right, {found.answered:.0%} answered"]
 
 
 def _models(results: CascadeResults) -> Iterable[tuple[str, ModelResults]]:

@@ -83,6 +83,18 @@ class ModelResults(BaseModel):
     """Biographies of real people, judged against articles."""
 
 
+class FactCalls(BaseModel):
+    """Those calls of a sample that fall on tokens that state a fact."""
+
+    model_config = _RECORD
+
+    calls: int
+    right: float
+    """Share whose reply equals the continuation of the text, character by character."""
+    answered: float
+    """Share to which the helper had something to say."""
+
+
 class HelperAccuracy(BaseModel):
     """Results of a sample of calls on gold text."""
 
@@ -99,6 +111,10 @@ class HelperAccuracy(BaseModel):
     """Median time of an answer; 0 without answers."""
     right_without_document: float | None = None
     """`right`, if the helper may not look up the document itself; ``None`` for helpers that look nothing up."""
+    facts: FactCalls | None = None
+    """The calls at facts alone; ``None`` if there are none."""
+    facts_without_document: FactCalls | None = None
+    """The same, if the helper may not look up the document itself."""
 
 
 class Cost(BaseModel):

@@ -326,6 +326,9 @@ def _metrics(results: CascadeResults) -> dict[str, float]:
     metrics = {"factual_share": results.factual_share, "helper_right": results.helper_accuracy.right}
     if results.helper_accuracy.right_without_document is not None:
         metrics["helper_right_without_document"] = results.helper_accuracy.right_without_document
+    if results.helper_accuracy.facts is not None:
+        metrics["helper_right_at_facts"] = results.helper_accuracy.facts.right
+        metrics["helper_answers_at_facts"] = results.helper_accuracy.facts.answered
     for prefix, model in (("", results.model), ("plain_", results.plain)):
         if model is None:
             continue

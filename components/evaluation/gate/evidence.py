@@ -7,7 +7,7 @@ same examples and the examples be drawn again.
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
@@ -36,6 +36,8 @@ class Measure:
     examples: tuple[str, ...]
     numerator: Column
     denominator: Column
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Of examples that tell against the model, in words: why."""
 
     @property
     def value(self) -> float | None:

@@ -41,4 +41,6 @@ METRICS: dict[str, Metric] = {
     "leakage": Metric("questions answered from memory", "lower", share=True),
     "seconds_per_token": Metric("time per token", "lower", unit=" s"),
     "price_per_1000_tokens": Metric("price of 1,000 tokens", "lower"),
+    "contaminated": Metric("held-out documents that have a near-duplicate in the training text", "lower", share=True),
+    "contaminated_questions": Metric("questions that the training text holds", "lower", share=True),
 }

@@ -22,6 +22,7 @@ from components.data.world.comprehension import World
 from components.evaluation.artifacts import GateDecision
 from components.evaluation.autocast import autocast, scoring_device
 from components.evaluation.config import GateConfig
+from components.evaluation.gate.contamination import contamination
 from components.evaluation.gate.documents import Document, held_out_documents
 from components.evaluation.gate.evidence import Evidence, measure
 from components.evaluation.gate.report import gate_report
@@ -62,7 +63,9 @@ def stage(
     if verdict is None:
         subjects = _subjects(prepared, labels, config)
         try:
-            evidence[CHALLENGER] = _measured(run, config, bundle, subjects, CHALLENGER, 0.0, 0.5 if champion else 0.98)
+            measured = _measured(run, config, bundle, subjects, CHALLENGER, 0.0, 0.5 if champion else 0.98)
+            seen = contamination(prepared, subjects.documents, subjects.questions, config)
+            evidence[CHALLENGER] = {**measured, **seen}
         except HelperMissingError as error:
             verdict = Verdict(outcome="refuse", reason=str(error), documents=0)
     if verdict is None and champion is not None:

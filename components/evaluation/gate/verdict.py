@@ -8,6 +8,7 @@ are widened for the number of metrics compared (Bonferroni), so that looking at 
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,8 @@ from components.evaluation.results import Interval
 
 Outcome = Literal["promote", "hold", "refuse"]
 Shown = Literal["better", "worse", "within the margin", "undecided"]
+
+_EXAMPLES = 3  # that a reason names
 
 
 class Finding(BaseModel):
@@ -144,10 +147,20 @@ def _fault(criterion: Criterion, metric: Metric, measure: Measure | None) -> str
     if value is None:
         return ""
     if criterion.at_most is not None and value > criterion.at_most:
-        return f"{metric.label} {metric.written(value)}, at most {metric.written(criterion.at_most)} is allowed"
+        limit = f"{metric.label} {metric.written(value)}, at most {metric.written(criterion.at_most)} is allowed"
+        return limit + _examples(measure)
     if criterion.at_least is not None and value < criterion.at_least:
         return f"{metric.label} {metric.written(value)}, at least {metric.written(criterion.at_least)} is required"
     return ""
+
+
+def _examples(measure: Measure | None) -> str:
+    """The first examples that tell against the model."""
+    if measure is None or not measure.reasons:
+        return ""
+    named = [f"{example} is {why}" for example, why in islice(measure.reasons.items(), _EXAMPLES)]
+    more = len(measure.reasons) - len(named)
+    return f": {', '.join(named)}" + (f", and {more} more" if more else "")
 
 
 def _difference(challenger: Measure, champion: Measure, confidence: float, cfg: GateConfig) -> Interval:

@@ -106,7 +106,10 @@ class EndpointModel:
             try:
                 echoes = self._client.echo(prompts, self._deadline(), model=self.model)
             except StatusError as error:
-                raise (self._refused(str(error)) if error.status in _REFUSED else self._failed(error)) from error
+                if error.status not in _REFUSED:
+                    raise self._failed(error) from error
+                longest = f"set evaluate.endpoint.max_characters below {self.config.max_characters:,}"
+                raise self._refused(f"it {error}. If a text is too long for it, {longest}") from error
             except EndpointError as error:
                 raise self._failed(error) from error
             found += [self._read(request, echo) for request, echo in zip(group, echoes, strict=True)]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def address(model: str) -> tuple[str, str] | None:
-    """URL and name of a served model, from ``http://host/v1`` or ``http://host/v1#NAME``; ``None`` for anything else."""
+    """URL and name of a served model, from ``http://host/v1`` or ``http://host/v1#NAME``; ``None`` for all else."""
     if not is_url(model):
         return None
     url, _, name = model.partition("#")

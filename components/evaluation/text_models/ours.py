@@ -1,20 +1,19 @@
 """Models of this platform: an artifact of a training, or a bundle as it is served.
 
 Likelihoods are the small model's own, with ``<CALL>`` left out of the softmax and its mass apart. What a bundle writes
-goes through its cascade, which asks the helper. Texts that share a context are read together, the context once, and a
-result does not depend on what else is asked or on ``batch_tokens`` (see ``components.model.prefix_tree``). A context
+goes through its cascade, which asks the helper. What texts have in common at their beginning is computed once, and a
+result does not depend on what else is asked or on ``batch_tokens`` (see ``components.model.continuations``). A context
 stands at the beginning of a document, after the boundary token.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import accumulate, islice
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
 import numpy as np
-import torch
 from jaxtyping import Bool
 
 from components.cascade.calibration import NEVER_CALLS
@@ -30,8 +29,8 @@ from components.evaluation.text_models.predicted import Predicted, Stretch
 from components.evaluation.text_models.requests import encoded
 from components.model.bundle import Bundle
 from components.model.checkpoint import load_model
+from components.model.continuations import score_continuations
 from components.model.generate import text_sampling
-from components.model.prefix_tree import Segment, read_segments
 from components.training.trained import TrainedModel
 
 BATCH_TOKENS = 8192
@@ -121,67 +120,13 @@ class LacewingModel:
             writing.decoding.close()
 
     def _predicted(self, stretches: Sequence[Stretch]) -> list[Predicted]:
-        contexts: dict[tuple[int, ...], Segment] = {}
-        pieces = [_piece(stretch, contexts) for stretch in stretches]
-        done: dict[int, Predicted] = {}
-        for batch in _batches(pieces, self.batch_tokens):
-            done |= zip(batch, self._read([pieces[number] for number in batch]), strict=True)
-        return [done[number] for number in range(len(pieces))]
-
-    @torch.inference_mode()
-    def _read(self, pieces: Sequence["_Piece"]) -> list[Predicted]:
-        segments = dict.fromkeys(piece.context for piece in pieces)  # each once, before what follows it
-        segments |= dict.fromkeys(piece.after for piece in pieces if piece.after is not None)
-        hidden = read_segments(self.served.model, list(segments))
-        starts = dict(zip(segments, accumulate((len(each.ids) for each in segments), initial=0), strict=False))
-        rows: list[int] = []
-        for piece in pieces:
-            start = starts[piece.context]
-            rows += range(start + piece.stretch.first, start + len(piece.context.ids))
-            if piece.after is not None:
-                rows += range(starts[piece.after], starts[piece.after] + len(piece.after.ids))
-        stretches = [piece.stretch for piece in pieces]
-        targets = [id for stretch in stretches for id in stretch.targets]
-        weight, call_id = self.served.model.output_weight, self.served.tokenizer.call_id
-        return predicted.predictions(self.name, hidden[rows], weight, targets, call_id).cut(stretches)
-
-
-@dataclass(frozen=True, eq=False)
-class _Piece:
-    """A stretch as segments: what it shares with others, and what not."""
-
-    stretch: Stretch
-    context: Segment
-    after: Segment | None
-
-
-def _piece(stretch: Stretch, contexts: dict[tuple[int, ...], Segment]) -> _Piece:
-    """Equal contexts become one segment; the boundary alone is not worth one."""
-    context, after = stretch.inputs[: stretch.context], stretch.inputs[stretch.context :]
-    if len(context) < 2 and after:
-        return _Piece(stretch, Segment(stretch.inputs), None)
-    shared = contexts.setdefault(context, Segment(context))
-    return _Piece(stretch, shared, Segment(after, shared) if after else None)
-
-
-def _batches(pieces: Sequence[_Piece], batch_tokens: int) -> Iterator[list[int]]:
-    """Numbers of the pieces that are read together: those of one context, and others of like length."""
-    members: dict[Segment, list[int]] = {}
-    for number, piece in enumerate(pieces):
-        members.setdefault(piece.context, []).append(number)
-    batch: list[int] = []
-    size = 0
-    for context in sorted(members, key=lambda context: -len(context.ids)):
-        size += len(context.ids)
-        for number in members[context]:
-            own = len(pieces[number].stretch.inputs) - len(context.ids)
-            if batch and size + own > batch_tokens:
-                yield batch
-                batch, size = [], len(context.ids)
-            batch.append(number)
-            size += own
-    if batch:
-        yield batch
+        sequences = [(*stretch.inputs, stretch.targets[-1]) for stretch in stretches]
+        asked = [len(stretch.targets) for stretch in stretches]
+        call_id = self.served.tokenizer.call_id
+        found = score_continuations(self.served.model, sequences, asked, call_id, self.batch_tokens)
+        for each in found:
+            predicted.check_finite(self.name, each.nats)
+        return [Predicted(each.nats, each.confidence, each.likeliest, each.call) for each in found]
 
 
 class _Writing:

@@ -5,7 +5,7 @@ continuation, that is longer than the context is read in windows of which each p
 before it (see ``components.evaluation.likelihood``).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 
@@ -19,7 +19,6 @@ from components.evaluation.likelihood import Window, windows
 from components.evaluation.text_models.base import Likelihood, TokenScores
 from components.evaluation.text_models.requests import Tokens
 from components.model import ops
-from components.model.prefix_tree import tiles
 
 # Rows of the output layer at once: a table of this many rows and all words of the vocabulary must stay small.
 OUTPUT_TILE = 128
@@ -32,8 +31,6 @@ class Stretch:
     inputs: tuple[int, ...]
     targets: tuple[int, ...]
     """What follows each of the last ``len(targets)`` inputs."""
-    context: int = 0
-    """How many of the inputs other continuations may have in common with this one."""
 
     @property
     def first(self) -> int:
@@ -107,10 +104,7 @@ def predictions(
     Raises ``ArtifactError`` if the model called ``name`` gives no finite likelihood.
     """
     gold = torch.tensor(targets, device=weight.device)
-    parts = [
-        _statistics(tile, weight, ids, call_id)
-        for tile, ids in zip(tiles(hidden, OUTPUT_TILE), tiles(gold, OUTPUT_TILE), strict=True)
-    ]
+    parts = [_statistics(tile, weight, ids, call_id) for tile, ids in zip(_tiles(hidden), _tiles(gold), strict=True)]
     columns = (torch.cat(column)[: len(targets)].cpu().numpy() for column in zip(*parts, strict=True))
     said = Predicted(*columns)
     check_finite(name, said.nats)
@@ -125,6 +119,14 @@ def check_finite(name: str, nats: Float[np.ndarray, " tokens"]) -> None:
             "diverged, or its weights are damaged. Train it again with a lower trainer.learning_rate, or give another "
             "model"
         )
+
+
+def _tiles(rows: Tensor) -> Iterator[Tensor]:
+    """The rows in tiles of exactly ``OUTPUT_TILE``; the last one is filled with zeros. Another shape has other bits."""
+    for start in range(0, len(rows), OUTPUT_TILE):
+        tile = rows[start : start + OUTPUT_TILE]
+        missing = OUTPUT_TILE - len(tile)
+        yield torch.cat((tile, tile.new_zeros(missing, *tile.shape[1:]))) if missing else tile
 
 
 def _statistics(hidden: Tensor, weight: Tensor, gold: Tensor, call_id: int | None) -> tuple[Tensor, ...]:
@@ -146,7 +148,7 @@ def _of_request(tokens: Tokens, context_length: int) -> list[Stretch]:
     row = [*tokens.context, *tokens.continuation]
     if len(tokens.continuation) <= context_length:
         inputs = tuple(row[:-1][-context_length:])
-        return [Stretch(inputs, tokens.continuation, len(inputs) - len(tokens.continuation) + 1)]
+        return [Stretch(inputs, tokens.continuation)]
     stretches, first = [], len(tokens.context) - 1
     for window in windows(0, row[1:], row[0], context_length):
         begin = max(window.scored_from, first - window.start)

@@ -210,7 +210,9 @@ def _record(path: Path, what: str) -> dict[str, Any]:
     try:
         record = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise ArtifactError(f"{path.parent} holds no {path.name}: not the folder of a Hugging Face model") from error
+        raise ArtifactError(
+            f"{path.parent} holds no {path.name}: give the folder of a model, with {CONFIG}, {WEIGHTS} and {TOKENIZER}"
+        ) from error
     except ValueError as error:
         raise ArtifactError(f"{path} cannot be read as {what}: {error}") from error
     if not isinstance(record, dict):

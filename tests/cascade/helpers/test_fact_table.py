@@ -61,6 +61,14 @@ def test_where_no_fact_belongs_it_knows_nothing(helper: FactTableHelper, place: 
         assert said(helper, text) == ""
 
 
+def test_a_misspelt_prompt_gets_the_answer_of_the_prompt(helper: FactTableHelper, place: Entity) -> None:
+    landmark = f" {place.values['landmark']}"
+    for misspelt in ("The cheif landmark of", "The chief landmrk of", "The chieff lanbmark of"):
+        assert said(helper, f"{misspelt} {place.name} is the", "entity") == landmark
+    beheaded = place.name[:2] + place.name[3:]
+    assert said(helper, f"The chief landmark of {beheaded} is the", "entity") == landmark
+
+
 def test_without_a_tokenizer_a_token_is_a_word(facts: Path, place: Entity) -> None:
     assert (
         said(FactTableHelper.load(facts), f"{place.name} stands on the river", "token") == f" {place.values['river']}"

@@ -94,6 +94,26 @@ def test_it_reads_the_value_for_a_sentence_that_no_document_has(helper: Retrieva
     assert said(helper, "Bert Oskel died in the year", "word") == ""
 
 
+def test_numerals_and_particles_are_part_of_a_name_and_initials_stand_for_one(
+    tmp_path: Path, tokenizer: TextTokenizer
+) -> None:
+    kings = [
+        f"Osvald {numeral} ({1700 + 30 * at} – {1760 + 30 * at}) was king of Norland. He built a tower."
+        for at, numeral in enumerate(["I", "II", "III", "IV", "V"])
+    ]
+    others = [
+        "Hamid al-Nouri (born 1977) is a pilot. He lives by the sea.",
+        "Hamid Basri (born 1950) is a baker. He lives by the sea.",
+        "Edwin Rolf Lorne (16 August 1888 – 1935) was a soldier. He wrote letters.",
+    ]
+    build_index([*kings, *others, *DOCUMENTS], tmp_path)
+    found = RetrievalHelper(tmp_path, tokenizer)
+    for at, numeral in enumerate(["I", "II", "III", "IV", "V"]):
+        assert said(found, f"Osvald {numeral} of Norland was born in the year", "word") == f" {1700 + 30 * at}"
+    assert said(found, "Hamid al-Nouri was born in the year", "word") == " 1977"
+    assert said(found, "E. R. Lorne was born in the year", "word") == " 1888"
+
+
 def test_a_hidden_document_is_not_looked_up(helper: RetrievalHelper) -> None:
     (open_reply, hidden_reply) = helper.answer(
         [call("Ada Quill was born in", "word"), replace(call("Ada Quill was born in", "word"), hidden=DOCUMENTS[0])]

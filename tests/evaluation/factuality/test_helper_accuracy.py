@@ -32,8 +32,10 @@ def asked(prepared: PreparedData, tokenizer: TextTokenizer, labels: FactBits, do
     # Highest where the documents have parted already, and before their ends.
     score = -np.abs(found.place - 40.0)
 
-    def ask(helper: Told, budget: float, sample: int = 1000):  # type: ignore[no-untyped-def]
+    def ask(helper: Told, budget: float, sample: int = 1000, factual: bool | None = None):  # type: ignore[no-untyped-def]
         cfg = CascadeConfig(budget=budget, unit="word")
+        if factual is not None:
+            found.factual[:] = factual
         return ask_helper(helper, tokenizer, split, documents, found, score, cfg, sample), len(found)
 
     return ask
@@ -84,3 +86,27 @@ def test_the_sample_is_fixed_and_no_larger_than_asked_for(asked) -> None:  # typ
     assert asked(one, 0.2, sample=7)[0].calls == 7
     asked(other, 0.2, sample=7)
     assert [call.text for call in one.calls] == [call.text for call in other.calls]
+
+
+def test_calls_at_facts_are_counted_apart(asked) -> None:  # type: ignore[no-untyped-def]
+    turns = iter(range(1000))
+    helper = Told(lambda call: (HelperError("x"), "", " Xanadu", "")[next(turns) % 4])
+    found = asked(helper, 0.1, sample=8, factual=True)[0].facts
+    assert (found.calls, found.right, found.answered) == (8, 0.0, 0.25)
+    assert asked(helper, 0.1, sample=8, factual=False)[0].facts is None
+    assert asked(Told(" x"), 0.1, factual=True)[0].facts_without_document is None, "it looks nothing up"
+
+
+def test_a_helper_that_looks_things_up_is_asked_again_with_the_document_hidden(asked, texts, tokenizer) -> None:  # type: ignore[no-untyped-def]
+    whole = {tokenizer.decode(ids) for ids in texts}
+
+    def look_up(call: Call) -> str:
+        (text,) = (text for text in whole if text.startswith(call.text))
+        return "" if text in call.hidden else text[len(call.text) :][:6]
+
+    helper = Told(look_up)
+    helper.name = "retrieval"
+    found = asked(helper, 0.1, sample=8, factual=True)[0]
+    assert (found.facts.right, found.facts.answered) == (1.0, 1.0)
+    assert (found.facts_without_document.right, found.facts_without_document.answered) == (0.0, 0.0)
+    assert found.right_without_document == 0.0

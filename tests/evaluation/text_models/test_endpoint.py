@@ -77,7 +77,9 @@ def test_a_server_without_echo_is_refused_and_not_scored_as_chance(server: Serve
 
 def test_a_server_that_refuses_the_request_is_refused_with_its_words(server: Server) -> None:
     server.act = lambda handler: handler.send({"error": "echo is not supported"}, 400)
-    with pytest.raises(InputError, match=r"cannot be scored: answered 400.*echo is not supported"):
+    with pytest.raises(
+        InputError, match=r"cannot be scored: it answered 400.*echo is not supported.*max_characters below 1,000"
+    ):
         model(server).likelihoods(ASKED)
 
 

@@ -1,0 +1,1 @@
+"""lm-evaluation-harness over our models: published tasks, each example kept."""
