@@ -41,9 +41,11 @@ def _how_to_read(results: ArenaResults) -> str:
 def _verdict(results: ArenaResults) -> str:
     first, second = results.players[:2]
     apart = first.strength.low > second.strength.high
+    of_all = f"of {len(results.players)} models on {results.prompts:,} prompts"
     words = [
-        f"{first.model} is the strongest of {len(results.players)} models on {results.prompts:,} prompts"
-        + ("." if apart else f", but the intervals of {first.model} and {second.model} overlap."),
+        f"{first.model} is the strongest {of_all}."
+        if apart
+        else f"None is shown to be the strongest {of_all}: the intervals of {first.model} and {second.model} overlap.",
         f"The judge is {results.judge}.",
     ]
     if results.first_wins is not None:

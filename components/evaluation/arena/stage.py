@@ -55,7 +55,7 @@ def stage(run: Run, config: ArenaStageConfig, *, prepared: PreparedData | None =
     write_text(run.folder / REPORT, markdown(title, sections) + accepted_section(run.accepted))
     metrics = _metrics(results)
     run.log(metrics, None)
-    run.report(1.0, f"{results.players[0].model} is the strongest")
+    run.report(1.0, f"{len(results.meetings)} meetings on {results.prompts:,} prompts")
     return run.seal(metrics, {"judge": results.judge}, _rows(results), view=Arena)
 
 

@@ -12,6 +12,9 @@ _HIGHER = (
     "right", "acc", "exact", "em", "f1", "mc1", "mc2", "centred", "win", "true", "as_it_must",
 )  # fmt: skip
 
+NOT_COMPARED = ("confidence", "accuracy", "continuation")
+"""Metrics of the task ``text`` that are parts of something: bins of a calibration, and samples."""
+
 
 def direction(metric: str) -> Direction | None:
     """``higher``, ``lower``, or ``None`` for a metric that merely describes, such as the length of an answer."""

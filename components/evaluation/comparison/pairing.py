@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from components.core.errors import ArtifactError, InputError
+from components.evaluation.comparison.directions import NOT_COMPARED
 from components.evaluation.comparison.paired_tests import Sums
 from components.evaluation.comparison.results import label
 from components.evaluation.cost import COST_METRICS
@@ -58,7 +59,7 @@ def value(measure: Measure) -> float | None:
 
 
 def measures(model: str, scores: pa.Table, tasks: Sequence[str] = ()) -> dict[Name, Measure]:
-    """The measures of one model in the order of the table; those of costs are left out.
+    """The measures of one model in the order of the table, but for costs and parts of other metrics.
 
     Raises ``ArtifactError`` if a document is there twice or its score is not finite.
     """
@@ -67,7 +68,7 @@ def measures(model: str, scores: pa.Table, tasks: Sequence[str] = ()) -> dict[Na
     for task, written_as, metric, document, score, weight, detail in zip(
         *(scores.column(name).to_pylist() for name in columns), strict=True
     ):
-        if metric in COST_METRICS or (tasks and task not in tasks):
+        if metric in (*COST_METRICS, *NOT_COMPARED) or (tasks and task not in tasks):
             continue
         name = Name(task, written_as, metric)
         if not (math.isfinite(score) and math.isfinite(weight)):

@@ -54,17 +54,16 @@ def _how_to_read(results: ComparisonResults) -> str:
     return (
         f"Both models of a line are measured on the same examples. The interval covers {results.confidence:.0%} of the "
         "resamples (bootstrap over documents), uncorrected. The verdict is corrected: right and wrong answers have the "
-        "exact sign test (McNemar), other metrics the paired permutation test, and p-values are multiplied by Holm "
-        f"for all {verdicts} verdicts, so that the chance of a single wrong one is at most {level:.0%}. The last "
-        "column is the smallest difference that the line would have shown in 80 % of the cases: where it is large, "
-        "equal figures say little."
+        "exact sign test (McNemar), other metrics the paired permutation test, and p-values are corrected by Holm "
+        f"for all {verdicts} verdicts, so that the chance of a single wrong one is at most {level:.0%}. Detectable "
+        "is the smallest difference that the line would have shown in 80 % of the cases: where it is large, equal "
+        "figures say little."
     )
 
 
 def _differences(model: str, found: Sequence[Finding]) -> Table:
     header = [
-        "task", "format", "metric", "examples", model, found[0].against, "difference", "interval", "p (corrected)",
-        "verdict", "detectable",
+        "", model, found[0].against, "difference", "interval", "verdict", "p, corrected", "detectable", "examples",
     ]  # fmt: skip
     return Table(header, [_line(each) for each in found])
 
@@ -73,17 +72,15 @@ def _line(finding: Finding) -> list[str]:
     estimate, low, high = finding.difference
     unpaired = f" ({finding.unpaired:,} left out)" if finding.unpaired else ""
     return [
-        finding.task,
-        finding.format,
-        finding.metric,
-        f"{finding.documents:,}{unpaired}",
+        label(finding.task, finding.format, finding.metric),
         f"{finding.value:.4g}",
         f"{finding.value_against:.4g}",
         f"{estimate:+.4f}",
         f"{low:+.4f} to {high:+.4f}",
-        f"{finding.corrected:.2g}" if finding.direction else "",
         _VERDICTS[finding.verdict],
+        f"{finding.corrected:.2g}" if finding.direction else "",
         "" if finding.detectable is None else f"{finding.detectable:.4f}",
+        f"{finding.documents:,}{unpaired}",
     ]
 
 

@@ -12,9 +12,11 @@ from components.core.run import Run
 from components.evaluation.artifacts import Evaluation
 from components.evaluation.comparison.artifact import Comparison
 from components.evaluation.comparison.config import ComparisonConfig
+from components.evaluation.comparison.directions import NOT_COMPARED, direction
 from components.evaluation.comparison.results import Finding
 from components.evaluation.comparison.stage import stage
 from components.evaluation.score_table import Score, table, write_scores
+from components.evaluation.text import ACCURACY, CONFIDENCE, CONTINUATION
 
 CFG = ComparisonConfig(resamples=1000)
 
@@ -201,3 +203,24 @@ def test_an_example_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 def test_an_evaluation_without_scores_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="holds no scores"):
         compare(tmp_path, questions("a", [True]), [])
+
+
+def test_parts_of_a_calibration_and_samples_are_not_compared() -> None:
+    assert set(NOT_COMPARED) == {ACCURACY, CONFIDENCE, CONTINUATION}
+
+
+@pytest.mark.parametrize(
+    ("metric", "better"),
+    [
+        ("bits_per_byte_factual", "lower"),
+        ("acc_norm", "higher"),
+        ("accuracy", None),
+        ("facts_right", "higher"),
+        ("wasted_calls", "lower"),
+        ("win", "higher"),
+        ("windows", None),
+        ("call_mass", None),
+    ],
+)
+def test_the_direction_of_a_metric_is_known_by_its_whole_words(metric: str, better: str | None) -> None:
+    assert direction(metric) == better
