@@ -11,8 +11,7 @@ Rows, beside ``right``: ``changed``, whether the answer differs from the one to 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from random import Random
 
 from components.data.world.comprehension import World
@@ -20,7 +19,7 @@ from components.data.world.facts import Entity, written
 from components.data.world.prose import patterns
 from components.evaluation.questions import begins_with
 from components.evaluation.robustness.items import Item, article_of, beginning, changed, fact_of, fits
-from components.evaluation.robustness.openings import openings
+from components.evaluation.robustness.openings import told
 from components.evaluation.robustness.rows import answer_row
 from components.evaluation.score_table import Score
 from components.evaluation.text_models.base import TextModel, Written
@@ -52,16 +51,15 @@ def flipped(item: Item, world: World, seed: int) -> list[Flipped]:
     others = _others(item, world, subject, relation)
     found = []
     if others:
-        other, claimed = rng.choice(others), rng.choice(others)
-        value, claim = written(other.values[relation]), written(claimed.values[relation])
+        other, claimed = rng.choice(others), rng.choice(others).values[relation]
         prompt = item.prompt.replace(subject.name, other.name)
-        found.append(Flipped(ANOTHER_SUBJECT, prompt, value, must_change=True))
-        found.append(Flipped(COUNTERFACTUAL, f"{_stated(item.prompt, claim)} {item.prompt}", item.answer, False, claim))
-    further = _openings(subject, relation)
+        found.append(Flipped(ANOTHER_SUBJECT, prompt, written(other.values[relation]), must_change=True))
+        lie = told(replace(subject, values=subject.values | {relation: claimed}), relation)
+        found.append(Flipped(COUNTERFACTUAL, f"{lie} {item.prompt}", item.answer, False, written(claimed)))
+    further = [each for each in subject.values if each in patterns(subject.kind).questions and each != relation]
     if further:
-        told, opening = rng.choice(further)
-        sentence = _stated(opening, written(subject.values[told]))
-        found.append(Flipped(ANOTHER_FACT, f"{sentence} {item.prompt}", item.answer, must_change=False))
+        prompt = f"{told(subject, rng.choice(further))} {item.prompt}"
+        found.append(Flipped(ANOTHER_FACT, prompt, item.answer, must_change=False))
     return found
 
 
@@ -100,18 +98,3 @@ def _others(item: Item, world: World, subject: Entity, relation: str) -> list[En
         for entity in entities
         if entity is not subject
     ]
-
-
-def _openings(subject: Entity, asked: str) -> list[tuple[str, str]]:
-    """Other relations of ``subject``, each with the beginning of a sentence that tells it."""
-    return [
-        (relation, opening)
-        for relation in subject.values
-        if relation in patterns(subject.kind).questions and relation != asked
-        for opening in islice(openings(subject, relation), 1)
-    ]
-
-
-def _stated(prompt: str, value: str) -> str:
-    """The sentence that ``prompt`` begins, with ``value``."""
-    return f'{prompt}{value}".' if prompt.endswith('"') else f"{prompt} {value}."

@@ -1,4 +1,4 @@
-"""Sentences of the closed world up to the place of a fact: other ways to ask for it."""
+"""Sentences of the closed world: up to the place of a fact, as other ways to ask for it, and whole, to tell it."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +19,14 @@ def openings(subject: Entity, relation: str) -> Iterator[str]:
         for sentence in pattern.wordings:
             if text := _up_to(sentence, subject, relation):
                 yield text
+
+
+def told(subject: Entity, relation: str) -> str:
+    """The sentence that asks for ``relation`` of ``subject``, with the value that ``subject`` has."""
+    sentence = next(pattern.wordings[0] for pattern in patterns(subject.kind).by_relation[relation] if pattern.prompt)
+    page = Page(subject, Random(0), FreeWords(0))
+    page.write(sentence)
+    return page.text
 
 
 def _up_to(sentence: Sentence, subject: Entity, relation: str) -> str:

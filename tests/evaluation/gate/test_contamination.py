@@ -56,7 +56,7 @@ def test_the_closed_world_is_clean_although_its_templates_repeat(
     found = contamination(world, documents, questions, CFG)
     assert found["contaminated"].value == 0.0
     assert found["contaminated_questions"].value == 0.0
-    assert decide(evidence() | found, None, CFG).promote
+    assert decide({**evidence(), **found}, None, CFG).promote
 
 
 def test_copies_with_a_few_changes_are_refused_by_name(
@@ -66,7 +66,7 @@ def test_copies_with_a_few_changes_are_refused_by_name(
     seen = trained_on(tmp_path / "copies", world, ["Something else altogether.", *copies])
     found = contamination(seen, documents, questions, CFG)
     assert found["contaminated"].numerator.tolist() == [1.0, 1.0, *[0.0] * (len(documents) - 2)]
-    verdict = decide(evidence() | found, evidence(seed=1), CFG)
+    verdict = decide({**evidence(), **found}, evidence(seed=1), CFG)
     assert verdict.outcome == "refuse"
     assert "have a near-duplicate in the training text" in verdict.reason
     assert "at most 5.0% is allowed" in verdict.reason
@@ -82,7 +82,7 @@ def test_a_question_that_stands_in_the_training_text_is_refused_but_its_answer_i
     seen = trained_on(tmp_path / "quiz", world, [*told, *asked])
     found = contamination(seen, documents, questions, CFG)
     assert found["contaminated_questions"].numerator.tolist() == [1.0] * 10 + [0.0] * 40
-    verdict = decide(evidence() | found, None, CFG)
+    verdict = decide({**evidence(), **found}, None, CFG)
     assert verdict.outcome == "refuse"
     assert "questions that the training text holds 20.0%, at most 5.0% is allowed" in verdict.reason
     assert f"{questions[0].id} is word for word in train 40" in verdict.reason
@@ -95,7 +95,7 @@ def test_a_person_may_allow_it_or_not_look(tmp_path: Path, world: PreparedData, 
     assert found["contaminated"].value == 1.0
     assert found.keys() == {"contaminated"}
     allowed = GateConfig.model_validate({"resamples": 100, "criteria": {"contaminated": {"at_most": 1.0}}})
-    assert decide(evidence() | found, None, allowed).promote
+    assert decide({**evidence(), **found}, None, allowed).promote
     assert contamination(seen, documents, [], CFG.model_copy(update={"contamination_tokens": 0})) == {}
 
 

@@ -172,3 +172,15 @@ def test_a_truncated_bundle_is_an_error_not_a_refusal(
     for pair in ([damaged, good], [good, damaged]):
         with pytest.raises(ArtifactError, match=r"model\.safetensors has \d+ bytes"):
             decide(*pair)
+
+
+def test_held_out_text_that_is_in_the_training_text_is_a_reason_to_refuse(decide, good, poor) -> None:  # type: ignore[no-untyped-def]
+    result = decide(good, poor, CFG.model_copy(update={"contamination_tokens": 1_000_000}))
+    assert result.outcome == "refuse"
+    assert "have a near-duplicate in the training text" in result.reason
+    assert " the same as train " in result.reason
+    assert result.metrics["contaminated.challenger"] > 0.05
+    rows = pq.read_table(result.path(GateDecision.SCORES)).to_pylist()
+    seen = [row for row in rows if row["metric"] == "contaminated"]
+    assert {row["model"] for row in seen} == {"challenger"}
+    assert sum(row["numerator"] for row in seen) / len(seen) == result.metrics["contaminated.challenger"]
