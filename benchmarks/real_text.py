@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SHARED_DATA, help="folder of the shared data")
     parser.add_argument("--workspace", type=Path, default=ROOT / "build/real-text", help="where the run is kept")
     parser.add_argument("--probes", type=int, default=3000, help="at most this many years of birth are asked for")
-    parser.add_argument("--steps", type=int, default=3000, help="of pretraining")
+    parser.add_argument("--steps", type=int, default=1200, help="of pretraining")
     parser.add_argument("--show", type=int, default=20, help="print this many wrong answers")
     add_record_option(parser)
     arguments = parser.parse_args()
@@ -104,6 +104,9 @@ def measured(results: CascadeResults) -> Iterator[Result]:
     yield Result("year of birth right, small model alone", _interval(score.alone), "< 10 %", people)
     yield Result("year of birth right, cascade", _interval(score.cascade), ">= 80 %", people)
     yield Result("asks at the year", f"{probes.asked:.1%}", "", f"calls are {probes.calls:.0%} of the decisions")
+    if results.plain is not None:
+        plain = _interval(results.plain.probes[0].parts["all"].cascade)
+        yield Result("year of birth right, plain model that asks where it doubts", plain, "", people)
 
 
 def _at_facts(facts: FactCalls | None, where: str) -> Iterator[Result]:
