@@ -188,6 +188,9 @@ def _paths(config: ProjectConfig) -> Iterator[tuple[str, str]]:
     yield "delegation.reference", config.delegation.reference
     yield "cascade.helper.model", config.cascade.helper.model
     yield from (("facts.probes.files", path) for path in config.facts.probes.files)
+    yield "evaluate.harness.data", config.evaluate.harness.data
+    yield "evaluate.harness.tasks", config.evaluate.harness.tasks
+    yield from (("evaluate.robustness.files", path) for path in config.evaluate.robustness.files)
     yield "facts.factscore.entities", config.facts.factscore.entities
     yield from (("arena.prompts", path) for path in config.arena.prompts)
     yield from (("facts.factscore.knowledge", path) for path in config.facts.factscore.knowledge)
