@@ -2,7 +2,6 @@
 
 import logging
 import os
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ def harness() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
-        for module in ("lm_eval.api.task", "lm_eval.tasks"):
-            import_module(module)
+        import lm_eval.api.task
+        import lm_eval.tasks  # noqa: F401  (imported by name: a search by ``importlib`` would put all code into the key)
     except ImportError as error:
         raise InputError(
             f"the harness cannot be loaded ({error}): install it with `pip install 'lacewing[harness]'`, "
