@@ -72,7 +72,8 @@ def smallest_detectable(one: Sums, other: Sums, level: float) -> float | None:
 
     From the variance of the paired differences, by the normal approximation; ratios are made linear around their values
     (the delta method). For right and wrong answers it is never less than what the sign test needs if all changes point
-    the same way. ``None`` where the models agree exactly in a metric without such a bound, or on a single item.
+    the same way. ``None`` where there is no such difference: the models agree exactly, or the permutations of so few
+    items cannot reach the level.
     """
     items = len(one[0])
     if items < 2:
@@ -82,7 +83,7 @@ def smallest_detectable(one: Sums, other: Sums, level: float) -> float | None:
     normal = (stats.norm.ppf(1 - level / 2) + stats.norm.ppf(POWER)) * error
     if is_right_or_wrong(one, other):
         return max(float(normal), math.ceil(1 + math.log2(1 / level)) / items)
-    return float(normal) if error > 0 else None
+    return float(normal) if error > 0 and 2.0 ** (1 - items) <= level else None
 
 
 def _linear(sums: Sums) -> Float[np.ndarray, " items"]:

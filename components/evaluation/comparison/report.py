@@ -79,7 +79,7 @@ def _line(finding: Finding) -> list[str]:
         f"{low:+.4f} to {high:+.4f}",
         _VERDICTS[finding.verdict],
         f"{finding.corrected:.2g}" if finding.direction else "",
-        "" if finding.detectable is None else f"{finding.detectable:.4f}",
+        "none" if finding.detectable is None else f"{finding.detectable:.4f}",
         f"{finding.documents:,}{unpaired}",
     ]
 

@@ -82,8 +82,15 @@ def test_a_difference_of_the_detectable_size_is_found_four_times_in_five(right_o
 def test_models_that_never_differ_have_the_bound_of_the_exact_test_or_none() -> None:
     same = answers(1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0)
     assert smallest_detectable(same, same, LEVEL) == 6 / 8  # five changes of one kind have p = 0.0625, six 0.03
-    bits = np.array([3.0, 4.0]), np.array([2.0, 2.0])
+    bits = np.arange(8.0), np.full(8, 2.0)
     assert smallest_detectable(bits, bits, LEVEL) is None
+    other = bits[0][::-1], bits[1]
+    assert smallest_detectable(bits, other, LEVEL) is not None
+    few = (
+        tuple(each[:5] for each in bits),
+        tuple(each[:5] for each in other),
+    )  # their 32 exchanges have p = 1/16 at best
+    assert smallest_detectable(*few, LEVEL) is None  # type: ignore[arg-type]
     assert smallest_detectable(answers(1.0), answers(0.0), LEVEL) is None
 
 
