@@ -136,7 +136,7 @@ def test_an_unknown_task_is_refused_before_anything_is_read(
 ) -> None:
     wanted = config("/no/such/file.jsonl")
     wanted = wanted.model_copy(update={"evaluate": wanted.evaluate.model_copy(update={"tasks": ["txt"]})})
-    with pytest.raises(InputError, match=r"unknown task 'txt'; tasks are .*text"):
+    with pytest.raises(InputError, match=r"unknown task 'txt'; did you mean text"):
         stage(Run.local(tmp_path, "evaluate"), wanted, trained=training)
 
 
