@@ -69,8 +69,9 @@ bench: $(VENV)/dev  ## measure every claim on this machine and write docs/result
 	$(BIN)/python -m benchmarks.cascade --record
 	$(BIN)/python -m benchmarks.serving --record
 	$(BIN)/python -m benchmarks.flow --record
-	# These two read ../shared/data.
+	# These read ../shared/data.
 	$(BIN)/python -m benchmarks.labels --record
+	$(BIN)/python -m benchmarks.contamination --record
 	$(BIN)/python -m benchmarks.factscore --record
 
 comparison: $(VENV)/run  ## train all ways of choosing what to ask, and write their table (hours)
