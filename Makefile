@@ -71,6 +71,7 @@ bench: $(VENV)/dev  ## measure every claim on this machine and write docs/result
 	$(BIN)/python -m benchmarks.flow --record
 	# These read ../shared/data.
 	$(BIN)/python -m benchmarks.labels --record
+	$(BIN)/python -m benchmarks.contamination --record
 	$(BIN)/python -m benchmarks.factscore --record
 	$(BIN)/python -m benchmarks.real_text --record
 
