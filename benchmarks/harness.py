@@ -1,4 +1,4 @@
-"""BLiMP with our model, and beside lm-eval's own Hugging Face backend. ``python -m benchmarks.harness DATA --text FILE``.
+"""BLiMP with our model, and beside lm-eval's Hugging Face backend. ``python -m benchmarks.harness DATA --text FILE``.
 
 ``DATA`` is a folder with ``blimp/blimp.jsonl.gz``. The model has a preset's size, random weights and a vocabulary of
 32,768 learnt from ``FILE``; it is exported, and lm-eval's ``HFLM`` reads the export. Both answer the same requests in
