@@ -99,8 +99,9 @@ def test_the_order_is_that_of_the_work() -> None:
 
 @pytest.mark.parametrize("name", flows())
 def test_an_example_names_a_key_that_exists(name: str) -> None:
-    key = flows()[name].example.partition("=")[0]
-    assert key in {*keys(ProjectConfig), "model"}
+    entry = flows()[name]
+    (override, *_) = entry.qualified([entry.example])
+    assert override.partition("=")[0] in {*keys(ProjectConfig), "model"}
 
 
 def test_the_form_describes_both_fields() -> None:
