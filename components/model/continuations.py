@@ -21,6 +21,8 @@ from components.model.token_tree import TILE, PrefixTree, grown_trees, hidden_st
 from components.model.transformer import Transformer
 
 VOCABULARY_BLOCK = 1024
+# A call should have several trees for each thread, or the last one is waited for; 4,000 short sentences make about ten.
+_TREES_EACH = 2
 
 
 @dataclass(frozen=True)
@@ -80,19 +82,19 @@ def score_continuations(
         for member, scored in zip(members, _score_tree(model, tree, targets, call_id), strict=True):
             found[member] = scored
 
-    trees = grown_trees([sequence[:-1] for sequence in sequences], batch_tokens)
+    prefixes = [sequence[:-1] for sequence in sequences]
     if model.output_weight.device.type != "cpu":
-        for tree in trees:
+        for tree in grown_trees(prefixes, batch_tokens):
             score(tree)
     else:
-        with _one_thread_each() as workers:
-            list(workers.map(score, trees))
+        with _one_thread_each() as (workers, threads):
+            list(workers.map(score, grown_trees(prefixes, max(1, batch_tokens // (_TREES_EACH * threads)))))
     return [scored for scored in found if scored is not None]
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[ThreadPoolExecutor]:
-    """As many workers as torch has threads, each computing on one.
+def _one_thread_each() -> Iterator[tuple[ThreadPoolExecutor, int]]:
+    """As many workers as torch has threads, each computing on one; and their number.
 
     Products of a small model are too short to be shared out: on two busy cores, waiting for the other thread took most
     of the time.
@@ -100,7 +102,7 @@ def _one_thread_each() -> Iterator[ThreadPoolExecutor]:
     threads = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as workers:
-            yield workers
+            yield workers, threads
     finally:
         torch.set_num_threads(threads)
 
