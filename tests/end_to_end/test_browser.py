@@ -169,7 +169,7 @@ def walk(tmp_path: Path) -> Iterator[Walk]:
 
 
 def start_from_the_form(walk: Walk, prefect: str) -> None:
-    walk.open("deployments", f"{prefect}/deployments", "10 Deployments", "pipeline-world", "pretrain", "release")
+    walk.open("deployments", f"{prefect}/deployments", "14 Deployments", "pipeline-world", "evaluate", "label")
     assert "any-preset" not in walk._text()
     walk.click("pipeline-world")
     walk.click("Description")
