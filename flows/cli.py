@@ -54,18 +54,26 @@ gate, 4 damaged artifact, 5 disk full, 6 a service does not answer, 7 a stage wa
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _answered(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to continue", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # who reads, such as ``head``, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _answered(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("--help", "-h", "help"):
         print(help_page())
         return 0
     if arguments[0] == "--version":
         print(f"lacewing {import_module('importlib.metadata').version('lacewing')}")
         return 0
-    try:
-        return _reported(arguments[0], arguments[1:])
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to continue", file=sys.stderr)
-        return INTERRUPTED
+    return _reported(arguments[0], arguments[1:])
 
 
 def _reported(name: str, arguments: list[str]) -> int:

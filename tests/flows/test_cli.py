@@ -1,5 +1,6 @@
 """The command line: quick help, clear errors, exit codes."""
 
+import os
 import subprocess
 import sys
 
@@ -23,6 +24,15 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
     for name in (*flows(), *COMMANDS):
         assert f"\n  {name}" in done.stdout
+
+
+def test_a_reader_who_has_seen_enough_is_no_error() -> None:
+    command = [sys.executable, "-c", "import sys\nfrom flows.cli import main\nsys.exit(main(['pretrain', '--help']))"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        ended = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_help_of_a_flow_lists_every_key_with_default_and_meaning() -> None:
