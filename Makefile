@@ -48,10 +48,10 @@ lint: $(VENV)/dev  ## check style, types and import boundaries
 	$(BIN)/deptry .
 
 quick-test: lint  ## lint, then the quick tests
-	$(BIN)/pytest --timeout=600 -m "not slow and not gpu and not browser" -n 2 --dist loadgroup
+	$(BIN)/pytest --timeout=600 -m "not slow and not gpu and not browser" -n 2 --dist loadfile
 
 test: quick-test  ## everything that CI runs: the quick tests, then whole flows
-	$(BIN)/pytest --timeout=900 -m "slow and not gpu and not browser and not soak" -n 2 --dist loadgroup
+	$(BIN)/pytest --timeout=900 -m "slow and not gpu and not browser and not soak" -n 2 --dist loadfile
 
 soak: $(VENV)/dev  ## kills, system calls (strace) and the README line by line; half an hour
 	$(BIN)/pytest --timeout=1800 -m soak

@@ -21,6 +21,7 @@ from components.evaluation.contamination.seen_tasks import learnt_from, seen_tas
 from components.evaluation.cost import measured
 from components.evaluation.evaluate_config import EvaluateStageConfig
 from components.evaluation.evaluation_report import headlines, sections
+from components.evaluation.harness.aggregate import aggregate
 from components.evaluation.harness.suite import HarnessSuite
 from components.evaluation.report_page import markdown, page
 from components.evaluation.robustness.suite import TASKS, RobustnessSuite
@@ -70,10 +71,13 @@ def stage(
     scores = rows(table)
     _check_finite(name, scores)
     write_scores(run.folder / Evaluation.SCORES, table)
-    title, parts = f"How good {name} is", sections(scores)
+    task_files = config.evaluate.harness.tasks
+    title, parts = f"How good {name} is", sections(scores, task_files)
     write_text(run.folder / REPORT, markdown(title, parts) + accepted_section(run.accepted))
     write_text(run.folder / Evaluation.PAGE, page(title, parts))
-    metrics = {_NOT_IN_A_NAME.sub("_", name): value for name, value in headlines(aggregates(scores)).items()}
+    centred = aggregate(scores, task_files)
+    metrics = {"published tasks centred": centred[name]} if name in centred else {}
+    metrics |= {_NOT_IN_A_NAME.sub("_", name): value for name, value in headlines(aggregates(scores)).items()}
     run.log(metrics, None)
     run.report(1.0, f"{len(scores):,} scores")
     details = {"model": name, "tasks": config.evaluate.tasks, "rows": len(scores)}

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from components.core.durations import duration
 from components.evaluation.aggregates import Aggregate, aggregates, costs
 from components.evaluation.curve import FIGURE_STYLE
+from components.evaluation.harness.aggregate import aggregate, centred_scores
 from components.evaluation.report_page import Part, Picture, Sample, Section, Table, Words, svg
 from components.evaluation.score_table import Score
 from components.evaluation.text import ACCURACY, CONFIDENCE, CONTINUATION, CURVE_METRICS, calibration_error
@@ -19,10 +20,11 @@ _APART = (CONFIDENCE, ACCURACY, CONTINUATION, *CURVE_METRICS)
 """Metrics that have a section of their own."""
 
 
-def sections(scores: Sequence[Score]) -> list[Section]:
-    """Everything there is to say about the rows."""
+def sections(scores: Sequence[Score], task_files: str = "") -> list[Section]:
+    """Everything there is to say about the rows; ``task_files``: the folder of a person's own task files, if any."""
     figures = aggregates(scores)
     parts = [
+        *_published(scores, task_files),
         Section("Scores", [_scores(figures)]),
         *_calibration(figures),
         *_curves(figures),
@@ -38,6 +40,18 @@ def headlines(figures: Sequence[Aggregate]) -> dict[str, float]:
     apart = {" ".join(filter(None, (e.task, e.format, e.metric))) for e in figures if e.metric in _APART}
     errors = {f"{task} calibration_error": error for task, error in calibration_errors(figures).items()}
     return {name: value for name, value in values.items() if name not in apart} | errors
+
+
+def _published(scores: Sequence[Score], task_files: str) -> Iterator[Section]:
+    """Tasks that have a chance level, paradigms and subjects taken together."""
+    for model, tasks in centred_scores(scores, task_files).items():
+        mean = aggregate(scores, task_files)[model]
+        words = (
+            f"The mean of the centred scores is {mean:.3f}, over {len(tasks)} task(s): 0 is a model that guesses, and 1 "
+            "one that is always right. Paradigms and subjects count together as one task."
+        )
+        rows = [[name, f"{value:.3f}"] for name, value in tasks.items()]
+        yield Section("Published tasks", [Words(words), Table(["task", "centred score"], rows)])
 
 
 def calibration_errors(figures: Sequence[Aggregate]) -> dict[str, float]:

@@ -20,7 +20,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from docs.screenshots import browser
 from tests.end_to_end.conftest import LOOPBACK, Place, Up, running_platform
 
-pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.xdist_group("end-to-end-browser")]
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 TINY = [
     "data.world.entities=200",

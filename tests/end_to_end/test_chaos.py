@@ -33,7 +33,7 @@ from flows.promotion import CHAMPION, Registry
 from flows.up import _mlflow_command
 from tests.end_to_end.conftest import Place, free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.timeout(0), pytest.mark.xdist_group("end-to-end-chaos")]
+pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.timeout(0)]
 
 KILLS = int(os.environ.get("LACEWING_CHAOS_KILLS", "6"))
 MINUTES = float(os.environ.get("LACEWING_CHAOS_MINUTES", "10"))

@@ -24,7 +24,7 @@ from flows.catalogue import flows
 from tests.conftest import ROOT
 from tests.end_to_end.conftest import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.xdist_group("end-to-end-everyday")]
+pytestmark = [pytest.mark.slow, pytest.mark.soak]
 
 SECTION = "## Everyday commands"
 PATIENCE_SECONDS = 300

@@ -36,7 +36,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.soak,
     pytest.mark.timeout(0),
-    pytest.mark.xdist_group("end-to-end-loopback"),
     pytest.mark.skipif(not strace_works(), reason="needs Debian's strace, and the right to trace"),
 ]
 

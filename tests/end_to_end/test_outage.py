@@ -6,7 +6,7 @@ import pytest
 
 from tests.end_to_end.conftest import Place, free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end-to-end-outage")]
+pytestmark = [pytest.mark.slow]
 
 SMALL = ["data.world.entities=200", "data.vocab_size=1024"]
 

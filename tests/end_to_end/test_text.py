@@ -10,7 +10,6 @@ ARTICLES = SHARED_DATA / "pretrain" / "enwiki_general" / "valid.jsonl.gz"
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("end-to-end-text"),
     pytest.mark.skipif(not BIOGRAPHIES.exists(), reason=f"needs {BIOGRAPHIES}"),
 ]
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.end_to_end.conftest import Place, Up, free_port, running_platform
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end-to-end-up")]
+pytestmark = [pytest.mark.slow]
 
 OVERRIDES = ["data.world.entities=200", "data.vocab_size=1024"]
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.end_to_end.conftest import COMMAND, Place, free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end-to-end-world")]
+pytestmark = [pytest.mark.slow]
 
 SMALL = [
     "data.world.entities=300",

@@ -1,14 +1,11 @@
 """The deployments as a person finds them: names that say what they do, and nothing left of former ones."""
 
-import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 
 from flows.catalogue import flows
 from flows.deployments import TAG, deployments, forget_former
 from flows.workspace import make_workspace
-
-pytestmark = pytest.mark.xdist_group("prefect")
 
 
 def test_each_has_a_name_of_its_own_and_says_what_it_does() -> None:

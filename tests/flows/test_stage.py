@@ -25,8 +25,6 @@ from flows.stage import StageExecutor, readable
 from flows.workspace import make_workspace
 from tests.core.probe_stage import ProbeConfig
 
-pytestmark = pytest.mark.xdist_group("prefect")
-
 PROBE = Stage("probe", "tests.core.probe_stage:stage")
 
 

@@ -17,8 +17,6 @@ from flows.run import FlowRun, Outcome, Release
 from flows.summary import finished
 from flows.workspace import make_workspace
 
-pytestmark = pytest.mark.xdist_group("prefect")
-
 
 @pytest.fixture
 def run(workspace: Path) -> FlowRun:

@@ -19,8 +19,6 @@ from kernels.bench.record import Record, Row
 from kernels.bench.report import summary
 from kernels.bench.timing import Failed, Program, Spread, Stopwatch
 
-pytestmark = pytest.mark.xdist_group("kernels-bench")  # its fixtures are costly: make them once
-
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = ROOT / "docs" / "guides" / "kernels.md"
 CPU = torch.device("cpu")

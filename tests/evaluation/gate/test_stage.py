@@ -25,8 +25,6 @@ from components.model.transformer import Transformer
 from tests.evaluation.conftest import SHAPE, bundle, learn
 from tests.fakes import calibration
 
-pytestmark = pytest.mark.xdist_group("gate")  # its fixtures are costly: make them once
-
 # The corpus is so small that its documents are near-duplicates of each other.
 CFG = GateConfig(
     precision="32-true", resamples=500, texts=2, text_tokens=8, questions=8, fact_tokens=1000, contamination_tokens=0

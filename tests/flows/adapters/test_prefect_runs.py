@@ -15,7 +15,7 @@ from flows.adapters import prefect_runs
 from flows.adapters.prefect_runs import close_abandoned, name_process
 from flows.owner import this_process
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect-runs")]
+pytestmark = [pytest.mark.slow]
 
 GONE = "from flows.owner import this_process; print(this_process())"
 

@@ -20,8 +20,6 @@ from flows.endings import InterruptedRunError, RefusedError
 from flows.launcher import WorkerKilledError
 from flows.workspace import make_workspace
 
-pytestmark = pytest.mark.xdist_group("prefect")
-
 KEPT = " at step 25, checkpoint saved"
 WORDS = "Cancelled at step 25, checkpoint saved; run again to go on"
 
