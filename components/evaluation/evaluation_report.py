@@ -47,7 +47,7 @@ def _published(scores: Sequence[Score], task_files: str) -> Iterator[Section]:
     for model, tasks in centred_scores(scores, task_files).items():
         mean = aggregate(scores, task_files)[model]
         words = (
-            f"The mean of the centred scores is {mean:.3f}, over {len(tasks)} task(s): 0 is a model that guesses, and 1 "
+            f"The mean of the centred scores is {mean:.3f}, over {len(tasks)} task(s): 0 is a model that guesses, 1 is "
             "one that is always right. Paradigms and subjects count together as one task."
         )
         rows = [[name, f"{value:.3f}"] for name, value in tasks.items()]
