@@ -106,11 +106,13 @@ def _data(run: FlowRun, subject: Subject, cfg: EvaluateConfig, published: Mappin
         return None
     content = subject.artifact.record.identity.inputs.get("prepared") if subject.artifact is not None else None
     own = [each for each in artifacts_with_content([content] if content else []) if each.stage in PreparedData.stages]
+    if asks_the_world and not (own and PreparedData.open(own[-1].folder).fact_table):
+        return prepare_data(run)  # its own data is no closed world
     if own:
         return own[-1]
-    if published and subject.artifact is not None and not run.dry:
+    if subject.artifact is not None and not run.dry:
         run.rows.append(("contamination", "not measured: the data of this model is not in this workspace"))
-    return prepare_data(run) if asks_the_world else None
+    return None
 
 
 @flow(

@@ -129,3 +129,9 @@ def test_a_registered_model_is_found_by_alias_version_and_name(
         find_subject("7", TrackingConfig())
     with pytest.raises(InputError, match="neither 'champion', 'challenger', the number of a version nor a folder"):
         find_subject("champoin", TrackingConfig())
+
+
+def test_robustness_asks_about_a_closed_world_or_about_files(workspace: Path, foreign: Path) -> None:
+    assert list(planned(f"model={foreign}", "tasks=[robustness.typos]").outcomes) == ["prepare", "evaluate"]
+    asked = planned(f"model={foreign}", "tasks=[robustness.typos]", "robustness.files=[questions.jsonl]")
+    assert list(asked.outcomes) == ["evaluate"]
