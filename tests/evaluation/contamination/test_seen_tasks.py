@@ -6,6 +6,7 @@ import pytest
 
 from components.core.run import Run
 from components.data.prepared import PreparedData
+from components.evaluation.artifacts import Evaluation
 from components.evaluation.contamination.examples import METRIC, TRAIN_SPLIT
 from components.evaluation.evaluate import stage
 from components.evaluation.evaluate_config import EvaluateConfig, EvaluateStageConfig
@@ -32,7 +33,7 @@ def trained_on(content: str, folder: Path, network: Transformer, prepared: Prepa
 def seen(folder: Path, model: TrainedModel, prepared: PreparedData, data: Path) -> list[Score]:
     config = EvaluateStageConfig(evaluate=EvaluateConfig(tasks=["copa"], harness=HarnessConfig(data=str(data))))
     found = stage(Run.local(folder, "evaluate"), config, trained=model, prepared=prepared)
-    return [row for row in rows(read_scores(found.path("scores.parquet"))) if row.metric == METRIC]
+    return [row for row in rows(read_scores(found.path(Evaluation.SCORES))) if row.metric == METRIC]
 
 
 def test_an_example_of_the_training_text_is_counted(
