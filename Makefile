@@ -53,7 +53,7 @@ quick-test: lint  ## lint, then the quick tests
 test: quick-test  ## everything that CI runs: the quick tests, then whole flows
 	$(BIN)/pytest --timeout=900 -m "slow and not gpu and not browser and not soak" -n 2 --dist loadfile
 
-soak: $(VENV)/dev  ## kills, system calls (strace) and the README line by line; half an hour
+soak: $(VENV)/dev  ## kills, outages, system calls (strace) and the README line by line; half an hour
 	$(BIN)/pytest --timeout=1800 -m soak
 
 chaos: $(VENV)/dev  ## kill processes of a tiny pipeline at 50 random moments (an hour); SEED=2 chooses others

@@ -6,7 +6,7 @@ import pytest
 
 from tests.end_to_end.conftest import Place, free_port
 
-pytestmark = [pytest.mark.slow]
+pytestmark = [pytest.mark.slow, pytest.mark.soak]
 
 SMALL = ["data.world.entities=200", "data.vocab_size=1024"]
 
