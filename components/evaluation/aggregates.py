@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -37,9 +38,17 @@ class Aggregate:
         return ratio_interval(self.scores, self.weights, _BOOTSTRAP)
 
 
+class Example(NamedTuple):
+    """One document of a task, put in one way."""
+
+    task: str
+    document: str
+    format: str
+
+
 @dataclass(frozen=True)
 class Cost:
-    """What one task took."""
+    """What some examples took."""
 
     examples: int
     tokens: int
@@ -61,16 +70,27 @@ def aggregates(scores: Iterable[Score]) -> list[Aggregate]:
 
 def costs(scores: Iterable[Score]) -> Mapping[str, Cost]:
     """By task."""
-    members: dict[str, list[Score]] = {}
-    for score in scores:
-        if score.metric not in COST_METRICS:
-            members.setdefault(score.task, []).append(score)
+    members: dict[str, dict[Example, Cost]] = {}
+    for example, cost in example_costs(scores).items():
+        members.setdefault(example.task, {})[example] = cost
     return {
         task: Cost(
-            len({row.document for row in rows}),
-            sum(row.tokens for row in rows),
-            sum(row.calls for row in rows),
-            sum(row.seconds for row in rows),
+            len({example.document for example in each}),
+            sum(cost.tokens for cost in each.values()),
+            sum(cost.calls for cost in each.values()),
+            sum(cost.seconds for cost in each.values()),
         )
-        for task, rows in members.items()
+        for task, each in members.items()
     }
+
+
+def example_costs(scores: Iterable[Score]) -> Mapping[Example, Cost]:
+    """By example. It was computed once for all of its metrics, so the largest of their rows counts."""
+    found: dict[Example, Cost] = {}
+    for row in scores:
+        if row.metric not in COST_METRICS:
+            example = Example(row.task, row.document, row.format)
+            cost = found.get(example, Cost(1, 0, 0, 0.0))
+            largest = (max(cost.tokens, row.tokens), max(cost.calls, row.calls), max(cost.seconds, row.seconds))
+            found[example] = Cost(1, *largest)
+    return found

@@ -197,6 +197,7 @@ def _continued(model: TextModel, texts: Sequence[Text], max_tokens: int) -> list
             text.id,
             CONTINUATION,
             float(answer.tokens),
+            format=CONTINUATION,  # it was put otherwise than for its likelihood, and costs apart
             tokens=answer.tokens,
             calls=answer.calls,
             seconds=seconds,
