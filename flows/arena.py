@@ -7,11 +7,9 @@ from components.core.errors import InputError
 from components.core.inputs import files_fingerprint
 from components.evaluation.arena.artifact import Arena
 from components.evaluation.arena.config import player_name
-from flows.adapters import prefect_ui
-from flows.adapters.mlflow_web import file_link
 from flows.catalogue import flow
 from flows.compare import several_models
-from flows.evaluation import Subject, find_subject
+from flows.evaluation import Subject, find_subject, show_report
 from flows.prepare import prepare_data
 from flows.run import FlowRun, Stage
 
@@ -42,11 +40,7 @@ def arena(run: FlowRun) -> None:
         sources=_read(run, subjects),
         **players,
     )
-    if not run.dry:
-        link = file_link(run.config.tracking, result.folder, Arena.PAGE)
-        head, _, rest = result.report.read_text(encoding="utf-8").partition("\n\n")
-        prefect_ui.page("arena", f"{head}\n\nAs one file: {link}\n\n{rest}", "Models against each other")
-        run.rows.append(("report", str(result.folder / Arena.PAGE)))
+    show_report(run, result, Arena.PAGE, "arena", "Models against each other")
 
 
 def _world(run: FlowRun) -> Artifact | None:

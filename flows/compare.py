@@ -10,10 +10,8 @@ from components.core.record_digest import intact
 from components.evaluation.arena.artifact import Arena
 from components.evaluation.artifacts import Evaluation
 from components.evaluation.comparison.artifact import Comparison
-from flows.adapters import prefect_ui
-from flows.adapters.mlflow_web import file_link
 from flows.catalogue import flow
-from flows.evaluation import evaluate_model
+from flows.evaluation import evaluate_model, show_report
 from flows.run import FlowRun, Stage
 
 COMPARE = Stage("compare", "components.evaluation.comparison.stage:stage")
@@ -37,11 +35,7 @@ def compare(run: FlowRun) -> None:
     models = several_models(run.config.compare.models)
     evaluations: dict[str, Any] = {f"model_{place:02}": evaluated(run, model) for place, model in enumerate(models)}
     comparison = run.stage(COMPARE, run.config.comparison, **evaluations)
-    if not run.dry:
-        link = file_link(run.config.tracking, comparison.folder, Comparison.PAGE)
-        head, _, rest = comparison.report.read_text(encoding="utf-8").partition("\n\n")
-        prefect_ui.page("comparison", f"{head}\n\nAs one file: {link}\n\n{rest}", "Models side by side")
-        run.rows.append(("report", str(comparison.folder / Comparison.PAGE)))
+    show_report(run, comparison, Comparison.PAGE, "comparison", "Models side by side")
 
 
 def several_models(models: Sequence[str]) -> Sequence[str]:

@@ -90,13 +90,18 @@ def evaluate_model(run: FlowRun, reference: str) -> Artifact:
         prepared=prepared,
         sources={**subject.sources, **texts, **published},
     )
-    if not run.dry:
-        link = file_link(run.config.tracking, scores.folder, Evaluation.PAGE)
-        report = scores.report.read_text(encoding="utf-8")
-        head, _, rest = report.partition("\n\n")
-        prefect_ui.page("evaluation-report", f"{head}\n\nAs one file: {link}\n\n{rest}", "How good the model is")
-        run.rows.append(("report", str(scores.folder / Evaluation.PAGE)))
+    show_report(run, scores, Evaluation.PAGE, "evaluation-report", "How good the model is")
     return scores
+
+
+def show_report(run: FlowRun, artifact: Artifact, page: str, key: str, description: str) -> None:
+    """Show the report in Prefect, with a link to it as one file, ``page``; a dry run has none."""
+    if run.dry:
+        return
+    link = file_link(run.config.tracking, artifact.folder, page)
+    head, _, rest = artifact.report.read_text(encoding="utf-8").partition("\n\n")
+    prefect_ui.page(key, f"{head}\n\nAs one file: {link}\n\n{rest}", description)
+    run.rows.append(("report", str(artifact.folder / page)))
 
 
 def _data(run: FlowRun, subject: Subject, cfg: EvaluateConfig, published: Mapping[str, str]) -> Artifact | None:

@@ -93,16 +93,8 @@ class OpenAIClient:
         presence_penalty: float = 0.0,
     ) -> tuple[list[str], int]:
         """Continuations of ``prompts``, and how many tokens they took together."""
-        content = self._answer(
-            self._completions.create,
-            deadline,
-            self._response_bytes * len(prompts),
-            model=model or self._openai.omit,
-            prompt=prompts if len(prompts) > 1 else prompts[0],
-            max_tokens=max_tokens,
-            **{**_GREEDY, "presence_penalty": presence_penalty},
-            stop=stop or self._openai.omit,
-        )
+        body = {"max_tokens": max_tokens, **_GREEDY, "presence_penalty": presence_penalty}
+        content = self._continued(prompts, deadline, model, stop=stop or self._openai.omit, **body)
         return _read("completion", content, lambda answer: _completions(answer, len(prompts)))
 
     def echo(self, prompts: list[str], deadline: float, *, model: str = "") -> list["Echo | None"]:
@@ -110,17 +102,7 @@ class OpenAIClient:
 
         One token more is asked for, as servers insist on it; it is the last of each.
         """
-        content = self._answer(
-            self._completions.create,
-            deadline,
-            self._response_bytes * len(prompts),
-            model=model or self._openai.omit,
-            prompt=prompts if len(prompts) > 1 else prompts[0],
-            max_tokens=1,
-            echo=True,
-            logprobs=1,
-            **_GREEDY,
-        )
+        content = self._continued(prompts, deadline, model, max_tokens=1, echo=True, logprobs=1, **_GREEDY)
         return _read("scored prompt", content, lambda answer: _echoes(answer, len(prompts)))
 
     def chat(self, message: str, max_tokens: int, deadline: float, *, model: str = "") -> str:
@@ -135,6 +117,16 @@ class OpenAIClient:
             **_GREEDY,
         )
         return _read("chat completion", content, lambda answer: _text(answer["choices"][0]["message"]["content"]))
+
+    def _continued(self, prompts: list[str], deadline: float, model: str, **body: Any) -> bytes:
+        return self._answer(
+            self._completions.create,
+            deadline,
+            self._response_bytes * len(prompts),
+            model=model or self._openai.omit,
+            prompt=prompts if len(prompts) > 1 else prompts[0],
+            **body,
+        )
 
     def _answer(self, ask: Callable[..., Any], deadline: float, n_bytes: int, **body: Any) -> bytes:
         """The body of what the server answers, read as it is: the package takes any JSON for an answer."""

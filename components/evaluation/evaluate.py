@@ -72,12 +72,13 @@ def stage(
     _check_finite(name, scores)
     write_scores(run.folder / Evaluation.SCORES, table)
     task_files = config.evaluate.harness.tasks
-    title, parts = f"How good {name} is", sections(scores, task_files)
+    figures = aggregates(scores)
+    title, parts = f"How good {name} is", sections(scores, figures, task_files)
     write_text(run.folder / REPORT, markdown(title, parts) + accepted_section(run.accepted))
     write_text(run.folder / Evaluation.PAGE, page(title, parts))
     centred = aggregate(scores, task_files)
     metrics = {"published tasks centred": centred[name]} if name in centred else {}
-    metrics |= {_NOT_IN_A_NAME.sub("_", name): value for name, value in headlines(aggregates(scores)).items()}
+    metrics |= {_NOT_IN_A_NAME.sub("_", name): value for name, value in headlines(figures).items()}
     run.log(metrics, None)
     run.report(1.0, f"{len(scores):,} scores")
     details = {"model": name, "tasks": config.evaluate.tasks, "rows": len(scores)}

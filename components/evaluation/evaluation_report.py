@@ -7,7 +7,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from components.core.durations import duration
-from components.evaluation.aggregates import Aggregate, aggregates, costs
+from components.evaluation.aggregates import Aggregate, costs
 from components.evaluation.curve import FIGURE_STYLE
 from components.evaluation.harness.aggregate import aggregate, centred_scores
 from components.evaluation.report_page import Part, Picture, Sample, Section, Table, Words, svg
@@ -20,9 +20,13 @@ _APART = (CONFIDENCE, ACCURACY, CONTINUATION, *CURVE_METRICS)
 """Metrics that have a section of their own."""
 
 
-def sections(scores: Sequence[Score], task_files: str = "") -> list[Section]:
-    """Everything there is to say about the rows; ``task_files``: the folder of a person's own task files, if any."""
-    figures = aggregates(scores)
+def sections(scores: Sequence[Score], figures: Sequence[Aggregate], task_files: str = "") -> list[Section]:
+    """Everything there is to say about the rows.
+
+    Arguments:
+        figures: the aggregates of the rows.
+        task_files: the folder of a person's own task files, if any.
+    """
     parts = [
         *_published(scores, task_files),
         Section("Scores", [_scores(figures)]),
@@ -44,11 +48,11 @@ def headlines(figures: Sequence[Aggregate]) -> dict[str, float]:
 
 def _published(scores: Sequence[Score], task_files: str) -> Iterator[Section]:
     """Tasks that have a chance level, paradigms and subjects taken together."""
+    means = aggregate(scores, task_files)
     for model, tasks in centred_scores(scores, task_files).items():
-        mean = aggregate(scores, task_files)[model]
         words = (
-            f"The mean of the centred scores is {mean:.3f}, over {len(tasks)} task(s): 0 is a model that guesses, 1 is "
-            "one that is always right. Paradigms and subjects count together as one task."
+            f"The mean of the centred scores is {means[model]:.3f}, over {len(tasks)} task(s): 0 is a model that "
+            "guesses, 1 is one that is always right. Paradigms and subjects count together as one task."
         )
         rows = [[name, f"{value:.3f}"] for name, value in tasks.items()]
         yield Section("Published tasks", [Words(words), Table(["task", "centred score"], rows)])

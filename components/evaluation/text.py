@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from components.evaluation.evaluate_config import EvaluateStageConfig
-from components.evaluation.factuality.predictions import Predictions, predict_texts
+from components.evaluation.factuality.predictions import Predictions, predict_each
 from components.evaluation.gate.documents import token_sizes
 from components.evaluation.gate.reading import Tally, read_documents
 from components.evaluation.gate.served import ServedModel
@@ -179,9 +179,7 @@ def _predictions(served: ServedModel, texts: Sequence[Text], work: TextWork) -> 
         factual_tokens(text, token_sizes(served.tokenizer, each), words)
         for text, each, words in zip(spelled, ids, work.words(spelled), strict=True)
     ]
-    joined = predict_texts(served.model, served.tokenizer, ids, factual)
-    ends = np.cumsum([len(each) + 1 for each in ids])
-    return [joined.between(end - len(each) - 1, end) for end, each in zip(ends.tolist(), ids, strict=True)]
+    return predict_each(served.model, served.tokenizer, ids, factual)
 
 
 def _continued(model: TextModel, texts: Sequence[Text], max_tokens: int) -> list[Score]:

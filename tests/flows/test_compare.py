@@ -120,7 +120,7 @@ def test_finished_evaluations_are_compared_in_the_order_of_the_words(
     evaluations: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[str] = []
-    monkeypatch.setattr("flows.compare.prefect_ui.page", lambda key, page, title: shown.append(page))
+    monkeypatch.setattr("flows.evaluation.prefect_ui.page", lambda key, page, title: shown.append(page))
     keys = []
     for models in (evaluations, evaluations[::-1]):
         overrides = [list_override("compare.models", models), "compare.resamples=200"]

@@ -111,6 +111,20 @@ def predict_texts(
     return Predictions(**joined, factual=np.concatenate(bits), bytes=sizes[joined["gold"]])
 
 
+def predict_each(
+    model: Transformer,
+    tokenizer: TextTokenizer,
+    texts: Sequence[Ids],
+    factual: Sequence[Bool[np.ndarray, " tokens"]],
+    batch_tokens: int = 8192,
+    report: Callable[[float], None] = lambda fraction: None,
+) -> list[Predictions]:
+    """As ``predict_texts``, but the predictions of each text by themselves, its boundary included."""
+    joined = predict_texts(model, tokenizer, texts, factual, batch_tokens, report)
+    ends = np.cumsum([len(each) + 1 for each in texts])
+    return [joined.between(end - len(each) - 1, end) for end, each in zip(ends.tolist(), texts, strict=True)]
+
+
 def _predicted(model: Transformer, batch: Sequence[Window], call_id: int) -> dict[str, Integer[np.ndarray, " rows"]]:
     shape = len(batch), len(batch[0].inputs)
     inputs, targets = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)

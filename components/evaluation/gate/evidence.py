@@ -16,7 +16,7 @@ from components.cascade.decoding import CascadeAnswer, CascadeRequest
 from components.data.world.comprehension import World
 from components.evaluation.config import GateConfig
 from components.evaluation.factuality.generated import judged, subjects
-from components.evaluation.factuality.predictions import Predictions, predict_texts
+from components.evaluation.factuality.predictions import Predictions, predict_each
 from components.evaluation.gate.documents import Document, token_sizes
 from components.evaluation.gate.reading import read_documents
 from components.evaluation.gate.served import ServedModel
@@ -87,9 +87,7 @@ def _read(served: ServedModel, documents: Sequence[Document], batch_tokens: int,
         document.factual_tokens(token_sizes(served.tokenizer, each))
         for document, each in zip(documents, ids, strict=True)
     ]
-    joined = predict_texts(served.model, served.tokenizer, ids, factual, batch_tokens, report)
-    ends = np.cumsum([len(each) + 1 for each in ids])
-    return [joined.between(end - len(each) - 1, end) for end, each in zip(ends.tolist(), ids, strict=True)]
+    return predict_each(served.model, served.tokenizer, ids, factual, batch_tokens, report)
 
 
 def _likelihood(documents: Sequence[Document], read: Sequence[Predictions]) -> dict[str, Measure]:

@@ -121,7 +121,7 @@ class HuggingFaceText:
         ]
         targets = [id for stretch in stretches for id in stretch.targets]
         weight: Tensor = self.network.model.get_output_embeddings().weight
-        said = predicted.predictions(self.name, torch.cat(wanted), weight, targets, None)
+        said = predicted.predictions(self.name, torch.cat(wanted), weight, targets)
         return dict(zip((number for _, number in numbers), said.cut(stretches), strict=True))
 
     @torch.inference_mode()

@@ -97,14 +97,13 @@ def predictions(
     hidden: Float[Tensor, "rows width"],
     weight: Float[Tensor, "vocab width"],
     targets: Sequence[int],
-    call_id: int | None,
 ) -> Predicted:
-    """What the output layer ``weight`` makes of ``hidden``.
+    """What the output layer ``weight`` of a network that cannot call makes of ``hidden``.
 
     Raises ``ArtifactError`` if the model called ``name`` gives no finite likelihood.
     """
     gold = torch.tensor(targets, device=weight.device)
-    parts = [_statistics(tile, weight, ids, call_id) for tile, ids in zip(_tiles(hidden), _tiles(gold), strict=True)]
+    parts = [_statistics(tile, weight, ids) for tile, ids in zip(_tiles(hidden), _tiles(gold), strict=True)]
     columns = (torch.cat(column)[: len(targets)].cpu().numpy() for column in zip(*parts, strict=True))
     said = Predicted(*columns)
     check_finite(name, said.nats)
@@ -129,15 +128,14 @@ def _tiles(rows: Tensor) -> Iterator[Tensor]:
         yield torch.cat((tile, tile.new_zeros(missing, *tile.shape[1:]))) if missing else tile
 
 
-def _statistics(hidden: Tensor, weight: Tensor, gold: Tensor, call_id: int | None) -> tuple[Tensor, ...]:
-    stats = ops.linear_token_stats(hidden, weight, gold, call_id=call_id, return_argmax=True)
+def _statistics(hidden: Tensor, weight: Tensor, gold: Tensor) -> tuple[Tensor, ...]:
+    stats = ops.linear_token_stats(hidden, weight, gold, return_argmax=True)
     assert stats.argmax is not None
     others = stats.lse_x
     likeliest = (hidden.float() * weight[stats.argmax.long()].float()).sum(dim=-1)
     confidence = (likeliest - others).double().clamp_max(0.0).exp()
-    called = torch.sigmoid((stats.z_c - others).double()) if stats.z_c is not None else torch.zeros_like(confidence)
     nats = (others - stats.z_y).double()
-    return nats, confidence, stats.argmax.long() == gold, called
+    return nats, confidence, stats.argmax.long() == gold, torch.zeros_like(nats)
 
 
 def _of_window(window: Window) -> Stretch:
