@@ -23,6 +23,7 @@ from torch import Tensor
 
 from benchmarks.results import Result, add_record_option, given_command, record
 from benchmarks.training import MODELS, Step, random_batch
+from components.delegation import columns
 from components.delegation.config import DelegationConfig
 from components.delegation.objective import Delegation
 from components.model.config import ModelConfig
@@ -76,7 +77,7 @@ def main() -> None:
 def labelled_batch(config: ModelConfig, vocab_size: int) -> Batch:
     """A random batch, a quarter of whose targets are factual."""
     batch = random_batch(config, vocab_size, rows=8)
-    return batch._replace(factual=torch.rand(batch.targets.shape) < FACTUAL)
+    return batch._replace(columns={columns.FACTUAL: torch.rand(batch.targets.shape) < FACTUAL})
 
 
 def step(
@@ -93,7 +94,7 @@ def step(
     after_warmup = ForwardPass(settings.max_steps, 0, Ranks())
 
     def loss() -> Tensor:
-        losses, weights = objective.losses(batch, module.token_stats(batch), after_warmup)
+        losses, weights = objective.losses(batch, module.outputs(batch), after_warmup)
         return losses.sum() / weights.sum()
 
     def run() -> None:

@@ -17,6 +17,7 @@ from components.core.errors import InputError
 from components.data.prepared import PreparedData
 from components.data.special_tokens import TOKENIZER, SpecialTokens
 from components.data.tokenizer import tokenizer_digest
+from components.delegation.columns import FACTUAL, JUDGED
 from components.delegation.config import SelectionName
 from components.model import ops
 from components.model.checkpoint import CONFIG, load_model
@@ -54,9 +55,7 @@ class FactTable:
     """
 
     def of(self, batch: Batch) -> TokenPredictions:
-        right = batch.judged if batch.judged is not None else batch.factual
-        assert right is not None, "batches come without labels"
-        right = right.flatten()
+        right = batch.columns.get(JUDGED, batch.columns[FACTUAL]).flatten()
         return TokenPredictions(torch.where(right, 0.0, torch.inf), right)
 
 

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from components.delegation.auxiliary_models import AuxiliaryModel
+from components.delegation.columns import FACTUAL, JUDGED
 from components.delegation.selection import Statistics
 from components.training.loader import IGNORED, Batch
 from components.training.objectives.base import Ranks
@@ -18,17 +19,16 @@ def statistics(
     helper: AuxiliaryModel | None = None,
 ) -> Statistics:
     """The evidence for every target of ``batch``, row after row; ``loss`` is the model's own."""
-    assert batch.factual is not None, "batches come without labels"
     valid = batch.targets != IGNORED
     ends = batch.targets == boundary_id  # of documents, which no helper can know
     begins = batch.tokens == boundary_id  # nothing has been said yet
     known = helper.of(batch) if helper is not None else None
     return Statistics(
         loss=loss.detach(),
-        factual=batch.factual.flatten(),
+        factual=batch.columns[FACTUAL].flatten(),
         valid=valid.flatten(),
         eligible=(valid & ~ends & ~begins).flatten(),
-        judged=batch.judged.flatten() if batch.judged is not None else None,
+        judged=batch.columns[JUDGED].flatten() if JUDGED in batch.columns else None,
         reference_loss=reference.of(batch).loss if reference is not None else None,
         helper_right=known.right if known is not None else None,
         helper_loss=known.loss if known is not None else None,

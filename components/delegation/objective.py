@@ -21,7 +21,7 @@ from components.delegation.token_losses import COUNTERS, counted, token_losses
 from components.delegation.validation import Validation
 from components.training.config import TrainerConfig
 from components.training.loader import Batch, mixed
-from components.training.objectives.base import ForwardPass, Ranks, TokenLosses
+from components.training.objectives.base import ForwardPass, Outputs, Ranks, TokenLosses
 from kernels.cross_entropy import TokenStats
 
 
@@ -42,7 +42,7 @@ class Delegation:
         self.seed = trainer.seed
         self.warmup_steps = int(config.warmup_fraction * trainer.max_steps)
         """Optimizer steps that delegate nothing yet."""
-        self.call_id: int | None = call_id
+        self.call_id = call_id
         self.boundary_id = boundary_id
         self.reference = reference
         self.helper = helper
@@ -50,8 +50,9 @@ class Delegation:
         self.validation = Validation()
         self._last: tuple[Tensor, Statistics, Selection] | None = None
 
-    def losses(self, batch: Batch, stats: TokenStats, where: ForwardPass) -> TokenLosses:
+    def losses(self, batch: Batch, outputs: Outputs, where: ForwardPass) -> TokenLosses:
         """Select among the targets of all ranks, count them, and return what this rank's cost."""
+        stats = outputs.token_stats(batch, self.call_id)
         evidence = self._evidence(batch, stats)
         everyone = of_all_ranks(evidence, where.ranks)
         config = self.plain if where.step < self.warmup_steps else self.config
@@ -78,7 +79,8 @@ class Delegation:
     def start_validation(self, device: torch.device) -> None:
         self.validation.start(device)
 
-    def validate(self, batch: Batch, stats: TokenStats, where: ForwardPass) -> None:
+    def validate(self, batch: Batch, outputs: Outputs, where: ForwardPass) -> None:
+        stats = outputs.token_stats(batch, self.call_id)
         evidence = self._evidence(batch, stats)
         # The same draw each time: `random` and `fact` choose the same tokens, and the overlap says so.
         selection = select(evidence, self.config, self._draw(where, evidence.loss.device))

@@ -19,6 +19,7 @@ from components.data.shards import ShardSet
 from components.data.special_tokens import SpecialTokens
 from components.data.tokenizer import tokenizer_digest
 from components.delegation.auxiliary_models import FrozenModel, auxiliary_helper
+from components.delegation.columns import FACTUAL, JUDGED
 from components.delegation.config import DETAILS, DelegateConfig
 from components.delegation.objective import Delegation
 from components.delegation.selection import LOOKS_AT_FACTS, LOOKS_AT_HELPER, LOOKS_AT_REFERENCE
@@ -27,7 +28,7 @@ from components.labelling.artifact import Labels
 from components.model.checkpoint import load_model
 from components.model.transformer import Transformer
 from components.training.config import PretrainConfig, TrainerConfig
-from components.training.loader import Batch, TokenLabels, TrainingBatches, training_order
+from components.training.loader import Batch, TokenColumns, TrainingBatches, training_order
 from components.training.module import TrainingModule
 from components.training.session import Session, nats_to_bits_per_byte
 from components.training.trained import TrainedModel
@@ -51,8 +52,8 @@ def stage(
     """
     session = Session.open(PretrainConfig(model=config.model, trainer=config.trainer))
     shards = prepared.shards()
-    bits = open_labels(config, prepared, labels)
-    settings = _trainer(config, shards, bits)
+    columns = open_labels(config, prepared, labels)
+    settings = _trainer(config, shards, columns)
     model = _model(config, settings, prepared, shards, pretrained)
     objective = Delegation(
         config.delegation,
@@ -68,7 +69,7 @@ def stage(
     plan = PretrainConfig(model=config.model, trainer=settings)
     before = pretrained.tokens_seen if pretrained is not None and config.delegation.start == "checkpoint" else 0
     details = {DETAILS: config.delegation.model_dump(mode="json"), "tokens_before": before}
-    return session.train(run, plan, prepared, shards, module, "delegate", bits, details, _rows)
+    return session.train(run, plan, prepared, shards, module, "delegate", columns, details, _rows)
 
 
 def _rows(metrics: Mapping[str, float]) -> Rows:
@@ -76,7 +77,7 @@ def _rows(metrics: Mapping[str, float]) -> Rows:
     return [("learnt to ask for", f"{share:.1%} of {metrics['tokens_forward']:,.0f} tokens")]
 
 
-def open_labels(cfg: DelegateConfig, prepared: PreparedData, labels: Labels) -> TokenLabels:
+def open_labels(cfg: DelegateConfig, prepared: PreparedData, labels: Labels) -> TokenColumns:
     """The bits that go with ``prepared``; says so on stderr if the selection needs facts and there are none."""
     facts, judged = labels.facts(prepared), labels.judged(prepared)
     selection = cfg.delegation.selection
@@ -91,26 +92,26 @@ def open_labels(cfg: DelegateConfig, prepared: PreparedData, labels: Labels) -> 
             "nothing to choose from, and the model will not learn to call",
             file=sys.stderr,
         )
-    return TokenLabels(facts, judged)
+    return {FACTUAL: facts} if judged is None else {FACTUAL: facts, JUDGED: judged}
 
 
-def _trainer(cfg: DelegateConfig, shards: ShardSet, bits: TokenLabels) -> TrainerConfig:
+def _trainer(cfg: DelegateConfig, shards: ShardSet, columns: TokenColumns) -> TrainerConfig:
     """The loop's settings, with the steps and the learning rate of this training."""
     wanted = cfg.delegation
     settings = cfg.trainer
     if wanted.start == "checkpoint":
         settings = settings.model_copy(update={"max_steps": wanted.max_steps, "learning_rate": wanted.learning_rate})
     if wanted.match == "gradient_tokens":
-        share = learned_share(_first_batches(cfg, shards, bits), wanted, shards.boundary_id)
+        share = learned_share(_first_batches(cfg, shards, columns), wanted, shards.boundary_id)
         settings = settings.model_copy(update={"max_steps": matched_steps(settings.max_steps, wanted, share)})
     return settings
 
 
-def _first_batches(cfg: DelegateConfig, shards: ShardSet, bits: TokenLabels) -> Iterable[Batch]:
+def _first_batches(cfg: DelegateConfig, shards: ShardSet, columns: TokenColumns) -> Iterable[Batch]:
     trainer, length = cfg.trainer, cfg.model.context_length
     split = shards.splits["train"]
     order = training_order(split, length, trainer.batch_size, trainer.micro_batch_size, trainer.seed, ranks=1)
-    batches = TrainingBatches(split, order, length, shards.boundary_id, 0, 0, SAMPLED_STEPS, bits)
+    batches = TrainingBatches(split, order, length, shards.boundary_id, 0, 0, SAMPLED_STEPS, columns)
     return islice(batches, SAMPLED_STEPS)
 
 

@@ -115,6 +115,8 @@ class FactBits:
 
     folder: Path
     index: LabelIndex
+    fill: bool = False
+    """No token, no fact."""
 
     @classmethod
     def open(cls, folder: Path, shards: ShardSet, tokenizer_digest: str) -> "FactBits":

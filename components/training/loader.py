@@ -8,13 +8,14 @@ in memory.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
@@ -33,26 +34,23 @@ class Batch(NamedTuple):
     """The token after each; ``IGNORED`` where there is none."""
     document_start: Int[Tensor, "batch seq"]
     """Index in the row of the boundary token that opens each token's document (0 for one cut by the window)."""
-    factual: Bool[Tensor, "batch seq"] | None = None
-    """Whether each target states a fact, where the loader was given labels."""
-    judged: Bool[Tensor, "batch seq"] | None = None
-    """Whether each target belongs to a value that a judge labelled, where there are such labels."""
+    columns: dict[str, Shaped[Tensor, "batch seq *shape"]] = {}  # noqa: RUF012 - a tuple's default, never written to
+    """What else is known of each target, by the names of the columns that the loader was given."""
 
 
-class TokenBits(Protocol):
-    """One bit for every token of every split."""
+class TokenColumn(Protocol):
+    """A value for every token of every split: a bit, a number, or a row of numbers."""
 
-    def slice(self, split: str, start: int, stop: int) -> Bool[np.ndarray, " tokens"]:
-        """The bits of tokens ``[start, stop)``."""
+    @property
+    def fill(self) -> float:
+        """The value where there is no token."""
+
+    def slice(self, split: str, start: int, stop: int) -> Shaped[np.ndarray, "tokens *shape"]:
+        """The values of tokens ``[start, stop)``."""
 
 
-class TokenLabels(NamedTuple):
-    """What is known about the tokens of a corpus beside themselves."""
-
-    factual: TokenBits
-    """They state a fact."""
-    judged: TokenBits | None = None
-    """They belong to a value that a judge labelled."""
+TokenColumns = Mapping[str, TokenColumn]
+"""Columns by name. A value belongs to its token; in a batch it stands where that token is the target."""
 
 
 def shuffled(index: int, size: int, seed: int, epoch: int) -> int:
@@ -139,7 +137,7 @@ class TrainingBatches(IterableDataset[Batch]):
         rank: int,
         start_step: int,
         stop_step: int,
-        labels: TokenLabels | None = None,
+        columns: TokenColumns = MappingProxyType({}),
     ) -> None:
         self.split = split
         self.order = order
@@ -147,12 +145,12 @@ class TrainingBatches(IterableDataset[Batch]):
         self.boundary_id = boundary_id
         self.rank = rank
         self.steps = range(start_step, stop_step)
-        self.labels = labels
+        self.columns = columns
 
     def __iter__(self) -> Iterator[Batch]:
         for step in self.steps:
             for windows in self.order.micro_batches(step, self.rank):
-                yield packed(self.split, windows, self.context_length, self.boundary_id, self.labels)
+                yield packed(self.split, windows, self.context_length, self.boundary_id, self.columns)
 
 
 class ValidationBatches(IterableDataset[Batch]):
@@ -170,7 +168,7 @@ class ValidationBatches(IterableDataset[Batch]):
         batches: int,
         rank: int = 0,
         ranks: int = 1,
-        labels: TokenLabels | None = None,
+        columns: TokenColumns = MappingProxyType({}),
     ) -> None:
         if split.n_tokens < 2:
             raise InputError(
@@ -181,21 +179,25 @@ class ValidationBatches(IterableDataset[Batch]):
         self.split = split
         self.context_length = context_length
         self.boundary_id = boundary_id
-        self.labels = labels
+        self.columns = columns
         starts = range(0, windows, batch_size)[:batches]
         self.batches = [list(range(start, min(start + batch_size, windows))) for start in starts][rank::ranks]
 
     def __iter__(self) -> Iterator[Batch]:
         for windows in self.batches:
-            yield packed(self.split, windows, self.context_length, self.boundary_id, self.labels)
+            yield packed(self.split, windows, self.context_length, self.boundary_id, self.columns)
 
 
 def packed(
-    split: Split, windows: list[int], context_length: int, boundary_id: int, labels: TokenLabels | None = None
+    split: Split,
+    windows: list[int],
+    context_length: int,
+    boundary_id: int,
+    columns: TokenColumns = MappingProxyType({}),
 ) -> Batch:
     """Read windows: window ``w`` holds tokens ``[w * T, w * T + T]``, the last one only as a target.
 
-    Beyond the end of the split, inputs are boundary tokens and targets ``IGNORED``, which no label concerns.
+    Beyond the end of the split, inputs are boundary tokens and targets ``IGNORED``, whose columns are filled.
     """
     rows = np.full((len(windows), context_length + 1), IGNORED, dtype=np.int64)
     for row, window in zip(rows, windows, strict=True):
@@ -207,21 +209,19 @@ def packed(
         torch.from_numpy(np.ascontiguousarray(inputs)),
         torch.from_numpy(np.ascontiguousarray(rows[:, 1:])),
         torch.from_numpy(document_starts(inputs, boundary_id)),
-        *(_target_bits(bits, split, windows, context_length) for bits in labels or ()),
+        {name: _of_targets(column, split, windows, context_length) for name, column in columns.items()},
     )
 
 
-def _target_bits(
-    bits: TokenBits | None, split: Split, windows: list[int], context_length: int
-) -> Bool[Tensor, "batch seq"] | None:
-    """The bits of the targets of these windows; bits belong to tokens, and a target is the token after."""
-    if bits is None:
-        return None
-    rows = np.zeros((len(windows), context_length), dtype=np.bool_)
-    for row, window in zip(rows, windows, strict=True):
-        start = window * context_length + 1
-        stop = min(start + context_length, split.n_tokens)
-        row[: stop - start] = bits.slice(split.name, start, stop)
+def _of_targets(
+    column: TokenColumn, split: Split, windows: list[int], context_length: int
+) -> Shaped[Tensor, "batch seq *shape"]:
+    """The values of the targets of these windows; they belong to tokens, and a target is the token after."""
+    starts = [window * context_length + 1 for window in windows]
+    given = [column.slice(split.name, start, min(start + context_length, split.n_tokens)) for start in starts]
+    rows = np.full((len(windows), context_length, *given[0].shape[1:]), column.fill, dtype=given[0].dtype)
+    for row, values in zip(rows, given, strict=True):
+        row[: len(values)] = values
     return torch.from_numpy(rows)
 
 

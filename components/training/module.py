@@ -13,13 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from components.model import ops
 from components.model.transformer import Transformer
 from components.training.config import TrainerConfig
-from components.training.loader import IGNORED, Batch
-from components.training.objectives.base import ForwardPass, Objective, Ranks
+from components.training.loader import Batch
+from components.training.objectives.base import ForwardPass, Objective, Outputs, Ranks
 from components.training.optimizer import learning_rate_factor, optimizer
-from kernels.cross_entropy import TokenStats
 
 
 class TrainingModule(lightning.LightningModule):  # type: ignore[misc]
@@ -42,21 +40,14 @@ class TrainingModule(lightning.LightningModule):  # type: ignore[misc]
         """Metrics of the last validation, empty before the first."""
         self._weight: Float[Tensor, ""] | None = None
 
-    def token_stats(self, batch: Batch) -> TokenStats:
-        """Statistics of every target, rows of the batch one after the other."""
-        hidden = self.model(batch.tokens, batch.document_start).flatten(0, 1)
-        return ops.linear_token_stats(
-            hidden,
-            self.model.output_weight,
-            batch.targets.flatten(),
-            call_id=self.objective.call_id,
-            ignore_index=IGNORED,
-        )
+    def outputs(self, batch: Batch) -> Outputs:
+        """What the model makes of every target, rows of the batch one after the other."""
+        return Outputs(self.model(batch.tokens, batch.document_start).flatten(0, 1), self.model.output_weight)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         """The loss of this micro-batch, scaled as if no target of the step were masked; see ``normalise``."""
         where = ForwardPass(self.global_step, batch_idx % self.config.accumulation, self._ranks())
-        losses, weights = self.objective.losses(batch, self.token_stats(batch), where)
+        losses, weights = self.objective.losses(batch, self.outputs(batch), where)
         weight = weights.sum(dtype=torch.float64)
         self._weight = weight if self._weight is None else self._weight + weight
         return losses.sum() / self.tokens_per_pass
@@ -73,15 +64,13 @@ class TrainingModule(lightning.LightningModule):  # type: ignore[misc]
         self.correction = torch.where(weight > 0, expected / weight, 0.0).float()
         self._weight = None
         # Multiplied by exactly 1 without masks, which changes no bit; asking first would wait for the device.
-        torch._foreach_mul_(
-            [weight.grad for weight in self.model.parameters() if weight.grad is not None], self.correction
-        )
+        torch._foreach_mul_([weight.grad for weight in self.parameters() if weight.grad is not None], self.correction)
 
     def on_validation_epoch_start(self) -> None:
         self.objective.start_validation(self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.objective.validate(batch, self.token_stats(batch), ForwardPass(-1, batch_idx, self._ranks()))
+        self.objective.validate(batch, self.outputs(batch), ForwardPass(-1, batch_idx, self._ranks()))
 
     def on_validation_epoch_end(self) -> None:
         metrics = self.objective.validation_metrics(self._ranks())
@@ -96,16 +85,14 @@ class TrainingModule(lightning.LightningModule):  # type: ignore[misc]
         self.objective.restore(checkpoint["objective"])
 
     def configure_optimizers(self) -> Any:
-        chosen = optimizer(self.model, self.config)
+        chosen = optimizer(self, self.config)
         schedule = torch.optim.lr_scheduler.LambdaLR(chosen, lambda step: learning_rate_factor(step, self.config))
         return {"optimizer": chosen, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
         self.normalise()
         # Lightning refuses to clip for fused optimizers under mixed precision; without loss scaling that is needless.
-        self.gradient_norm = torch.nn.utils.clip_grad_norm_(
-            self.model.parameters(), self.config.gradient_clip, foreach=True
-        )
+        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.config.gradient_clip, foreach=True)
 
     def _ranks(self) -> Ranks:
         if self._trainer is None or self._trainer.world_size == 1:

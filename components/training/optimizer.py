@@ -1,6 +1,7 @@
 """The optimizer of a run, and the learning rate of every step."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -14,11 +15,16 @@ def optimizer(model: nn.Module, config: TrainerConfig) -> torch.optim.Optimizer:
     return muon(model, config) if config.optimizer == "muon" else adamw(model, config)
 
 
+def trained(model: nn.Module) -> Iterator[nn.Parameter]:
+    """The weights that are not frozen."""
+    return (weight for weight in model.parameters() if weight.requires_grad)
+
+
 def muon(model: nn.Module, config: TrainerConfig) -> Muon:
     """Muon for the matrices of the layers; AdamW for embeddings, which are looked up by row, and for norm weights."""
-    embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+    embeddings = [weight for part in model.modules() if isinstance(part, nn.Embedding) for weight in trained(part)]
     looked_up = {id(weight) for weight in embeddings}
-    parameters = [weight for weight in model.parameters() if id(weight) not in looked_up]
+    parameters = [weight for weight in trained(model) if id(weight) not in looked_up]
     return Muon(
         [weight for weight in parameters if weight.ndim == 2],
         [
@@ -33,7 +39,7 @@ def muon(model: nn.Module, config: TrainerConfig) -> Muon:
 
 def adamw(model: nn.Module, config: TrainerConfig) -> torch.optim.AdamW:
     """Fused AdamW (arXiv:1711.05101); weight decay for matrices only, not for norm weights."""
-    parameters = list(model.parameters())
+    parameters = list(trained(model))
     groups = [
         {"params": [weight for weight in parameters if weight.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [weight for weight in parameters if weight.ndim < 2], "weight_decay": 0.0},

@@ -3,6 +3,7 @@
 import logging
 import warnings
 from pathlib import Path
+from types import MappingProxyType
 
 import lightning
 import torch
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader
 from components.data.shards import ShardSet
 from components.training.checkpoints import AtomicCheckpointIO
 from components.training.config import PretrainConfig, TrainerConfig
-from components.training.loader import Batch, TokenLabels, TrainingBatches, ValidationBatches, training_order
+from components.training.loader import Batch, TokenColumns, TrainingBatches, ValidationBatches, training_order
 
 
 def lightning_trainer(
@@ -49,14 +50,18 @@ class ShardData(lightning.LightningDataModule):  # type: ignore[misc]
     """
 
     def __init__(
-        self, shards: ShardSet, config: PretrainConfig, ranks: int = 1, labels: TokenLabels | None = None
+        self,
+        shards: ShardSet,
+        config: PretrainConfig,
+        ranks: int = 1,
+        columns: TokenColumns = MappingProxyType({}),
     ) -> None:
         super().__init__()
         trainer = config.trainer
         self.config = config
         self.shards = shards
         self.ranks = ranks
-        self.labels = labels
+        self.columns = columns
         self.order = training_order(
             shards.splits["train"],
             config.model.context_length,
@@ -77,7 +82,7 @@ class ShardData(lightning.LightningDataModule):  # type: ignore[misc]
                 rank=self.trainer.global_rank,
                 start_step=self.trainer.global_step,
                 stop_step=self.config.trainer.max_steps,
-                labels=self.labels,
+                columns=self.columns,
             ),
             batch_size=None,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
@@ -94,7 +99,7 @@ class ShardData(lightning.LightningDataModule):  # type: ignore[misc]
                 self.config.trainer.validation_batches,
                 rank=self.trainer.global_rank,
                 ranks=self.ranks,
-                labels=self.labels,
+                columns=self.columns,
             ),
             batch_size=None,
         )

@@ -23,6 +23,7 @@ from components.data.prepared import PreparedData
 from components.data.shards import Split
 from components.data.world.files import FACTS, WORLD_FOLDER
 from components.delegation.auxiliary_models import FactTable, FrozenModel
+from components.delegation.columns import FACTUAL, JUDGED
 from components.delegation.config import DelegateConfig, DelegationConfig
 from components.delegation.evidence import statistics
 from components.delegation.metrics import overlap
@@ -33,7 +34,7 @@ from components.model.config import ModelConfig
 from components.pretrain import stage as pretrain
 from components.training.checkpoints import Checkpoints, StoppedError
 from components.training.config import PretrainConfig, TrainerConfig
-from components.training.loader import Batch, TokenLabels, ValidationBatches
+from components.training.loader import Batch, ValidationBatches
 from components.training.threads import set_threads
 from components.training.trained import TrainedModel
 from tests.fakes import SPECIAL
@@ -158,16 +159,15 @@ def test_the_validation_loss_is_that_of_the_saved_model_without_call(
         Run.local(tmp_path / "run"), config({"validation_batches": 1000}), prepared=prepared, labels=labels
     )
     shards = prepared.shards()
-    bits = TokenLabels(labels.facts(prepared))
+    bits = {FACTUAL: labels.facts(prepared)}
     model = load_model(artifact.model_folder)
     sums = {True: [0.0, 0], False: [0.0, 0]}
-    for batch in ValidationBatches(shards.splits["validation"], 32, shards.boundary_id, 4, 1000, labels=bits):
+    for batch in ValidationBatches(shards.splits["validation"], 32, shards.boundary_id, 4, 1000, columns=bits):
         scores = model.logits(model(batch.tokens, batch.document_start)).flatten(0, 1)
         scores[:, SPECIAL.call] = -math.inf
         nats = torch.nn.functional.cross_entropy(scores, batch.targets.flatten(), reduction="none")
-        assert batch.factual is not None
         for factual in (True, False):
-            rows = (batch.factual.flatten() == factual) & (batch.targets.flatten() >= 0)
+            rows = (batch.columns[FACTUAL].flatten() == factual) & (batch.targets.flatten() >= 0)
             sums[factual][0] += nats[rows].sum().item()
             sums[factual][1] += int(rows.sum())
     metrics = artifact.metrics
@@ -338,8 +338,10 @@ def test_boundaries_and_the_first_token_after_one_are_never_eligible_and_the_tab
         tokens=torch.tensor([[7, 8, end, 5, 6]]),
         targets=torch.tensor([[8, end, 5, 6, -100]]),
         document_start=torch.zeros(1, 5, dtype=torch.long),
-        factual=torch.tensor([[True, False, True, True, False]]),
-        judged=torch.tensor([[False, False, False, True, False]]),
+        columns={
+            FACTUAL: torch.tensor([[True, False, True, True, False]]),
+            JUDGED: torch.tensor([[False, False, False, True, False]]),
+        },
     )
     evidence = statistics(batch, end, torch.ones(5), helper=FactTable())
     assert evidence.eligible.tolist() == [True, False, False, True, False]

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from components.core.run import Run
 from components.delegation.auxiliary_models import FactTable
+from components.delegation.columns import FACTUAL
 from components.delegation.config import DelegationConfig
 from components.delegation.objective import Delegation
 from components.model.config import ModelConfig
@@ -66,7 +67,13 @@ def whole_step(step: int, valid: tuple[int, ...] = VALID) -> Batch:
     counts = torch.tensor(valid).roll(step)
     targets[torch.arange(MODEL.context_length) >= counts[:, None]] = IGNORED
     factual = torch.rand(targets.shape, generator=chance) < 0.4
-    return Batch(tokens[:, :-1].contiguous(), targets, torch.zeros_like(targets), factual)
+    return Batch(tokens[:, :-1].contiguous(), targets, torch.zeros_like(targets), {FACTUAL: factual})
+
+
+def rows_of(batch: Batch, rows: slice) -> Batch:
+    """Some rows of a batch."""
+    tokens, targets, starts, columns = batch
+    return Batch(tokens[rows], targets[rows], starts[rows], {name: column[rows] for name, column in columns.items()})
 
 
 class Steps(IterableDataset[Batch]):
@@ -80,7 +87,7 @@ class Steps(IterableDataset[Batch]):
         for step in range(self.config.max_steps):
             batch = whole_step(step, self.valid)
             for first in range(self.rank * size, ROWS, size * self.config.devices):
-                yield Batch(*(None if column is None else column[first : first + size] for column in batch))
+                yield rows_of(batch, slice(first, first + size))
 
 
 class Data(lightning.LightningDataModule):  # type: ignore[misc]

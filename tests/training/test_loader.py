@@ -10,7 +10,6 @@ from components.core.errors import InputError
 from components.data.shards import ShardSet, Split
 from components.training.loader import (
     IGNORED,
-    TokenLabels,
     TrainingBatches,
     TrainingOrder,
     ValidationBatches,
@@ -147,6 +146,8 @@ def test_an_empty_validation_split_is_refused(shards: ShardSet) -> None:
 class FewBits:
     """A bit for every token whose position or id is odd, of one split."""
 
+    fill = False
+
     def __init__(self, split: Split, by_id: bool) -> None:
         tokens = split.slice(0, split.n_tokens)
         self.bits = (tokens if by_id else np.arange(split.n_tokens)) % 2 == 1
@@ -157,15 +158,13 @@ class FewBits:
 
 def test_labels_come_with_the_targets_they_belong_to_and_padding_has_none(shards: ShardSet) -> None:
     split = shards.splits["validation"]
-    labels = TokenLabels(factual=FewBits(split, by_id=True), judged=FewBits(split, by_id=False))
-    batches = ValidationBatches(split, 32, shards.boundary_id, batch_size=4, batches=10**6, labels=labels)
+    columns = {"factual": FewBits(split, by_id=True), "judged": FewBits(split, by_id=False)}
+    batches = ValidationBatches(split, 32, shards.boundary_id, batch_size=4, batches=10**6, columns=columns)
     factual, judged, targets = [], [], []
     for batch in batches:
-        assert batch.factual is not None
-        assert batch.judged is not None
-        assert batch.factual.shape == batch.judged.shape == batch.targets.shape
-        factual.append(batch.factual.flatten())
-        judged.append(batch.judged.flatten())
+        assert batch.columns["factual"].shape == batch.columns["judged"].shape == batch.targets.shape
+        factual.append(batch.columns["factual"].flatten())
+        judged.append(batch.columns["judged"].flatten())
         targets.append(batch.targets.flatten())
     rows, known = torch.cat(targets), torch.cat(targets) != IGNORED
     assert not known.all()
@@ -177,5 +176,4 @@ def test_labels_come_with_the_targets_they_belong_to_and_padding_has_none(shards
 
 def test_without_labels_batches_have_none(shards: ShardSet) -> None:
     batch = next(iter(ValidationBatches(shards.splits["validation"], 32, shards.boundary_id, 4, 1)))
-    assert batch.factual is None
-    assert batch.judged is None
+    assert not batch.columns

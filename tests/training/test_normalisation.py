@@ -10,12 +10,24 @@ import pytest
 import torch
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
 
+from components.delegation.columns import FACTUAL
 from components.model.transformer import Transformer
-from components.training.loader import IGNORED, Batch
+from components.training.loader import IGNORED
 from components.training.module import TrainingModule
 from components.training.objectives.base import ForwardPass, Ranks
 from components.training.objectives.next_token import NextToken
-from tests.training.ragged import MODEL, OBJECTIVES, ROWS, VOCABULARY, curve, objective, settings, train, whole_step
+from tests.training.ragged import (
+    MODEL,
+    OBJECTIVES,
+    ROWS,
+    VOCABULARY,
+    curve,
+    objective,
+    rows_of,
+    settings,
+    train,
+    whole_step,
+)
 
 TOLERANCE = 1e-5
 TOKEN_BY_TOKEN = [name for name in OBJECTIVES if name != "lacy"]
@@ -31,7 +43,7 @@ def test_the_module_minimises_the_mean_over_the_valid_targets_of_the_whole_step(
     module = TrainingModule(Transformer(MODEL, VOCABULARY), config, NextToken())
     batch = whole_step(0)
     for part in range(4):
-        share = Batch(*(None if column is None else column[2 * part : 2 * part + 2] for column in batch))
+        share = rows_of(batch, slice(2 * part, 2 * part + 2))
         (module.training_step(share, part) / config.accumulation).backward()  # as Lightning divides
     module.normalise()
     ours = [weight.grad.clone() for weight in module.model.parameters() if weight.grad is not None]
@@ -101,11 +113,10 @@ def test_a_dropped_token_counts_and_a_masked_one_does_not() -> None:
     config = settings()
     module = TrainingModule(Transformer(MODEL, VOCABULARY), config, objective("ignore_facts", config))
     batch = whole_step(0)
-    losses, weights = module.objective.losses(batch, module.token_stats(batch), ForwardPass(0, 0, Ranks()))
+    losses, weights = module.objective.losses(batch, module.outputs(batch), ForwardPass(0, 0, Ranks()))
     valid = batch.targets.flatten() != IGNORED
     assert torch.equal(weights, valid.float())
     assert losses[~valid].abs().max() == 0
     dropped = (losses == 0) & valid
-    assert batch.factual is not None
-    assert 0 < dropped.sum() <= (batch.factual.flatten() & valid).sum()
+    assert 0 < dropped.sum() <= (batch.columns[FACTUAL].flatten() & valid).sum()
     assert not math.isnan(losses.sum().item())

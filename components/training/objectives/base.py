@@ -14,8 +14,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from components.training.loader import Batch
+from components.model import ops
+from components.training.loader import IGNORED, Batch
 from kernels.cross_entropy import TokenStats
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the model makes of a batch, row after row. An objective computes from it what it needs, and no more."""
+
+    hidden: Float[Tensor, "rows width"]
+    """Final hidden states; row t predicts target t."""
+    output_weight: Float[Tensor, "vocabulary width"]
+
+    def token_stats(self, batch: Batch, call_id: int | None = None) -> TokenStats:
+        """Statistics of every target; with ``call_id``, also as if that token did not exist."""
+        return ops.linear_token_stats(
+            self.hidden, self.output_weight, batch.targets.flatten(), call_id=call_id, ignore_index=IGNORED
+        )
 
 
 class TokenLosses(NamedTuple):
@@ -52,12 +68,12 @@ class ForwardPass(NamedTuple):
 
 
 class Objective(Protocol):
-    """Decides what is learned. It may keep state of the run: counters, or what it saw last."""
+    """Decides what is learned. It may keep state of the run: counters, or what it saw last.
 
-    call_id: int | None
-    """The token that the statistics of targets are also made without; ``None``: they are made over all tokens."""
+    An objective that is a ``torch.nn.Module`` trains its own weights beside the model's.
+    """
 
-    def losses(self, batch: Batch, stats: TokenStats, where: ForwardPass) -> TokenLosses:
+    def losses(self, batch: Batch, outputs: Outputs, where: ForwardPass) -> TokenLosses:
         """Losses and weights of the targets of one micro-batch. Nothing here should wait for the device."""
 
     def metrics(self) -> dict[str, float]:
@@ -69,7 +85,7 @@ class Objective(Protocol):
     def start_validation(self, device: torch.device) -> None:
         """Forget the last validation. ``device`` is where the batches of the next will be, if this rank has any."""
 
-    def validate(self, batch: Batch, stats: TokenStats, where: ForwardPass) -> None:
+    def validate(self, batch: Batch, outputs: Outputs, where: ForwardPass) -> None:
         """Read one batch of the validation split."""
 
     def validation_metrics(self, ranks: Ranks) -> dict[str, float]:

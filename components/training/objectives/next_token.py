@@ -5,20 +5,17 @@ from typing import Any
 import torch
 
 from components.training.loader import IGNORED, Batch
-from components.training.objectives.base import ForwardPass, Ranks, TokenLosses
-from kernels.cross_entropy import TokenStats
+from components.training.objectives.base import ForwardPass, Outputs, Ranks, TokenLosses
 
 
 class NextToken:
     """-log P(target) over all tokens; every valid target has weight 1."""
 
-    call_id: int | None = None
-
     def __init__(self) -> None:
         self._validation = torch.zeros(2)
 
-    def losses(self, batch: Batch, stats: TokenStats, where: ForwardPass) -> TokenLosses:
-        return TokenLosses(stats.nll_full, (batch.targets != IGNORED).flatten().float())
+    def losses(self, batch: Batch, outputs: Outputs, where: ForwardPass) -> TokenLosses:
+        return TokenLosses(outputs.token_stats(batch).nll_full, (batch.targets != IGNORED).flatten().float())
 
     def metrics(self) -> dict[str, float]:
         return {}
@@ -29,8 +26,8 @@ class NextToken:
     def start_validation(self, device: torch.device) -> None:
         self._validation = torch.zeros(2, device=device)
 
-    def validate(self, batch: Batch, stats: TokenStats, where: ForwardPass) -> None:
-        self._validation += torch.stack([column.sum() for column in self.losses(batch, stats, where)])
+    def validate(self, batch: Batch, outputs: Outputs, where: ForwardPass) -> None:
+        self._validation += torch.stack([column.sum() for column in self.losses(batch, outputs, where)])
 
     def validation_metrics(self, ranks: Ranks) -> dict[str, float]:
         nats, tokens = ranks.gather(self._validation).sum(dim=0).tolist()
