@@ -23,6 +23,7 @@ from components.evaluation.config import (
     GateConfig,
 )
 from components.evaluation.evaluate_config import EvaluateConfig, EvaluateStageConfig
+from components.finetune.config import FinetuneConfig
 from components.labelling.config import LabelConfig
 from components.model.config import ModelConfig
 from components.training.config import PretrainConfig, TrainerConfig
@@ -100,6 +101,8 @@ class ProjectConfig(Bounded):
     """Which tokens state facts."""
     delegation: DelegationConfig = DelegationConfig()
     """Which of them the model learns to ask for."""
+    finetune: FinetuneConfig = FinetuneConfig()
+    """From a trained model to a model for a purpose; presets: `finetune=chat`, ..."""
     calibrate: CalibrateConfig = CalibrateConfig()
     """From call budget to threshold."""
     cascade: CascadeConfig = CascadeConfig()

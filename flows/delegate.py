@@ -39,8 +39,8 @@ def delegate_model(run: FlowRun, data: Artifact) -> Delegated:
     labels = label_facts(run, data)
     # The plain model, which keeps all facts, is always made for comparison.
     plain = pretrain_model(run, data)
-    start = plain if run.config.delegate.delegation.start == "checkpoint" else None
-    model = _train(run, data, labels, start)
+    start = _start(run, plain)
+    model = taught_model(run, data, labels, plain)
     calibration = run.stage(CALIBRATE, run.config.calibrate, delegated=model, prepared=data, labels=labels)
     cascade = run.stage(
         CASCADE,
@@ -61,12 +61,18 @@ def delegate_model(run: FlowRun, data: Artifact) -> Delegated:
     return Delegated(labels, model, start, calibration, cascade)
 
 
-def _train(run: FlowRun, data: Artifact, labels: Artifact, start: Artifact | None) -> Artifact:
+def taught_model(run: FlowRun, data: Artifact, labels: Artifact, plain: Artifact) -> Artifact:
+    """The model that knows when to ask; its training goes on from ``plain`` unless it starts from scratch."""
     settings = run.config.delegate
+    start = _start(run, plain)
     asked = models_fingerprint(
         {"delegation.reference": settings.delegation.reference, "cascade.helper.model": settings.helper.model}
     )
     return run.stage(DELEGATE, settings, prepared=data, labels=labels, pretrained=start, sources=asked)
+
+
+def _start(run: FlowRun, plain: Artifact) -> Artifact | None:
+    return plain if run.config.delegate.delegation.start == "checkpoint" else None
 
 
 def _read_by_cascade(run: FlowRun) -> dict[str, str]:

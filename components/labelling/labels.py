@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from components.core.atomic import full_disk_explained, write_text
+from components.core.atomic import write_text
 from components.core.errors import ArtifactError
+from components.data.columns import BIT, ColumnFile, ColumnFileWriter
 from components.data.shards import ShardSet, Split, shards_digest
 
 INDEX = "index.json"
@@ -69,21 +69,13 @@ class BitsWriter:
     """Appends bits of one split to a file; memory stays at what is given."""
 
     def __init__(self, folder: Path, split: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.tokens = self.factual = 0
-        self._path = _bits_path(folder, split)
-        self._file: IO[bytes] = self._path.open("wb")
-        self._rest: Bits = np.empty(0, dtype=bool)  # up to seven bits that do not fill a byte yet
+        self.factual = 0
+        self._file = ColumnFileWriter(_bits_path(folder, split), BIT)
 
     def append(self, bits: Bits) -> None:
         """Add the bits of the next tokens; raises ``DiskFullError`` if they cannot be written."""
-        self.tokens += len(bits)
         self.factual += int(np.count_nonzero(bits))
-        bits = np.concatenate([self._rest, bits])
-        whole = len(bits) - len(bits) % 8
-        self._rest = bits[whole:]
-        with full_disk_explained(self._path):
-            self._file.write(np.packbits(bits[:whole], bitorder="little").tobytes())
+        self._file.append(bits)
 
     def __enter__(self) -> "BitsWriter":
         return self
@@ -91,14 +83,11 @@ class BitsWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with full_disk_explained(self._path):
-            if kind is None:
-                self._file.write(np.packbits(self._rest, bitorder="little").tobytes())
-            self._file.close()
+        self._file.__exit__(kind, error, trace)
 
     @property
     def record(self) -> SplitBits:
-        return SplitBits(tokens=self.tokens, factual=self.factual)
+        return SplitBits(tokens=self._file.tokens, factual=self.factual)
 
 
 def write_index(folder: Path, index: LabelIndex) -> None:
@@ -148,13 +137,8 @@ class FactBits:
 
     def slice(self, split: str, start: int, stop: int) -> Bits:
         """Bits of tokens ``[start, stop)`` of the split's row."""
-        tokens = self._tokens(split)
-        if not 0 <= start <= stop <= tokens:
-            raise IndexError(f"tokens [{start}, {stop}) are outside split {split!r} of {tokens} tokens")
-        first = start // 8
-        packed = self._packed[split][first : -(-stop // 8)]
-        bits = np.unpackbits(packed, count=stop - 8 * first if stop > start else 0, bitorder="little")
-        return bits[start - 8 * first :].view(bool)
+        self._tokens(split)
+        return self._files[split].slice(start, stop)
 
     def share(self, split: str) -> float:
         """Part of the split's tokens, boundaries included, that are factual; 0 for a split without tokens."""
@@ -168,18 +152,8 @@ class FactBits:
         return self.index.splits[split].tokens
 
     @cached_property
-    def _packed(self) -> dict[str, UInt8[np.ndarray, " bytes"]]:
-        return {
-            # An empty file cannot be mapped.
-            name: np.memmap(_bits_path(self.folder, name), dtype=np.uint8, mode="r")
-            if record.tokens
-            else np.empty(0, dtype=np.uint8)
-            for name, record in self.index.splits.items()
-        }
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A memory map pickles as a copy of the file: loader processes map it again instead.
-        return {name: value for name, value in self.__dict__.items() if name != "_packed"}
+    def _files(self) -> dict[str, ColumnFile]:
+        return {name: _file(self.folder, name, record.tokens) for name, record in self.index.splits.items()}
 
 
 def _fault(folder: Path, index: LabelIndex, name: str, split: Split) -> str | None:
@@ -187,12 +161,11 @@ def _fault(folder: Path, index: LabelIndex, name: str, split: Split) -> str | No
         return f"split {name!r} has none, only {_named(index.splits)} have"
     if (tokens := index.splits[name].tokens) != split.n_tokens:
         return f"split {name!r} has {split.n_tokens} tokens and {tokens} bits"
-    path = _bits_path(folder, name)
-    if not path.is_file():
-        return f"{path.name} is missing"
-    if (size := path.stat().st_size) != (expected := -(-tokens // 8)):
-        return f"{path.name} has {size} bytes, its index says {expected}"
-    return None
+    return _file(folder, name, tokens).fault()
+
+
+def _file(folder: Path, split: str, tokens: int) -> ColumnFile:
+    return ColumnFile(_bits_path(folder, split), BIT, tokens)
 
 
 def _bits_path(folder: Path, split: str) -> Path:

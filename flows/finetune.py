@@ -1,0 +1,20 @@
+"""Flow ``finetune``: from a trained model to a model for a purpose."""
+
+from collections.abc import Callable, Mapping
+
+from components.core.errors import InputError
+from flows.catalogue import flow
+from flows.finetuning.base import Base, base_model
+from flows.run import FlowRun
+
+METHODS: Mapping[str, Callable[[FlowRun, Base], object]] = {}
+"""By the name in ``finetune.method``."""
+
+
+@flow("make a model for a purpose of a trained one", example="finetune=chat", order=45, own="finetune")
+def finetune(run: FlowRun) -> None:
+    """Train what is missing up to the base, then go on for the purpose that ``finetune`` names."""
+    method = METHODS.get(run.config.finetune.method)
+    if method is None:
+        raise InputError(f"finetune.method={run.config.finetune.method} is not there: {', '.join(METHODS)} are")
+    method(run, base_model(run))

@@ -1,0 +1,1 @@
+"""The steps of flow ``finetune``: where it starts, and one module for each method."""
