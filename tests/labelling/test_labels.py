@@ -71,7 +71,7 @@ def test_bits_come_back_from_any_slice(tmp_path: Path, shards: ShardSet) -> None
                 assert found.dtype == bool
                 assert found.tolist() == row[start:stop].tolist()
         assert again.slice(name, 0, len(row)).tolist() == row.tolist()
-    with pytest.raises(IndexError, match="outside validation.bits of 2 tokens"):
+    with pytest.raises(IndexError, match=r"outside validation\.bits of 2 tokens"):
         labels.slice("validation", 0, 3)
     with pytest.raises(ArtifactError, match="have no split 'dev'"):
         labels.slice("dev", 0, 1)
