@@ -53,6 +53,13 @@ TokenColumns = Mapping[str, TokenColumn]
 """Columns by name. A value belongs to its token; in a batch it stands where that token is the target."""
 
 
+class Alter(Protocol):
+    """Changes training batches, each in a way that depends on its place alone: a resumed run sees the same."""
+
+    def __call__(self, batch: Batch, *place: int) -> Batch:
+        """``place`` is the optimizer step, the rank and the micro-batch."""
+
+
 def shuffled(index: int, size: int, seed: int, epoch: int) -> int:
     """Position ``index`` of a permutation of ``range(size)`` that depends on ``seed`` and ``epoch``.
 
@@ -138,6 +145,7 @@ class TrainingBatches(IterableDataset[Batch]):
         start_step: int,
         stop_step: int,
         columns: TokenColumns = MappingProxyType({}),
+        alter: Alter | None = None,
     ) -> None:
         self.split = split
         self.order = order
@@ -146,11 +154,13 @@ class TrainingBatches(IterableDataset[Batch]):
         self.rank = rank
         self.steps = range(start_step, stop_step)
         self.columns = columns
+        self.alter = alter
 
     def __iter__(self) -> Iterator[Batch]:
         for step in self.steps:
-            for windows in self.order.micro_batches(step, self.rank):
-                yield packed(self.split, windows, self.context_length, self.boundary_id, self.columns)
+            for part, windows in enumerate(self.order.micro_batches(step, self.rank)):
+                batch = packed(self.split, windows, self.context_length, self.boundary_id, self.columns)
+                yield batch if self.alter is None else self.alter(batch, step, self.rank, part)
 
 
 class ValidationBatches(IterableDataset[Batch]):

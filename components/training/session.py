@@ -24,7 +24,7 @@ from components.model.transformer import Transformer
 from components.training.checkpoints import Checkpoints
 from components.training.config import PretrainConfig
 from components.training.history import History, last_metric, mean_tokens_per_second
-from components.training.loader import TokenColumns
+from components.training.loader import Alter, TokenColumns
 from components.training.module import TrainingModule
 from components.training.precision import chosen_device, chosen_precision, compute_dtype
 from components.training.threads import set_threads
@@ -69,11 +69,12 @@ class Session:
         name: str,
         columns: TokenColumns = MappingProxyType({}),
         details: Mapping[str, Any] | None = None,
+        alter: Alter | None = None,
         rows: Callable[[Mapping[str, float]], Rows] = lambda metrics: (),
     ) -> TrainedModel:
         """Train ``module`` on ``shards`` and seal the model, its history and its metrics; resumes from a checkpoint.
 
-        ``name`` stands before the progress bar; ``columns`` come with every batch; ``rows`` chooses from the metrics
+        ``name`` stands before the progress bar; ``columns`` come with every batch; ``alter`` changes those to train on; ``rows`` chooses from the metrics
         what people see of the run.
 
         Raises ``InputError`` for a corpus smaller than one batch and for a diverging loss, ``DiskFullError`` if a file
@@ -83,7 +84,7 @@ class Session:
         history = History(run, cfg.trainer, cfg.tokens_per_step, self._peak_seconds_per_token(cfg, shards), name=name)
         checkpoints = Checkpoints(run.folder / CHECKPOINTS, cfg.trainer.checkpoint_every_steps, history)
         trainer = lightning_trainer(cfg.trainer, self.device, self.precision, run.folder, [history, checkpoints])
-        data = ShardData(shards, cfg, ranks=trainer.world_size, columns=columns)
+        data = ShardData(shards, cfg, ranks=trainer.world_size, columns=columns, alter=alter)
         if trainer.is_global_zero:
             self._announce(cfg, shards)
         taken = _fit(trainer, module, data, history, checkpoints)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from components.data.shards import ShardSet
 from components.training.checkpoints import AtomicCheckpointIO
 from components.training.config import PretrainConfig, TrainerConfig
-from components.training.loader import Batch, TokenColumns, TrainingBatches, ValidationBatches, training_order
+from components.training.loader import Alter, Batch, TokenColumns, TrainingBatches, ValidationBatches, training_order
 
 
 def lightning_trainer(
@@ -55,6 +55,7 @@ class ShardData(lightning.LightningDataModule):  # type: ignore[misc]
         config: PretrainConfig,
         ranks: int = 1,
         columns: TokenColumns = MappingProxyType({}),
+        alter: Alter | None = None,
     ) -> None:
         super().__init__()
         trainer = config.trainer
@@ -62,6 +63,7 @@ class ShardData(lightning.LightningDataModule):  # type: ignore[misc]
         self.shards = shards
         self.ranks = ranks
         self.columns = columns
+        self.alter = alter
         self.order = training_order(
             shards.splits["train"],
             config.model.context_length,
@@ -83,6 +85,7 @@ class ShardData(lightning.LightningDataModule):  # type: ignore[misc]
                 start_step=self.trainer.global_step,
                 stop_step=self.config.trainer.max_steps,
                 columns=self.columns,
+                alter=self.alter,
             ),
             batch_size=None,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
