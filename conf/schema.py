@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
 from components.cascade.config import CascadeConfig, HelperConfig
+from components.data.chats.config import ChatsConfig
 from components.data.config import DataConfig
 from components.delegation.config import CalibrateConfig, DelegateConfig, DelegationConfig, SelectionName
 from components.deployment.config import BundleConfig, BundleStageConfig, ServeConfig, SmokeConfig
@@ -23,6 +24,7 @@ from components.evaluation.config import (
     GateConfig,
 )
 from components.evaluation.evaluate_config import EvaluateConfig, EvaluateStageConfig
+from components.finetune.chat.config import ChatTrainConfig, ConverseStageConfig
 from components.finetune.config import FinetuneConfig
 from components.labelling.config import LabelConfig
 from components.model.config import ModelConfig
@@ -175,6 +177,26 @@ class ProjectConfig(Bounded):
         read = {"sources", "text_field", "document_separator", "on_error", "validation_fraction", "test_fraction"}
         texts = DataConfig.model_validate(self.data.model_dump(include=read | {"world"}))
         return EvaluateStageConfig(evaluate=evaluate, data=texts, label=self.label)
+
+    @property
+    def chats(self) -> ChatsConfig:
+        """The slice that the preparation of conversations sees."""
+        return ChatsConfig(
+            conversations=self.finetune.chat.data,
+            context_length=self.model.context_length,
+            replay=self.finetune.replay,
+        )
+
+    @property
+    def chat(self) -> ChatTrainConfig:
+        """The slice that training on conversations sees."""
+        delegation = self.delegation if self.finetune.chat.delegate else None
+        return ChatTrainConfig(trainer=self.finetune.trainer, delegation=delegation)
+
+    @property
+    def converse(self) -> ConverseStageConfig:
+        """The slice that the assessment of conversations sees."""
+        return ConverseStageConfig(measure=self.finetune.chat.measure, cascade=self.cascade)
 
     @property
     def cascade_assess(self) -> CascadeAssessConfig:

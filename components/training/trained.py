@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class TrainedModel(Artifact):
-    """A model, plain or taught to delegate; both have the same layout."""
+    """A model, plain, taught to delegate, or finetuned; all have the same layout."""
 
-    stages = ("pretrain", "delegate")
+    stages = ("pretrain", "delegate", "chat")
 
     MODEL: ClassVar = "model"
     HISTORY: ClassVar = "history.jsonl"

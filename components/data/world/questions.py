@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from components.data.world.config import WorldConfig
 from components.data.world.facts import NUMBER_WORDS, Entity, written
-from components.data.world.prose import Page, Sentence, Slot, find, patterns
+from components.data.world.prose import Page, Sentence, Slot, Span, find, patterns
 from components.data.world.stock import FreeWords
 
 
@@ -44,6 +44,46 @@ def questions(cfg: WorldConfig, entities: list[Entity], counts: Mapping[str, int
             mentions=counts[subject.id],
             stated=counts[fact],
         )
+
+
+class Exchange(NamedTuple):
+    """A question about one fact, and the sentence of the corpus that answers it."""
+
+    subject: Entity
+    relation: str
+    question: str
+    sentence: str
+    spans: list[Span]
+    """The facts that the sentence states."""
+
+    def as_question(self, counts: Mapping[str, int]) -> Question:
+        """As ``questions`` writes it; ``counts`` holds how often the corpus states each fact."""
+        fact = f"{self.subject.id}.{self.relation}"
+        answer = written(self.subject.values[self.relation])
+        return Question(
+            id=f"question-{fact}",
+            question=self.question,
+            prompt=_prompt(self.subject, self.relation),
+            answer=answer,
+            aliases=_aliases(answer),
+            fact=fact,
+            mentions=counts[f"{self.subject.id}.name"],
+            stated=counts[fact],
+        )
+
+
+def asked(subject: Entity) -> list[str]:
+    """The relations of ``subject`` that there is a question for."""
+    return _askable(subject)
+
+
+def exchange(subject: Entity, relation: str) -> Exchange:
+    """The question for ``relation`` and its answer, which is the sentence that its prompt begins."""
+    sentence = next(pattern.wordings[0] for pattern in patterns(subject.kind).by_relation[relation] if pattern.prompt)
+    page = Page(subject, Random(0), _no_words())
+    page.write(sentence)
+    question = _filled(patterns(subject.kind).questions[relation], subject)
+    return Exchange(subject, relation, question, page.text, page.spans)
 
 
 def _drawn(cfg: WorldConfig, entities: list[Entity]) -> list[tuple[int, Entity, str]]:
