@@ -1,6 +1,6 @@
 """The artifact of the stage ``prepare``: sources, tokenizer and token shards."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -8,7 +8,6 @@ from components.core.artifact import Artifact
 from components.data.world.files import DOCUMENTS, FACTS, QUESTIONS, WORLD_FOLDER
 
 if TYPE_CHECKING:
-    from components.data.columns import Column
     from components.data.shards import ShardSet
     from components.data.tokenizer import TextTokenizer
 
@@ -21,7 +20,6 @@ class PreparedData(Artifact):
     RAW: ClassVar = "raw"
     TOKENIZER: ClassVar = "tokenizer"
     SHARDS: ClassVar = "shards"
-    COLUMNS: ClassVar = "columns"
 
     @property
     def tokenizer_folder(self) -> Path:
@@ -48,14 +46,6 @@ class PreparedData(Artifact):
         from components.data.shards import ShardSet
 
         return ShardSet.open(self.shards_folder)
-
-    @property
-    def columns(self) -> "Mapping[str, Column]":
-        """What else is known of every token, by name; nothing of plain text. Raises ``ArtifactError`` if damaged."""
-        from components.data.columns import Columns
-
-        folder = self.folder / self.COLUMNS
-        return Columns.open(folder, self.shards()) if folder.is_dir() else {}
 
     def texts(self, split: str, numbers: Iterable[int]) -> Iterator[str]:
         """The documents ``numbers`` of ``split`` as text."""

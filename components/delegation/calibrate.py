@@ -8,7 +8,7 @@ import torch
 from components.cascade.calibration import Calibration, CallCalibration
 from components.core.errors import ArtifactError, InputError
 from components.core.run import Run
-from components.data.chats.columns import ASSISTANT
+from components.data.chats.artifact import spoken
 from components.data.prepared import PreparedData
 from components.data.shards import ShardSet, Split
 from components.delegation.config import CalibrateConfig, DelegationConfig
@@ -70,7 +70,7 @@ def _positions(
             config.max_tokens,
             config.batch_tokens,
             lambda fraction: run.report(0.9 * fraction, "scoring held-out text"),
-            only=prepared.columns.get(ASSISTANT),
+            only=spoken(prepared),
         )
     if not all(np.isfinite(scores).all() for scores in (positions.call, positions.entropy)):
         raise ArtifactError(

@@ -151,7 +151,7 @@ def _positions(
     # In fp32, as at inference: bf16 logits would leave few different scores, and the quantiles would be steps.
     with torch.autocast(hidden.device.type, enabled=False):
         weight = model.output_weight.float()
-        for start in range(0, len(targets), _CHUNK_ROWS):
+        for start in range(0, max(1, len(targets)), _CHUNK_ROWS):
             rows = slice(start, start + _CHUNK_ROWS)
             logits = hidden[rows].float() @ weight.T
             call = call_probability(logits, call_id)

@@ -12,7 +12,7 @@ from flows.finetuning.release import register_challenger
 from flows.label import LABEL
 from flows.run import FlowRun, Stage
 
-CHATS = Stage("chats", "components.data.chats.stage:stage")
+CHATS = Stage("chats", "components.finetune.chat.prepare:stage")
 CHAT = Stage("chat", "components.finetune.chat.train:stage")
 CONVERSE = Stage("converse", "components.finetune.chat.converse:stage")
 

@@ -13,7 +13,7 @@ STAGES: dict[str, tuple[str, Callable[[ProjectConfig], BaseModel]]] = {
     "delegate": ("components.delegation.train:stage", lambda config: config.delegate),
     "calibrate": ("components.delegation.calibrate:stage", lambda config: config.calibrate),
     "cascade": ("components.evaluation.factuality.stage:stage", lambda config: config.cascade_assess),
-    "chats": ("components.data.chats.stage:stage", lambda config: config.chats),
+    "chats": ("components.finetune.chat.prepare:stage", lambda config: config.chats),
     "chat": ("components.finetune.chat.train:stage", lambda config: config.chat),
     "converse": ("components.finetune.chat.converse:stage", lambda config: config.converse),
     "study": ("components.evaluation.factuality.study:stage", lambda config: config.study_table),

@@ -1,7 +1,7 @@
 """The stage ``chats``: conversations to windows of tokens, with a mask of what the assistant says.
 
-Two passes over the sources, each streaming: the first counts the splits, the second encodes and packs. An interrupted
-run starts again from the beginning, downloads excepted.
+The sources are read once for each split, as a stream. An interrupted run starts again from the beginning, downloads
+excepted.
 """
 
 import json
@@ -23,7 +23,6 @@ from components.data.chats.encoding import ChatEncoder, Encoded, check_template
 from components.data.chats.from_world import WorldConversations
 from components.data.chats.packing import Document, WindowWriter
 from components.data.chats.reading import ConversationReader
-from components.data.chats.replay import replayed, windows_for
 from components.data.columns import BIT, ColumnsWriter
 from components.data.gather import forget_downloads, gather
 from components.data.prepared import PreparedData
@@ -31,6 +30,7 @@ from components.data.shards import ShardSet, ShardWriter
 from components.data.sources import WORLD, SourceFile
 from components.data.split import SPLITS, TEST, TRAIN, position, split_of
 from components.data.world.files import DOCUMENTS, FACTS, QUESTIONS, WORLD_FOLDER
+from components.finetune.replay import replayed, windows_for
 from components.labelling.artifact import Labels
 
 

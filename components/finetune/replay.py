@@ -11,8 +11,6 @@ from components.data.split import TRAIN
 from components.data.tokenizer import TextTokenizer
 from components.training.loader import TokenColumn
 
-_CONTINUES = 0b10, 6  # UTF-8: the upper two bits of a byte within a character
-
 
 def windows_for(share: float, others: int) -> int:
     """How many windows make up ``share`` of all, beside ``others``."""
