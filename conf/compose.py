@@ -21,7 +21,7 @@ from conf.overrides import Allowed, check, check_sweep, shown, values_of
 from conf.schema import ProjectConfig
 
 CONF = Path(__file__).parent
-GROUPS = ("model", "data", "trainer", "gate", "experiment")
+GROUPS = ("model", "data", "trainer", "derive", "gate", "experiment")
 DEFAULT_PRESET = "world"
 
 Schema = TypeVar("Schema", bound=BaseModel)

@@ -26,7 +26,9 @@ def extended(state: Mapping[str, Tensor], own: int, size: int, initialisation: I
     has its place among the input rows and among the output rows by one draw, as the old tokens have.
     """
     embeddings = {name: state[name][:own] for name in EMBEDDINGS if name in state}
-    grown = {name: torch.cat((rows, new_rows(rows, size - own, initialisation, seed))) for name, rows in embeddings.items()}
+    grown = {
+        name: torch.cat((rows, new_rows(rows, size - own, initialisation, seed))) for name, rows in embeddings.items()
+    }
     return {**state, **grown}
 
 
@@ -44,4 +46,5 @@ def new_rows(
     if initialisation == "mean":
         return mean.expand(count, -1)
     noise = torch.randn(count, len(rows), generator=chance)
-    return mean + noise @ (rows - mean) / (len(rows) - 1) ** 0.5
+    drawn: Tensor = mean + noise @ (rows - mean) / (len(rows) - 1) ** 0.5
+    return drawn

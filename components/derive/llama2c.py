@@ -71,7 +71,7 @@ def _by_our_names(tensors: StateDict, config: ModelConfig) -> Iterator[tuple[str
 
 def half_split(weight: Float[Tensor, "rows width"], head_dim: int) -> Float[Tensor, "rows width"]:
     """Rows of query or key from neighbouring pairs to pairs of the two halves of each head."""
-    return weight.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).reshape(weight.shape)
+    return weight.view(-1, head_dim // 2, 2, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
 
 
 def read_pieces(path: Path, vocab_size: int) -> list[tuple[str, float]]:
@@ -79,7 +79,9 @@ def read_pieces(path: Path, vocab_size: int) -> list[tuple[str, float]]:
 
     Raises ``ArtifactError`` if the file holds another number of them, is truncated or is no such file.
     """
-    data, pieces, place = path.read_bytes(), [], 4  # the first number is the length of the longest piece
+    data = path.read_bytes()
+    pieces: list[tuple[str, float]] = []
+    place = 4  # the first number is the length of the longest piece
     try:
         while place < len(data):
             score, length = struct.unpack_from("<fi", data, place)
@@ -91,9 +93,7 @@ def read_pieces(path: Path, vocab_size: int) -> list[tuple[str, float]]:
     except (struct.error, ValueError) as error:
         raise ArtifactError(f"{path} cannot be read as the tokenizer of a llama2.c model: {error}") from error
     if len(pieces) != vocab_size:
-        raise ArtifactError(
-            f"{path} has {len(pieces)} tokens and the model {vocab_size}: they do not belong together"
-        )
+        raise ArtifactError(f"{path} has {len(pieces)} tokens and the model {vocab_size}: they do not belong together")
     return pieces
 
 

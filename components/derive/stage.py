@@ -36,7 +36,7 @@ def stage(run: Run, config: DeriveStageConfig, *, bundle: Bundle | None = None) 
     save_state(derived.config, derived.state, folder, SpecialTokens.read(folder))
     metrics = _metrics(derived, time.perf_counter() - began)
     details = {
-        "derived_from": place.resolve().stem if bundle is None else bundle.name,
+        "derived_from": place.name if bundle is None else bundle.name,
         "method": config.derive.method,
         "initialisation": config.derive.initialisation,
         "preset": derived.config.name,

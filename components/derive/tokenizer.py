@@ -59,7 +59,9 @@ def check_promises(tokenizer: TextTokenizer, source: object) -> None:
     """Raise ``ArtifactError`` with the text, or the token, by which ``tokenizer`` breaks a promise."""
     spelled = [tokenizer.token_bytes(id).decode(errors="replace") for id in range(tokenizer.vocab_size)]
     if crossing := next((token for token in spelled if _CROSSES.search(token)), None):
-        raise ArtifactError(f"{source}: its token {crossing!r} spans a word and the space behind it; that cannot be used")
+        raise ArtifactError(
+            f"{source}: its token {crossing!r} spans a word and the space behind it; that cannot be used"
+        )
     encoder = Encoder(tokenizer)
     for text in _TRIED:
         ids = tokenizer.encode(text)
@@ -84,7 +86,9 @@ def _without_prefix(part: Any) -> Any:
         return [_without_prefix(each) for each in part if not _is_prefix(each)]
     if not isinstance(part, dict):
         return part
-    kept = {name: value if name in ("model", "added_tokens") else _without_prefix(value) for name, value in part.items()}
+    kept = {
+        name: value if name in ("model", "added_tokens") else _without_prefix(value) for name, value in part.items()
+    }
     if kept.get("type") == "Metaspace":
         return {**kept, "prepend_scheme": "never"}
     if kept.get("type") == "ByteLevel":

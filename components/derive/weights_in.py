@@ -55,7 +55,9 @@ def read_given(place: Path, config: DeriveConfig) -> GivenModel:
 def _check(given: GivenModel, own: int, place: Path) -> None:
     rows = len(given.state[EMBEDDINGS[0]])
     if own > rows:
-        raise ArtifactError(f"{place}: its tokenizer has {own} tokens and its model {rows}: they do not belong together")
+        raise ArtifactError(
+            f"{place}: its tokenizer has {own} tokens and its model {rows}: they do not belong together"
+        )
     broken = next((name for name, tensor in given.state.items() if not torch.isfinite(tensor).all()), None)
     if broken:
         raise ArtifactError(f"{place}: its tensor {broken} has values that are no finite numbers")

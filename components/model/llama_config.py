@@ -73,7 +73,8 @@ def shape(config: Mapping[str, Any], name: str, context_length: int | None = Non
 
     Raises ``ValueError`` that names the key by which another function is meant, ``KeyError`` for a key that is missing.
     """
-    if (family := config.get("model_type")) not in _DEFAULTS:
+    family = str(config.get("model_type"))
+    if family not in _DEFAULTS:
         raise ValueError(f"model_type is {family!r}, but only {' and '.join(FAMILIES)} are read")
     values = {**_DEFAULTS[family], **config}
     context = _context(values["max_position_embeddings"], context_length)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from components.core.artifact import SPEED, Artifact
+from components.data.model_tokenizer import ModelWithTokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +18,7 @@ class TrainedModel(Artifact):
 
     stages = ("pretrain", "delegate", "derive")
 
-    MODEL: ClassVar = "model"
+    MODEL: ClassVar = ModelWithTokenizer.MODEL
     HISTORY: ClassVar = "history.jsonl"
     SPEED: ClassVar = SPEED
 
