@@ -21,7 +21,7 @@ from conf.overrides import Allowed, check, check_sweep, shown, values_of
 from conf.schema import ProjectConfig
 
 CONF = Path(__file__).parent
-GROUPS = ("model", "data", "trainer", "gate", "finetune", "experiment")
+GROUPS = ("model", "data", "trainer", "derive", "gate", "finetune", "experiment")
 DEFAULT_PRESET = "world"
 
 Schema = TypeVar("Schema", bound=BaseModel)

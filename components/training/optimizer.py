@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from components.model.transformer import OutputEmbedding
 from components.training.config import TrainerConfig
 from components.training.muon import Muon
 
@@ -21,10 +22,11 @@ def trained(model: nn.Module) -> Iterator[nn.Parameter]:
 
 
 def muon(model: nn.Module, config: TrainerConfig) -> Muon:
-    """Muon for the matrices of the layers; AdamW for embeddings, which are looked up by row, and for norm weights."""
-    embeddings = [weight for part in model.modules() if isinstance(part, nn.Embedding) for weight in trained(part)]
-    looked_up = {id(weight) for weight in embeddings}
-    parameters = [weight for weight in trained(model) if id(weight) not in looked_up]
+    """Muon for the matrices of the layers; AdamW for embeddings, which have a row per token, and for norm weights."""
+    by_token = (nn.Embedding, OutputEmbedding)
+    embeddings = [weight for part in model.modules() if isinstance(part, by_token) for weight in trained(part)]
+    rows = {id(weight) for weight in embeddings}
+    parameters = [weight for weight in trained(model) if id(weight) not in rows]
     return Muon(
         [weight for weight in parameters if weight.ndim == 2],
         [

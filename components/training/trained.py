@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from components.core.artifact import SPEED, Artifact
+from components.data.model_tokenizer import ModelWithTokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 class TrainedModel(Artifact):
     """A model, plain, taught to delegate, or finetuned; all have the same layout."""
 
-    stages = ("pretrain", "delegate", "chat")
+    stages = ("pretrain", "delegate", "derive", "chat")
 
-    MODEL: ClassVar = "model"
+    MODEL: ClassVar = ModelWithTokenizer.MODEL
     HISTORY: ClassVar = "history.jsonl"
     SPEED: ClassVar = SPEED
 

@@ -9,6 +9,7 @@ from conf.schema import ProjectConfig
 STAGES: dict[str, tuple[str, Callable[[ProjectConfig], BaseModel]]] = {
     "prepare": ("components.data.prepare:stage", lambda config: config.data),
     "pretrain": ("components.pretrain:stage", lambda config: config.pretrain),
+    "derive": ("components.derive.stage:stage", lambda config: config.derivation("")),
     "label": ("components.labelling.stage:stage", lambda config: config.label),
     "delegate": ("components.delegation.train:stage", lambda config: config.delegate),
     "calibrate": ("components.delegation.calibrate:stage", lambda config: config.calibrate),
