@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 from components.core.errors import InputError
 from flows.catalogue import flow
 from flows.finetuning.base import Base, base_model
+from flows.finetuning.classify import finetune_classify
 from flows.run import FlowRun
 
-METHODS: Mapping[str, Callable[[FlowRun, Base], object]] = {}
+METHODS: Mapping[str, Callable[[FlowRun, Base], object]] = {"classify": finetune_classify}
 """By the name in ``finetune.method``."""
 
 

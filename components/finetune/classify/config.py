@@ -63,6 +63,8 @@ class HeadConfig(BaseModel):
 class ClassifyReportConfig(BootstrapConfig):
     """How the classifier is measured, and what stands beside it."""
 
+    resamples: int = Field(2_000, ge=100)
+    """Number of resamples."""
     prompted_texts: NonNegativeInt = 300
     """Ask the base, without training, for the labels of so many test texts; 0: do not ask."""
     shots: PositiveInt = 8

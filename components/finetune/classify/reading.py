@@ -4,7 +4,6 @@ import csv
 import gzip
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,9 @@ from components.core.errors import InputError
 from components.data.prepared import PreparedData
 from components.finetune.classify.config import LabelledTextsConfig
 from components.finetune.classify.labelled import LabelledText
-
-WORLD = "world"
-_FORMATS = (".jsonl", ".ndjson", ".csv", ".parquet")
+from components.finetune.classify.sources import WORLD, file_format, matches
 
 Fields = Mapping[str, Any]
-
-
-def files_of(sources: Sequence[str]) -> list[Path]:
-    """The files that ``sources`` name; raises ``InputError`` for what does not exist or cannot be read."""
-    return [path for source in sources if source != WORLD for path in _matches(source)]
 
 
 def read_texts(sources: Sequence[str], config: LabelledTextsConfig, prepared: PreparedData) -> list[LabelledText]:
@@ -40,35 +32,20 @@ def _read(source: str, config: LabelledTextsConfig, prepared: PreparedData) -> I
     if source == WORLD:
         yield from _world(prepared)
         return
-    for path in _matches(source):
+    for path in matches(source):
         for place, fields in _rows(path):
             yield _labelled(f"{path}, {place}", fields, config)
-
-
-def _matches(source: str) -> list[Path]:
-    matches = sorted(glob(source))  # noqa: PTH207  Path.glob refuses absolute patterns
-    paths = [Path(source)] if Path(source).is_file() else [Path(match) for match in matches]
-    if not paths:
-        raise InputError(f"no file matches {source} (looked in {Path.cwd()})")
-    for path in paths:
-        if _format(path) not in _FORMATS:
-            raise InputError(f"{path} cannot be read: its name must end in {', '.join(_FORMATS)} (or .gz after it)")
-    return paths
-
-
-def _format(path: Path) -> str:
-    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Fields]]:
     """Place in the file and content of every row."""
     try:
-        if _format(path) == ".parquet":
+        if file_format(path) == ".parquet":
             yield from ((f"row {number}", row) for number, row in enumerate(pq.read_table(path).to_pylist(), 1))
             return
         opened = gzip.open if path.suffix == ".gz" else open
         with opened(path, "rt", encoding="utf-8-sig", newline="\n") as file:  # only \n ends a line of JSON
-            yield from _csv(file) if _format(path) == ".csv" else _jsonl(path, file)
+            yield from _csv(file) if file_format(path) == ".csv" else _jsonl(path, file)
     except (OSError, EOFError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
         raise InputError(f"{path} is damaged, or not what its name says: {error}") from error
 
