@@ -6,9 +6,10 @@ from components.core.errors import InputError
 from flows.catalogue import flow
 from flows.finetuning.base import Base, base_model
 from flows.finetuning.chat import finetune_chat
+from flows.finetuning.classify import finetune_classify
 from flows.run import FlowRun
 
-METHODS: Mapping[str, Callable[[FlowRun, Base], object]] = {"chat": finetune_chat}
+METHODS: Mapping[str, Callable[[FlowRun, Base], object]] = {"chat": finetune_chat, "classify": finetune_classify}
 """By the name in ``finetune.method``."""
 
 

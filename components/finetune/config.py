@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from components.finetune.chat.config import ChatConfig
+from components.finetune.classify.config import ClassifyConfig
 from components.training.config import TrainerConfig
 
 Method = Literal["chat", "classify", "preference", "distill"]
@@ -27,3 +28,5 @@ class FinetuneConfig(BaseModel):
     """Register the finetuned model as challenger, so that `lacewing serve model=challenger` answers with it."""
     chat: ChatConfig = ChatConfig()
     """Conversations, with method=chat."""
+    classify: ClassifyConfig = ClassifyConfig()
+    """Which labels a text has; for method=classify."""

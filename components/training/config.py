@@ -65,6 +65,15 @@ class TrainerConfig(BaseModel):
     """Micro-batches of the validation split to look at each time, always the same ones."""
     checkpoint_every_steps: PositiveInt = 100
     """Optimizer steps between two checkpoints; only the last one is kept, and none after success."""
+    keep: Annotated[Literal["last", "best"], Neutral("last")] = "last"
+    """Weights that the model ends with: those of the last step, or of the validation with the best criterion."""
+    criterion: Annotated[str, Neutral("validation_loss")] = "validation_loss"
+    """Metric of the validation that keep=best and patience look at."""
+    better: Annotated[Literal["lower", "higher"], Neutral("lower")] = "lower"
+    """Which values of the criterion are better."""
+    patience: Annotated[NonNegativeInt, Neutral(0)] = 0
+    """Stop after this many validations in a row that were not better than the best; 0 never stops. The learning rate
+    follows max_steps all the same."""
 
     @property
     def warmup_steps(self) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from pydantic import BaseModel
 
+from components.finetune.classify.config import ClassifyStageConfig
 from conf.schema import ProjectConfig
 
 STAGES: dict[str, tuple[str, Callable[[ProjectConfig], BaseModel]]] = {
@@ -22,6 +23,12 @@ STAGES: dict[str, tuple[str, Callable[[ProjectConfig], BaseModel]]] = {
     "arena": ("components.evaluation.arena.stage:stage", lambda config: config.arena_of([])),
     "assess": ("components.evaluation.assess:stage", lambda config: config.assess),
     "evaluate": ("components.evaluation.evaluate:stage", lambda config: config.evaluation("", "")),
+    "classify_texts": ("components.finetune.classify.texts:stage", lambda config: config.finetune.classify.data),
+    "classify": (
+        "components.finetune.classify.train:stage",
+        lambda config: ClassifyStageConfig(head=config.finetune.classify.head, trainer=config.finetune.trainer),
+    ),
+    "classify_report": ("components.finetune.classify.measure:stage", lambda config: config.finetune.classify.report),
     "bundle": ("components.deployment.bundle:stage", lambda config: config.bundle),
     "gate": ("components.evaluation.gate.stage:stage", lambda config: config.release.gate),
     "smoke": ("components.deployment.smoke:stage", lambda config: config.release.smoke),
