@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from components.model.adapters.config import AdapterConfig
 from components.training.config import TrainerConfig
 
 Method = Literal["chat", "classify", "preference", "distill"]
@@ -20,3 +21,5 @@ class FinetuneConfig(BaseModel):
     """Start from the model that has learnt when to ask, or from the plain one."""
     trainer: TrainerConfig = TrainerConfig(max_steps=200, learning_rate=2e-3, validate_every_steps=50)
     """The training loop, with settings of its own."""
+    adapter: AdapterConfig = AdapterConfig()
+    """Whether all weights are trained, or an adapter."""
