@@ -70,13 +70,13 @@ class Session:
         columns: TokenColumns = MappingProxyType({}),
         details: Mapping[str, Any] | None = None,
         rows: Callable[[Mapping[str, float]], Rows] = lambda metrics: (),
-        before_saving: Callable[[Path], object] = lambda folder: None,
+        merge_adapter: Callable[[Path], object] = lambda folder: None,
     ) -> TrainedModel:
         """Train ``module`` on ``shards`` and seal the model, its history and its metrics; resumes from a checkpoint.
 
         ``name`` stands before the progress bar; ``columns`` come with every batch; ``rows`` chooses from the metrics
-        what people see of the run. ``before_saving`` is called with the folder when all steps are done: an adapter
-        writes itself there and is merged into the model.
+        what people see of the run. ``merge_adapter`` is called after the last step: it writes the adapter, if that is
+        what was trained, into the folder that it is given and merges it into the model.
 
         Raises ``InputError`` for a corpus smaller than one batch and for a diverging loss, ``DiskFullError`` if a file
         cannot be written, ``ArtifactError`` for damaged inputs, ``StoppedError`` after a signal (a checkpoint is
@@ -91,7 +91,7 @@ class Session:
         taken = _fit(trainer, module, data, history, checkpoints)
         if not trainer.is_global_zero:  # the other ranks were started for the loop only; the first one seals
             sys.exit(0)
-        before_saving(run.folder)
+        merge_adapter(run.folder / TrainedModel.ADAPTER)
         _save(module.model, prepared, run.folder / TrainedModel.MODEL)
         metrics = self._metrics(run, cfg, shards, module)
         facts = {**self._details(cfg, shards, taken), **(details or {})}

@@ -121,7 +121,7 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, weight in sorted(weights.items()):
         digest.update(f"{hugging_face_name(name)} {list(weight.shape)}\n".encode())
-        digest.update(weight.detach().to("cpu", torch.float32).contiguous().numpy())
+        digest.update(weight.detach().to("cpu", torch.float32).contiguous().numpy().data)
     return digest.hexdigest()
 
 

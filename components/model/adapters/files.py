@@ -97,7 +97,7 @@ def _record(config: AdapterConfig, row_ids: list[int]) -> dict[str, Any]:
     """``adapter_config.json``, with the names of the matrices in the exported model."""
     settings = library_config(config)
     settings.task_type, settings.inference_mode = "CAUSAL_LM", True
-    record = settings.to_dict()
+    record: dict[str, Any] = settings.to_dict()
     for name in ("target_modules", "feedforward_modules"):
         if name in record:
             record[name] = sorted(_HF_MATRICES[matrix] for matrix in record[name])

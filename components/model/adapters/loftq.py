@@ -42,14 +42,15 @@ def loftq(weight: Float[Tensor, "out in"], rank: int, iterations: int) -> LowRan
 def thin(matrix: Float[Tensor, "out in"], rank: int) -> tuple[Float[Tensor, "out rank"], Float[Tensor, "rank in"]]:
     """The two factors of the best approximation of this rank; each takes the root of the singular values."""
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-    root = values[:rank].sqrt()
+    root: Tensor = values[:rank].sqrt()
     return left[:, :rank] * root, root[:, None] * right[:rank]
 
 
 def nf4(weight: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
     """Every weight as the nearest that NF4 can hold, given the largest of its block."""
-    blocks = torch.nn.functional.pad(weight, (0, -weight.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK))
+    blocks = torch.nn.functional.pad(weight, (0, -weight.shape[1] % BLOCK)).reshape(len(weight), -1, BLOCK)
     scale = blocks.abs().amax(dim=-1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
     values = torch.tensor(NF4, dtype=weight.dtype, device=weight.device)
     nearest = torch.bucketize(blocks / scale, (values[1:] + values[:-1]) / 2)
-    return (values[nearest] * scale).flatten(1)[:, : weight.shape[1]]
+    rounded: Tensor = values[nearest] * scale
+    return rounded.flatten(1)[:, : weight.shape[1]]
