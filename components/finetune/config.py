@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from components.finetune.chat.config import ChatConfig
 from components.finetune.classify.config import ClassifyConfig
+from components.model.adapters.config import AdapterConfig
 from components.training.config import TrainerConfig
 
 Method = Literal["chat", "classify", "preference", "distill"]
@@ -30,3 +31,5 @@ class FinetuneConfig(BaseModel):
     """Conversations, with method=chat."""
     classify: ClassifyConfig = ClassifyConfig()
     """Which labels a text has; for method=classify."""
+    adapter: AdapterConfig = AdapterConfig()
+    """Whether all weights are trained, or an adapter."""

@@ -72,11 +72,14 @@ class Session:
         details: Mapping[str, Any] | None = None,
         rows: Callable[[Mapping[str, float]], Rows] = lambda metrics: (),
         also_save: Callable[[Path], None] = lambda folder: None,
+        merge_adapter: Callable[[Path], object] = lambda folder: None,
     ) -> TrainedModel:
         """Train ``module`` on ``shards`` and seal the model, its history and its metrics; resumes from a checkpoint.
 
         ``name`` stands before the progress bar; ``columns`` come with every batch; ``rows`` chooses from the metrics
         what people see of the run; ``also_save`` puts what the objective has learnt into the folder of the model.
+        ``merge_adapter`` is called after the last step: it writes the adapter, if that is what was trained, into the
+        folder that it is given and merges it into the model.
 
         Raises ``InputError`` for a corpus smaller than one batch and for a diverging loss, ``DiskFullError`` if a file
         cannot be written, ``ArtifactError`` for damaged inputs, ``StoppedError`` after a signal (a checkpoint is
@@ -94,6 +97,7 @@ class Session:
             sys.exit(0)
         if cfg.trainer.keep == "best":
             best.restore(module)
+        merge_adapter(run.folder / TrainedModel.ADAPTER)
         _save(module.model, prepared, run.folder / TrainedModel.MODEL)
         also_save(run.folder / TrainedModel.MODEL)
         metrics = self._metrics(run, cfg, shards, module, best)

@@ -21,11 +21,17 @@ class TrainedModel(Artifact):
     MODEL: ClassVar = ModelWithTokenizer.MODEL
     HISTORY: ClassVar = "history.jsonl"
     SPEED: ClassVar = SPEED
+    ADAPTER: ClassVar = "adapter"
 
     @property
     def model_folder(self) -> Path:
         """Weights, configuration and tokenizer, in Hugging Face's layout."""
         return self.path(self.MODEL)
+
+    @property
+    def adapter_folder(self) -> Path:
+        """The adapter by itself, in PEFT's format; raises ``ArtifactError`` if all weights were trained."""
+        return self.path(self.ADAPTER)
 
     def load(self, device: "torch.device | str" = "cpu") -> "Transformer":
         """The model, its files checked against the record; raises ``ArtifactError`` if one was altered."""
