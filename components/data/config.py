@@ -22,8 +22,8 @@ class DataConfig(BaseModel):
     .txt, .md, .jsonl, .ndjson and .parquet files (text formats also as .gz or .zst), http(s) addresses of such files,
     and `hf://dataset[:config][:split]` from the Hugging Face hub."""
     text_field: str = Field(default="text", min_length=1)
-    """Field of a JSONL line, or column of a Parquet file or hub data set, that holds a document's text. Or a template of
-    several, such as `{question}\\n{answer}`."""
+    """Field of a JSONL line, or column of a Parquet file or hub data set, that holds a document's text; or a template
+    of several, such as `{question}\\n{answer}`."""
     document_separator: str = "file"
     """Where documents end in text files: `file` (each file is one document, held in memory whole), `blank-line`, or any
     other text: a line that equals it separates documents."""
@@ -53,9 +53,7 @@ class DataConfig(BaseModel):
         try:
             TextField.parse(text_field)
         except ValueError as error:
-            raise ValueError(
-                f"{error}; write a field, such as text, or a template, such as {{title}}: {{body}}"
-            ) from error
+            raise ValueError(f"{error}; write a field (text) or a template ({{title}}: {{body}})") from error
         return text_field
 
     @model_validator(mode="after")
