@@ -33,6 +33,7 @@ class Preset(StrEnum):
     world = "world"
     text = "text"
     pydoc = "pydoc"
+    gsm8k = "gsm8k"
 
 
 # Hydra's compose works on a process-wide singleton and is not thread-safe.

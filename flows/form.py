@@ -189,6 +189,7 @@ def _paths(config: ProjectConfig) -> Iterator[tuple[str, str]]:
     yield "cascade.helper.model", config.cascade.helper.model
     yield "derive.tokenizer", config.derive.tokenizer
     yield from (("facts.probes.files", path) for path in config.facts.probes.files)
+    yield "facts.calculations.file", config.facts.calculations.file
     yield "evaluate.harness.data", config.evaluate.harness.data
     yield "evaluate.harness.tasks", config.evaluate.harness.tasks
     yield from (("evaluate.robustness.files", path) for path in config.evaluate.robustness.files)
