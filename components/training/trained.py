@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class TrainedModel(Artifact):
     """A model, plain or taught to delegate; both have the same layout."""
 
-    stages = ("pretrain", "delegate")
+    stages = ("pretrain", "delegate", "prefer")
 
     MODEL: ClassVar = "model"
     HISTORY: ClassVar = "history.jsonl"
