@@ -66,7 +66,7 @@ class Reader:
         if file.kind == "parquet":
             yield from self._parquet(file, on_bytes)
             return
-        with closing(_open(file, on_bytes)) as stream:
+        with closing(opened(file, on_bytes)) as stream:
             yield from self._jsonl(file, stream) if file.kind == "jsonl" else self._text(file, stream)
 
     def _text(self, file: SourceFile, stream: io.BufferedReader) -> Iterator[Document]:
@@ -200,7 +200,8 @@ def _parts(stream: io.BufferedReader, separator: str) -> Iterator[tuple[int, byt
         yield start, b"".join(lines).rstrip(b"\r\n")
 
 
-def _open(file: SourceFile, on_bytes: OnBytes) -> io.BufferedReader:
+def opened(file: SourceFile, on_bytes: OnBytes = lambda _: None) -> io.BufferedReader:
+    """The bytes of a text file, decompressed; ``on_bytes`` is told how many were read from disk."""
     stream: Any = _Counted(file.path.open("rb", buffering=0), on_bytes)
     if file.compression:
         # Arrow detects a truncated zstd file; the zstandard package treats it as the end.

@@ -77,7 +77,8 @@ class TrainingModule(lightning.LightningModule):  # type: ignore[misc]
     def on_validation_epoch_end(self) -> None:
         metrics = self.objective.validation_metrics(self._ranks())
         loss = metrics["validation_loss"]
-        bits = {"validation_bits_per_byte": loss * self.nats_to_bits_per_byte}
+        factor = self.nats_to_bits_per_byte  # unknown where the loss is no likelihood of text
+        bits = {} if math.isnan(factor) else {"validation_bits_per_byte": loss * factor}
         self.validation = {"validation_loss": loss, **bits, **metrics}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
