@@ -88,7 +88,9 @@ def pair_of(row: object, place: str = "") -> Pair:
         raise PairError("identical answers", "has identical answers: nothing can be preferred")
     shared = next(index for index in range(len(chosen) + 1) if chosen[index : index + 1] != rejected[index : index + 1])
     if not all([each["role"] for each in side[shared:]] == ["assistant"] for side in (chosen, rejected)):
-        raise PairError("no common prompt", "has dialogues that differ elsewhere than in the last turn of the assistant")
+        raise PairError(
+            "no common prompt", "has dialogues that differ elsewhere than in the last turn of the assistant"
+        )
     prompt = chosen[:shared]
     if not prompt or prompt[-1]["role"] != "user":
         raise PairError("no common prompt", "has a prompt that does not end with a turn of the user")

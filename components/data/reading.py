@@ -209,11 +209,6 @@ def opened(file: SourceFile, on_bytes: OnBytes = lambda _: None) -> io.BufferedR
     return io.BufferedReader(stream, _BUFFER_BYTES)
 
 
-def opened(file: SourceFile, on_bytes: OnBytes) -> io.BufferedReader:
-    """The bytes of ``file``, decompressed; ``on_bytes`` is told how many were read from disk."""
-    return _open(file, on_bytes)
-
-
 class _Counted(io.RawIOBase):
     """A file that says how much of it was read."""
 

@@ -5,7 +5,6 @@ each into the window with the least room that still holds it ("best fit, decreas
 with padding tokens before its last boundary; nothing is learnt from them.
 """
 
-from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple, TypeVar
@@ -15,6 +14,7 @@ from jaxtyping import Bool, Int, Shaped
 
 from components.data.chats.columns import ASSISTANT, LEARNT, STATED
 from components.data.columns import ColumnsWriter
+from components.data.packing import best_fit
 from components.data.shards import ShardWriter
 
 # So many conversations are fitted together: memory holds them, and more would hardly fill windows better.
@@ -31,21 +31,6 @@ class Document(NamedTuple):
     assistant: Bool[np.ndarray, " tokens"]
     learnt: Bool[np.ndarray, " tokens"]
     stated: Bool[np.ndarray, " tokens"]
-
-
-def best_fit(sizes: Sequence[int], room: int) -> list[list[int]]:
-    """Which items share a window: numbers of items, each of at most ``room``; equal sizes keep their order."""
-    windows: list[list[int]] = []
-    left: list[tuple[int, int]] = []  # room left and number of each window, ascending
-    for item in sorted(range(len(sizes)), key=lambda item: -sizes[item]):
-        assert sizes[item] <= room, (sizes[item], room)
-        place = bisect_left(left, (sizes[item], -1))
-        space, window = left.pop(place) if place < len(left) else (room, len(windows))
-        if window == len(windows):
-            windows.append([])
-        windows[window].append(item)
-        insort(left, (space - sizes[item], window))
-    return windows
 
 
 class WindowWriter:

@@ -30,7 +30,7 @@ from components.finetune.classify.labelled import LabelledText, check_labels, la
 from components.finetune.classify.labels import LabelSet
 from components.finetune.classify.reading import read_texts
 from components.finetune.classify.splits import Splits, divided
-from components.model.checkpoint import read_config
+from components.model.llama_config import read_config
 from components.training.trained import TrainedModel
 
 

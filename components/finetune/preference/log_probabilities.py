@@ -82,7 +82,9 @@ def scored(
     )
     device = model.output_weight.device
     for done, batch in enumerate(batches, 1):
-        moved = Batch(*(each.to(device) for each in batch[:3]), {name: each.to(device) for name, each in batch.columns.items()})
+        moved = Batch(
+            *(each.to(device) for each in batch[:3]), {name: each.to(device) for name, each in batch.columns.items()}
+        )
         outputs = Outputs(model(moved.tokens, moved.document_start).flatten(0, 1), model.output_weight)
         yield batch, pair_scores(moved, outputs, pairs.call_id)
         report(done / len(batches.batches))

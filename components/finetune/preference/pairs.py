@@ -31,7 +31,7 @@ from components.data.world.preferences import preferences
 from components.data.world.table import FactTable
 from components.finetune.preference.artifact import ANSWER, PairRecord, Pairs
 from components.finetune.preference.config import PairsConfig
-from components.model.checkpoint import read_config
+from components.model.llama_config import read_config
 from components.training.trained import TrainedModel
 
 _RAW = "raw"

@@ -15,7 +15,7 @@ from components.data.tokenizer import tokenizer_digest
 from components.finetune.preference.artifact import Pairs, References
 from components.finetune.preference.config import PreferConfig
 from components.finetune.preference.objective import Preference
-from components.model.checkpoint import read_config
+from components.model.llama_config import read_config
 from components.training.config import PretrainConfig
 from components.training.module import TrainingModule
 from components.training.session import Session
