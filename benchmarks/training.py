@@ -207,7 +207,7 @@ def trainer(config: ModelConfig, threads: int) -> Iterator[Result]:
         for _ in range(turns):
             run = Run.recorded(folder / "run", local_identity())
             history = History(run, settings, settings.batch_size * config.context_length, 0.0, progress_bar=False)
-            callbacks = [history, Checkpoints(folder / "checkpoints", 10**9, history), in_trainer]
+            callbacks = [history, Checkpoints(folder / "checkpoints", settings, history), in_trainer]
             module = TrainingModule(Transformer(config, shards.vocab_size), settings, NextToken(), 1.0)
             data = ShardData(shards, cfg)
             lightning_trainer(settings, torch.device("cpu"), chosen, folder, callbacks).fit(module, datamodule=data)

@@ -21,7 +21,7 @@ from conf.overrides import Allowed, check, check_sweep, shown, values_of
 from conf.schema import ProjectConfig
 
 CONF = Path(__file__).parent
-GROUPS = ("model", "data", "trainer", "gate", "experiment")
+GROUPS = ("model", "data", "trainer", "derive", "gate", "finetune", "experiment")
 DEFAULT_PRESET = "world"
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -33,6 +33,7 @@ class Preset(StrEnum):
     world = "world"
     text = "text"
     pydoc = "pydoc"
+    gsm8k = "gsm8k"
 
 
 # Hydra's compose works on a process-wide singleton and is not thread-safe.

@@ -10,9 +10,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
 from components.cascade.config import CascadeConfig, HelperConfig
+from components.data.chats.config import ChatsConfig
 from components.data.config import DataConfig
 from components.delegation.config import CalibrateConfig, DelegateConfig, DelegationConfig, SelectionName
 from components.deployment.config import BundleConfig, BundleStageConfig, ServeConfig, SmokeConfig
+from components.derive.config import DeriveConfig, DeriveStageConfig
 from components.evaluation.arena.config import ArenaConfig, ArenaStageConfig
 from components.evaluation.comparison.config import ComparisonConfig
 from components.evaluation.config import (
@@ -23,6 +25,7 @@ from components.evaluation.config import (
     GateConfig,
 )
 from components.evaluation.evaluate_config import EvaluateConfig, EvaluateStageConfig
+from components.finetune.chat.config import ChatTrainConfig, ConverseStageConfig
 from components.finetune.config import FinetuneConfig
 from components.labelling.config import LabelConfig
 from components.model.config import ModelConfig
@@ -89,14 +92,22 @@ class ArenaFlowConfig(ArenaConfig):
 class ProjectConfig(Bounded):
     """All settings of a flow."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True
+    )  # start_from=3: version 3
 
+    start_from: str = ""
+    """A model that takes the place of pretraining: a folder of Hugging Face's Llama family, a llama2.c file (.bin), a
+    registered model (`champion`, `challenger`, a version, NAME@ALIAS), or the artifact of a training or a bundle. Its
+    tokenizer and its shape take the place of `data.vocab_size` and `model`. Empty: pretrain one here."""
     data: DataConfig = DataConfig()
     """From sources to token shards."""
     model: ModelConfig = ModelConfig()
     """Shape of the network; presets: `model=quick`, `10m`, `30m`, `124m`, `334m`, `1b`."""
     trainer: TrainerConfig = TrainerConfig()
     """The training loop."""
+    derive: DeriveConfig = DeriveConfig()
+    """How a model is made of the one that `start_from` names; presets: `derive=weights_in`."""
     label: LabelConfig = LabelConfig()
     """Which tokens state facts."""
     delegation: DelegationConfig = DelegationConfig()
@@ -130,6 +141,10 @@ class ProjectConfig(Bounded):
     def pretrain(self) -> PretrainConfig:
         """The slice that the pretraining stage sees."""
         return PretrainConfig(model=self.model, trainer=self.trainer)
+
+    def derivation(self, start_from: str) -> DeriveStageConfig:
+        """The slice that the stage `derive` sees, for a model in this place."""
+        return DeriveStageConfig(start_from=start_from, derive=self.derive)
 
     @property
     def delegate(self) -> DelegateConfig:
@@ -175,6 +190,26 @@ class ProjectConfig(Bounded):
         read = {"sources", "text_field", "document_separator", "on_error", "validation_fraction", "test_fraction"}
         texts = DataConfig.model_validate(self.data.model_dump(include=read | {"world"}))
         return EvaluateStageConfig(evaluate=evaluate, data=texts, label=self.label)
+
+    @property
+    def chats(self) -> ChatsConfig:
+        """The slice that the preparation of conversations sees."""
+        return ChatsConfig(
+            conversations=self.finetune.chat.data,
+            context_length=self.model.context_length,
+            replay=self.finetune.replay,
+        )
+
+    @property
+    def chat(self) -> ChatTrainConfig:
+        """The slice that training on conversations sees."""
+        delegation = self.delegation if self.finetune.chat.delegate else None
+        return ChatTrainConfig(trainer=self.finetune.trainer, delegation=delegation)
+
+    @property
+    def converse(self) -> ConverseStageConfig:
+        """The slice that the assessment of conversations sees."""
+        return ConverseStageConfig(measure=self.finetune.chat.measure, cascade=self.cascade)
 
     @property
     def cascade_assess(self) -> CascadeAssessConfig:

@@ -24,6 +24,13 @@ _DECLARATION = "\n@flow("
 _LAST = 1000
 
 
+class Form(NamedTuple):
+    """At what the form of a deployment stands when it opens."""
+
+    preset: str
+    overrides: list[str]
+
+
 class Flow(NamedTuple):
     """The declaration of a flow."""
 
@@ -39,6 +46,8 @@ class Flow(NamedTuple):
     """Flows are listed by it."""
     per_preset: bool
     """One deployment for each preset, where a person would look for it, instead of one for all."""
+    per_choice: str
+    """The group of settings with a deployment for each of its choices; empty: none."""
     own: str
     """The section whose settings may be given without its name; empty: none."""
     words: str
@@ -50,9 +59,16 @@ class Flow(NamedTuple):
         place = f" {self.words.rpartition('.')[2].upper()}" if self.words else ""
         return f"lacewing {self.name}{place and f'{place} ...'}"
 
-    def deployments(self, presets: Iterable[str], default: str) -> dict[str, str]:
-        """Name of each deployment, and the preset at which its form stands."""
-        return {f"{self.name}-{preset}": preset for preset in presets} if self.per_preset else {self.name: default}
+    def deployments(
+        self, presets: Iterable[str], default: str, choices: Callable[[str], Iterable[str]]
+    ) -> dict[str, Form]:
+        """Name of each deployment, and at what its form stands; ``choices`` are those of a group."""
+        if self.per_preset:
+            return {f"{self.name}-{preset}": Form(preset, []) for preset in presets}
+        if self.per_choice:
+            group = self.per_choice
+            return {f"{self.name}-{choice}": Form(default, [f"{group}={choice}"]) for choice in choices(group)}
+        return {self.name: Form(default, [])}
 
     def qualified(self, overrides: Iterable[str]) -> list[str]:
         """The overrides with every key in full: ``tasks=[text]`` may stand for ``evaluate.tasks=[text]``."""
@@ -68,7 +84,14 @@ class Flow(NamedTuple):
 
 
 def flow(
-    summary: str, *, example: str, order: int = _LAST, per_preset: bool = False, own: str = "", words: str = ""
+    summary: str,
+    *,
+    example: str,
+    order: int = _LAST,
+    per_preset: bool = False,
+    per_choice: str = "",
+    own: str = "",
+    words: str = "",
 ) -> "Callable[[Function], Function]":
     """Declare the decorated function a flow; for the arguments, literals all, see ``Flow``."""
 
@@ -110,7 +133,7 @@ def _is_declaration(decorator: ast.expr) -> bool:
 def _entry(path: Path, function: ast.FunctionDef, declaration: ast.Call) -> Flow:
     (summary,) = (ast.literal_eval(argument) for argument in declaration.args)
     options = {str(option.arg): ast.literal_eval(option.value) for option in declaration.keywords}
-    settings = {"order": _LAST, "per_preset": False, "own": "", "words": "", **options}
+    settings = {"order": _LAST, "per_preset": False, "per_choice": "", "own": "", "words": "", **options}
     # As written: cleaning it would import ``inspect``, a quarter of the time that help takes.
     description = ast.get_docstring(function, clean=False) or summary
     return Flow(function.name, f"flows.{path.stem}", description, summary, **settings)

@@ -80,7 +80,9 @@ def _read_by_cascade(run: FlowRun) -> dict[str, str]:
     judged = facts.factscore
     return {
         **read_by_helper(run.config.cascade.helper),
-        **files_fingerprint([*facts.probes.files, judged.entities, *judged.knowledge, judged.pipeline]),
+        **files_fingerprint(
+            [*facts.probes.files, facts.calculations.file, judged.entities, *judged.knowledge, judged.pipeline]
+        ),
     }
 
 

@@ -3,7 +3,7 @@
 With ``--sole-worker`` it is the only one of its server, as under ``lacewing up``: runs that an earlier one has left
 unfinished are closed first.
 
-Each flow of the catalogue has one, or one for each preset: as many as the page shows at once. All take the same two
+Each flow of the catalogue has one, or one for each preset or choice. All take the same two
 fields: a preset and a list of overrides. Entry points are module paths, so a run started from the UI is the same code
 as on the command line.
 """
@@ -18,9 +18,9 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTag
 from prefect.deployments.runner import RunnerDeployment
 from prefect.types.entrypoint import EntrypointType
 
-from conf.compose import CONF, DEFAULT_PRESET, Preset
+from conf.compose import CONF, DEFAULT_PRESET, Preset, choices
 from flows.adapters.prefect_runs import close_abandoned
-from flows.catalogue import Flow, flows
+from flows.catalogue import Flow, Form, flows
 from flows.entrypoints import prefect_flow
 
 SOLE_WORKER = "--sole-worker"
@@ -47,11 +47,11 @@ def forget_former(current: list[RunnerDeployment]) -> None:
 
 def _deployments_of(entry: Flow) -> Iterator[RunnerDeployment]:
     flow = prefect_flow(entry)
-    for name, preset in entry.deployments([preset.value for preset in Preset], DEFAULT_PRESET).items():
+    for name, form in entry.deployments([preset.value for preset in Preset], DEFAULT_PRESET, choices).items():
         deployment = flow.to_deployment(
             name=name,
-            description=_description(entry, preset),
-            parameters={"preset": preset, "overrides": []},
+            description=_description(entry, form),
+            parameters=form._asdict(),
             tags=[TAG],
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
@@ -59,22 +59,24 @@ def _deployments_of(entry: Flow) -> Iterator[RunnerDeployment]:
         yield deployment
 
 
-def _description(entry: Flow, preset: str) -> str:
+def _description(entry: Flow, form: Form) -> str:
     """What the flow does, which experiments there are, and what may be written into the form."""
-    experiments = [preset] if entry.per_preset else [each.value for each in Preset]
+    experiments = [form.preset] if entry.per_preset else [each.value for each in Preset]
     return "\n\n".join(
         [
             inspect.cleandoc(entry.description),
-            "\n".join(f"- `{each}`: {_about(each)}" for each in experiments),
+            *(f"`{chosen}`: {_about(*chosen.split('='))}" for chosen in form.overrides),
+            "\n".join(f"- `{each}`: {_about('experiment', each)}" for each in experiments),
             f"Settings are changed by overrides, each `key=value`, for example `{entry.example}`. "
             f"`lacewing {entry.name} --help` lists every key.",
         ]
     )
 
 
-def _about(preset: str) -> str:
-    """The comment at the top of the experiment's file, below the line that Hydra needs."""
-    lines = (CONF / "experiment" / f"{preset}.yaml").read_text(encoding="utf-8").splitlines()[1:]
+def _about(group: str, choice: str) -> str:
+    """The comment at the top of the choice's file, without the line that Hydra needs."""
+    lines = (CONF / group / f"{choice}.yaml").read_text(encoding="utf-8").splitlines()
+    lines = [line for line in lines if not line.startswith("# @package")]
     return " ".join(line.removeprefix("# ") for line in lines if line.startswith("# "))
 
 

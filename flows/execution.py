@@ -18,6 +18,7 @@ from flows.plan import Planner
 from flows.room import full_disk_named, require_room
 from flows.run import FlowRun
 from flows.stage import StageExecutor
+from flows.start import started
 from flows.summary import Summary, closing_page, finished
 from flows.workspace import workspace_folder
 
@@ -35,6 +36,7 @@ def execute(flow: Flow, preset: str, overrides: list[str]) -> Summary:
     config = compose_project(preset, overrides)
     if prefect_ui.is_from_deployment():
         restrict_to_form(config)
+    config = started(config, overrides)
     require_room(workspace_folder())
     tracker = _tracker(flow, preset, overrides, config)
     run = FlowRun(flow.name, preset, list(overrides), config, StageExecutor(LocalLauncher(), tracker))
@@ -50,7 +52,8 @@ def execute(flow: Flow, preset: str, overrides: list[str]) -> Summary:
 def plan(flow: Flow, preset: str, overrides: list[str]) -> FlowRun:
     """Dry run: say for each stage whether it would run and why; nothing is run and nothing is written."""
     overrides = flow.qualified(overrides)
-    run = FlowRun(flow.name, preset, overrides, compose_project(preset, overrides), Planner(), dry=True)
+    config = started(compose_project(preset, overrides), overrides)
+    run = FlowRun(flow.name, preset, overrides, config, Planner(), dry=True)
     flow(run)
     return run
 

@@ -187,7 +187,9 @@ class _Rules(NamedTuple):
 def _paths(config: ProjectConfig) -> Iterator[tuple[str, str]]:
     yield "delegation.reference", config.delegation.reference
     yield "cascade.helper.model", config.cascade.helper.model
+    yield "derive.tokenizer", config.derive.tokenizer
     yield from (("facts.probes.files", path) for path in config.facts.probes.files)
+    yield "facts.calculations.file", config.facts.calculations.file
     yield "evaluate.harness.data", config.evaluate.harness.data
     yield "evaluate.harness.tasks", config.evaluate.harness.tasks
     yield from (("evaluate.robustness.files", path) for path in config.evaluate.robustness.files)
@@ -198,6 +200,7 @@ def _paths(config: ProjectConfig) -> Iterator[tuple[str, str]]:
 
 def _models(config: ProjectConfig) -> Iterator[tuple[str, str]]:
     yield "evaluate.model", config.evaluate.model
+    yield "start_from", config.start_from
     yield from (("compare.models", model) for model in config.compare.models)
     yield from (("arena.models", model) for model in config.arena.models)
 

@@ -4,13 +4,14 @@ from components.core.artifact import Artifact
 from flows.catalogue import flow
 from flows.prepare import prepare_data
 from flows.run import FlowRun, Stage
+from flows.start import given_model
 
 PRETRAIN = Stage("pretrain", "components.pretrain:stage")
 
 
 def pretrain_model(run: FlowRun, data: Artifact) -> Artifact:
-    """Shards to a trained model; an interrupted run continues from its checkpoint."""
-    return run.stage(PRETRAIN, run.config.pretrain, prepared=data)
+    """Shards to a trained model, or the model that ``start_from`` names; an interrupted run is resumed."""
+    return given_model(run) or run.stage(PRETRAIN, run.config.pretrain, prepared=data)
 
 
 @flow("train a decoder from scratch on the shards", example="trainer.max_steps=500", order=20)

@@ -4,7 +4,7 @@ import inspect
 from pathlib import Path
 
 from components.core.atomic import write_text
-from conf.compose import DEFAULT_PRESET, Preset
+from conf.compose import DEFAULT_PRESET, Preset, choices
 from flows.catalogue import Flow, flows
 from flows.commands import COMMANDS
 
@@ -24,7 +24,7 @@ def page() -> str:
 
 
 def _flow(entry: Flow) -> str:
-    names = entry.deployments([preset.value for preset in Preset], DEFAULT_PRESET)
+    names = entry.deployments([preset.value for preset in Preset], DEFAULT_PRESET, choices)
     return (
         f"### lacewing {entry.name}\n\n{inspect.cleandoc(entry.description)}\n\n"
         f"{_words(entry)}- Example: `lacewing {entry.name} {entry.example}`\n"

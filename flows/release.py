@@ -84,7 +84,7 @@ def _judged(run: FlowRun, registry: Registry, candidate: Candidate) -> tuple[Ver
     bundle, settings = candidate.bundle, run.config.release
     for _ in range(JUDGEMENTS):
         verdict = _verdict(run, registry, candidate)
-        version = registry.register(bundle, _origin(run), verdict.tags)
+        version = registry.register(bundle, origin(run), verdict.tags)
         if not verdict.promote:
             return version, verdict
         run.stage(SMOKE, settings.smoke, bundle=bundle, prepared=candidate.data, assessment=candidate.scores)
@@ -98,7 +98,7 @@ def _judged(run: FlowRun, registry: Registry, candidate: Candidate) -> tuple[Ver
     return version, Verdict("hold", reason)
 
 
-def _origin(run: FlowRun) -> dict[str, str]:
+def origin(run: FlowRun) -> dict[str, str]:
     """Which run made a version, as tags."""
     overrides = {"lacewing.preset": run.preset, "lacewing.overrides": json.dumps(run.overrides)}
     return {CONFIG_DIGEST: run.config_digest, "lacewing.flow": run.flow, **overrides}

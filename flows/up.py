@@ -15,7 +15,7 @@ from typing import NamedTuple
 from components.core.atomic import write_json
 from components.core.errors import ServiceError
 from components.core.parent import STOP_TIMEOUT_SECONDS
-from conf.compose import DEFAULT_PRESET, Preset
+from conf.compose import DEFAULT_PRESET, Preset, choices
 from conf.schema import UpConfig
 from flows import console
 from flows.adapters import dvc
@@ -180,7 +180,7 @@ def _wait_for_deployments(worker: Service, api: str, config: UpConfig) -> None:
     import httpx
 
     presets = [preset.value for preset in Preset]
-    expected = {name for entry in flows().values() for name in entry.deployments(presets, DEFAULT_PRESET)}
+    expected = {name for entry in flows().values() for name in entry.deployments(presets, DEFAULT_PRESET, choices)}
     deadline = time.monotonic() + config.startup_timeout_seconds
     while worker.running() and time.monotonic() < deadline:
         found = httpx.post(f"{api}/deployments/filter", json={}, timeout=10).json()

@@ -46,27 +46,39 @@ def byte_level() -> Tokenizer:
 
 
 def write_folder(
-    folder: Path, family: str = "llama", tokens: Tokenizer | None = None, seed: int = 0, tied: bool = False
+    folder: Path,
+    family: str = "llama",
+    tokens: Tokenizer | None = None,
+    seed: int = 0,
+    tied: bool = False,
+    shard_size: str = "1GB",
+    **shape: object,
 ) -> Path:
-    """Save a random model of ``family`` with ``tokens`` (default: the one that fits the family) in ``folder``."""
+    """Save a random model of ``family`` with ``tokens`` (default: the one that fits the family) in ``folder``.
+
+    ``shape``: what differs in its configuration.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     tokens = tokens or (byte_level() if family.startswith("qwen") else sentencepiece_like())
     end = tokens.token_to_id("</s>") if tokens.token_to_id("</s>") is not None else tokens.token_to_id("<|end|>")
     config = AutoConfig.for_model(
         family,
-        vocab_size=tokens.get_vocab_size() + 4,  # as where the vocabulary is padded to a round number
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=96,
-        tie_word_embeddings=tied,
-        bos_token_id=tokens.token_to_id("<s>"),
-        eos_token_id=end,
-        pad_token_id=None,
+        **{
+            "vocab_size": tokens.get_vocab_size() + 4,  # as where the vocabulary is padded to a round number
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "max_position_embeddings": 96,
+            "tie_word_embeddings": tied,
+            "bos_token_id": tokens.token_to_id("<s>"),
+            "eos_token_id": end,
+            "pad_token_id": None,
+            **shape,
+        },
     )
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config)
@@ -79,7 +91,7 @@ def write_folder(
             piece = (tokens.id_to_token(id) or "").lstrip("▁Ġ")
             if not (len(piece) > 1 and piece.isascii() and piece.isalnum()):
                 rows[id] = 0.0
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, max_shard_size=shard_size)
     tokens.save(str(folder / "tokenizer.json"))
     return folder
 

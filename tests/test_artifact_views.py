@@ -20,6 +20,7 @@ from components.evaluation.arena.artifact import Arena
 from components.evaluation.artifacts import Evaluation, GateDecision, Scores
 from components.evaluation.comparison.artifact import Comparison
 from components.evaluation.factuality.artifacts import CascadeAssessment, Study
+from components.finetune.classify.artifacts import Classification, Classifier, LabelledTexts
 from components.labelling.artifact import Labels
 from components.model.bundle import Bundle
 from components.training.trained import TrainedModel
@@ -37,6 +38,9 @@ VIEWS: list[type[Artifact]] = [
     Arena,
     GateDecision,
     Evaluation,
+    LabelledTexts,
+    Classifier,
+    Classification,
     Bundle,
     SmokeAnswer,
 ]
@@ -53,6 +57,9 @@ STAGES = {
     "arena",
     "gate",
     "evaluate",
+    "classify_texts",
+    "classify",
+    "classify_report",
     "bundle",
     "smoke",
 }

@@ -97,9 +97,24 @@ class FixedThreshold:
         """A fixed threshold does not change."""
 
 
+class Least:
+    """Calls where ``rule`` does, but never below the score ``least``: the calls that are left over are not made up."""
+
+    def __init__(self, rule: CallRule, least: float) -> None:
+        self._rule = rule
+        self.least = least
+
+    def wants(self, score: float) -> bool:
+        return score >= self.least and self._rule.wants(score)
+
+    def record(self, score: float, called: bool) -> None:
+        self._rule.record(score, called)
+
+
 def call_rule(config: CascadeConfig, budget: float, calibration: CallCalibration) -> CallRule:
     """The rule for ``budget``; never a call where the calibration text stated no facts."""
     fixed = calibration.threshold(budget, config.call_score)
-    if config.rule == "fixed" or math.isinf(fixed):
-        return FixedThreshold(fixed)
-    return RunningQuantile(budget, calibration.levels(config.call_score))
+    rule: CallRule = FixedThreshold(fixed)
+    if config.rule == "running_quantile" and not math.isinf(fixed):
+        rule = RunningQuantile(budget, calibration.levels(config.call_score))
+    return Least(rule, config.least_score) if config.least_score else rule

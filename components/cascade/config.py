@@ -11,7 +11,7 @@ from components.core.neutral import Neutral
 
 ReturnUnit = Literal["token", "word", "entity"]
 CallScore = Literal["call", "entropy", "margin"]
-HelperKind = Literal["auto", "none", "world", "model", "endpoint", "retrieval"]
+HelperKind = Literal["auto", "none", "world", "model", "endpoint", "retrieval", "calculator"]
 
 _SETTINGS = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -23,7 +23,7 @@ class HelperConfig(BaseModel):
 
     kind: HelperKind = "auto"
     """auto: the fact table where the data is the closed world, else BM25 retrieval over the corpus. `model` is a local
-    larger model, `endpoint` any OpenAI-compatible server."""
+    larger model, `endpoint` any OpenAI-compatible server, `calculator` completes `<<48/2=` exactly."""
     model: str = ""
     """kind=model: folder of the larger model and its tokenizer: a bundle, or one of Hugging Face's Llama family (llama,
     mistral, qwen2, qwen3), whose tokenizer may be another. For the latter, install lacewing[hub]."""
@@ -58,6 +58,9 @@ class CascadeConfig(BaseModel):
     """Share of the small model's decisions that become calls; also the hard limit of a request."""
     rule: Literal["running_quantile", "fixed"] = "running_quantile"
     """Call at the running quantile of P(CALL), or at the threshold that calibration found."""
+    least_call_probability: Annotated[float, Field(ge=0.0, le=1.0), Neutral(0.0)] = 0.0
+    """Never call where P(CALL) is below this, even if the budget allows it: then the budget is a limit that need not be
+    spent. 0.5 suits a model with delegation.normalisation=full that was taught exactly where to ask."""
     call_score: CallScore = "call"
     """What is compared with the threshold: P(CALL); or, for a model that never learned to call, the entropy of its
     prediction or one minus its largest probability (`margin`)."""
@@ -65,6 +68,11 @@ class CascadeConfig(BaseModel):
     """How much one call returns: one token of the helper, up to the end of a word, or of an entity."""
     max_unit_tokens: PositiveInt = 16
     """Longest return in tokens of the helper."""
+
+    @property
+    def least_score(self) -> float:
+        """``least_call_probability`` as a bound on ``call_score``: entropy and margin have none."""
+        return self.least_call_probability if self.call_score == "call" else 0.0
 
     @model_validator(mode="after")
     def _helper_is_complete(self) -> "CascadeConfig":

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from components.data.text_field import TextField
 from components.data.world.config import WorldConfig
 
 # Rows of the embedding are a multiple of this, so that no padded row exists that could be sampled.
@@ -21,7 +22,8 @@ class DataConfig(BaseModel):
     .txt, .md, .jsonl, .ndjson and .parquet files (text formats also as .gz or .zst), http(s) addresses of such files,
     and `hf://dataset[:config][:split]` from the Hugging Face hub."""
     text_field: str = Field(default="text", min_length=1)
-    """Field of a JSONL line, or column of a Parquet file or hub data set, that holds a document's text."""
+    """Field of a JSONL line, or column of a Parquet file or hub data set, that holds a document's text; or a template
+    of several, such as `{question}\\n{answer}`."""
     document_separator: str = "file"
     """Where documents end in text files: `file` (each file is one document, held in memory whole), `blank-line`, or any
     other text: a line that equals it separates documents."""
@@ -44,6 +46,15 @@ class DataConfig(BaseModel):
     it, only the shards are kept (the closed world always is)."""
     world: WorldConfig = WorldConfig()
     """The closed world, for the source `world`."""
+
+    @field_validator("text_field")
+    @classmethod
+    def _field_or_template(cls, text_field: str) -> str:
+        try:
+            TextField.parse(text_field)
+        except ValueError as error:
+            raise ValueError(f"{error}; write a field (text) or a template ({{title}}: {{body}})") from error
+        return text_field
 
     @model_validator(mode="after")
     def _splits_leave_room(self) -> "DataConfig":

@@ -4,7 +4,7 @@ Most of the library's time goes into splitting text by the Llama-3 expression an
 merging. But no token crosses a single space between two visible characters: every alternative of the expression either
 starts at such a space or stops before it. So text can be split there first, which Python does at 40 MB/s, and the ids
 of each piece can be cached, because text repeats itself. Ids are equal to ``TextTokenizer.encode``
-(tested on arbitrary Unicode).
+(tested on arbitrary Unicode). A tokenizer that came with weights is checked for this when it is taken in.
 """
 
 import re
@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from components.data.shards import token_dtype
-from components.data.tokenizer import TextTokenizer
+from components.data.tokenizer import SPACE, TextTokenizer
 
 # About 200 bytes each: some 50 MB when full, whatever the size of the corpus.
 REMEMBERED_PIECES = 1 << 18
@@ -77,6 +77,8 @@ class Encoder:
 
         ``on_section`` is told, of a text that is encoded a section at a time, how many characters are done of how many.
         """
+        if self._tokenizer.writes_spaces_as_signs:
+            texts = [text.replace(SPACE, " ") for text in texts]  # what its ids say; sizes below count on it
         short = iter(self._encoded([text for text in texts if len(text) <= LONGEST_SECTION]))
         return [next(short) if len(text) <= LONGEST_SECTION else self._in_sections(text, on_section) for text in texts]
 

@@ -1,7 +1,7 @@
 """Data sets of the Hugging Face hub: ``hf://dataset[:config][:split]``, or a folder on disk laid out like one."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +10,7 @@ from typing import Any
 from components.core.atomic import replacing
 from components.core.errors import InputError, ServiceError
 from components.core.identity import digest_file, digest_json
+from components.data.text_field import TextField
 
 HUB_PREFIX = "hf://"
 
@@ -50,7 +51,7 @@ def fingerprint_of_dataset(source: str) -> str:
 
 def fetch_dataset(source: str, text_field: str, path: Path, report: Callable[[float, str], None]) -> None:
     """Stream the texts of a data set to ``path``, one JSON object ``{"text": ...}`` a line."""
-    dataset = HubDataset.parse(source)
+    dataset, field = HubDataset.parse(source), TextField.parse(text_field)
     datasets = _library(source)
     try:
         rows = datasets.load_dataset(dataset.name, dataset.config or None, split=dataset.split, streaming=True)
@@ -58,13 +59,19 @@ def fetch_dataset(source: str, text_field: str, path: Path, report: Callable[[fl
         raise _explained(source, error) from error
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         for number, row in enumerate(_rows(source, rows), 1):
-            if text_field not in row:
+            if lacking := [name for name in field.names if name not in row]:
                 raise InputError(
-                    f"source {source} has no column {text_field!r}; it has {sorted(row)}. Set data.text_field"
+                    f"source {source} has no column {lacking[0]!r}; it has {sorted(row)}. Set data.text_field"
                 )
-            file.write(json.dumps({"text": row[text_field]}, ensure_ascii=False) + "\n")
+            file.write(json.dumps({"text": _text(field, row)}, ensure_ascii=False) + "\n")
             if number % 10_000 == 0:
                 report(0.0, f"{source}: {number} rows")
+
+
+def _text(field: TextField, row: Mapping[str, Any]) -> Any:
+    """The document; what is no text is passed on as it is, and whoever reads it says so."""
+    odd = [row[name] for name in field.names if not isinstance(row[name], str)]
+    return odd[0] if odd else field.text(row)
 
 
 def _rows(source: str, rows: Any) -> Any:

@@ -22,6 +22,7 @@ from components.core.run import Run
 from components.data.config import DataConfig
 from components.data.encoder import Encoder
 from components.data.gather import discard, forget_downloads, gather
+from components.data.model_tokenizer import ModelWithTokenizer
 from components.data.prepared import PreparedData
 from components.data.progress import counted, reading
 from components.data.reading import Document, Reader
@@ -54,8 +55,10 @@ class Survey:
         return len(self.positions) - len(np.unique(np.asarray(self.positions)))
 
 
-def stage(run: Run, config: DataConfig) -> PreparedData:
+def stage(run: Run, config: DataConfig, *, base: ModelWithTokenizer | None = None) -> PreparedData:
     """Read ``config.sources`` and leave sources, tokenizer and shards in the run's folder.
+
+    ``base``: a model whose tokenizer is taken, where none is to be learnt.
 
     Raises ``InputError`` for unusable sources, ``ServiceError`` for unreachable ones, ``DiskFullError``.
     """
@@ -70,15 +73,19 @@ def stage(run: Run, config: DataConfig) -> PreparedData:
     survey = _survey(run, config, files)
     _check_splits(survey, config)
 
-    run.report(_SURVEYED, f"learning {config.vocab_size} tokens from {survey.documents[TRAIN]} documents")
     started = time.perf_counter()
-    texts = counted(run, survey.sample.texts(), _SURVEYED, (_SURVEYED + _LEARNT) / 2)
-    save_tokenizer(train_tokenizer(texts, config.vocab_size), tokenizer_folder)
+    if base is None:
+        _learn_tokenizer(run, config, survey, tokenizer_folder)
+    else:
+        base.copy_tokenizer(tokenizer_folder)
+    tokenizer = TextTokenizer.load(tokenizer_folder)
     tokenizer_seconds = time.perf_counter() - started
-    run.report(_LEARNT, f"learnt {config.vocab_size} tokens in {tokenizer_seconds:.1f} s")
+    run.report(
+        _LEARNT, f"{tokenizer.vocab_size} tokens {'learnt' if base is None else 'taken'} in {tokenizer_seconds:.1f} s"
+    )
 
     started = time.perf_counter()
-    skipped = _encode(run, config, files, TextTokenizer.load(tokenizer_folder), shards_folder)
+    skipped = _encode(run, config, files, tokenizer, shards_folder)
     encode_seconds = time.perf_counter() - started
 
     forget_downloads(raw)
@@ -89,12 +96,23 @@ def stage(run: Run, config: DataConfig) -> PreparedData:
     metrics = _metrics(splits, encode_seconds, tokenizer_seconds, skipped) | {"duplicates": duplicates}
     run.log(metrics, None)
     run.report(_ENCODED, f"wrote {metrics['tokens']:,} tokens of {metrics['documents']:,} documents")
-    details = {"vocab_size": config.vocab_size, "splits": _sizes(splits), "sources": sources, "skipped": dict(skipped)}
+    details = {
+        "vocab_size": tokenizer.vocab_size,
+        "splits": _sizes(splits),
+        "sources": sources,
+        "skipped": dict(skipped),
+    }
     train = splits[TRAIN]
     rows = [("training text", f"{train.n_documents:,} documents, {train.n_tokens:,} tokens")]
     if duplicates:
         rows.append(("duplicates", f"{duplicates:,} of {metrics['documents']:,} documents repeat the text of another"))
     return run.seal(metrics, details, rows, view=PreparedData)
+
+
+def _learn_tokenizer(run: Run, cfg: DataConfig, survey: Survey, folder: Path) -> None:
+    run.report(_SURVEYED, f"learning {cfg.vocab_size} tokens from {survey.documents[TRAIN]} documents")
+    texts = counted(run, survey.sample.texts(), _SURVEYED, (_SURVEYED + _LEARNT) / 2)
+    save_tokenizer(train_tokenizer(texts, cfg.vocab_size), folder)
 
 
 def _metrics(

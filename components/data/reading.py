@@ -7,7 +7,7 @@ Errors name the file and the line, row or byte. An error in one document can be 
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from components.core.errors import InputError
 from components.data.config import DataConfig
 from components.data.sources import SourceFile
+from components.data.text_field import TextField
 
 _BUFFER_BYTES = 1 << 20
 _PARQUET_ROWS = 256
@@ -65,7 +66,7 @@ class Reader:
         if file.kind == "parquet":
             yield from self._parquet(file, on_bytes)
             return
-        with closing(_open(file, on_bytes)) as stream:
+        with closing(opened(file, on_bytes)) as stream:
             yield from self._jsonl(file, stream) if file.kind == "jsonl" else self._text(file, stream)
 
     def _text(self, file: SourceFile, stream: io.BufferedReader) -> Iterator[Document]:
@@ -95,34 +96,41 @@ class Reader:
         except (ValueError, RecursionError) as error:
             self._problem("not_json", f"{file.origin}, line {number} is not JSON ({error})")
             return None
-        value = row.get(file.text_field) if isinstance(row, dict) else None
-        if not isinstance(value, str):
-            self._problem("no_text", f"{file.origin}, line {number} has no text: {_lack(row, file.text_field)}")
-            return None
-        return self._encodable(value, f"{file.origin}, line {number}")
+        field = TextField.parse(file.text_field)
+        for name in field.names:
+            if not isinstance(row, dict) or not isinstance(row.get(name), str):
+                self._problem("no_text", f"{file.origin}, line {number} has no text: {_lack(row, name)}")
+                return None
+        return self._encodable(field.text(row), f"{file.origin}, line {number}")
 
     def _parquet(self, file: SourceFile, on_bytes: OnBytes) -> Iterator[Document]:
         size = file.path.stat().st_size
         with pq.ParquetFile(file.path, memory_map=True, page_checksum_verification=True) as table:
-            column = file.text_field
-            if column not in table.schema_arrow.names:
-                raise InputError(
-                    f"{file.origin} has no column {column!r}; it has {table.schema_arrow.names}. Set data.text_field"
-                )
-            kind = table.schema_arrow.field(column).type
-            if not _is_text(kind):
-                raise InputError(f"column {column!r} of {file.origin} holds {kind}, not text. Set data.text_field")
+            field = TextField.parse(file.text_field)
+            _check_columns(table.schema_arrow, field.names, file.origin)
             number = 0
-            for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=[column]):
-                for value in batch.column(0).cast(pa.large_binary()).to_pylist():
+            for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=field.names):
+                columns = [batch.column(name).cast(pa.large_binary()).to_pylist() for name in field.names]
+                for row in zip(*columns, strict=True):
                     number += 1
-                    if value is None:
-                        self._problem("no_text", f"{file.origin}, row {number} has no text: {column!r} is null")
-                    elif (text := self._decoded(value, file, 0, f"row {number}, ")) is not None:
-                        yield Document(f"{file.origin}:{number}", text)
+                    values = self._row_text(dict(zip(field.names, row, strict=True)), file, number)
+                    if values is not None:
+                        yield Document(f"{file.origin}:{number}", field.text(values))
                 on_bytes(size * batch.num_rows // table.metadata.num_rows)
             if number != table.metadata.num_rows:
                 raise pa.ArrowException(f"it holds {number} of {table.metadata.num_rows} rows")
+
+    def _row_text(self, row: dict[str, bytes | None], file: SourceFile, number: int) -> dict[str, str] | None:
+        """The text of each field of a Parquet row; ``None`` if it is left out for one of them."""
+        values = {}
+        for name, value in row.items():
+            if value is None:
+                self._problem("no_text", f"{file.origin}, row {number} has no text: {name!r} is null")
+                return None
+            if (text := self._decoded(value, file, 0, f"row {number}, ")) is None:
+                return None
+            values[name] = text
+        return values
 
     def _decoded(self, raw: bytes, file: SourceFile, offset: int, where: str = "") -> str | None:
         try:
@@ -146,6 +154,15 @@ class Reader:
         if self.cfg.on_error == "fail":
             raise InputError(f"{message}. data.on_error=skip leaves such documents out and counts them.")
         self.skipped[problem] += 1
+
+
+def _check_columns(schema: pa.Schema, names: Sequence[str], origin: str) -> None:
+    """Raise ``InputError`` unless every column is there and holds text."""
+    for name in names:
+        if name not in schema.names:
+            raise InputError(f"{origin} has no column {name!r}; it has {schema.names}. Set data.text_field")
+        if not _is_text(kind := schema.field(name).type):
+            raise InputError(f"column {name!r} of {origin} holds {kind}, not text. Set data.text_field")
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -183,7 +200,8 @@ def _parts(stream: io.BufferedReader, separator: str) -> Iterator[tuple[int, byt
         yield start, b"".join(lines).rstrip(b"\r\n")
 
 
-def _open(file: SourceFile, on_bytes: OnBytes) -> io.BufferedReader:
+def opened(file: SourceFile, on_bytes: OnBytes = lambda _: None) -> io.BufferedReader:
+    """The bytes of a text file, decompressed; ``on_bytes`` is told how many were read from disk."""
     stream: Any = _Counted(file.path.open("rb", buffering=0), on_bytes)
     if file.compression:
         # Arrow detects a truncated zstd file; the zstandard package treats it as the end.

@@ -41,7 +41,8 @@ _COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 class SourceFile:
     """A file of documents on this machine.
 
-    ``origin`` is what the user called it, for messages; ``text_field`` the JSON field or column that holds the text.
+    ``origin`` is what the user called it, for messages; ``text_field`` the JSON field or column that holds the text, or
+    a template of several.
     """
 
     path: Path

@@ -4,6 +4,9 @@ Text is split with the regular expression of Llama 3 (llama.cpp calls it ``llama
 printable characters (GPT-2's ``ByteLevel``) and merged. There is no normaliser and no start-of-text token, so decoding
 returns exactly the text that was encoded. Documents are separated by ``<|endoftext|>``.
 
+A tokenizer that came with somebody's weights may also be one derived from SentencePiece, which writes a space as ``▁``
+and the bytes of a missing character as tokens of their own (``components/derive/tokenizer.py`` makes it fit in).
+
 Special tokens belong to the platform, never to text: where a document or a user spells ``<CALL>``, that is six ordinary
 characters. Their ids come from the tokenizer's record (``special_tokens.py``), so a tokenizer that was not learned here
 may have them anywhere.
@@ -35,6 +38,8 @@ from components.data.special_tokens import (
     read_record,
 )
 
+SPACE = "▁"
+"""How SentencePiece spells a space."""
 SPECIAL_TOKENS = (END_OF_TEXT, PADDING, IM_START, IM_END, CALL)
 """Of the tokenizers that are learned here."""
 
@@ -123,13 +128,15 @@ def train_tokenizer(
     return tokenizer
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, roles: Mapping[str, str] = OWN_ROLES) -> None:
     """Write ``tokenizer.json``, ``tokenizer_config.json`` and ``chat_template.jinja`` to ``folder``.
+
+    ``roles``: the tokens that are ``eos_token`` and ``pad_token``.
 
     transformers 5 would write class and key names that transformers 4.57 and other readers do not know, so the
     configuration is spelled here in the older terms, which both accept.
     """
-    special = SpecialTokens.of(_special_ids(tokenizer), OWN_ROLES)
+    special = SpecialTokens.of(special_ids(tokenizer), roles)
     with replacing(folder / TOKENIZER) as temporary:
         tokenizer.save(str(temporary))
     write_json(
@@ -137,8 +144,8 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": None,
-            **OWN_ROLES,
-            "additional_special_tokens": [name for name in special.ids if name not in OWN_ROLES.values()],
+            **roles,
+            "additional_special_tokens": [name for name in special.ids if name not in roles.values()],
             "clean_up_tokenization_spaces": False,
             "added_tokens_decoder": {
                 str(id): {
@@ -170,7 +177,7 @@ class TextTokenizer:
         self._tokenizer = tokenizer
         self._source = source
         self.vocab_size: int = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
-        self.special = SpecialTokens.of(_special_ids(tokenizer), roles, source)
+        self.special = SpecialTokens.of(special_ids(tokenizer), roles, source)
         self.end_of_text_id = self.special.end_of_text
         self.padding_id = self.special.padding
         self.im_start_id = self.special.im_start
@@ -190,6 +197,11 @@ class TextTokenizer:
         except Exception as error:  # the library raises bare Exception
             raise ArtifactError(f"{path} cannot be read as a tokenizer: {error}") from error
         return cls(tokenizer, read_record(folder / TOKENIZER_CONFIG), path)
+
+    @property
+    def writes_spaces_as_signs(self) -> bool:
+        """Whether it derives from SentencePiece: a ``▁`` in a text then means a space, and comes back as one."""
+        return bool(getattr(self._tokenizer.model, "byte_fallback", False))
 
     def encode(self, text: str) -> list[int]:
         """Ids of ``text``; a special token spelled in it is plain text."""
@@ -236,14 +248,14 @@ class TextTokenizer:
 
     @cached_property
     def _bytes(self) -> list[bytes]:
-        byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
+        spelled = _sentencepiece_bytes if self.writes_spaces_as_signs else _byte_level_bytes
         added = {id for id, token in self._tokenizer.get_added_tokens_decoder().items()}
         raw = [b""] * self.vocab_size
         for token, id in self._tokenizer.get_vocab(with_added_tokens=True).items():
             if token in self.special.ids:
                 continue
             try:
-                raw[id] = token.encode() if id in added else bytes(byte_of[character] for character in token)
+                raw[id] = token.encode() if id in added else spelled(token)
             except KeyError as error:
                 raise ArtifactError(
                     f"{self._source} cannot be used: its token {token!r} is not spelled in bytes; give a byte-level BPE"
@@ -251,8 +263,19 @@ class TextTokenizer:
         return raw
 
 
-def _special_ids(tokenizer: Tokenizer) -> dict[str, int]:
+def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
+    """Id of every special token by its name."""
     return {token.content: id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+
+
+def _byte_level_bytes(token: str) -> bytes:
+    return bytes(_BYTE_OF[character] for character in token)
+
+
+def _sentencepiece_bytes(token: str) -> bytes:
+    if byte := _BYTE_TOKEN.fullmatch(token):
+        return bytes.fromhex(byte[1])
+    return token.replace(SPACE, " ").encode()
 
 
 def _byte_characters() -> list[str]:
@@ -263,3 +286,7 @@ def _byte_characters() -> list[str]:
     printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     others = iter(range(256, 512))
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
+
+
+_BYTE_OF = {character: byte for byte, character in enumerate(_byte_characters())}
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")

@@ -20,7 +20,8 @@ from components.data.tokenizer import tokenizer_digest
 from components.delegation.columns import FACTUAL, JUDGED
 from components.delegation.config import SelectionName
 from components.model import ops
-from components.model.checkpoint import CONFIG, load_model
+from components.model.checkpoint import load_model
+from components.model.llama_config import CONFIG
 from components.model.transformer import Transformer
 from components.training.loader import IGNORED, Batch
 from components.training.trained import model_folder

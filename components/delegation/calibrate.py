@@ -8,6 +8,7 @@ import torch
 from components.cascade.calibration import Calibration, CallCalibration
 from components.core.errors import ArtifactError, InputError
 from components.core.run import Run
+from components.data.chats.artifact import spoken
 from components.data.prepared import PreparedData
 from components.data.shards import ShardSet, Split
 from components.delegation.config import CalibrateConfig, DelegationConfig
@@ -24,6 +25,8 @@ def stage(
     run: Run, config: CalibrateConfig, *, delegated: TrainedModel, prepared: PreparedData, labels: Labels
 ) -> Calibration:
     """Look at the validation split through the model in ``delegated``, which may be a plain one.
+
+    Of conversations, only what the assistant says counts: a served model decides nowhere else.
 
     Metrics: ``tokens``, ``factual_share``, ``mean_call_probability`` and that by class,
     ``reliability_error``, and how far the realised calls were from the budget at worst: ``budget_error`` with the
@@ -67,6 +70,7 @@ def _positions(
             config.max_tokens,
             config.batch_tokens,
             lambda fraction: run.report(0.9 * fraction, "scoring held-out text"),
+            only=spoken(prepared),
         )
     if not all(np.isfinite(scores).all() for scores in (positions.call, positions.entropy)):
         raise ArtifactError(

@@ -17,6 +17,7 @@ from components.cascade.call_scores import call_probability, call_score
 from components.data.shards import Split
 from components.labelling.labels import FactBits
 from components.model.transformer import Transformer
+from components.training.loader import TokenColumn
 
 BUDGETS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.6, 0.8, 1.0)
 _SHUFFLE_SEED = 0
@@ -54,10 +55,12 @@ def score_positions(
     max_tokens: int = 100_000,
     batch_tokens: int = 8192,
     report: Callable[[float], None] = lambda fraction: None,
+    only: TokenColumn | None = None,
 ) -> Positions:
     """Read documents of ``split``, in a fixed shuffled order, until ``max_tokens`` positions have been seen.
 
     On the model's device, under the autocast that the caller has set. Whole documents only, and at least one.
+    ``only``: bits of the tokens whose positions count; all if not given.
     """
     chosen = _chosen(split, model.config.context_length, max_tokens)
     looked: dict[int, Positions] = {}
@@ -71,11 +74,13 @@ def score_positions(
         hidden = model(torch.from_numpy(padded).to(model.output_weight.device))
         for at, (document, (_, targets)) in enumerate(zip(batch, rows, strict=True)):
             start = int(split.documents[document, 0])
+            factual = facts.slice(split.name, start, start + len(targets))
+            kept = slice(None) if only is None else only.slice(split.name, start, start + len(targets))
             looked[document] = _positions(
                 model,
-                hidden[at, : len(targets)],
-                torch.from_numpy(targets),
-                facts.slice(split.name, start, start + len(targets)),
+                hidden[at, : len(targets)][kept],
+                torch.from_numpy(targets)[kept],
+                factual[kept],
                 call_id,
                 second_half=document in chosen[len(chosen) // 2 :],
             )
@@ -146,7 +151,7 @@ def _positions(
     # In fp32, as at inference: bf16 logits would leave few different scores, and the quantiles would be steps.
     with torch.autocast(hidden.device.type, enabled=False):
         weight = model.output_weight.float()
-        for start in range(0, len(targets), _CHUNK_ROWS):
+        for start in range(0, max(1, len(targets)), _CHUNK_ROWS):
             rows = slice(start, start + _CHUNK_ROWS)
             logits = hidden[rows].float() @ weight.T
             call = call_probability(logits, call_id)

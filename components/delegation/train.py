@@ -21,7 +21,6 @@ from components.data.tokenizer import tokenizer_digest
 from components.delegation.auxiliary_models import FrozenModel, auxiliary_helper
 from components.delegation.columns import FACTUAL, JUDGED
 from components.delegation.config import DETAILS, DelegateConfig
-from components.delegation.misspelt_words import MisspeltWords
 from components.delegation.objective import Delegation
 from components.delegation.selection import LOOKS_AT_FACTS, LOOKS_AT_HELPER, LOOKS_AT_REFERENCE
 from components.delegation.step_matching import learned_share, matched_steps
@@ -73,12 +72,6 @@ def stage(
     return session.train(
         run, plan, prepared, shards, module, "delegate", columns, details, _slips(config, settings, prepared), _rows
     )
-
-
-def _slips(cfg: DelegateConfig, settings: TrainerConfig, prepared: PreparedData) -> MisspeltWords | None:
-    tokenizer = prepared.tokenizer()
-    rate = cfg.delegation.misspelt
-    return MisspeltWords(tokenizer, tokenizer.special.end_of_text, rate, settings.seed) if rate else None
 
 
 def _rows(metrics: Mapping[str, float]) -> Rows:

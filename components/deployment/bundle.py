@@ -33,7 +33,8 @@ from components.deployment.delegation import gather_delegation
 from components.evaluation.artifacts import Scores
 from components.evaluation.factuality.artifacts import CascadeAssessment
 from components.model.bundle import Bundle
-from components.model.checkpoint import CONFIG, GENERATION_CONFIG, WEIGHTS, load_model
+from components.model.checkpoint import GENERATION_CONFIG, WEIGHTS, load_model
+from components.model.llama_config import CONFIG
 from components.model.transformer import Transformer
 from components.training.trained import TrainedModel
 

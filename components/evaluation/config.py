@@ -3,7 +3,7 @@
 Imports neither torch nor numpy: the flow's process reads these classes and must stay light.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from components.cascade.config import CascadeConfig
+from components.core.neutral import Neutral
 
 
 class ScoringConfig(BaseModel):
@@ -259,6 +260,22 @@ class FactScoreConfig(BaseModel):
         return self
 
 
+class CalculationsConfig(BaseModel):
+    """Solutions of word problems whose calculations are written out, as in GSM8K: are the results right?"""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    file: str = ""
+    """.jsonl or .jsonl.gz file with `question` and `answer` on each line, the answer with calculations such as
+    `<<48/2=24>>`; empty: not measured."""
+    problems: PositiveInt = 2000
+    """At most this many, by a fixed shuffle."""
+    written: NonNegativeInt = 100
+    """Of these, the model solves so many itself."""
+    written_tokens: PositiveInt = 256
+    """Longest solution that it writes, in tokens."""
+
+
 class FactsConfig(BootstrapConfig):
     """Are the facts right, alone and as a cascade? On held-out text, and in biographies that the model writes."""
 
@@ -276,6 +293,8 @@ class FactsConfig(BootstrapConfig):
     """Questions about real entities."""
     factscore: FactScoreConfig = FactScoreConfig()
     """Biographies of real people."""
+    calculations: Annotated[CalculationsConfig, Neutral(CalculationsConfig())] = CalculationsConfig()
+    """Results of calculations in solutions of word problems."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute: `auto` takes the GPU if there is one."""
     precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"

@@ -2,8 +2,11 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from components.finetune.chat.config import ChatConfig
+from components.finetune.classify.config import ClassifyConfig
+from components.model.adapters.config import AdapterConfig
 from components.training.config import TrainerConfig
 
 Method = Literal["chat", "classify", "preference", "distill"]
@@ -20,3 +23,13 @@ class FinetuneConfig(BaseModel):
     """Start from the model that has learnt when to ask, or from the plain one."""
     trainer: TrainerConfig = TrainerConfig(max_steps=200, learning_rate=2e-3, validate_every_steps=50)
     """The training loop, with settings of its own."""
+    replay: float = Field(default=0.01, ge=0, lt=1)
+    """Share of the training windows that hold text of the pretraining, so that it is not forgotten."""
+    release: bool = False
+    """Register the finetuned model as challenger, so that `lacewing serve model=challenger` answers with it."""
+    chat: ChatConfig = ChatConfig()
+    """Conversations, with method=chat."""
+    classify: ClassifyConfig = ClassifyConfig()
+    """Which labels a text has; for method=classify."""
+    adapter: AdapterConfig = AdapterConfig()
+    """Whether all weights are trained, or an adapter."""

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
-Annotator = Literal["world", "spacy", "capitals"]
+Annotator = Literal["world", "spacy", "capitals", "calculations"]
 RuleSet = Literal["ner_only", "pos_only", "ner+pos", "ner+pos+attr", "digits_only", "all", "none"]
 ControlRules = Literal["digits_only", "all", "none"]
 CONTROLS: tuple[ControlRules, ...] = get_args(ControlRules)
@@ -23,7 +23,8 @@ class LabelConfig(BaseModel):
 
     annotator: Literal["auto"] | Annotator = "auto"
     """auto takes the exact labels of the closed world where the data has them, else the spaCy pipeline that is named,
-    else an installed English one, else the rule `capitals` (capitalised words and digits), and says which."""
+    else an installed English one, else the rule `capitals` (capitalised words and digits), and says which.
+    `calculations` marks the results of `<<48/2=24>>`, as in GSM8K, for a model that asks a calculator."""
     pipeline: str = ""
     """Any installed spaCy package or the path of a trained pipeline, for example en_core_web_sm. Empty: with auto, the
     best installed English one."""

@@ -15,7 +15,7 @@ def pipeline_fingerprint(cfg: LabelConfig, sources: Sequence[str]) -> dict[str, 
 
     ``sources``: of the data. The closed world by itself needs no pipeline, so that an installed one is not asked.
     """
-    if cfg.annotator in ("world", "capitals"):
+    if cfg.annotator in ("world", "capitals", "calculations"):
         return {}
     if not cfg.pipeline:
         asked = cfg.annotator == "auto" and cfg.rules not in CONTROLS and list(sources) != [WORLD]

@@ -42,9 +42,9 @@ class LabelIndex(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     annotator: str
-    """``world``, ``spacy``, ``capitals``, or ``control`` for rule sets that need no annotator."""
+    """``world``, ``spacy``, ``capitals``, ``calculations``, or ``control`` for rule sets that need no annotator."""
     rules: str
-    """The rule set: that of a parse, ``exact`` for the closed world, or the documented rule of ``capitals``."""
+    """The rule set: that of a parse, ``exact`` for the closed world, or the documented rule of the annotator."""
     subwords: str
     """Which subwords of a factual word carry the bit."""
     skip_copied: bool

@@ -198,7 +198,7 @@ def _warnings(
         )
     if share == 0:
         found.append("no token is factual: a model trained on these labels never calls, and calibrates to zero calls")
-    elif choice.name != "control" and cfg.subwords == "all" and not low <= share <= high:
+    elif choice.name not in ("control", "calculations") and cfg.subwords == "all" and not low <= share <= high:
         found.append(
             f"{share:.1%} of the tokens are factual; {low:.0%} to {high:.0%} are expected on encyclopaedic text. "
             "Set delegation.budget accordingly, or choose other label.rules"

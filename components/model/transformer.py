@@ -1,8 +1,10 @@
 """The decoder: Llama's architecture exactly, so that every Llama runtime can read the weights.
 
 RMSNorm before each half of a block, rotary positions over half-split pairs, grouped-query attention, SwiGLU, one
-matrix for input and output embeddings, no biases (arXiv:2302.13971; grouped queries arXiv:2305.13245).
+matrix for input and output embeddings (or two), no biases (arXiv:2302.13971; grouped queries arXiv:2305.13245).
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from components.model import ops
-from components.model.config import ModelConfig
+from components.model.config import ModelConfig, RopeScaling
 from components.model.ragged import RaggedCache, RowsToExtend
 
 
@@ -75,10 +77,10 @@ class Attention(nn.Module):
         self.layer = layer
         self.head_dim = config.head_dim
         kv_width = config.kv_heads * config.head_dim
-        self.query = nn.Linear(config.width, config.width, bias=False)
+        self.query = nn.Linear(config.width, config.attention_width, bias=False)
         self.key = nn.Linear(config.width, kv_width, bias=False)
         self.value = nn.Linear(config.width, kv_width, bias=False)
-        self.output = nn.Linear(config.width, config.width, bias=False)
+        self.output = nn.Linear(config.attention_width, config.width, bias=False)
 
     def forward(
         self,
@@ -135,6 +137,10 @@ class Block(nn.Module):
         return output
 
 
+class OutputEmbedding(nn.Linear):
+    """The output head of a model whose input and output embeddings are apart: a row for every token."""
+
+
 class Transformer(nn.Module):
     """Tokens in, final hidden states out; ``logits`` turns those into scores over the vocabulary.
 
@@ -148,6 +154,7 @@ class Transformer(nn.Module):
         self.embedding = nn.Embedding(vocab_size, config.width)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_epsilon)
+        self.head = None if config.tied else OutputEmbedding(config.width, vocab_size, bias=False)
         self.cosine: Tensor
         self.sine: Tensor
         cosine, sine = rotary_tables(config)
@@ -165,8 +172,8 @@ class Transformer(nn.Module):
 
     @property
     def output_weight(self) -> Float[Tensor, "vocab width"]:
-        """The output head, which is the input embedding."""
-        return self.embedding.weight
+        """The output head, which is the input embedding if they are tied."""
+        return self.embedding.weight if self.head is None else self.head.weight
 
     def forward(
         self,
@@ -233,8 +240,25 @@ def rotary_tables(config: ModelConfig) -> tuple[Float[Tensor, "context head"], F
     The sine of the first half is negative, so that ``rotate`` is two products and a swap of halves.
     """
     frequency = config.rope_theta ** -(torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim)
+    frequency = scaled_frequency(frequency, config.rope_scaling)
     angle = torch.outer(torch.arange(config.context_length, dtype=torch.float32), frequency)
     return torch.cat((angle.cos(), angle.cos()), dim=-1), torch.cat((-angle.sin(), angle.sin()), dim=-1)
+
+
+def scaled_frequency(frequency: Float[Tensor, " pairs"], scaling: RopeScaling) -> Float[Tensor, " pairs"]:
+    """Rotary frequencies for longer texts, in radians per token.
+
+    llama3: how much of a frequency stays grows from 0 to 1 with the number of its turns in the original context, from
+    ``low_frequency_factor`` to ``high_frequency_factor`` (``_compute_llama3_parameters`` in transformers).
+    """
+    if scaling.kind == "none":
+        return frequency
+    if scaling.kind == "linear":
+        return frequency / scaling.factor
+    turns = scaling.original_context * frequency / (2 * math.pi)
+    low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
+    stays = ((turns - low) / (high - low)).clamp(0, 1)
+    return stays * frequency + (1 - stays) * frequency / scaling.factor
 
 
 def rotate(

@@ -10,9 +10,11 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.trainer.states import TrainerFn
 
 from components.core.atomic import replacing
 from components.core.errors import ArtifactError, LacewingError
+from components.training.config import TrainerConfig
 from components.training.history import History
 
 CHECKPOINT = "last.ckpt"
@@ -83,9 +85,10 @@ class Checkpoints(lightning.Callback):  # type: ignore[misc]
     A second signal ends the process at once.
     """
 
-    def __init__(self, folder: Path, every_steps: int, history: History) -> None:
+    def __init__(self, folder: Path, config: TrainerConfig, history: History) -> None:
         self.path = folder / CHECKPOINT
-        self.every_steps = every_steps
+        self.every_steps = config.checkpoint_every_steps
+        self.validate_every_steps = config.validate_every_steps
         self.history = history
         self.saved_step = 0
         self._stop_signal: int | None = None
@@ -101,6 +104,15 @@ class Checkpoints(lightning.Callback):  # type: ignore[misc]
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        # A validation that is due comes first: otherwise a run that resumes after this step would go without it.
+        if trainer.global_step % self.validate_every_steps:
+            self._save_if_due(trainer)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._save_if_due(trainer)
+
+    def _save_if_due(self, trainer: lightning.Trainer) -> None:
         step = trainer.global_step
         if step == self.saved_step:  # still accumulating
             return

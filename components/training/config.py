@@ -45,6 +45,8 @@ class TrainerConfig(BaseModel):
     """Decay of AdamW's squared-gradient mean."""
     gradient_clip: PositiveFloat = 1.0
     """Largest norm of the gradient over all weights; longer gradients are scaled down to it."""
+    misspelt: Annotated[float, Neutral(0.0)] = Field(default=0.0, ge=0.0, le=0.5)
+    """Share of the words in lower case that are read misspelt, so that the model also understands slips of the pen."""
     seed: NonNegativeInt = Field(default=0, lt=2**63)
     """Decides the initial weights and the order of the data."""
     precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"
@@ -65,6 +67,15 @@ class TrainerConfig(BaseModel):
     """Micro-batches of the validation split to look at each time, always the same ones."""
     checkpoint_every_steps: PositiveInt = 100
     """Optimizer steps between two checkpoints; only the last one is kept, and none after success."""
+    keep: Annotated[Literal["last", "best"], Neutral("last")] = "last"
+    """Weights that the model ends with: those of the last step, or of the validation with the best criterion."""
+    criterion: Annotated[str, Neutral("validation_loss")] = "validation_loss"
+    """Metric of the validation that keep=best and patience look at."""
+    better: Annotated[Literal["lower", "higher"], Neutral("lower")] = "lower"
+    """Which values of the criterion are better."""
+    patience: Annotated[NonNegativeInt, Neutral(0)] = 0
+    """Stop after this many validations in a row that were not better than the best; 0 never stops. The learning rate
+    follows max_steps all the same."""
 
     @property
     def warmup_steps(self) -> int:

@@ -140,20 +140,28 @@ class History(lightning.Callback):  # type: ignore[misc]
     def require_finite(self, trainer: lightning.Trainer) -> list[float]:
         """The losses since the last row, as means over all ranks.
 
-        Raises ``InputError`` naming the first step whose loss is no number.
+        Raises ``InputError`` naming the first step whose loss is no number, and the windows of its batch.
         """
         if not self._losses:
             return []
         losses: list[float] = trainer.strategy.reduce(torch.stack(self._losses), reduce_op="mean").tolist()
         for index, loss in enumerate(losses):
             if not math.isfinite(loss):
-                raise InputError(
-                    f"the loss became {loss} at step {self._step - len(losses) + 1 + index} of "
-                    f"{self.config.max_steps}: training has diverged and stops. "
-                    f"Lower trainer.learning_rate (given: {self.config.learning_rate:g}), raise "
-                    f"trainer.warmup_fraction (given: {self.config.warmup_fraction:g}) or set trainer.precision=32-true"
-                )
+                raise self._diverged(trainer, "loss", loss, self._step - len(losses) + 1 + index)
+        assert isinstance(trainer.lightning_module, TrainingModule)
+        # What this step has done to the weights is not in its loss yet.
+        if not math.isfinite(norm := trainer.lightning_module.gradient_norm.item()):
+            raise self._diverged(trainer, "gradient norm", norm, self._step)
         return losses
+
+    def _diverged(self, trainer: lightning.Trainer, what: str, value: float, step: int) -> InputError:
+        windows = ", ".join(map(str, trainer.datamodule.order.windows_of(step - 1)))
+        return InputError(
+            f"the {what} became {value} at step {step} of {self.config.max_steps}: training has diverged and stops. "
+            f"The last checkpoint is from before it. The batch was windows {windows} of the training split. "
+            f"Lower trainer.learning_rate (given: {self.config.learning_rate:g}), raise "
+            f"trainer.warmup_fraction (given: {self.config.warmup_fraction:g}) or set trainer.precision=32-true"
+        )
 
     def _log(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
         losses = self.require_finite(trainer)

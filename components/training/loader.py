@@ -112,6 +112,11 @@ class TrainingOrder:
             for start in positions[::stride]
         ]
 
+    def windows_of(self, step: int) -> list[int]:
+        """Window numbers of optimizer step ``step`` (from 0), over all ranks and forward passes."""
+        first = step * self.batch_size
+        return [self._window(position) for position in range(first, first + self.batch_size)]
+
     def _window(self, position: int) -> int:
         epoch, index = divmod(position, self.windows)
         return shuffled(index, self.windows, self.seed, epoch)

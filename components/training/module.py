@@ -15,7 +15,7 @@ from torch import Tensor
 
 from components.model.transformer import Transformer
 from components.training.config import TrainerConfig
-from components.training.loader import Batch
+from components.training.loader import Batch, mixed
 from components.training.objectives.base import ForwardPass, Objective, Outputs, Ranks
 from components.training.optimizer import learning_rate_factor, optimizer
 
@@ -47,6 +47,8 @@ class TrainingModule(lightning.LightningModule):  # type: ignore[misc]
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         """The loss of this micro-batch, scaled as if no target of the step were masked; see ``normalise``."""
         where = ForwardPass(self.global_step, batch_idx % self.config.accumulation, self._ranks())
+        # What is drawn on the way, such as dropout, is a function of the step: a resumed run draws the same.
+        torch.manual_seed(mixed(self.config.seed, where.step, where.part, where.ranks.index))
         losses, weights = self.objective.losses(batch, self.outputs(batch), where)
         weight = weights.sum(dtype=torch.float64)
         self._weight = weight if self._weight is None else self._weight + weight
@@ -75,13 +77,17 @@ class TrainingModule(lightning.LightningModule):  # type: ignore[misc]
     def on_validation_epoch_end(self) -> None:
         metrics = self.objective.validation_metrics(self._ranks())
         loss = metrics["validation_loss"]
-        bits = {"validation_bits_per_byte": loss * self.nats_to_bits_per_byte}
+        factor = self.nats_to_bits_per_byte  # unknown where the loss is no likelihood of text
+        bits = {} if math.isnan(factor) else {"validation_bits_per_byte": loss * factor}
         self.validation = {"validation_loss": loss, **bits, **metrics}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["objective"] = self.objective.state()
+        for name in self._frozen():
+            del checkpoint["state_dict"][name]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] |= self._frozen()
         self.objective.restore(checkpoint["objective"])
 
     def configure_optimizers(self) -> Any:
@@ -93,6 +99,10 @@ class TrainingModule(lightning.LightningModule):  # type: ignore[misc]
         self.normalise()
         # Lightning refuses to clip for fused optimizers under mixed precision; without loss scaling that is needless.
         self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.config.gradient_clip, foreach=True)
+
+    def _frozen(self) -> dict[str, Tensor]:
+        """Weights that are as the run began, and so no part of its checkpoints."""
+        return {name: weight.detach() for name, weight in self.named_parameters() if not weight.requires_grad}
 
     def _ranks(self) -> Ranks:
         if self._trainer is None or self._trainer.world_size == 1:

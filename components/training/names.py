@@ -3,5 +3,5 @@
 Both seal metrics of the same names, so whatever shows a loss or a number of tokens says of which training it speaks.
 """
 
-TRAININGS = {"pretrain": "pretraining", "delegate": "delegation"}
+TRAININGS = {"pretrain": "pretraining", "delegate": "delegation", "prefer": "preference tuning"}
 """Name of the training by its stage."""

@@ -21,10 +21,12 @@ from components.data.special_tokens import SpecialTokens
 from components.model import ops
 from components.model.checkpoint import save_model
 from components.model.transformer import Transformer
+from components.training.best import Best
 from components.training.checkpoints import Checkpoints
 from components.training.config import PretrainConfig
 from components.training.history import History, last_metric, mean_tokens_per_second
-from components.training.loader import Alter, TokenColumns
+from components.training.loader import TokenColumns
+from components.training.misspelt_words import MisspeltWords
 from components.training.module import TrainingModule
 from components.training.precision import chosen_device, chosen_precision, compute_dtype
 from components.training.threads import set_threads
@@ -69,30 +71,38 @@ class Session:
         name: str,
         columns: TokenColumns = MappingProxyType({}),
         details: Mapping[str, Any] | None = None,
-        alter: Alter | None = None,
         rows: Callable[[Mapping[str, float]], Rows] = lambda metrics: (),
+        also_save: Callable[[Path], None] = lambda folder: None,
+        merge_adapter: Callable[[Path], object] = lambda folder: None,
     ) -> TrainedModel:
         """Train ``module`` on ``shards`` and seal the model, its history and its metrics; resumes from a checkpoint.
 
-        ``name`` stands before the progress bar; ``columns`` come with every batch; ``alter`` changes those to train on; ``rows`` chooses from the metrics
-        what people see of the run.
+        ``name`` stands before the progress bar; ``columns`` come with every batch; ``rows`` chooses from the metrics
+        what people see of the run; ``also_save`` puts what the objective has learnt into the folder of the model.
+        ``merge_adapter`` is called after the last step: it writes the adapter, if that is what was trained, into the
+        folder that it is given and merges it into the model.
 
         Raises ``InputError`` for a corpus smaller than one batch and for a diverging loss, ``DiskFullError`` if a file
         cannot be written, ``ArtifactError`` for damaged inputs, ``StoppedError`` after a signal (a checkpoint is
         saved).
         """
         history = History(run, cfg.trainer, cfg.tokens_per_step, self._peak_seconds_per_token(cfg, shards), name=name)
-        checkpoints = Checkpoints(run.folder / CHECKPOINTS, cfg.trainer.checkpoint_every_steps, history)
-        trainer = lightning_trainer(cfg.trainer, self.device, self.precision, run.folder, [history, checkpoints])
-        data = ShardData(shards, cfg, ranks=trainer.world_size, columns=columns, alter=alter)
+        best = Best(run.folder / CHECKPOINTS, cfg.trainer, history)
+        checkpoints = Checkpoints(run.folder / CHECKPOINTS, cfg.trainer, history)
+        trainer = lightning_trainer(cfg.trainer, self.device, self.precision, run.folder, [history, best, checkpoints])
+        data = ShardData(shards, cfg, ranks=trainer.world_size, columns=columns, alter=_misspelt(cfg, prepared))
         if trainer.is_global_zero:
             self._announce(cfg, shards)
         taken = _fit(trainer, module, data, history, checkpoints)
         if not trainer.is_global_zero:  # the other ranks were started for the loop only; the first one seals
             sys.exit(0)
+        if cfg.trainer.keep == "best":
+            best.restore(module)
+        merge_adapter(run.folder / TrainedModel.ADAPTER)
         _save(module.model, prepared, run.folder / TrainedModel.MODEL)
-        metrics = self._metrics(run, cfg, shards, module)
-        facts = {**self._details(cfg, shards, taken), **(details or {})}
+        also_save(run.folder / TrainedModel.MODEL)
+        metrics = self._metrics(run, cfg, shards, module, best)
+        facts = {**self._details(cfg, shards, taken, int(metrics["tokens"])), **(details or {})}
         sealed = run.seal(metrics, facts, rows(metrics), view=TrainedModel)
         shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
         return sealed
@@ -111,15 +121,20 @@ class Session:
             file=sys.stderr,
         )
 
-    def _metrics(self, run: Run, cfg: PretrainConfig, shards: ShardSet, module: TrainingModule) -> dict[str, float]:
+    def _metrics(
+        self, run: Run, cfg: PretrainConfig, shards: ShardSet, module: TrainingModule, best: Best
+    ) -> dict[str, float]:
         rows = read_history(run.folder / TrainedModel.HISTORY)
+        steps = max(row["step"] for row in rows)  # fewer than max_steps if patience ended it
+        kept = best.step if cfg.trainer.keep == "best" else steps
         tokens_per_second = mean_tokens_per_second(read_history(run.folder / TrainedModel.SPEED))
         return {
             "parameters": float(cfg.model.parameters(shards.vocab_size)),
-            "steps": float(cfg.trainer.max_steps),
-            "tokens": float(cfg.trainer.max_steps * cfg.tokens_per_step),
+            "steps": float(steps),
+            "tokens": float(steps * cfg.tokens_per_step),
             "loss": last_metric(rows, "loss"),
-            **{name: last_metric(rows, name) for name in module.validation},
+            **{name: last_metric([row for row in rows if row["step"] <= kept], name) for name in module.validation},
+            **({"kept_step": float(kept)} if cfg.trainer.keep == "best" else {}),
             "tokens_per_second": tokens_per_second,
             "mfu": tokens_per_second * self._peak_seconds_per_token(cfg, shards),
             "flops_per_second_peak": self.peak.flops_per_second,
@@ -127,7 +142,7 @@ class Session:
             **module.objective.totals(),
         }
 
-    def _details(self, cfg: PretrainConfig, shards: ShardSet, taken: ops.Taken) -> dict[str, Any]:
+    def _details(self, cfg: PretrainConfig, shards: ShardSet, taken: ops.Taken, tokens: int) -> dict[str, Any]:
         return {
             "precision": self.precision,
             "device": self.device.type,
@@ -135,7 +150,7 @@ class Session:
             "ops": self.kernels | ops.described(taken),
             "preset": cfg.model.name,
             "vocab_size": shards.vocab_size,
-            "tokens": cfg.trainer.max_steps * cfg.tokens_per_step,
+            "tokens": tokens,
         }
 
 
@@ -147,9 +162,14 @@ def _fit(
         module.model.compile()
     with ops.recorded() as taken:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoints.path if checkpoints.path.exists() else None)
-        if history.validated_step < module.config.max_steps:
+        if history.validated_step < trainer.global_step:
             trainer.validate(module, datamodule=data, verbose=False)
     return taken
+
+
+def _misspelt(cfg: PretrainConfig, prepared: PreparedData) -> MisspeltWords | None:
+    rate = cfg.trainer.misspelt
+    return MisspeltWords(prepared.tokenizer(), rate, cfg.trainer.seed) if rate else None
 
 
 def _save(model: Transformer, prepared: PreparedData, folder: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from components.core.artifact import SPEED, Artifact
+from components.data.model_tokenizer import ModelWithTokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -13,18 +14,24 @@ if TYPE_CHECKING:
 
 
 class TrainedModel(Artifact):
-    """A model, plain or taught to delegate; both have the same layout."""
+    """A model, plain, taught to delegate, or finetuned; all have the same layout."""
 
-    stages = ("pretrain", "delegate")
+    stages: ClassVar[tuple[str, ...]] = ("pretrain", "delegate", "derive", "chat", "prefer")
 
-    MODEL: ClassVar = "model"
+    MODEL: ClassVar = ModelWithTokenizer.MODEL
     HISTORY: ClassVar = "history.jsonl"
     SPEED: ClassVar = SPEED
+    ADAPTER: ClassVar = "adapter"
 
     @property
     def model_folder(self) -> Path:
         """Weights, configuration and tokenizer, in Hugging Face's layout."""
         return self.path(self.MODEL)
+
+    @property
+    def adapter_folder(self) -> Path:
+        """The adapter by itself, in PEFT's format; raises ``ArtifactError`` if all weights were trained."""
+        return self.path(self.ADAPTER)
 
     def load(self, device: "torch.device | str" = "cpu") -> "Transformer":
         """The model, its files checked against the record; raises ``ArtifactError`` if one was altered."""

@@ -4,20 +4,31 @@ from collections.abc import Callable
 
 from pydantic import BaseModel
 
+from components.finetune.classify.config import ClassifyStageConfig
 from conf.schema import ProjectConfig
 
 STAGES: dict[str, tuple[str, Callable[[ProjectConfig], BaseModel]]] = {
     "prepare": ("components.data.prepare:stage", lambda config: config.data),
     "pretrain": ("components.pretrain:stage", lambda config: config.pretrain),
+    "derive": ("components.derive.stage:stage", lambda config: config.derivation("")),
     "label": ("components.labelling.stage:stage", lambda config: config.label),
     "delegate": ("components.delegation.train:stage", lambda config: config.delegate),
     "calibrate": ("components.delegation.calibrate:stage", lambda config: config.calibrate),
     "cascade": ("components.evaluation.factuality.stage:stage", lambda config: config.cascade_assess),
+    "chats": ("components.finetune.chat.prepare:stage", lambda config: config.chats),
+    "chat": ("components.finetune.chat.train:stage", lambda config: config.chat),
+    "converse": ("components.finetune.chat.converse:stage", lambda config: config.converse),
     "study": ("components.evaluation.factuality.study:stage", lambda config: config.study_table),
     "compare": ("components.evaluation.comparison.stage:stage", lambda config: config.comparison),
     "arena": ("components.evaluation.arena.stage:stage", lambda config: config.arena_of([])),
     "assess": ("components.evaluation.assess:stage", lambda config: config.assess),
     "evaluate": ("components.evaluation.evaluate:stage", lambda config: config.evaluation("", "")),
+    "classify_texts": ("components.finetune.classify.texts:stage", lambda config: config.finetune.classify.data),
+    "classify": (
+        "components.finetune.classify.train:stage",
+        lambda config: ClassifyStageConfig(head=config.finetune.classify.head, trainer=config.finetune.trainer),
+    ),
+    "classify_report": ("components.finetune.classify.measure:stage", lambda config: config.finetune.classify.report),
     "bundle": ("components.deployment.bundle:stage", lambda config: config.bundle),
     "gate": ("components.evaluation.gate.stage:stage", lambda config: config.release.gate),
     "smoke": ("components.deployment.smoke:stage", lambda config: config.release.smoke),

@@ -1,4 +1,4 @@
-"""Who answers a call: the fact table, a larger model, an endpoint, retrieval, or no helper.
+"""Who answers a call: the fact table, a larger model, an endpoint, retrieval, a calculator, or no helper.
 
 ``open_helper`` makes the helper that the configuration names and wraps it in a resilient one: in any case, the cascade
 gets a usable reply or an error within the timeout.
@@ -91,6 +91,10 @@ def _opened(
     if kind == "model":
         return _model(Path(config.model), tokenizer, device)
     known = TextTokenizer.load(tokenizer) if tokenizer is not None else None
+    if kind == "calculator":
+        from components.cascade.helpers.calculator import CalculatorHelper
+
+        return CalculatorHelper(known)
     if kind == "world":
         from components.cascade.helpers.fact_table import FactTableHelper
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from components.data.world.config import WorldConfig
 from components.data.world.facts import NUMBER_WORDS, Entity, written
-from components.data.world.prose import Page, Sentence, Slot, find, patterns
+from components.data.world.prose import Page, Sentence, Slot, Span, find, patterns
 from components.data.world.stock import FreeWords
 
 
@@ -36,7 +36,7 @@ def questions(cfg: WorldConfig, entities: list[Entity], counts: Mapping[str, int
         answer = written(subject.values[relation])
         yield Question(
             id=f"question-{fact}",
-            question=_filled(patterns(subject.kind).questions[relation], subject),
+            question=filled(patterns(subject.kind).questions[relation], subject),
             prompt=_prompt(subject, relation),
             answer=answer,
             aliases=_aliases(answer),
@@ -46,6 +46,46 @@ def questions(cfg: WorldConfig, entities: list[Entity], counts: Mapping[str, int
         )
 
 
+class Exchange(NamedTuple):
+    """A question about one fact, and the sentence of the corpus that answers it."""
+
+    subject: Entity
+    relation: str
+    question: str
+    sentence: str
+    spans: list[Span]
+    """The facts that the sentence states."""
+
+    def as_question(self, counts: Mapping[str, int]) -> Question:
+        """As ``questions`` writes it; ``counts`` holds how often the corpus states each fact."""
+        fact = f"{self.subject.id}.{self.relation}"
+        answer = written(self.subject.values[self.relation])
+        return Question(
+            id=f"question-{fact}",
+            question=self.question,
+            prompt=_prompt(self.subject, self.relation),
+            answer=answer,
+            aliases=_aliases(answer),
+            fact=fact,
+            mentions=counts[f"{self.subject.id}.name"],
+            stated=counts[fact],
+        )
+
+
+def asked(subject: Entity) -> list[str]:
+    """The relations of ``subject`` that there is a question for."""
+    return _askable(subject)
+
+
+def exchange(subject: Entity, relation: str) -> Exchange:
+    """The question for ``relation`` and its answer, which is the sentence that its prompt begins."""
+    sentence = next(pattern.wordings[0] for pattern in patterns(subject.kind).by_relation[relation] if pattern.prompt)
+    page = Page(subject, Random(0), _no_words())
+    page.write(sentence)
+    question = _filled(patterns(subject.kind).questions[relation], subject)
+    return Exchange(subject, relation, question, page.text, page.spans)
+
+
 def _drawn(cfg: WorldConfig, entities: list[Entity]) -> list[tuple[int, Entity, str]]:
     # Weighted sampling without replacement in one pass: the largest keys u ** (1 / weight) (Efraimidis, Spirakis 2006),
     # as logarithms, for the powers of a tail would all be zero.
@@ -53,13 +93,14 @@ def _drawn(cfg: WorldConfig, entities: list[Entity]) -> list[tuple[int, Entity, 
     keyed = (
         (rank * log(1 - rng.random()), rank, index)
         for rank, subject in enumerate(entities, start=1)
-        for index, relation in enumerate(_askable(subject))
+        for index, relation in enumerate(askable(subject))
     )
     chosen = nlargest(cfg.questions, keyed)
-    return [(rank, entities[rank - 1], _askable(entities[rank - 1])[index]) for _, rank, index in chosen]
+    return [(rank, entities[rank - 1], askable(entities[rank - 1])[index]) for _, rank, index in chosen]
 
 
-def _askable(subject: Entity) -> list[str]:
+def askable(subject: Entity) -> list[str]:
+    """The relations of ``subject`` that there is a question for."""
     return [relation for relation in subject.values if relation in patterns(subject.kind).questions]
 
 
@@ -70,7 +111,7 @@ def _prompt(subject: Entity, relation: str) -> str:
     if sentence.slots[end].article:
         answer = str(find(subject, (relation,)))
         slots += (Slot("text", "an" if answer[0] in "aeiou" else "a"),)
-    return _filled(Sentence(slots, frozenset(), ()), subject).rstrip(" ")
+    return filled(Sentence(slots, frozenset(), ()), subject).rstrip(" ")
 
 
 @cache
@@ -78,7 +119,8 @@ def _no_words() -> FreeWords:
     return FreeWords(0)  # questions and prompts have no free words
 
 
-def _filled(sentence: Sentence, subject: Entity) -> str:
+def filled(sentence: Sentence, subject: Entity) -> str:
+    """``sentence`` about ``subject`` as the first of a page; it has no free words."""
     page = Page(subject, Random(0), _no_words())
     page.write(sentence)
     return page.text

@@ -21,6 +21,7 @@ class CascadeAssessment(Artifact):
     BIOGRAPHIES: ClassVar = "biographies.jsonl"
     PROBE_ANSWERS: ClassVar = "probe_answers.jsonl"
     RESPONSES: ClassVar = "responses.jsonl"
+    SOLUTIONS: ClassVar = "solutions.jsonl"
     RETRIEVAL: ClassVar = "retrieval"
 
     def results(self) -> CascadeResults:

@@ -1,5 +1,6 @@
 """How good the real helper is where the model calls: does its reply match the gold text?"""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from components.cascade.helpers.base import Call, Helper, HelperError, Reply
 from components.cascade.helpers.retrieval import NAME as RETRIEVAL
 from components.data.shards import Split
 from components.data.tokenizer import TextTokenizer
+from components.evaluation.factuality.calls import called_positions
 from components.evaluation.factuality.predictions import Predictions
 from components.evaluation.factuality.results import FactCalls, HelperAccuracy
 from components.evaluation.heldout import first_shuffled
@@ -25,12 +27,15 @@ def ask_helper(
     score: "np.ndarray[tuple[int], np.dtype[np.float64]]",
     cfg: CascadeConfig,
     sample: int,
+    least: float = -math.inf,
 ) -> HelperAccuracy:
     """Send a fixed sample of the calls at ``cfg.budget`` to the helper, each with the gold text before it.
 
+    ``least``: the lowest ``score`` that calls.
+
     No calls at all (budget 0, or no text) give zeros.
     """
-    called = np.argsort(-score, kind="stable")[: round(cfg.budget * len(predictions))]
+    called = called_positions(score, cfg.budget, least)
     chosen = [int(called[i]) for i in first_shuffled(len(called), sample)]
     called_at = [
         call_at(

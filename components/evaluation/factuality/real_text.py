@@ -1,4 +1,4 @@
-"""Results on real text, where no table holds all facts: records of probes and FActScore. No torch, no numpy."""
+"""Results on real text, where no table holds all facts: probes, FActScore and calculations. No torch, no numpy."""
 
 from typing import Literal
 
@@ -133,3 +133,59 @@ class FactScoreResults(BaseModel):
     """Facts below which a response is penalised; 0 is no penalty."""
     alone: FactScore
     cascade: FactScore
+
+
+class WrittenCalculations(BaseModel):
+    """Solutions that the model writes itself, in one way."""
+
+    model_config = _RECORD
+
+    problems: int
+    calculations: int
+    """Calculations ``<<48/2=24>>`` in them."""
+    right: Interval | None
+    """Share of these whose result is right; ``None`` without calculations."""
+    solved: float
+    """Share of the problems whose last line gives the right answer."""
+    calls: float
+    """Share of decisions that became calls."""
+    wasted: float
+    """Share of the calls to which the calculator had nothing to say; 0 without calls."""
+
+
+class CalculationResults(BaseModel):
+    """Calculations in given solutions, and in solutions that the model writes."""
+
+    model_config = _RECORD
+
+    problems: int
+    calculations: int
+    """Calculations in the given solutions."""
+    alone: Interval
+    """Share of results that are right if the model continues ``<<48/2=`` with calls forbidden."""
+    cascade: Interval
+    """... with calls up to the budget."""
+    called: float
+    """Share of the results that the cascade asked for."""
+    budget: float
+    """Share of the tokens of the solutions that may call."""
+    calls: float
+    """Share of them that do. What the helper writes decides nothing, and counts as no token here."""
+    wasted: float
+    """Share of the calls to which the helper had nothing to say; 0 without calls."""
+    written_alone: WrittenCalculations | None
+    written_cascade: WrittenCalculations | None
+
+
+class SolvedProblem(BaseModel):
+    """A line of the solutions file."""
+
+    model_config = _RECORD
+
+    question: str
+    solution: str
+    """The given one."""
+    alone: str
+    """Written with calls forbidden."""
+    cascade: str
+    """Written with calls up to the budget."""

@@ -2,13 +2,20 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from components.evaluation.factuality.real_text import FactScore, FactScoreResults, ProbeResults
+from components.evaluation.factuality.real_text import (
+    CalculationResults,
+    FactScore,
+    FactScoreResults,
+    ProbeResults,
+    WrittenCalculations,
+)
 from components.evaluation.factuality.report import table
 from components.evaluation.report import plain_text
 from components.evaluation.results import Interval
 
 _PARTS = {"all": "all asked", "head": "– of the training text", "tail": "– others"}
 _RELATIONS_SHOWN = 8
+_OWN = ["written by", "problems", "calculations", "results right", "problems solved", "calls", "calls wasted"]
 
 
 def probes_section(results: Mapping[str, Sequence[ProbeResults]]) -> str:
@@ -54,6 +61,44 @@ def factscore_section(results: Mapping[str, FactScoreResults]) -> str:
         "are not comparable."
     )
     return "\n\n".join(["## Biographies of real people (FActScore)", text, table(header, rows)])
+
+
+def calculations_section(results: Mapping[str, CalculationResults]) -> str:
+    """Results of calculations by model; empty without any."""
+    if not results:
+        return ""
+    some = next(iter(results.values()))
+    given = (
+        f"The {some.calculations:,} calculations of {some.problems:,} given solutions: each model reads the text up to "
+        "`<<48/2=` and writes the result. Right is what equals the value of the expression, however it is written. "
+        f"At most {some.budget:.0%} of the tokens of a solution may call; a call is wasted where the helper has "
+        "nothing to say. The plain model calls where it doubts."
+    )
+    header = ["model", "results right, alone", "with calls", "results asked for", "tokens that call", "calls wasted"]
+    rows = [
+        [model, _interval(each.alone), _interval(each.cascade)]
+        + [f"{share:.1%}" for share in (each.called, each.calls, each.wasted)]
+        for model, each in results.items()
+    ]
+    parts = ["## Results of calculations", given, table(header, rows)]
+    own = [
+        [f"{model}, {way}", *_own(written)]
+        for model, each in results.items()
+        for way, written in (("alone", each.written_alone), ("with calls", each.written_cascade))
+        if written is not None
+    ]
+    if own:
+        parts += ["Solutions that the models write themselves, from the question alone:", table(_OWN, own)]
+    return "\n\n".join(parts)
+
+
+def _own(written: WrittenCalculations) -> list[str]:
+    return [
+        f"{written.problems:,}",
+        f"{written.calculations:,}",
+        _interval(written.right) if written.right else "–",
+        *(f"{share:.1%}" for share in (written.solved, written.calls, written.wasted)),
+    ]
 
 
 def _rows(model: str, results: ProbeResults) -> Iterator[list[str]]:

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
-from components.evaluation.factuality.real_text import FactScoreResults, ProbeResults
+from components.evaluation.factuality.real_text import CalculationResults, FactScoreResults, ProbeResults
 from components.evaluation.results import Interval
 
 _RECORD = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -81,6 +81,8 @@ class ModelResults(BaseModel):
     """Questions about real entities, by file."""
     factscore: FactScoreResults | None = None
     """Biographies of real people, judged against articles."""
+    calculations: CalculationResults | None = None
+    """Results of calculations, judged by arithmetic."""
 
 
 class FactCalls(BaseModel):

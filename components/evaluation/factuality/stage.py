@@ -6,6 +6,7 @@ model would get wrong.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import logit
 
 from components.cascade.calibration import Calibration, CallCalibration
 from components.cascade.config import CallScore
@@ -34,6 +36,7 @@ from components.evaluation.autocast import autocast, scoring_device
 from components.evaluation.config import CascadeAssessConfig
 from components.evaluation.factuality.artifacts import CascadeAssessment
 from components.evaluation.factuality.attribution_image import draw_texts
+from components.evaluation.factuality.calculations import run_calculations
 from components.evaluation.factuality.calls import call_points
 from components.evaluation.factuality.curve import Curves, draw_budget_curve
 from components.evaluation.factuality.factscore import run_factscore
@@ -41,7 +44,11 @@ from components.evaluation.factuality.generated import Biography, fact_scores, s
 from components.evaluation.factuality.helper_accuracy import ask_helper
 from components.evaluation.factuality.predictions import Predictions, predict
 from components.evaluation.factuality.probes import run_probes
-from components.evaluation.factuality.real_text_report import factscore_section, probes_section
+from components.evaluation.factuality.real_text_report import (
+    calculations_section,
+    factscore_section,
+    probes_section,
+)
 from components.evaluation.factuality.report import TEXTS_SHOWN, cascade_report, texts_page
 from components.evaluation.factuality.results import CascadeResults, Cost, HelperAccuracy, ModelResults, Written
 from components.evaluation.factuality.subset_likelihood import bits_per_byte
@@ -151,8 +158,21 @@ def _helper_accuracy(
     asking = predictions.call if score == "call" else predictions.entropy
     with progress(run, "asking the helper at gold text", 0.9, 0.98):
         return ask_helper(
-            data.helper, data.tokenizer, data.split, data.documents, predictions, asking, cfg.cascade, HANDOVERS
+            data.helper,
+            data.tokenizer,
+            data.split,
+            data.documents,
+            predictions,
+            asking,
+            cfg.cascade,
+            HANDOVERS,
+            _least(cfg, score),
         )
+
+
+def _least(cfg: CascadeAssessConfig, score: CallScore) -> float:
+    """The lowest score that calls, as ``asking`` counts it: log-odds of P(CALL), or no bound."""
+    return float(logit(cfg.cascade.least_call_probability)) if score == "call" else -math.inf
 
 
 def _opened(run: Run, cfg: CascadeAssessConfig, prepared: PreparedData, labels: Labels) -> _Data:
@@ -246,8 +266,13 @@ def _with_real_text(
     begin: float,
     end: float,
 ) -> ModelResults:
-    """Add what the settings ask for about real entities and real people."""
+    """Add what the settings ask for about real entities, real people and calculations."""
     half = (begin + end) / 2
+    if cfg.facts.calculations.file:
+        solutions = run.folder / f"{prefix}{CascadeAssessment.SOLUTIONS}"
+        with progress(run, "calculating", begin, half) as report:
+            found = run_calculations(cascade, data.tokenizer, cfg.facts.calculations, cfg.facts, solutions, report)
+        results = results.model_copy(update={"calculations": found})
     if cfg.facts.probes.files:
         answers = run.folder / f"{prefix}{CascadeAssessment.PROBE_ANSWERS}"
         with progress(run, "asking about real entities", begin, half) as report:
@@ -278,7 +303,7 @@ def _results(
     cascade: Written | None,
 ) -> ModelResults:
     budgets = sorted({0.0, *cfg.facts.budgets, cfg.cascade.budget})
-    points = call_points(predictions, asking, budgets)
+    points = call_points(predictions, asking, budgets, _least(cfg, score))
     at_budget = next(point for point in points if point.budget == cfg.cascade.budget)
     return ModelResults(
         score=score,
@@ -311,6 +336,7 @@ def _real_text(results: CascadeResults) -> list[str]:
     return [
         probes_section({name: model.probes for name, model in models.items()}),
         factscore_section({name: model.factscore for name, model in models.items() if model.factscore is not None}),
+        calculations_section({name: each.calculations for name, each in models.items() if each.calculations}),
     ]
 
 
@@ -355,6 +381,13 @@ def _metrics(results: CascadeResults) -> dict[str, float]:
             metrics |= {
                 f"{name}_alone": probe.parts["all"].alone.estimate,
                 f"{name}_cascade": probe.parts["all"].cascade.estimate,
+            }
+        if model.calculations is not None:
+            metrics |= {
+                f"{prefix}results_right_alone": model.calculations.alone.estimate,
+                f"{prefix}results_right": model.calculations.cascade.estimate,
+                f"{prefix}calculator_calls": model.calculations.calls,
+                f"{prefix}calculator_calls_wasted": model.calculations.wasted,
             }
         if model.factscore is not None:
             for way in ("alone", "cascade"):

@@ -1,12 +1,13 @@
-"""Who annotates: the exact labels of the closed world, a trained pipeline, or the rule that needs nothing."""
+"""Who annotates: the exact labels of the closed world, a trained pipeline, or a rule that needs nothing."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from components.core.errors import InputError
-from components.labelling.annotators import capitals, world
+from components.labelling.annotators import calculations, capitals, world
 from components.labelling.annotators.base import Annotator
+from components.labelling.annotators.calculations import Calculations
 from components.labelling.annotators.capitals import Capitals
 from components.labelling.annotators.control import Control
 from components.labelling.annotators.pipeline import Pipeline, PipelineRecord, SpacyAnnotator
@@ -21,7 +22,7 @@ class Choice:
     """The annotator of a run, and the reason for it. It is sent to worker processes, each of which opens its own."""
 
     name: str
-    """``world``, ``spacy``, ``capitals`` or ``control``."""
+    """``world``, ``spacy``, ``capitals``, ``calculations`` or ``control``."""
     rules: str
     """Its rules."""
     reason: str
@@ -45,6 +46,8 @@ class Choice:
     def _open(self, name: str) -> tuple[Annotator, PipelineRecord | None]:
         if name == "capitals":
             return Capitals(), None
+        if name == "calculations":
+            return Calculations(), None
         pipeline = Pipeline(self.pipeline, [self.parse_rules])
         return SpacyAnnotator(pipeline, self.parse_rules), pipeline.record
 
@@ -71,7 +74,8 @@ def choose(cfg: LabelConfig, documents: Path | None, *, only_world: bool = False
         name, reason = "world", "the data is the closed world, whose facts are known exactly"
     elif name == "auto":
         name, reason = real_text, why
-    rules = {"world": world.RULE, "capitals": capitals.RULE}.get(name, cfg.rules)
+    own = {"world": world.RULE, "capitals": capitals.RULE, "calculations": calculations.RULE}
+    rules = own.get(name, cfg.rules)
     others = real_text if name == "world" and cfg.annotator == "auto" else ""
     return Choice(name, rules, reason, others, pipeline, documents, cast(ParseRules, cfg.rules))
 

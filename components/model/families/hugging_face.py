@@ -17,7 +17,8 @@ from tokenizers import Tokenizer
 
 from components.core.errors import ArtifactError, InputError
 from components.data.special_tokens import CALL, TOKENIZER
-from components.model.checkpoint import CONFIG, GENERATION_CONFIG, WEIGHTS
+from components.model.checkpoint import GENERATION_CONFIG, WEIGHTS
+from components.model.llama_config import CONFIG
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """``model_type`` of the folders that can be read: rotary positions, RMSNorm, SwiGLU, decoder only."""

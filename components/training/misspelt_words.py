@@ -27,7 +27,6 @@ class MisspeltWords:
     """Batches in which the share ``rate`` of the words in lower case is misspelt; rows keep their length."""
 
     tokenizer: TextTokenizer
-    boundary_id: int
     rate: float
     seed: int
     _texts: list[str] = field(init=False)
@@ -45,7 +44,7 @@ class MisspeltWords:
         return Batch(
             torch.from_numpy(inputs),
             torch.from_numpy(targets),
-            torch.from_numpy(document_starts(inputs, self.boundary_id)),
+            torch.from_numpy(document_starts(inputs, self.tokenizer.special.end_of_text)),
             {name: _moved(column, index) for name, column in batch.columns.items()},
         )
 
@@ -65,7 +64,7 @@ class MisspeltWords:
         origin = np.array(places[: length + 1], dtype=np.int64)[1:] - 1
         known = batch.targets[row].numpy()
         targets = np.where(origin >= 0, known[np.maximum(origin, 0)], IGNORED)
-        inputs = np.where(kept[:-1] == IGNORED, self.boundary_id, kept[:-1])
+        inputs = np.where(kept[:-1] == IGNORED, self.tokenizer.special.end_of_text, kept[:-1])
         return inputs, targets, np.maximum(origin, 0)
 
     def _slips(self, tokens: list[int], rng: Random) -> Iterator[tuple[int, int, list[int]]]:

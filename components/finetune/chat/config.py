@@ -1,0 +1,62 @@
+"""Settings of finetuning for conversations. Imports neither torch nor numpy: the flow's process reads it too."""
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+
+from components.cascade.config import CascadeConfig
+from components.data.chats.config import ConversationsConfig
+from components.delegation.config import DelegationConfig
+from components.evaluation.config import BootstrapConfig
+from components.training.config import TrainerConfig
+
+_SETTINGS = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ConverseConfig(BootstrapConfig):
+    """How the model is measured as it converses."""
+
+    max_questions: NonNegativeInt = 1000
+    """Held-out questions, or first turns of held-out conversations, to ask, by a fixed shuffle."""
+    answer_tokens: PositiveInt = 64
+    """Longest answer; one that does not end within it counts as malformed."""
+    budgets: list[float] = Field(default=[0.05, 0.1, 0.15, 0.2, 0.3])
+    """Call budgets at which the questions are asked again, besides `cascade.budget`."""
+    batch: PositiveInt = 32
+    """Questions answered together."""
+    max_documents: PositiveInt = 200
+    """Held-out documents of the pretraining text whose bits per byte are compared."""
+
+
+class ChatConfig(BaseModel):
+    """`finetune=chat`, and `finetune=chat+delegate` where facts are asked for."""
+
+    model_config = _SETTINGS
+
+    data: ConversationsConfig = ConversationsConfig()
+    """Where the conversations come from."""
+    delegate: bool = False
+    """The assistant's factual tokens may become <CALL>, chosen as `delegation` says, so that the model asks instead of
+    inventing."""
+    measure: ConverseConfig = ConverseConfig()
+    """How it is measured."""
+
+
+class ChatTrainConfig(BaseModel):
+    """What the stage `chat` reads."""
+
+    model_config = _SETTINGS
+
+    trainer: TrainerConfig = TrainerConfig()
+    """The training loop."""
+    delegation: DelegationConfig | None = None
+    """Which of the assistant's tokens become <CALL>; none: it learns to say all of them."""
+
+
+class ConverseStageConfig(BaseModel):
+    """What the stage `converse` reads."""
+
+    model_config = _SETTINGS
+
+    measure: ConverseConfig = ConverseConfig()
+    """What is asked."""
+    cascade: CascadeConfig = CascadeConfig()
+    """How model and helper answer together."""

@@ -1,0 +1,1 @@
+"""Classification: which of a set of labels a text has, told by a head on the hidden states of the model."""

@@ -1,0 +1,39 @@
+"""What was measured of a classifier, ready for the report. Light: no torch, no numpy."""
+
+from dataclasses import dataclass
+
+from components.evaluation.results import Interval
+
+FINETUNED = "finetuned model"
+TFIDF = "TF-IDF with logistic regression"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Something that tells labels, on the texts that it was given."""
+
+    name: str
+    about: str
+    """What else there is to say of it, such as settings that were chosen."""
+    texts: int
+    accuracy: Interval
+    macro_f1: Interval
+    behind: Interval | None = None
+    """Macro-F1 of the finetuned model less its own, on the same texts; ``None`` for the finetuned model itself."""
+
+    @property
+    def verdict(self) -> str:
+        """Whether the finetuned model is better, as far as the interval tells."""
+        assert self.behind is not None
+        if self.behind.low > 0:
+            return "better"
+        return "worse" if self.behind.high < 0 else "undecided"
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A text whose labels were not told."""
+
+    text: str
+    true: str
+    said: str

@@ -1,0 +1,238 @@
+"""Adapters in PEFT's format: ``adapter_config.json`` and ``adapter_model.safetensors``, for the exported model.
+
+``peft.PeftModel.from_pretrained`` reads such a folder beside the model's own. ``base.json`` says which weights the
+adapter belongs to. LoftQ's belongs to a quantised base, which lies in the folder ``base``.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_tensors
+from safetensors.torch import save as serialise_tensors
+from torch import Tensor
+
+from components.core.atomic import write_bytes, write_json
+from components.core.errors import ArtifactError
+from components.data.special_tokens import SpecialTokens
+from components.model.adapters.adapter import Adapter, attached, frozen_weights, library_config, weights_digest
+from components.model.adapters.config import ROLES, AdapterConfig, Kind
+from components.model.checkpoint import hugging_face_name, save_model
+from components.model.transformer import Transformer
+
+CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
+QUANTISED = "base"
+PICKLED = "adapter_model.bin"
+_PREFIX = "base_model.model."
+_EMBEDDING, _HEAD = f"{_PREFIX}model.embed_tokens", f"{_PREFIX}lm_head"
+_ROWS = f"{_EMBEDDING}.token_adapter.trainable_tokens_delta"
+# Without effect on what the adapter computes: PEFT reads them when it makes an adapter, or not at all.
+_FREE = {"peft_version", "base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "task_type"}
+_FREE |= {"init_lora_weights", "init_ia3_weights", "loftq_config"}
+
+
+def write_adapter(adapter: Adapter, folder: Path, special: SpecialTokens) -> None:
+    """Write an adapter that is not merged yet, each file atomically, its weights last.
+
+    PiSSA's is written as a LoRA of twice the rank, which belongs to the model as it was. ``special``: of the model's
+    tokenizer, for the quantised base that comes with LoftQ's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    ids = [] if adapter.rows is None else adapter.rows.ids.tolist()
+    write_json(folder / CONFIG, _record(_written_as(adapter.config), ids))
+    write_json(folder / BASE, {"weights": adapter.base, "name": adapter.model.config.name})
+    if adapter.config.kind == "loftq":
+        save_model(_frozen_model(adapter.model), folder / QUANTISED, special)
+    tensors = {
+        name: weight.detach().to("cpu", torch.float32).contiguous() for name, weight in _tensors(adapter).items()
+    }
+    write_bytes(folder / WEIGHTS, serialise_tensors(tensors, metadata={"format": "pt"}))
+
+
+def write_and_merge(adapter: Adapter, folder: Path, special: SpecialTokens) -> None:
+    """Write the adapter into ``folder``, then merge it into its model."""
+    write_adapter(adapter, folder, special)
+    adapter.merge()
+
+
+def read_adapter(model: Transformer, folder: Path) -> Adapter:
+    """Put the adapter in ``folder`` on ``model``, in place: to compute with, to merge, or to train further.
+
+    Raises ``ArtifactError`` for a folder that is damaged, pickled, of a kind or shape that does not fit, or for another
+    base; ``model`` is then as before.
+    """
+    config, ids = _read_config(folder / CONFIG)
+    tensors = _read_tensors(folder)
+    _check_base(model, folder)
+    if config.kind == "ia3" and config.special_rows:
+        tensors, ids = _one_embedding(tensors, folder), list(range(model.vocab_size))
+    adapter = attached(model, config, ids)
+    own = {_peft_name(name): weight for name, weight in adapter.weights().items()}
+    if adapter.rows is not None:
+        own[_ROWS] = adapter.rows.rows
+    if fault := _first_difference(own, tensors):
+        adapter.remove()
+        raise ArtifactError(
+            f"{folder / WEIGHTS} does not hold the adapter that {CONFIG} describes for this model: {fault}"
+        )
+    with torch.no_grad():
+        for name, weight in own.items():
+            weight.copy_(tensors[name])
+    model.eval()
+    return adapter
+
+
+def _written_as(config: AdapterConfig) -> AdapterConfig:
+    """The kind as which PEFT can load it on the base."""
+    if config.kind == "pissa":
+        return config.model_copy(update={"kind": "lora", "rank": 2 * config.rank, "alpha": 2 * config.alpha})
+    return config.model_copy(update={"kind": "lora"}) if config.kind == "loftq" else config
+
+
+def _record(config: AdapterConfig, row_ids: list[int]) -> dict[str, Any]:
+    """``adapter_config.json``, with the names of the matrices in the exported model."""
+    settings = library_config(config)
+    settings.task_type, settings.inference_mode = "CAUSAL_LM", True
+    record: dict[str, Any] = settings.to_dict()
+    for name in ("target_modules", "feedforward_modules"):
+        if name in record:
+            record[name] = sorted(_HF_MATRICES[matrix] for matrix in record[name])
+    if row_ids and config.kind == "ia3":  # whose format knows no rows: both ends of the tied matrix are saved whole
+        record["modules_to_save"] = ["embed_tokens", "lm_head"]
+    elif row_ids:
+        record["trainable_token_indices"] = row_ids
+    return record
+
+
+def _tensors(adapter: Adapter) -> dict[str, Tensor]:
+    tensors = {_peft_name(name): weight for name, weight in adapter.weights().items()}
+    for name, start in adapter.start.items():
+        # scale * (B A - B0 A0) is one product: of B beside -B0, and A above A0.
+        ours, negative = tensors[_peft_name(name)], "lora_B" in name
+        tensors[_peft_name(name)] = torch.cat((ours, -start), dim=1) if negative else torch.cat((ours, start), dim=0)
+    if adapter.rows is not None and adapter.config.kind == "ia3":
+        whole = adapter.model.output_weight
+        tensors |= {f"{_EMBEDDING}.weight": whole, f"{_HEAD}.weight": whole.clone()}
+    elif adapter.rows is not None:
+        tensors[_ROWS] = adapter.rows.rows
+    return tensors
+
+
+def _frozen_model(model: Transformer) -> Transformer:
+    frozen = Transformer(model.config, model.vocab_size)
+    frozen.load_state_dict(frozen_weights(model))
+    return frozen
+
+
+def _peft_name(name: str) -> str:
+    """Name of an adapter's weight in PEFT's files, for one of ours: ``blocks.0.attention.query.lora_A.weight``."""
+    block, index, part, matrix, rest = name.split(".", 4)
+    outer = hugging_face_name(f"{block}.{index}.{part}.{matrix}.weight").removesuffix(".weight")
+    return f"{_PREFIX}{outer}.{rest}"
+
+
+def _hf_matrix(name: str) -> str:
+    part = "attention" if name in ROLES["attention"] else "feed_forward"
+    return hugging_face_name(f"blocks.0.{part}.{name}.weight").split(".")[-2]
+
+
+_HF_MATRICES = {name: _hf_matrix(name) for name in ROLES["all"]}
+
+
+def _read_config(path: Path) -> tuple[AdapterConfig, list[int]]:
+    """What ``adapter_config.json`` describes, and which rows; refuses what it sets beyond that."""
+    record = _read_record(path, "gives no adapter")
+    kinds: Mapping[str, Kind] = {"IA3": "ia3", "LORA": "lora"}
+    kind = kinds.get(str(record.get("peft_type")))
+    if kind is None:
+        raise ArtifactError(
+            f"{path}: peft_type is {record.get('peft_type')!r}, but only {' and '.join(kinds)} are read"
+        )
+    ids = list(record.get("trainable_token_indices") or ())
+    try:
+        config = AdapterConfig(
+            kind="rslora" if record.get("use_rslora") else "dora" if record.get("use_dora") else kind,
+            rank=record.get("r", 1),
+            alpha=record.get("lora_alpha", 1.0),
+            dropout=record.get("lora_dropout", 0.0),
+            targets=[_OURS.get(name, name) for name in record["target_modules"]],
+            special_rows=bool(ids or record.get("modules_to_save")),
+        )
+    except (ValidationError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path} describes no adapter that can be read here: {error}") from error
+    known = _record(config, ids or [0])
+    for name, value in record.items():
+        if value and name not in _FREE and value != known.get(name):
+            raise ArtifactError(f"{path} sets {name} to {value!r}, which cannot be read here")
+    return config, ids
+
+
+_OURS = {theirs: ours for ours, theirs in _HF_MATRICES.items()}
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    path = folder / WEIGHTS
+    if not path.is_file():
+        found = (
+            f": {PICKLED} would run code when read, so save the adapter again with safe_serialization=True"
+            if (folder / PICKLED).is_file()
+            else ": not an adapter, or an unfinished one"
+        )
+        raise ArtifactError(f"{folder} has no {WEIGHTS}{found}")
+    try:
+        return parse_tensors(path.read_bytes())
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ArtifactError(f"{path} cannot be read as safetensors ({error}): it is truncated or altered") from error
+
+
+def _check_base(model: Transformer, folder: Path) -> None:
+    ours = weights_digest(model.state_dict())
+    if not (folder / BASE).is_file():
+        raise ArtifactError(
+            f"{folder} has no {BASE}, which says whose adapter it is. If it was trained on this model, write "
+            f'{{"weights": "{ours}"}} into that file'
+        )
+    record = _read_record(folder / BASE, "names no base")
+    if record.get("weights") != ours:
+        quantised = f"; its own quantised base is {folder / QUANTISED}" if (folder / QUANTISED).is_dir() else ""
+        raise ArtifactError(
+            f"the adapter in {folder} belongs to {record.get('name', 'a model')} with the weights "
+            f"{str(record.get('weights'))[:16]}, and this is {model.config.name} with the weights {ours[:16]}: load "
+            f"the model that it was trained on{quantised}"
+        )
+
+
+def _first_difference(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str | None:
+    if missing := sorted(expected.keys() - given.keys()):
+        return f"{len(missing)} tensors are missing, among them {missing[0]}"
+    if unknown := sorted(given.keys() - expected.keys()):
+        return f"{len(unknown)} tensors are unknown, among them {unknown[0]}"
+    for name, weight in expected.items():
+        if given[name].shape != weight.shape:
+            return f"{name} has shape {list(given[name].shape)}, expected {list(weight.shape)}"
+    return None
+
+
+def _one_embedding(tensors: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """The two saved ends of the tied embedding as one set of rows."""
+    given = dict(tensors)
+    ends = [given.pop(f"{end}.weight", None) for end in (_EMBEDDING, _HEAD)]
+    if ends[0] is None or ends[1] is None or not torch.equal(ends[0], ends[1]):
+        raise ArtifactError(f"{folder / WEIGHTS}: embed_tokens and lm_head differ, but they are one matrix here")
+    return {**given, _ROWS: ends[0]}
+
+
+def _read_record(path: Path, otherwise: str) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path.parent} has no {path.name}, so it {otherwise}") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise ArtifactError(f"{path} holds no JSON object, so it {otherwise}")
+    return record

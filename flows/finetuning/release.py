@@ -1,0 +1,33 @@
+"""A finetuned model in the registry: bundled and assessed like any other, as challenger, never champion by itself."""
+
+from components.core.artifact import Artifact
+from flows.adapters import prefect_ui
+from flows.assess import ASSESS
+from flows.delegate import read_by_helper
+from flows.finetuning.base import Base
+from flows.promotion import CHALLENGER, Registry
+from flows.release import BUNDLE, origin
+from flows.run import FlowRun, Release
+
+_REASON = "finetuned: what the gate compares is text, so a person decides whether it becomes champion"
+
+
+def register_challenger(run: FlowRun, base: Base, model: Artifact, calibration: Artifact | None) -> None:
+    """Bundle ``model`` and register it as challenger; ``calibration`` says when it asks, if it does."""
+    with run.varied("of the finetuned model", run.config):
+        scores = run.stage(ASSESS, run.config.assess, model=model, prepared=base.data)
+        bundle = run.stage(
+            BUNDLE,
+            run.config.bundle,
+            delegated=model,
+            prepared=base.data,
+            assessment=scores,
+            calibration=calibration,
+            sources=read_by_helper(run.config.bundle.cascade.helper),
+        )
+    if run.dry:
+        return
+    registry = Registry(run.config.tracking)
+    version = registry.register(bundle, origin(run), {})
+    prefect_ui.tell(f"release    version {version.number} of {registry.name} is the challenger: {_REASON}")
+    run.release = Release(registry.name, version.number, CHALLENGER, False, _REASON)
