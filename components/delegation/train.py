@@ -69,9 +69,7 @@ def stage(
     plan = PretrainConfig(model=config.model, trainer=settings)
     before = pretrained.tokens_seen if pretrained is not None and config.delegation.start == "checkpoint" else 0
     details = {DETAILS: config.delegation.model_dump(mode="json"), "tokens_before": before}
-    return session.train(
-        run, plan, prepared, shards, module, "delegate", columns, details, _slips(config, settings, prepared), _rows
-    )
+    return session.train(run, plan, prepared, shards, module, "delegate", columns, details, _rows)
 
 
 def _rows(metrics: Mapping[str, float]) -> Rows:
