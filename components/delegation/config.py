@@ -3,11 +3,12 @@
 Imports neither torch nor numpy: the flow's process reads these classes and must stay light.
 """
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from components.cascade.config import HelperConfig
+from components.core.neutral import Neutral
 from components.model.config import ModelConfig
 from components.training.config import TrainerConfig
 from components.training.trained import TrainedModel
@@ -60,6 +61,8 @@ class DelegationConfig(BaseModel):
     match: Literal["steps", "gradient_tokens"] = "steps"
     """What max_steps counts: optimizer steps, or as many tokens with a ground-truth gradient as that many steps of
     plain training have (delegating and ignoring methods then train longer)."""
+    misspelt: Annotated[float, Neutral(0.0)] = Field(0.0, ge=0.0, le=0.5)
+    """Share of the words in lower case that are read misspelt in training, so that the model asks after a slip, too."""
     reference: str = ""
     """Model folder with the same tokenizer, for rho_call and rho_ignore: excess loss is measured against it. Empty:
     the model that training starts from."""

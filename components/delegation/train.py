@@ -29,6 +29,7 @@ from components.model.checkpoint import load_model
 from components.model.transformer import Transformer
 from components.training.config import PretrainConfig, TrainerConfig
 from components.training.loader import Batch, TokenColumns, TrainingBatches, training_order
+from components.training.misspelt_words import MisspeltWords
 from components.training.module import TrainingModule
 from components.training.session import Session, nats_to_bits_per_byte
 from components.training.trained import TrainedModel
@@ -68,8 +69,10 @@ def stage(
     module = TrainingModule(model, settings, objective, nats_to_bits_per_byte(shards))
     plan = PretrainConfig(model=config.model, trainer=settings)
     before = pretrained.tokens_seen if pretrained is not None and config.delegation.start == "checkpoint" else 0
+    rate = config.delegation.misspelt
+    alter = MisspeltWords(prepared.tokenizer(), rate, settings.seed) if rate else None
     details = {DETAILS: config.delegation.model_dump(mode="json"), "tokens_before": before}
-    return session.train(run, plan, prepared, shards, module, "delegate", columns, details, _rows)
+    return session.train(run, plan, prepared, shards, module, "delegate", columns, details, _rows, alter)
 
 
 def _rows(metrics: Mapping[str, float]) -> Rows:

@@ -45,8 +45,6 @@ class TrainerConfig(BaseModel):
     """Decay of AdamW's squared-gradient mean."""
     gradient_clip: PositiveFloat = 1.0
     """Largest norm of the gradient over all weights; longer gradients are scaled down to it."""
-    misspelt: Annotated[float, Neutral(0.0)] = Field(default=0.0, ge=0.0, le=0.5)
-    """Share of the words in lower case that are read misspelt, so that the model also understands slips of the pen."""
     seed: NonNegativeInt = Field(default=0, lt=2**63)
     """Decides the initial weights and the order of the data."""
     precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"

@@ -19,7 +19,6 @@ from components.data.tokenizer import TextTokenizer
 from components.training.loader import IGNORED, Batch, document_starts, mixed
 
 _WORD = re.compile(r" [a-z]{3,}")
-_BEGINS_WORD = re.compile(r"[a-z]")
 
 
 @dataclass
@@ -51,7 +50,6 @@ class MisspeltWords:
     def _row(self, batch: Batch, row: int, rng: Random) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Inputs, targets, and for each target the place where it stood (0 for what is masked)."""
         tokens = [*batch.tokens[row].tolist(), int(batch.targets[row, -1])]
-        length = len(tokens) - 1
         ids, places = [], []
         after = 0
         for start, stop, spelled in self._slips(tokens, rng):
@@ -60,8 +58,10 @@ class MisspeltWords:
             after = stop
         ids += tokens[after:]
         places += range(after, len(tokens))
-        kept = np.array(ids[: length + 1], dtype=np.int64)
-        origin = np.array(places[: length + 1], dtype=np.int64)[1:] - 1
+        # A misspelling may take more tokens than the word, or fewer: the row is cut, or padded as behind a text.
+        short = max(0, len(tokens) - len(ids))
+        kept = np.array([*ids, *[IGNORED] * short][: len(tokens)], dtype=np.int64)
+        origin = np.array([*places, *[-1] * short][1 : len(tokens)], dtype=np.int64) - 1
         known = batch.targets[row].numpy()
         targets = np.where(origin >= 0, known[np.maximum(origin, 0)], IGNORED)
         inputs = np.where(kept[:-1] == IGNORED, self.tokenizer.special.end_of_text, kept[:-1])

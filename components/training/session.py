@@ -25,8 +25,7 @@ from components.training.best import Best
 from components.training.checkpoints import Checkpoints
 from components.training.config import PretrainConfig
 from components.training.history import History, last_metric, mean_tokens_per_second
-from components.training.loader import TokenColumns
-from components.training.misspelt_words import MisspeltWords
+from components.training.loader import Alter, TokenColumns
 from components.training.module import TrainingModule
 from components.training.precision import chosen_device, chosen_precision, compute_dtype
 from components.training.threads import set_threads
@@ -72,13 +71,15 @@ class Session:
         columns: TokenColumns = MappingProxyType({}),
         details: Mapping[str, Any] | None = None,
         rows: Callable[[Mapping[str, float]], Rows] = lambda metrics: (),
+        alter: Alter | None = None,
         also_save: Callable[[Path], None] = lambda folder: None,
         merge_adapter: Callable[[Path], object] = lambda folder: None,
     ) -> TrainedModel:
         """Train ``module`` on ``shards`` and seal the model, its history and its metrics; resumes from a checkpoint.
 
-        ``name`` stands before the progress bar; ``columns`` come with every batch; ``rows`` chooses from the metrics
-        what people see of the run; ``also_save`` puts what the objective has learnt into the folder of the model.
+        ``name`` stands before the progress bar; ``columns`` come with every batch; ``alter`` changes those to
+        train on; ``rows`` chooses from the metrics what people see of the run; ``also_save`` puts what the objective
+        has learnt into the folder of the model.
         ``merge_adapter`` is called after the last step: it writes the adapter, if that is what was trained, into the
         folder that it is given and merges it into the model.
 
@@ -90,7 +91,7 @@ class Session:
         best = Best(run.folder / CHECKPOINTS, cfg.trainer, history)
         checkpoints = Checkpoints(run.folder / CHECKPOINTS, cfg.trainer, history)
         trainer = lightning_trainer(cfg.trainer, self.device, self.precision, run.folder, [history, best, checkpoints])
-        data = ShardData(shards, cfg, ranks=trainer.world_size, columns=columns, alter=_misspelt(cfg, prepared))
+        data = ShardData(shards, cfg, ranks=trainer.world_size, columns=columns, alter=alter)
         if trainer.is_global_zero:
             self._announce(cfg, shards)
         taken = _fit(trainer, module, data, history, checkpoints)
@@ -165,11 +166,6 @@ def _fit(
         if history.validated_step < trainer.global_step:
             trainer.validate(module, datamodule=data, verbose=False)
     return taken
-
-
-def _misspelt(cfg: PretrainConfig, prepared: PreparedData) -> MisspeltWords | None:
-    rate = cfg.trainer.misspelt
-    return MisspeltWords(prepared.tokenizer(), rate, cfg.trainer.seed) if rate else None
 
 
 def _save(model: Transformer, prepared: PreparedData, folder: Path) -> None:

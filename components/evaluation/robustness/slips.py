@@ -7,7 +7,8 @@ answer is right. What remains are words in lower case of three or more letters.
 import re
 from collections.abc import Callable
 from random import Random
-from string import ascii_lowercase
+
+from components.data.misspelling import misspelt as misspelt_word
 
 _WORD = re.compile(r"(?<!\w)[^\W\d_]{3,}(?!\w)")
 _FILLERS = ("well", "indeed", "really", "actually", "perhaps")
@@ -17,7 +18,7 @@ _Slip = Callable[[str, Random], str]
 
 def misspelt(text: str, rate: float, rng: Random) -> str:
     """A letter left out, doubled, changed, or in its neighbour's place, in the share ``rate`` of the words."""
-    return _slipped(text, rate, rng, _letter)
+    return _slipped(text, rate, rng, misspelt_word)
 
 
 def with_noisy_words(text: str, rate: float, rng: Random) -> str:
@@ -32,19 +33,6 @@ def _slipped(text: str, rate: float, rng: Random, slip: _Slip) -> str:
     for start, end in sorted(rng.sample(places, count), reverse=True):
         text = text[:start] + slip(text[start:end], rng) + text[end:]
     return text
-
-
-def _letter(word: str, rng: Random) -> str:
-    at = rng.randrange(len(word) - 1)
-    before, letter, after = word[:at], word[at], word[at + 1 :]
-    options = [
-        before + after,
-        before + letter + letter + after,
-        before + rng.choice(ascii_lowercase.replace(letter, "")) + after,
-    ]
-    if letter != after[0]:
-        options.append(before + after[0] + letter + after[1:])
-    return rng.choice(options)
 
 
 def _noise(word: str, rng: Random) -> str:
