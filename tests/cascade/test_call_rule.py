@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.cascade.call_rule import BAND, CallRule, FixedThreshold, RunningQuantile, call_rule
+from components.cascade.call_rule import BAND, CallRule, FixedThreshold, Least, RunningQuantile, call_rule
 from components.cascade.config import CascadeConfig
 from tests.fakes import calibration
 
@@ -114,3 +114,18 @@ def test_the_running_quantile_of_another_score_starts_from_that_scores_calibrati
 def test_a_model_that_says_nan_is_an_error() -> None:
     with pytest.raises(ValueError, match="score of a position is NaN"):
         RunningQuantile(0.5, UNIFORM).record(math.nan, False)
+
+
+@pytest.mark.parametrize("rule", ["running_quantile", "fixed"])
+def test_below_the_least_probability_no_call_is_made_and_above_it_the_budget_is_the_limit(rule: str) -> None:
+    config = CascadeConfig.model_validate({"rule": rule, "least_call_probability": 0.5})
+    few = [0.9 if number % 20 == 0 else 0.4 for number in range(600)]
+    assert called(call_rule(config, 0.2, calibration(0.0, 0.6)), few) == [score > 0.5 for score in few]
+    many = call_rule(config.model_copy(update={"rule": "running_quantile"}), 0.2, calibration())
+    assert sum(called(many, [0.9] * 600)) <= 0.2 * 600 + BAND
+
+
+def test_doubt_is_no_probability_and_has_no_least() -> None:
+    config = CascadeConfig(call_score="entropy", least_call_probability=0.5)
+    assert not isinstance(call_rule(config, 0.2, calibration()), Least)
+    assert isinstance(call_rule(config.model_copy(update={"call_score": "call"}), 0.2, calibration()), Least)

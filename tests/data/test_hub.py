@@ -53,6 +53,10 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(dataset: Path, 
         texts(f"hf://{dataset}", tmp_path / "a.jsonl", "body")
 
 
+def test_a_text_of_several_columns_has_a_template(dataset: Path, tmp_path: Path) -> None:
+    assert texts(f"hf://{dataset}::test", tmp_path / "a.jsonl", "<{text}>{text}") == ["<held out>held out"]
+
+
 def test_a_split_that_is_not_there_is_an_input_error(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot be read: .*nosuch"):
         texts(f"hf://{dataset}::nosuch", tmp_path / "a.jsonl")

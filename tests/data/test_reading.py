@@ -71,6 +71,19 @@ def test_the_text_field_can_be_named(tmp_path: Path) -> None:
     assert read(parquet(tmp_path / "a.parquet", {"content": ["yes"], "text": ["no"]}), cfg) == ["yes"]
 
 
+def test_a_text_of_several_fields_has_a_template(tmp_path: Path) -> None:
+    cfg = DataConfig(text_field="{q}\n{a} {{{q}}}")
+    line = b'{"q": "1+1?", "a": "2", "text": "no"}\n'
+    assert read(file(tmp_path, "a.jsonl", line), cfg) == ["1+1?\n2 {1+1?}"]
+    assert read(parquet(tmp_path / "a.parquet", {"a": ["2"], "n": [0], "q": ["1+1?"]}), cfg) == ["1+1?\n2 {1+1?}"]
+    with pytest.raises(InputError, match=r"line 1 has no text: no field 'a' among \['q'\]"):
+        read(file(tmp_path, "b.jsonl", b'{"q": "1+1?"}\n'), cfg)
+    with pytest.raises(InputError, match=r"row 1 has no text: 'a' is null"):
+        read(parquet(tmp_path / "b.parquet", {"q": ["1+1?"], "a": pa.array([None], pa.string())}), cfg)
+    with pytest.raises(InputError, match=r"no column 'a'; it has \['q'\]"):
+        read(parquet(tmp_path / "c.parquet", {"q": ["1+1?"]}), cfg)
+
+
 def test_parquet_is_read_over_all_row_groups(tmp_path: Path) -> None:
     texts = [f"row {number} é" for number in range(10)]
     assert read(parquet(tmp_path / "a.parquet", {"id": list(range(10)), "text": texts})) == texts

@@ -82,6 +82,7 @@ def test_a_glob_outside_is_refused_without_a_search(texts: Path, monkeypatch: py
         ("delegation.reference=/etc", "delegation.reference"),
         ("cascade.helper.model=/etc", "cascade.helper.model"),
         ("facts.probes.files=[/etc/passwd]", "facts.probes.files"),
+        ("facts.calculations.file=/etc/passwd", "facts.calculations.file"),
         ("facts.factscore.knowledge=[/etc/passwd]", "facts.factscore.knowledge"),
         ("label.pipeline=/etc", "label.pipeline"),
         ("label.pipeline=../x", "label.pipeline"),

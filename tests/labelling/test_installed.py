@@ -60,6 +60,8 @@ def test_auto_takes_it_and_says_so(install: Install) -> None:
     assert choice.reason == "en_core_web_sm 3.8.0 is installed; label.pipeline chooses another"
     assert choose(LabelConfig(pipeline="en_mine"), None).pipeline == "en_mine"
     assert choose(LabelConfig(annotator="capitals"), None).name == "capitals"
+    asked = choose(LabelConfig(annotator="calculations"), None)
+    assert (asked.name, asked.rules, asked.pipeline) == ("calculations", "results", "")
     assert choose(LabelConfig(), Path("documents.jsonl"), only_world=True).pipeline == ""
     mixed = choose(LabelConfig(), Path("documents.jsonl"))
     assert (mixed.name, mixed.others, mixed.pipeline) == ("world", "spacy", "en_core_web_sm")

@@ -188,7 +188,7 @@ def _walk(cascade: Cascade, given: _Given, rule: CallRule) -> Iterator[bool | No
         yield said
         at = given.stops[place - 1] if place else 0
         written = [end for start, end in zip(starts, ends, strict=True) if start <= at < end] if said else []
-        place = max(place + 1, int(np.searchsorted(given.stops, written[0]))) if written else place + 1
+        place = 1 + max([place, *np.searchsorted(given.stops, written).tolist()])
 
 
 def _asked(cascade: Cascade, given: _Given, place: int) -> bool:

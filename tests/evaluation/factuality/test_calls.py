@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.evaluation.factuality.calls import call_points
+from components.evaluation.factuality.calls import call_points, called_positions
 from tests.evaluation.factuality.conftest import predictions
 
 # Places:   0      1      2     3     4      5      6      7     8     9
@@ -25,6 +25,14 @@ def test_calls_go_to_the_highest_scores_and_fill_in_wrong_facts() -> None:
     assert (everything.accuracy, everything.bound, everything.wasted, everything.precision) == (1.0, 1.0, 0.5, 0.5)
     assert two.gain_of_bound(nothing.accuracy) == pytest.approx(0.5)
     assert nothing.gain_of_bound(nothing.accuracy) == 1.0
+
+
+def test_below_the_least_score_nothing_is_called_whatever_is_left_of_the_budget() -> None:
+    score = np.array([0.0, 9, 8, 7, 6, 0, 0, 0, 0, 0])
+    assert called_positions(score, 0.5, least=7.0).tolist() == [1, 2, 3]
+    assert called_positions(score, 0.2, least=7.0).tolist() == [1, 2]
+    (point,) = call_points(predictions(RIGHT, FACT), score, [0.5], least=9.0)
+    assert (point.accuracy, point.wasted) == (0.6, 0.0)
 
 
 def test_of_equal_scores_the_first_in_the_text_is_called() -> None:

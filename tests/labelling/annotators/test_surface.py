@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.labelling.annotators.base import as_words
+from components.labelling.annotators.calculations import Calculations
 from components.labelling.annotators.capitals import Capitals
 from components.labelling.annotators.chunks import chunks
 from components.labelling.annotators.control import Control, ControlRules
 from components.labelling.annotators.copied import without_copied
 
 
-def found(annotator: Capitals | Control, text: str) -> list[str]:
+def found(annotator: Capitals | Calculations | Control, text: str) -> list[str]:
     (annotation,) = annotator.annotate([text])
     return [text[start:end] for start, end in annotation.words.tolist()]
 
@@ -33,6 +34,11 @@ def test_controls(rules: ControlRules, expected: list[str]) -> None:
 def test_capitals_mark_names_and_digits_within_sentences() -> None:
     text = "He met Ada Lovelace in 1833. Then I'm told she, J. Smith and Dr. Jones left Łódź at 8.30."
     assert found(Capitals(), text) == ["Ada", "Lovelace", "1833", "J", "Smith", "Dr", "Jones", "Łódź", "8.30"]
+
+
+def test_calculations_mark_right_results_and_nothing_else() -> None:
+    text = "48/2 = <<48/2=24>>24 clips for $<<3*.50=1.50>>1.50, not <<2+2=5>>5, <<1/0=0>> or <<2+2>>."
+    assert found(Calculations(), text) == ["24", "1.50"]
 
 
 def test_a_word_that_opens_a_sentence_counts_if_it_is_a_name_elsewhere() -> None:
