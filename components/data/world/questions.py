@@ -78,12 +78,40 @@ def asked(subject: Entity) -> list[str]:
 
 
 def exchange(subject: Entity, relation: str) -> Exchange:
-    """The question for ``relation`` and its answer, which is the sentence that its prompt begins."""
-    sentence = next(pattern.wordings[0] for pattern in patterns(subject.kind).by_relation[relation] if pattern.prompt)
-    page = Page(subject, Random(0), _no_words())
-    page.write(sentence)
+    """The question for ``relation``, and a sentence of the corpus that states it of a subject just named.
+
+    Of all sentences the one that repeats the name least, states least besides, and has words before the value that
+    tell which fact it is.
+    """
+    words = FreeWords(0)
+    told = []
+    for pattern in patterns(subject.kind).by_relation[relation]:
+        for place, sentence in enumerate(pattern.wordings):
+            if sentence.fits(subject):
+                page = Page(subject, _Pronouns(f"{subject.id}.{relation}"), words, told={"name"})
+                page.write(sentence)
+                told.append((_effort(sentence, page, relation), place, page))
+    page = min(told, key=lambda each: each[:2])[2]
     question = _filled(patterns(subject.kind).questions[relation], subject)
     return Exchange(subject, relation, question, page.text, page.spans)
+
+
+class _Pronouns(Random):
+    """Chance that says "she" wherever a pronoun is possible: a page does so in one half of all cases, the lower."""
+
+    def random(self) -> float:
+        return super().random() / 2
+
+
+def _effort(sentence: Sentence, page: Page, relation: str) -> tuple[int, ...]:
+    """How much a sentence asks for besides the value of ``relation``; the smallest is the best answer."""
+    value = f"{page.subject.id}.{relation}"
+    stated = [span for span in page.spans if span.fact == value]
+    others = len(page.spans) - len(stated)
+    names = sum(span.fact in (f"{page.subject.id}.name", f"{page.subject.id}.surname") for span in page.spans)
+    early = not stated or page.spans[0].fact != value or stated[0].start < 4
+    free = sum(slot.kind == "free" for slot in sentence.slots)
+    return (early, names, others, free, len(page.text))
 
 
 def _drawn(cfg: WorldConfig, entities: list[Entity]) -> list[tuple[int, Entity, str]]:

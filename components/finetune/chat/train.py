@@ -119,10 +119,10 @@ class _Facts:
         labelled, assistant, replayed = (
             column.slice(split, start, stop) for column in (self.labelled, self.assistant, self.replayed)
         )
-        return labelled & assistant | replayed
+        return np.asarray(labelled & assistant | replayed, dtype=bool)
 
 
 def _nats_to_bits_per_byte(chats: Chats) -> float:
     """Factor from nats per token to bits per byte, of what the assistant says in the validation split."""
     sizes = chats.details["splits"]["validation"]
-    return float(sizes["assistant_tokens"]) / max(1, sizes["assistant_bytes"]) / math.log(2)
+    return int(sizes["assistant_tokens"]) / max(1, int(sizes["assistant_bytes"])) / math.log(2)
