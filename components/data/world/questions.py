@@ -12,6 +12,9 @@ from components.data.world.facts import NUMBER_WORDS, Entity, written
 from components.data.world.prose import Page, Sentence, Slot, Span, find, patterns
 from components.data.world.stock import FreeWords
 
+# "In" and a year say nothing of which year it is.
+_TELLING_CHARACTERS = 4
+
 
 class Question(NamedTuple):
     """A line of ``questions.jsonl``."""
@@ -80,18 +83,19 @@ def asked(subject: Entity) -> list[str]:
 def exchange(subject: Entity, relation: str) -> Exchange:
     """The question for ``relation``, and a sentence of the corpus that states it of a subject just named.
 
-    Of all sentences the one that repeats the name least, states least besides, and has words before the value that
-    tell which fact it is.
+    It is drawn from the sentences that repeat the name least, state least besides, and have words before the value that
+    tell which fact it is. (With one wording for each fact, a model would unlearn all others.)
     """
-    words = FreeWords(0)
+    chance, words = _Pronouns(f"{subject.id}.{relation}"), FreeWords(0)
     told = []
     for pattern in patterns(subject.kind).by_relation[relation]:
-        for place, sentence in enumerate(pattern.wordings):
+        for sentence in pattern.wordings:
             if sentence.fits(subject):
-                page = Page(subject, _Pronouns(f"{subject.id}.{relation}"), words, told={"name"})
+                page = Page(subject, chance, words, told={"name"})
                 page.write(sentence)
-                told.append((_effort(sentence, page, relation), place, page))
-    page = min(told, key=lambda each: each[:2])[2]
+                told.append((_effort(page, relation), page))
+    least = min(effort for effort, _ in told)
+    page = chance.choice([page for effort, page in told if effort == least])
     question = _filled(patterns(subject.kind).questions[relation], subject)
     return Exchange(subject, relation, question, page.text, page.spans)
 
@@ -103,15 +107,13 @@ class _Pronouns(Random):
         return super().random() / 2
 
 
-def _effort(sentence: Sentence, page: Page, relation: str) -> tuple[int, ...]:
-    """How much a sentence asks for besides the value of ``relation``; the smallest is the best answer."""
+def _effort(page: Page, relation: str) -> tuple[int, int, int]:
+    """What the sentence on ``page`` asks for besides the value of ``relation``."""
     value = f"{page.subject.id}.{relation}"
     stated = [span for span in page.spans if span.fact == value]
-    others = len(page.spans) - len(stated)
     names = sum(span.fact in (f"{page.subject.id}.name", f"{page.subject.id}.surname") for span in page.spans)
-    early = not stated or page.spans[0].fact != value or stated[0].start < 4
-    free = sum(slot.kind == "free" for slot in sentence.slots)
-    return (early, names, others, free, len(page.text))
+    early = not stated or page.spans[0].fact != value or stated[0].start < _TELLING_CHARACTERS
+    return (early, names, len(page.spans) - len(stated))
 
 
 def _drawn(cfg: WorldConfig, entities: list[Entity]) -> list[tuple[int, Entity, str]]:

@@ -1,7 +1,7 @@
 """Asks a model as a server would, and judges what it says.
 
-An answer is right if it states the value that was asked for, in the value's own words, and nothing that is untrue. It is
-wrong if it states anything of the closed world that is not true. One that states nothing is neither.
+An answer is right if it states the value that was asked for, in the value's own words, and nothing untrue. It is wrong
+if it states anything of the closed world that is not true. One that states nothing is neither.
 """
 
 from collections.abc import Callable, Sequence

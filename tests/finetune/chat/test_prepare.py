@@ -73,9 +73,8 @@ def test_a_share_of_the_windows_replays_the_text_of_the_pretraining_with_its_fac
     assert not any(said[ASSISTANT][row].any() for row in replayed)
     text = prepared.tokenizer().decode(prepared.shards().splits["train"].slice(0, 10**4).tolist())
     first = split.slice(replayed[0].start, replayed[0].stop)
-    piece = prepared.tokenizer().decode(
-        first[: int(np.argmax(first == chats.shards().boundary_id)) or CONTEXT - 1].tolist()
-    )
+    end = int(np.argmax(first == chats.shards().boundary_id)) or CONTEXT - 1
+    piece = prepared.tokenizer().decode(first[:end].tolist())
     assert piece in text
     assert said[STATED][replayed[0]].any()
     assert not said[LEARNT][[row.start for row in replayed]].any(), "nothing stands before the first token"
