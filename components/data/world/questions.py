@@ -83,8 +83,8 @@ def asked(subject: Entity) -> list[str]:
 def exchange(subject: Entity, relation: str) -> Exchange:
     """The question for ``relation``, and a sentence of the corpus that states it of a subject just named.
 
-    It is drawn from the sentences that repeat the name least, state least besides, and have words before the value that
-    tell which fact it is. (With one wording for each fact, a model would unlearn all others.)
+    Of all sentences the one that repeats the name least, states least besides, and has words before the value that
+    tell which fact it is.
     """
     chance, words = _Pronouns(f"{subject.id}.{relation}"), FreeWords(0)
     told = []
@@ -93,9 +93,8 @@ def exchange(subject: Entity, relation: str) -> Exchange:
             if sentence.fits(subject):
                 page = Page(subject, chance, words, told={"name"})
                 page.write(sentence)
-                told.append((_effort(page, relation), page))
-    least = min(effort for effort, _ in told)
-    page = chance.choice([page for effort, page in told if effort == least])
+                told.append((_effort(sentence, page, relation), page))
+    page = min(told, key=lambda each: each[0])[1]
     question = _filled(patterns(subject.kind).questions[relation], subject)
     return Exchange(subject, relation, question, page.text, page.spans)
 
@@ -107,13 +106,14 @@ class _Pronouns(Random):
         return super().random() / 2
 
 
-def _effort(page: Page, relation: str) -> tuple[int, int, int]:
-    """What the sentence on ``page`` asks for besides the value of ``relation``."""
+def _effort(sentence: Sentence, page: Page, relation: str) -> tuple[int, ...]:
+    """What ``sentence``, as it stands on ``page``, asks for besides the value of ``relation``."""
     value = f"{page.subject.id}.{relation}"
     stated = [span for span in page.spans if span.fact == value]
     names = sum(span.fact in (f"{page.subject.id}.name", f"{page.subject.id}.surname") for span in page.spans)
     early = not stated or page.spans[0].fact != value or stated[0].start < _TELLING_CHARACTERS
-    return (early, names, len(page.spans) - len(stated))
+    free = sum(slot.kind == "free" for slot in sentence.slots)
+    return (early, names, len(page.spans) - len(stated), free, sum(len(slot.what) for slot in sentence.slots))
 
 
 def _drawn(cfg: WorldConfig, entities: list[Entity]) -> list[tuple[int, Entity, str]]:
