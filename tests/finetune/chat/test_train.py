@@ -19,6 +19,7 @@ from components.delegation.config import CalibrateConfig, DelegationConfig
 from components.finetune.chat.config import ChatTrainConfig
 from components.finetune.chat.train import stage
 from components.labelling.artifact import Labels
+from components.model.adapters.config import AdapterConfig
 from components.model.checkpoint import WEIGHTS
 from components.model.config import ModelConfig
 from components.pretrain import stage as pretrain
@@ -117,6 +118,15 @@ def test_without_delegation_no_labels_are_needed_and_the_model_starts_from_its_b
     for name, weight in before.items():
         torch.testing.assert_close(after[name], weight, atol=1e-6, rtol=1e-6)
     assert DelegationConfig.of(model) is None
+
+
+def test_an_adapter_is_kept_beside_the_merged_model(base: TrainedModel, chats: Chats, tmp_path: Path) -> None:
+    cfg = config().model_copy(update={"adapter": AdapterConfig(kind="lora", rank=2)})
+    model = stage(Run.local(tmp_path, "chat"), cfg, base=base, chats=chats)
+    assert model.path(TrainedModel.ADAPTER).is_dir()
+    assert weights(model).keys() == weights(base).keys()
+    moved = [name for name, weight in weights(base).items() if not torch.equal(weight, weights(model)[name])]
+    assert moved
 
 
 def test_what_does_not_fit_is_refused_with_what_is_allowed(
