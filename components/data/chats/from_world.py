@@ -17,7 +17,7 @@ from components.data.chats.conversation import ASSISTANT, USER, Conversation, Fa
 from components.data.split import position, split_of
 from components.data.world.config import WorldConfig
 from components.data.world.facts import Entity, build
-from components.data.world.questions import Exchange, Question, asked, exchange
+from components.data.world.questions import Exchange, Question, askable, exchange
 
 _FACTS_AT_ONCE = (2, 3)
 _NAMES = (".name", ".surname")  # who is asked about stands in the question
@@ -41,7 +41,7 @@ class WorldConversations:
         self._facts = [
             Asked(subject, relation, _split(subject, relation, config))
             for subject in build(world)
-            for relation in asked(subject)
+            for relation in askable(subject)
         ]
 
     def conversations(self, split: str) -> Iterator[Conversation]:

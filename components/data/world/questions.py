@@ -75,11 +75,6 @@ class Exchange(NamedTuple):
         )
 
 
-def asked(subject: Entity) -> list[str]:
-    """The relations of ``subject`` that there is a question for."""
-    return _askable(subject)
-
-
 def exchange(subject: Entity, relation: str) -> Exchange:
     """The question for ``relation``, and a sentence of the corpus that states it of a subject just named.
 
@@ -95,7 +90,7 @@ def exchange(subject: Entity, relation: str) -> Exchange:
                 page.write(sentence)
                 told.append((_effort(sentence, page, relation), page))
     page = min(told, key=lambda each: each[0])[1]
-    question = _filled(patterns(subject.kind).questions[relation], subject)
+    question = filled(patterns(subject.kind).questions[relation], subject)
     return Exchange(subject, relation, question, page.text, page.spans)
 
 

@@ -14,7 +14,7 @@ from components.data.tokenizer import TextTokenizer
 from components.data.world.comprehension import World
 from components.data.world.config import WorldConfig
 from components.data.world.facts import build
-from components.data.world.questions import asked, exchange
+from components.data.world.questions import askable, exchange
 from components.data.world.table import FactTable
 from components.evaluation.questions import Question
 from components.finetune.chat.artifact import Conversed
@@ -72,7 +72,7 @@ def test_the_helper_knows_what_every_question_asks_for() -> None:
     subjects = build(WorldConfig(entities=60))
     world = World(FactTable(subjects))
     for subject in subjects:
-        for relation in asked(subject):
+        for relation in askable(subject):
             found = exchange(subject, relation)
             value = next(span for span in found.spans if span.fact == f"{subject.id}.{relation}")
             text = f"user\n{found.question}\nassistant\n{found.sentence[: value.start].rstrip()}"

@@ -16,7 +16,7 @@ from components.data.chats.config import ChatsConfig, ConversationsConfig
 from components.data.prepared import PreparedData
 from components.data.special_tokens import CHAT_TEMPLATE_FILE
 from components.data.world.facts import build
-from components.data.world.questions import asked
+from components.data.world.questions import askable
 from components.evaluation.questions import read_questions
 from components.finetune.chat.prepare import stage
 from components.labelling.artifact import Labels
@@ -47,7 +47,7 @@ def test_split_by_subject_nothing_about_a_held_out_subject_is_asked_in_training(
     assert chats.questions is not None
     held_out = Counter(question.id.rpartition(".")[0] for question in read_questions(chats.questions, 10_000))
     assert len(held_out) > 1
-    facts = {f"question-{subject.id}": len(asked(subject)) for subject in build(DATA.world)}
+    facts = {f"question-{subject.id}": len(askable(subject)) for subject in build(DATA.world)}
     assert all(count == facts[subject] for subject, count in held_out.items()), "all of a subject, or nothing"
 
 
