@@ -60,6 +60,8 @@ def form_faults(config: ProjectConfig, form: FormConfig) -> Iterator[str]:
     rules = _Rules.of(form)
     for source in config.data.sources:
         yield from _named("data.sources", source, rules.source(source))
+    for source in config.finetune.chat.data.sources:
+        yield from _named("finetune.chat.data.sources", source, rules.source(source))
     for source in config.cascade.helper.library:
         yield from _named("cascade.helper.library", source, rules.source(source))
     for key, path in _paths(config):

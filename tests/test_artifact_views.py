@@ -13,6 +13,7 @@ from components.cascade.calibration import Calibration
 from components.core.artifact import RECORD, REPORT, Artifact
 from components.core.errors import ArtifactError
 from components.core.run import Run
+from components.data.chats.artifact import Chats
 from components.data.prepared import PreparedData
 from components.data.world import files as world
 from components.deployment.artifact import SmokeAnswer
@@ -20,6 +21,7 @@ from components.evaluation.arena.artifact import Arena
 from components.evaluation.artifacts import Evaluation, GateDecision, Scores
 from components.evaluation.comparison.artifact import Comparison
 from components.evaluation.factuality.artifacts import CascadeAssessment, Study
+from components.finetune.chat.artifact import Conversed
 from components.finetune.classify.artifacts import Classification, Classifier, LabelledTexts
 from components.labelling.artifact import Labels
 from components.model.bundle import Bundle
@@ -43,9 +45,13 @@ VIEWS: list[type[Artifact]] = [
     Classification,
     Bundle,
     SmokeAnswer,
+    Conversed,
 ]
 STAGES = {
     "prepare",
+    "chats",
+    "chat",
+    "converse",
     "label",
     "pretrain",
     "delegate",
@@ -65,7 +71,7 @@ STAGES = {
 }
 
 # Modules that say what a path is called: the views, and the one that names the files of a closed world.
-SPELLING = {view.__module__ for view in VIEWS} | {world.__name__, "components.core.artifact"}
+SPELLING = {view.__module__ for view in [*VIEWS, Chats]} | {world.__name__, "components.core.artifact"}
 # Their artifacts are made up: they hold what the test is about, whatever a real stage would have called it.
 MADE_UP = ("tests/core", "tests/flows")
 
@@ -109,7 +115,7 @@ class TextNode(ast.expr):
 
 def names() -> set[str]:
     """What the views call the files and folders inside their artifacts."""
-    spelt = {value for view in VIEWS for name, value in vars(view).items() if name.isupper()}
+    spelt = {value for view in [*VIEWS, Chats] for name, value in vars(view).items() if name.isupper()}
     return {*spelt, world.WORLD_FOLDER, world.DOCUMENTS, world.FACTS, world.QUESTIONS, REPORT}
 
 

@@ -51,8 +51,8 @@ def test_any_slice_is_what_was_written(
     tmp_path_factory: pytest.TempPathFactory, documents: list[list[int]], piece: int, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("columns")
-    shards = shards_of(folder / "shards", documents)
-    columns = written(folder / "columns", shards, piece)
+    shards = shards_of(folder / "written", documents)
+    columns = written(folder / "beside", shards, piece)
     split = shards.splits["train"]
     start = data.draw(st.integers(0, split.n_tokens))
     stop = data.draw(st.integers(start, split.n_tokens))

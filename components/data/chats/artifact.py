@@ -16,7 +16,7 @@ class Chats(PreparedData):
     Laid out as ``PreparedData``, so whatever reads one reads the other: labelling, calibration, training.
     """
 
-    stages = ("chats",)
+    stages: ClassVar[tuple[str, ...]] = ("chats",)
 
     COLUMNS: ClassVar = "columns"
     HELD_OUT: ClassVar = "held_out.jsonl"

@@ -2,10 +2,11 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from components.data.config import DataConfig
-from components.data.sources import WORLD
+from components.data.hub import HUB_PREFIX
+from components.data.sources import PYDOC, WORLD
 
 Layout = Literal["auto", "messages", "prompt", "alpaca"]
 
@@ -36,6 +37,16 @@ class ConversationsConfig(BaseModel):
     """Share of the closed world's conversations that ask for several facts, one after the other."""
     seed: int = Field(default=0, ge=0)
     """Decides which facts share a conversation."""
+
+    @field_validator("sources")
+    @classmethod
+    def _sources_hold_conversations(cls, sources: list[str]) -> list[str]:
+        if texts := [source for source in sources if source == PYDOC or source.startswith(HUB_PREFIX)]:
+            raise ValueError(
+                f"{', '.join(texts)} holds texts, not conversations: allowed are {WORLD}, and paths, globs or "
+                "addresses of .jsonl and .parquet files"
+            )
+        return sources
 
     @model_validator(mode="after")
     def _splits_leave_room(self) -> "ConversationsConfig":

@@ -1,6 +1,7 @@
 """Questions and answers about the closed world's facts.
 
-An answer is the sentence that the corpus states the fact with, so the tuning asks for what the base has learnt in text.
+An answer is a sentence as the corpus has it of a subject that was just named ("She died in the town of ..."), so the
+tuning asks for what the base has learnt in text, and not for the spelling of names.
 The split is by fact (or by subject): of the facts of the test split, no question is ever trained on.
 """
 
@@ -14,9 +15,9 @@ from typing import NamedTuple
 from components.data.chats.config import ConversationsConfig
 from components.data.chats.conversation import ASSISTANT, USER, Conversation, Fact, Turn
 from components.data.split import position, split_of
-from components.data.world.facts import Entity
-from components.data.world.questions import Exchange, Question, asked, exchange
-from components.data.world.table import FactTable
+from components.data.world.config import WorldConfig
+from components.data.world.facts import Entity, build
+from components.data.world.questions import Exchange, Question, askable, exchange
 
 _FACTS_AT_ONCE = (2, 3)
 _NAMES = (".name", ".surname")  # who is asked about stands in the question
@@ -33,14 +34,14 @@ class Asked(NamedTuple):
 class WorldConversations:
     """All conversations about one closed world, and the questions that are held out."""
 
-    def __init__(self, facts: Path, documents: Path, config: ConversationsConfig) -> None:
-        """Read the table ``facts``; ``documents`` say how often the corpus states each fact."""
+    def __init__(self, world: WorldConfig, documents: Path, config: ConversationsConfig) -> None:
+        """Invent ``world`` again; its ``documents`` say how often the corpus states each fact."""
         self._config = config
         self._documents = documents
         self._facts = [
             Asked(subject, relation, _split(subject, relation, config))
-            for subject in FactTable.load(facts).entities.values()
-            for relation in asked(subject)
+            for subject in build(world)
+            for relation in askable(subject)
         ]
 
     def conversations(self, split: str) -> Iterator[Conversation]:

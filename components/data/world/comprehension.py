@@ -218,6 +218,8 @@ class World:
                     yield Claim(start, end, id, stated, true)
 
     def _after(self, text: str, start: int, end: int, state: _State, understood: _Understood | None) -> _State:
+        if (asked := self._asked_about(text, start, end)) is not None:
+            return _State(asked, frozenset({"name"}), None, False)
         if understood is None:
             years = _FOUR_DIGITS.findall(text, start, end)
             subject = state.subject or self._named_first(text, start, end)
@@ -232,6 +234,13 @@ class World:
         is_lead = any(relation == LEAD for relation, _ in wording.odds)
         progress = max(state.progress, min(new)) if new and not is_lead else state.progress
         return _State(subject, frozenset(told), _last_year(text, matches, subject, state.year), False, progress)
+
+    def _asked_about(self, text: str, start: int, end: int) -> Entity | None:
+        """The entity that a question names: what follows, in a conversation, is about it."""
+        if not text[start:end].endswith("?"):
+            return None
+        words = WORD.finditer(text, start, end - 1)
+        return next((name for word in words if (name := self._named_first(text, word.start(), end - 1))), None)
 
     def _named_first(self, text: str, start: int, end: int) -> Entity | None:
         """The entity whose name begins a sentence that cannot be parsed."""

@@ -12,6 +12,9 @@ from components.data.world.facts import NUMBER_WORDS, Entity, written
 from components.data.world.prose import Page, Sentence, Slot, Span, find, patterns
 from components.data.world.stock import FreeWords
 
+# "In" and a year say nothing of which year it is.
+_TELLING_CHARACTERS = 4
+
 
 class Question(NamedTuple):
     """A line of ``questions.jsonl``."""
@@ -72,18 +75,40 @@ class Exchange(NamedTuple):
         )
 
 
-def asked(subject: Entity) -> list[str]:
-    """The relations of ``subject`` that there is a question for."""
-    return _askable(subject)
-
-
 def exchange(subject: Entity, relation: str) -> Exchange:
-    """The question for ``relation`` and its answer, which is the sentence that its prompt begins."""
-    sentence = next(pattern.wordings[0] for pattern in patterns(subject.kind).by_relation[relation] if pattern.prompt)
-    page = Page(subject, Random(0), _no_words())
-    page.write(sentence)
-    question = _filled(patterns(subject.kind).questions[relation], subject)
+    """The question for ``relation``, and a sentence of the corpus that states it of a subject just named.
+
+    Of all sentences the one that repeats the name least, states least besides, and has words before the value that
+    tell which fact it is.
+    """
+    chance, words = _Pronouns(f"{subject.id}.{relation}"), FreeWords(0)
+    told = []
+    for pattern in patterns(subject.kind).by_relation[relation]:
+        for sentence in pattern.wordings:
+            if sentence.fits(subject):
+                page = Page(subject, chance, words, told={"name"})
+                page.write(sentence)
+                told.append((_effort(sentence, page, relation), page))
+    page = min(told, key=lambda each: each[0])[1]
+    question = filled(patterns(subject.kind).questions[relation], subject)
     return Exchange(subject, relation, question, page.text, page.spans)
+
+
+class _Pronouns(Random):
+    """Chance that says "she" wherever a pronoun is possible: a page does so in one half of all cases, the lower."""
+
+    def random(self) -> float:
+        return super().random() / 2
+
+
+def _effort(sentence: Sentence, page: Page, relation: str) -> tuple[int, ...]:
+    """What ``sentence``, as it stands on ``page``, asks for besides the value of ``relation``."""
+    value = f"{page.subject.id}.{relation}"
+    stated = [span for span in page.spans if span.fact == value]
+    names = sum(span.fact in (f"{page.subject.id}.name", f"{page.subject.id}.surname") for span in page.spans)
+    early = not stated or page.spans[0].fact != value or stated[0].start < _TELLING_CHARACTERS
+    free = sum(slot.kind == "free" for slot in sentence.slots)
+    return (early, names, len(page.spans) - len(stated), free, sum(len(slot.what) for slot in sentence.slots))
 
 
 def _drawn(cfg: WorldConfig, entities: list[Entity]) -> list[tuple[int, Entity, str]]:

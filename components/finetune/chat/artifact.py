@@ -15,6 +15,7 @@ class Conversed(Artifact):
     RESULTS: ClassVar = "conversing.json"
     ANSWERS: ClassVar = "answers.jsonl"
     PAGE: ClassVar = "conversations.html"
+    RETRIEVAL: ClassVar = "retrieval"
 
     def results(self) -> ConverseResults:
         """Everything that was found."""

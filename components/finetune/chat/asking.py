@@ -1,7 +1,7 @@
 """Asks a model as a server would, and judges what it says.
 
-An answer is right if it begins with the value, or with the sentence beginning of the question and then the value. It is
-wrong if it states anything of the closed world that is not true. One that states nothing is neither.
+An answer is right if it states the value that was asked for, in the value's own words, and nothing untrue. It is wrong
+if it states anything of the closed world that is not true. One that states nothing is neither.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,8 +25,8 @@ class Judge:
     world: World
 
     def right(self, question: Question, text: str) -> bool:
-        said = text.removeprefix(question.prompt).lstrip()
-        return any(begins_with(said, spelling) for spelling in [question.answer, *question.aliases])
+        """Whether the words of ``text`` hold those of the answer, one after the other; names in full."""
+        return any(_holds(text, spelling) for spelling in [question.answer, *question.aliases])
 
     def wrong(self, question: Question, text: str) -> bool:
         return any(not claim.true for claim in self.world.claims(text, self._subject(question)).claims)
@@ -74,7 +74,8 @@ def said(tokenizer: TextTokenizer, name: str, budget: float, question: str, answ
 
 def judged(judge: Judge, question: Question, answer: Said) -> Said:
     """The same answer with the verdict on what it states."""
-    right, wrong = judge.right(question, answer.text), judge.wrong(question, answer.text)
+    wrong = judge.wrong(question, answer.text)
+    right = judge.right(question, answer.text) and not wrong
     return answer.model_copy(update={"expected": question.answer, "right": right, "wrong": wrong})
 
 
@@ -97,6 +98,11 @@ def prompted(
         )
         for question, answer in zip(questions, answers, strict=True)
     ]
+
+
+def _holds(text: str, value: str) -> bool:
+    words = text.split()
+    return any(begins_with(" ".join(words[place:]), value) for place in range(len(words)))
 
 
 def _first_sentence(text: str) -> str:

@@ -1,11 +1,12 @@
 """Settings of finetuning for conversations. Imports neither torch nor numpy: the flow's process reads it too."""
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from components.cascade.config import CascadeConfig
 from components.data.chats.config import ConversationsConfig
 from components.delegation.config import DelegationConfig
 from components.evaluation.config import BootstrapConfig
+from components.model.adapters.config import AdapterConfig
 from components.training.config import TrainerConfig
 
 _SETTINGS = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -14,11 +15,11 @@ _SETTINGS = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=Tru
 class ConverseConfig(BootstrapConfig):
     """How the model is measured as it converses."""
 
-    max_questions: NonNegativeInt = 1000
+    max_questions: PositiveInt = 300
     """Held-out questions, or first turns of held-out conversations, to ask, by a fixed shuffle."""
     answer_tokens: PositiveInt = 64
     """Longest answer; one that does not end within it counts as malformed."""
-    budgets: list[float] = Field(default=[0.05, 0.1, 0.15, 0.2, 0.3])
+    budgets: list[float] = Field(default=[0.05, 0.1, 0.3])
     """Call budgets at which the questions are asked again, besides `cascade.budget`."""
     batch: PositiveInt = 32
     """Questions answered together."""
@@ -47,6 +48,8 @@ class ChatTrainConfig(BaseModel):
 
     trainer: TrainerConfig = TrainerConfig()
     """The training loop."""
+    adapter: AdapterConfig = AdapterConfig()
+    """Whether all weights are trained, or an adapter."""
     delegation: DelegationConfig | None = None
     """Which of the assistant's tokens become <CALL>; none: it learns to say all of them."""
 

@@ -78,7 +78,7 @@ def stage(
         tokenizer=chats.tokenizer_folder,
         facts=prepared.fact_table,
         corpus=prepared,
-        index=run.folder / "retrieval",
+        index=run.folder / Conversed.RETRIEVAL,
         device=str(device),
     )
     with closing(helper):

@@ -7,7 +7,7 @@ excepted.
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from components.data.prepared import PreparedData
 from components.data.shards import ShardSet, ShardWriter
 from components.data.sources import WORLD, SourceFile
 from components.data.split import SPLITS, TEST, TRAIN, position, split_of
+from components.data.world.config import WorldConfig
 from components.data.world.files import DOCUMENTS, FACTS, QUESTIONS, WORLD_FOLDER
 from components.finetune.replay import replayed, windows_for
 from components.labelling.artifact import Labels
@@ -113,7 +114,8 @@ def _world(config: ConversationsConfig, prepared: PreparedData) -> WorldConversa
             f"the source {WORLD} asks about the closed world, but the data in {prepared.folder} holds none: name files "
             "of conversations in finetune.chat.data.sources, or set data.sources=[world]"
         )
-    return WorldConversations(prepared.fact_table, prepared.world_documents, config)
+    world = WorldConfig.model_validate(prepared.record.identity.config["world"])
+    return WorldConversations(world, prepared.world_documents, config)
 
 
 def _write(
@@ -186,7 +188,7 @@ class _WorldTexts:
     def kept(self, encoded: Iterable[Encoded]) -> Iterator[Encoded]:
         """The same, noted."""
         for each in encoded:
-            self._line(each.conversation.text, [tuple(fact) for fact in each.conversation.facts])
+            self._line(each.conversation.text, list(each.conversation.facts))
             yield each
 
     def note(self, texts: Iterable[str]) -> None:
@@ -194,7 +196,7 @@ class _WorldTexts:
         for text in texts:
             self._line(text, [])
 
-    def _line(self, text: str, facts: list[tuple[int, int, str]]) -> None:
+    def _line(self, text: str, facts: Sequence[tuple[int, int, str]]) -> None:
         if self._path is not None:
             with full_disk_explained(self._path):
                 self._file.write(json.dumps({"text": text, "facts": facts}, ensure_ascii=False) + "\n")

@@ -7,6 +7,8 @@ among it may become ``<CALL>``: tuning on facts that the weights do not hold tea
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,8 @@ from components.delegation.objective import Delegation
 from components.delegation.selection import LOOKS_AT_HELPER, LOOKS_AT_REFERENCE
 from components.finetune.chat.config import ChatTrainConfig
 from components.labelling.artifact import Labels
+from components.model.adapters.adapter import adapted
+from components.model.adapters.files import write_and_merge
 from components.model.transformer import Transformer
 from components.training.config import PretrainConfig
 from components.training.loader import TokenColumn, TokenColumns
@@ -49,13 +53,22 @@ def stage(
     model = _model(base, chats)
     plan = PretrainConfig(model=model.config, trainer=config.trainer)
     session = Session.open(plan)
-    objective = Masked(_objective(config, chats), LEARNT)
+    special = SpecialTokens.read(chats.tokenizer_folder)
+    adapter = adapted(model, config.adapter, special)
+    objective = Masked(_objective(config, chats, special.call), LEARNT)
     module = TrainingModule(model, config.trainer, objective, _nats_to_bits_per_byte(chats))
     details: dict[str, Any] = {"tokens_before": base.tokens_seen}
     if config.delegation is not None:
         details[DETAILS] = config.delegation.model_dump(mode="json")
     columns = _columns(config, chats, labels)
-    return session.train(run, plan, chats, chats.shards(), module, "chat", columns, details, _rows)
+    merged = partial(write_and_merge, adapter, special=special) if adapter is not None else _nothing_to_merge
+    return session.train(
+        run, plan, chats, chats.shards(), module, "chat", columns, details, _rows, merge_adapter=merged
+    )
+
+
+def _nothing_to_merge(folder: Path) -> None:
+    """All weights of the model itself were trained."""
 
 
 def _rows(metrics: Mapping[str, float]) -> Rows:
@@ -84,7 +97,7 @@ def _model(base: TrainedModel, chats: Chats) -> Transformer:
     return model.train()
 
 
-def _objective(config: ChatTrainConfig, chats: Chats) -> Objective:
+def _objective(config: ChatTrainConfig, chats: Chats, call_id: int) -> Objective:
     if config.delegation is None:
         return NextToken()
     if config.delegation.selection in LOOKS_AT_REFERENCE | LOOKS_AT_HELPER:
@@ -92,7 +105,6 @@ def _objective(config: ChatTrainConfig, chats: Chats) -> Objective:
             f"delegation.selection={config.delegation.selection} looks at another model, which reads no conversations: "
             "choose a selection that looks at labels and losses, such as lacy"
         )
-    call_id = SpecialTokens.read(chats.tokenizer_folder).call
     return Delegation(config.delegation, config.trainer, call_id, chats.shards().boundary_id)
 
 
@@ -119,10 +131,10 @@ class _Facts:
         labelled, assistant, replayed = (
             column.slice(split, start, stop) for column in (self.labelled, self.assistant, self.replayed)
         )
-        return labelled & assistant | replayed
+        return np.asarray(labelled & assistant | replayed, dtype=bool)
 
 
 def _nats_to_bits_per_byte(chats: Chats) -> float:
     """Factor from nats per token to bits per byte, of what the assistant says in the validation split."""
     sizes = chats.details["splits"]["validation"]
-    return float(sizes["assistant_tokens"]) / max(1, sizes["assistant_bytes"]) / math.log(2)
+    return int(sizes["assistant_tokens"]) / max(1, int(sizes["assistant_bytes"])) / math.log(2)
