@@ -20,6 +20,7 @@ from components.evaluation.arena.artifact import Arena
 from components.evaluation.artifacts import Evaluation, GateDecision, Scores
 from components.evaluation.comparison.artifact import Comparison
 from components.evaluation.factuality.artifacts import CascadeAssessment, Study
+from components.evaluation.sweep.artifact import Sweep
 from components.finetune.classify.artifacts import Classification, Classifier, LabelledTexts
 from components.labelling.artifact import Labels
 from components.model.bundle import Bundle
@@ -34,6 +35,7 @@ VIEWS: list[type[Artifact]] = [
     Scores,
     CascadeAssessment,
     Study,
+    Sweep,
     Comparison,
     Arena,
     GateDecision,
@@ -53,6 +55,7 @@ STAGES = {
     "assess",
     "cascade",
     "study",
+    "sweep",
     "compare",
     "arena",
     "gate",
