@@ -1,11 +1,12 @@
 """What `lacewing sweep` runs, what it stops, and that a killed sweep goes on with the trials that it had."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import yaml
 
 from components.core.artifact import Artifact
 from components.core.errors import InputError
@@ -14,6 +15,7 @@ from components.evaluation.sweep.stage import stage as report_stage
 from components.training.config import PretrainConfig
 from components.training.trained import TrainedModel
 from conf.compose import compose_project
+from conf.schema import ProjectConfig
 from flows.adapters.optuna_study import OptunaStudy
 from flows.run import FlowRun, Outcome, StageCall
 from flows.sweep import study_name, sweep_settings
@@ -60,9 +62,27 @@ def _no_prefect(monkeypatch: pytest.MonkeyPatch, workspace: Path) -> None:
     monkeypatch.setattr("flows.sweep.show_report", lambda *_: None)
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra takes half a second for every trial: without it."""
+    monkeypatch.setattr("flows.sweep.compose_project", composed)
+
+
+def composed(preset: str, overrides: Sequence[str]) -> ProjectConfig:
+    values = compose_project(preset).model_dump(mode="json")
+    for override in overrides:
+        key, _, value = override.partition("=")
+        *sections, name = key.split(".")
+        place = values
+        for section in sections:
+            place = place[section]
+        place[name] = yaml.safe_load(value.replace(":", ": ").replace(",", ", "))
+    return ProjectConfig.model_validate(values)
+
+
 def run_of(runner: MadeUp, *overrides: str) -> FlowRun:
-    given = ["sweep.space=[{key:trainer.learning_rate,low:1e-3,high:1e-1,log:true}]", "sweep.seeds=[]", *overrides]
-    return FlowRun("sweep", "world", given, compose_project("world", given), runner)
+    given = ["sweep.space=[{key:trainer.learning_rate,low:0.001,high:0.1,log:true}]", "sweep.seeds=[]", *overrides]
+    return FlowRun("sweep", "world", given, composed("world", given), runner)
 
 
 def swept(runner: MadeUp, *overrides: str) -> Artifact:
@@ -71,19 +91,21 @@ def swept(runner: MadeUp, *overrides: str) -> Artifact:
     return made
 
 
+@pytest.mark.usefixtures("quick")
 def test_worse_trials_are_stopped_and_the_best_setting_is_run_with_every_seed(tmp_path: Path) -> None:
     runner = MadeUp(tmp_path)
-    made = swept(runner, "sweep.trials=12", "sweep.startup_trials=3", "sweep.seeds=[4,5]")
-    assert made.metrics["trials"] == 12
-    stopped = [steps for steps in runner.steps[:12] if steps < 10]
+    made = swept(runner, "sweep.trials=10", "sweep.startup_trials=3", "sweep.seeds=[4,5]")
+    assert made.metrics["trials"] == 10
+    stopped = [steps for steps in runner.steps[:10] if steps < 10]
     assert len(stopped) == made.metrics["stopped"] > 2
     best = made.details["settings"]["trainer.learning_rate"]
-    assert abs(best - 0.01) == min(abs(each.trainer.learning_rate - 0.01) for each in runner.pretrained[:12])
-    assert [each.trainer.seed for each in runner.pretrained[12:]] == [4, 5]
-    assert {each.trainer.learning_rate for each in runner.pretrained[12:]} == {best}
+    assert abs(best - 0.01) == min(abs(each.trainer.learning_rate - 0.01) for each in runner.pretrained[:10])
+    assert [each.trainer.seed for each in runner.pretrained[10:]] == [4, 5]
+    assert {each.trainer.learning_rate for each in runner.pretrained[10:]} == {best}
     assert made.metrics["seeds_mean"] == made.metrics["best"]
 
 
+@pytest.mark.usefixtures("quick")
 def test_without_a_pruner_none_is_stopped_and_the_best_may_be_the_highest(tmp_path: Path) -> None:
     runner = MadeUp(tmp_path)
     made = swept(runner, "sweep.trials=6", "sweep.pruner=none", "sweep.better=higher")
@@ -97,13 +119,16 @@ def test_a_list_of_values_is_tried_and_reaches_the_stage(tmp_path: Path) -> None
     swept(
         runner,
         "sweep.space=[{key:trainer.optimizer,values:[adamw,muon]},{key:model.layers,values:[1,2]}]",
-        "sweep.trials=8",
+        "sweep.trials=5",
+        "trainer.seed=3",
     )
     tried = {(each.trainer.optimizer, each.model.layers) for each in runner.pretrained}
     assert len(tried) > 1
+    assert {each.trainer.seed for each in runner.pretrained} == {3}
     assert tried <= {(optimizer, layers) for optimizer in ("adamw", "muon") for layers in (1, 2)}
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_killed_sweep_goes_on_with_the_interrupted_trial_and_one_with_more_trials_adds_to_them(
     tmp_path: Path,
 ) -> None:
@@ -142,6 +167,7 @@ def test_a_killed_and_resumed_sweep_tries_what_an_uninterrupted_one_does(tmp_pat
     assert tried[0] == tried[1]
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
     def diverges(rate: float, step: int) -> float:
         if rate > 0.02:
@@ -156,6 +182,7 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tmp_path: Path) -> 
     assert f"{failed} failed" in made.report.read_text()
 
 
+@pytest.mark.usefixtures("quick")
 def test_mistakes_are_told_in_words(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"sweep.space is empty: say what to try, for example"):
         swept(MadeUp(tmp_path), "sweep.space=[]")
@@ -167,5 +194,5 @@ def test_another_space_is_another_study_and_more_trials_are_not(tmp_path: Path) 
     runner = MadeUp(tmp_path)
     name = study_name(run_of(runner))
     assert study_name(run_of(runner, "sweep.trials=99", "sweep.seeds=[7]")) == name
-    assert study_name(run_of(runner, "sweep.space=[{key:trainer.learning_rate,values:[1e-3]}]")) != name
+    assert study_name(run_of(runner, "sweep.space=[{key:trainer.learning_rate,values:[0.001]}]")) != name
     assert study_name(run_of(runner, "trainer.max_steps=7")) != name

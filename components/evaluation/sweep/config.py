@@ -27,9 +27,10 @@ class Dimension(BaseModel):
     def _either_values_or_two_ends(self) -> "Dimension":
         if bool(self.values) == (self.low is not None) or (self.low is None) != (self.high is None):
             raise ValueError(f"{self.key} needs either values, or low and high")
-        if self.low is not None and self.high is not None:
-            if not self.low < self.high or (self.log and self.low <= 0):
-                raise ValueError(f"low={self.low:g} must be below high={self.high:g}, and above 0 with log=true")
+        if self.low is None or self.high is None:
+            return self
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"low={self.low:g} must be below high={self.high:g}, and above 0 with log=true")
         return self
 
 
