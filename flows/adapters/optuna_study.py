@@ -130,7 +130,8 @@ def _pruner(config: SweepConfig) -> "BasePruner":
 
 def _suggested(trial: "OptunaTrial", tried: Dimension) -> Value:
     if tried.low is None or tried.high is None:
-        chosen: Value = trial.suggest_categorical(tried.key, tried.values)
+        chosen = trial.suggest_categorical(tried.key, tried.values)
+        assert chosen is not None  # it is one of the values
         return chosen
     if isinstance(tried.low, int) and isinstance(tried.high, int):
         return trial.suggest_int(tried.key, tried.low, tried.high, log=tried.log)
