@@ -94,14 +94,14 @@ def swept(runner: MadeUp, *overrides: str) -> Artifact:
 @pytest.mark.usefixtures("quick")
 def test_worse_trials_are_stopped_and_the_best_setting_is_run_with_every_seed(tmp_path: Path) -> None:
     runner = MadeUp(tmp_path)
-    made = swept(runner, "sweep.trials=10", "sweep.startup_trials=3", "sweep.seeds=[4,5]")
-    assert made.metrics["trials"] == 10
-    stopped = [steps for steps in runner.steps[:10] if steps < 10]
-    assert len(stopped) == made.metrics["stopped"] > 2
+    made = swept(runner, "sweep.trials=8", "sweep.startup_trials=2", "sweep.seeds=[4,5]")
+    assert made.metrics["trials"] == 8
+    stopped = [steps for steps in runner.steps[:8] if steps < 10]
+    assert len(stopped) == made.metrics["stopped"] > 0
     best = made.details["settings"]["trainer.learning_rate"]
-    assert abs(best - 0.01) == min(abs(each.trainer.learning_rate - 0.01) for each in runner.pretrained[:10])
-    assert [each.trainer.seed for each in runner.pretrained[10:]] == [4, 5]
-    assert {each.trainer.learning_rate for each in runner.pretrained[10:]} == {best}
+    assert abs(best - 0.01) == min(abs(each.trainer.learning_rate - 0.01) for each in runner.pretrained[:8])
+    assert [each.trainer.seed for each in runner.pretrained[8:]] == [4, 5]
+    assert {each.trainer.learning_rate for each in runner.pretrained[8:]} == {best}
     assert made.metrics["seeds_mean"] == made.metrics["best"]
 
 
@@ -119,7 +119,7 @@ def test_a_list_of_values_is_tried_and_reaches_the_stage(tmp_path: Path) -> None
     swept(
         runner,
         "sweep.space=[{key:trainer.optimizer,values:[adamw,muon]},{key:model.layers,values:[1,2]}]",
-        "sweep.trials=5",
+        "sweep.trials=4",
         "trainer.seed=3",
     )
     tried = {(each.trainer.optimizer, each.model.layers) for each in runner.pretrained}
