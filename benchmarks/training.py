@@ -201,7 +201,7 @@ def trainer(config: ModelConfig, threads: int) -> Iterator[Result]:
         folder = Path(name)
         prepared = small_world(folder / "prepared")
         shards = prepared.shards()
-        settings = TrainerConfig(max_steps=steps, warmup_fraction=0.0, threads=threads)
+        settings = TrainerConfig(max_steps=steps, warmup_fraction=0.0, threads=threads, checkpoint_every_steps=10**9)
         cfg = PretrainConfig(model=config, trainer=settings)
         chosen = chosen_precision(settings.precision, torch.device("cpu"))
         for _ in range(turns):

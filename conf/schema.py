@@ -25,6 +25,7 @@ from components.evaluation.config import (
     GateConfig,
 )
 from components.evaluation.evaluate_config import EvaluateConfig, EvaluateStageConfig
+from components.evaluation.sweep.config import SweepConfig
 from components.finetune.chat.config import ChatTrainConfig, ConverseStageConfig
 from components.finetune.config import FinetuneConfig
 from components.labelling.config import LabelConfig
@@ -126,6 +127,8 @@ class ProjectConfig(Bounded):
     """Models side by side."""
     study: StudyConfig = StudyConfig()
     """What `lacewing study` trains side by side."""
+    sweep: SweepConfig = SweepConfig()
+    """What `lacewing sweep` tries side by side."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """What `lacewing evaluate` measures, of which model."""
     arena: ArenaFlowConfig = ArenaFlowConfig()

@@ -1,6 +1,6 @@
-"""How a run ends that does not complete: refused by the gate, or stopped from outside.
+"""How a run ends that does not complete: refused by the gate, stopped from outside, or not worth going on with.
 
-Both are raised to whoever called the flow. In Prefect they are states: see ``flows.adapters.prefect_states``.
+All are raised to whoever called the flow. In Prefect they are states: see ``flows.adapters.prefect_states``.
 """
 
 from collections.abc import Mapping
@@ -30,3 +30,7 @@ class InterruptedRunError(LacewingError):
     def __init__(self, message: str, exit_code: int = 130) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class NotWorthwhileError(LacewingError):
+    """A stage was stopped because its result is not wanted any more: a trial of a sweep that is worse than others."""

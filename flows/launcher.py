@@ -8,7 +8,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,7 +39,7 @@ class StageFailedError(LacewingError):
 class Launcher(Protocol):
     """Does the work of one stage."""
 
-    def launch(self, request: Request, folder: Path) -> Iterator[Event]:
+    def launch(self, request: Request, folder: Path) -> Generator[Event]:
         """Start the stage in ``folder`` and yield its events until it has ended well.
 
         Raises the stage's own ``LacewingError``, ``WorkerKilledError`` if it was killed, ``StageFailedError`` for any
@@ -51,7 +51,7 @@ class Launcher(Protocol):
 class LocalLauncher:
     """A process of its own on this machine."""
 
-    def launch(self, request: Request, folder: Path) -> Iterator[Event]:
+    def launch(self, request: Request, folder: Path) -> Generator[Event]:
         """See ``Launcher``."""
         write_request(folder, request)
         events = EventFile(folder / EVENTS)

@@ -5,7 +5,7 @@ A leaf, on which the rest of ``flows`` builds. How a stage is brought up to date
 """
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
@@ -18,6 +18,12 @@ from conf.compose import DEFAULT_PRESET, digest
 from conf.schema import ProjectConfig
 
 Row = tuple[str, str]
+Watch = Callable[[str, Mapping[str, Any]], None]
+"""Hears the stage and every event of it; what it raises stops the stage."""
+
+
+def _unwatched(stage: str, event: Mapping[str, Any]) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class StageCall:
     """The command that makes the result, if this flow must find it made already."""
     accepted: tuple[Acceptance, ...] = ()
     """What people have vouched for among the artifacts that the inputs are made from."""
+    watch: Watch = _unwatched
+    """Hears the events of the stage while it runs."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,8 @@ class FlowRun:
     """What sets the stages that run now apart from others of the same name; see ``varied``."""
     made_by: str = ""
     """The command that makes the stages which this flow only uses; see ``only_using``."""
+    watch: Watch = _unwatched
+    """Hears the events of the stages that run now; see ``watched``."""
     accepted: dict[str, tuple[Acceptance, ...]] = field(default_factory=dict)
     """What people have vouched for, by key of the artifact that rests on it.
 
@@ -125,7 +135,7 @@ class FlowRun:
         given = {name: artifact for name, artifact in inputs.items() if artifact is not None}
         title = f"{stage.name} {self.variant}".rstrip()
         accepted = joined(*(self._accepted_for(artifact) for artifact in given.values()))
-        call = StageCall(stage, config, given, sources or {}, title, self.made_by, accepted)
+        call = StageCall(stage, config, given, sources or {}, title, self.made_by, accepted, self.watch)
         outcome = self.runner.bring_up_to_date(call)
         self.outcomes[title] = outcome
         self.accepted[outcome.artifact.key] = joined(accepted, outcome.artifact.record.accepted)
@@ -143,6 +153,15 @@ class FlowRun:
             yield
         finally:
             self.config, self.variant = before
+
+    @contextmanager
+    def watched(self, watch: Watch) -> Iterator[None]:
+        """Within the block, ``watch`` hears the events of every stage that runs; what it raises stops the stage."""
+        before, self.watch = self.watch, watch
+        try:
+            yield
+        finally:
+            self.watch = before
 
     @contextmanager
     def only_using(self, flow: str) -> Iterator[None]:

@@ -9,7 +9,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +82,12 @@ class StageExecutor:
         with (
             self.tracker.following(folder, identity, call.inputs.values()) as tracker,
             prefect_ui.progress(identity.stage) as bar,
+            closing(self.launcher.launch(_request(call, identity), folder)) as events,
         ):
-            for event in self.launcher.launch(_request(call, identity), folder):
+            for event in events:
                 tracker.take(event)
                 bar.take(event)
+                call.watch(identity.stage, event)
             artifact = Artifact.open(folder)
             keep_record_digest(artifact)
             tracker.finish(artifact)

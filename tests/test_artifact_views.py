@@ -22,6 +22,7 @@ from components.evaluation.artifacts import Evaluation, GateDecision, Scores
 from components.evaluation.comparison.artifact import Comparison
 from components.evaluation.factuality.artifacts import CascadeAssessment, Study
 from components.finetune.chat.artifact import Conversed
+from components.evaluation.sweep.artifact import Sweep
 from components.finetune.classify.artifacts import Classification, Classifier, LabelledTexts
 from components.labelling.artifact import Labels
 from components.model.bundle import Bundle
@@ -36,6 +37,7 @@ VIEWS: list[type[Artifact]] = [
     Scores,
     CascadeAssessment,
     Study,
+    Sweep,
     Comparison,
     Arena,
     GateDecision,
@@ -59,6 +61,7 @@ STAGES = {
     "assess",
     "cascade",
     "study",
+    "sweep",
     "compare",
     "arena",
     "gate",

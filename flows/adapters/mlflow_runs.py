@@ -27,6 +27,7 @@ from flows.adapters.mlflow_sender import Sender
 from flows.adapters.mlflow_stage_run import Origin, StageTracker, Status
 from flows.adapters.mlflow_web import web_address
 from flows.adapters.tracking_record import TrackingRecord
+from flows.endings import NotWorthwhileError
 from flows.workspace import artifacts_with_content
 
 
@@ -102,6 +103,9 @@ class FlowTracker:
         tracker = self.stage(folder, identity, inputs)
         try:
             yield tracker
+        except NotWorthwhileError as reason:
+            tracker.stop("KILLED", str(reason))
+            raise
         except Exception as error:
             tracker.stop("FAILED", str(error))
             raise

@@ -2,7 +2,7 @@
 
 Refused     type *Failed*, named *Refused*: the gate's answer was no
 Cancelled   after Ctrl-C, SIGTERM or the button *Cancel*: what is kept, and how to go on
-Failed      the message of the error alone
+Failed      the message of the error alone; for a trial of a sweep that is worse than others, named *Not worthwhile*
 
 The pages of Prefect show the message of a state far below, in the details. So the run's name carries it as well.
 """
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from components.core.errors import LacewingError
 from flows.adapters.prefect_outage import attempt
-from flows.endings import GO_ON, InterruptedRunError, RefusedError
+from flows.endings import GO_ON, InterruptedRunError, NotWorthwhileError, RefusedError
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 REFUSED = "Refused"
+NOT_WORTHWHILE = "Not worthwhile"
 # What is added to the name of a run that did not complete.
 _ENDING = re.compile(r" – (refused|failed|cancelled)\b.*", re.DOTALL)
 _TITLE_CHARACTERS = 160
@@ -80,12 +81,14 @@ def task_ended(
 
     ``kept`` says what is left of interrupted work. The interruption itself is left in ``stopped``.
     """
-    from prefect.states import Cancelled
+    from prefect.states import Cancelled, Failed
 
     try:
         return action()
     except retry_on:
         raise
+    except NotWorthwhileError as reason:
+        return Failed(name=NOT_WORTHWHILE, message=str(reason), data=reason)
     except LacewingError as error:
         return _failed(error)
     except interruptions() as stop:

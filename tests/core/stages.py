@@ -4,8 +4,11 @@ from collections.abc import Callable
 
 from pydantic import BaseModel
 
+from components.evaluation.sweep.config import SweepReportConfig
 from components.finetune.classify.config import ClassifyStageConfig
 from conf.schema import ProjectConfig
+
+NO_TRIALS = SweepReportConfig(metric="validation_loss", better="lower", confidence=0.95, trials=[], seeds={})
 
 STAGES: dict[str, tuple[str, Callable[[ProjectConfig], BaseModel]]] = {
     "prepare": ("components.data.prepare:stage", lambda config: config.data),
@@ -19,6 +22,7 @@ STAGES: dict[str, tuple[str, Callable[[ProjectConfig], BaseModel]]] = {
     "chat": ("components.finetune.chat.train:stage", lambda config: config.chat),
     "converse": ("components.finetune.chat.converse:stage", lambda config: config.converse),
     "study": ("components.evaluation.factuality.study:stage", lambda config: config.study_table),
+    "sweep": ("components.evaluation.sweep.stage:stage", lambda config: NO_TRIALS),
     "compare": ("components.evaluation.comparison.stage:stage", lambda config: config.comparison),
     "arena": ("components.evaluation.arena.stage:stage", lambda config: config.arena_of([])),
     "assess": ("components.evaluation.assess:stage", lambda config: config.assess),

@@ -9,10 +9,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Float
-from scipy import stats
-
 from components.core.artifact import REPORT
 from components.core.atomic import write_json, write_text
 from components.core.errors import ArtifactError
@@ -23,6 +19,7 @@ from components.evaluation.factuality.curve import draw_budget_curve
 from components.evaluation.factuality.report import table
 from components.evaluation.factuality.results import CascadeResults, Written
 from components.evaluation.results import Interval
+from components.evaluation.seeds import seed_interval
 
 Seeds = Sequence[CascadeResults]
 Metric = Callable[[CascadeResults], float]
@@ -94,16 +91,6 @@ def stage(run: Run, config: BootstrapConfig, **cascades: CascadeAssessment) -> S
     run.report(1.0, f"{len(groups)} methods, {len(cascades)} runs")
     details = {"methods": list(groups), "seeds": sorted({found.seed for found in some})}
     return run.seal(metrics, details, view=Study)
-
-
-def seed_interval(values: Sequence[float], confidence: float) -> Interval:
-    """Mean over seeds with Student's t interval; its ends are NaN for a single seed."""
-    sample: Float[np.ndarray, " seeds"] = np.array(values, dtype=np.float64)
-    mean = float(sample.mean())
-    if len(sample) < 2:
-        return Interval(mean, NAN, NAN)
-    half = float(stats.t.ppf((1 + confidence) / 2, len(sample) - 1) * sample.std(ddof=1) / np.sqrt(len(sample)))
-    return Interval(mean, mean - half, mean + half)
 
 
 def _groups(results: Seeds) -> dict[str, list[CascadeResults]]:

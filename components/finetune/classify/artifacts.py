@@ -19,7 +19,7 @@ class LabelledTexts(PreparedData):
 
     stages = ("classify_texts",)
 
-    COLUMNS: ClassVar = "columns"
+    COLUMNS: ClassVar = "label_column"
     LABELS: ClassVar = "labels.json"
     TEXTS: ClassVar = "texts"
 

@@ -31,8 +31,11 @@ class LabelCrossEntropy(nn.Module):
         self.start_validation(class_weights.device)
 
     def losses(self, batch: Batch, outputs: Outputs, where: ForwardPass) -> TokenLosses:
-        pooled = self.head.pooled(outputs.hidden.unflatten(0, batch.tokens.shape), batch.document_start)
+        pooled = self._pooled(batch, outputs)
         return self._losses(batch, self.head(self._dropped(pooled, where)).flatten(0, 1))
+
+    def _pooled(self, batch: Batch, outputs: Outputs) -> Float[Tensor, "batch seq width"]:
+        return self.head.pooled(outputs.hidden.view(*batch.tokens.shape, -1), batch.document_start)
 
     def _losses(self, batch: Batch, scores: Float[Tensor, "rows labels"]) -> TokenLosses:
         labels = batch.columns[LABEL].flatten(0, 1)
@@ -73,7 +76,7 @@ class LabelCrossEntropy(nn.Module):
         self._texts = torch.zeros(2, dtype=torch.int64, device=device)
 
     def validate(self, batch: Batch, outputs: Outputs, where: ForwardPass) -> None:
-        pooled = self.head.pooled(outputs.hidden.unflatten(0, batch.tokens.shape), batch.document_start)
+        pooled = self._pooled(batch, outputs)
         scores = self.head(pooled).flatten(0, 1)
         self._sums += torch.stack([column.sum() for column in self._losses(batch, scores)])
         said, true, ends = self._decisions(batch, scores)

@@ -86,4 +86,5 @@ class TextClassifier:
         pooled = self.head.pooled(hidden, starts)[torch.arange(len(documents), device=device), ends]
         scores = self.head(pooled).double()
         chances = scores.softmax(dim=-1) if self.labels.kind == "single" else scores.sigmoid()
-        return chances.cpu().numpy()
+        found: Float[np.ndarray, "texts labels"] = chances.cpu().numpy()
+        return found

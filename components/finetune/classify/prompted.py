@@ -22,9 +22,10 @@ def prompted(model: TextModel, examples: Sequence[LabelledText], texts: Sequence
     before = "".join(f"{_prompt(text.text)} {_words(text.labels[0])}\n\n" for text in examples if text.labels)
     asked = [before + _prompt(text) for text in ("", *texts)]
     requests = [Continuation(prompt, f" {_words(label)}") for prompt in asked for label in labels.labels]
-    found = np.array([each.log_likelihood for each in model.likelihoods(requests)]).reshape(len(asked), -1)
-    best = (found[1:] - found[0]).argmax(axis=1)
-    return np.arange(len(labels.labels)) == best[:, None]
+    scores = np.array([each.log_likelihood for each in model.likelihoods(requests)]).reshape(len(asked), -1)
+    best = (scores[1:] - scores[0]).argmax(axis=1)
+    found: Decisions = np.arange(len(labels.labels)) == best[:, None]
+    return found
 
 
 def chosen_examples(train: Sequence[LabelledText], count: int, seed: int) -> list[LabelledText]:

@@ -63,7 +63,7 @@ def class_weights(
     if isinstance(wanted, str):
         counted = Counter(label for text in texts for label in text.labels)
         counts = np.array([max(1, counted[label]) for label in labels.labels])
-        others = len(texts) / len(labels.labels) if labels.kind == "single" else len(texts) - counts
+        others = len(texts) / len(labels.labels) if labels.kind == "single" else np.maximum(1, len(texts) - counts)
         return torch.tensor(others / counts if wanted == "balanced" else np.ones(len(counts)), dtype=torch.float32)
     if wanted.keys() != set(labels.labels):
         differing = sorted(wanted.keys() ^ set(labels.labels))

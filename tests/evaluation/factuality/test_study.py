@@ -10,7 +10,8 @@ from components.core.run import Run
 from components.evaluation.config import BootstrapConfig
 from components.evaluation.factuality.artifacts import CascadeAssessment, Study
 from components.evaluation.factuality.results import CascadeResults
-from components.evaluation.factuality.study import COLUMNS, seed_interval, stage
+from components.evaluation.factuality.study import COLUMNS, stage
+from components.evaluation.seeds import seed_interval
 
 BUDGETS = [0.0, 0.05, 0.1, 0.15, 1.0]
 

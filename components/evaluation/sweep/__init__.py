@@ -1,0 +1,1 @@
+"""A sweep: settings tried side by side, and what came of them."""
