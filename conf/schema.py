@@ -204,7 +204,7 @@ class ProjectConfig(Bounded):
     def chat(self) -> ChatTrainConfig:
         """The slice that training on conversations sees."""
         delegation = self.delegation if self.finetune.chat.delegate else None
-        return ChatTrainConfig(trainer=self.finetune.trainer, delegation=delegation)
+        return ChatTrainConfig(trainer=self.finetune.trainer, delegation=delegation, adapter=self.finetune.adapter)
 
     @property
     def converse(self) -> ConverseStageConfig:

@@ -74,7 +74,7 @@ class Exchange(NamedTuple):
 
 def asked(subject: Entity) -> list[str]:
     """The relations of ``subject`` that there is a question for."""
-    return _askable(subject)
+    return askable(subject)
 
 
 def exchange(subject: Entity, relation: str) -> Exchange:

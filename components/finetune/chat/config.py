@@ -6,6 +6,7 @@ from components.cascade.config import CascadeConfig
 from components.data.chats.config import ConversationsConfig
 from components.delegation.config import DelegationConfig
 from components.evaluation.config import BootstrapConfig
+from components.model.adapters.config import AdapterConfig
 from components.training.config import TrainerConfig
 
 _SETTINGS = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -49,6 +50,8 @@ class ChatTrainConfig(BaseModel):
     """The training loop."""
     delegation: DelegationConfig | None = None
     """Which of the assistant's tokens become <CALL>; none: it learns to say all of them."""
+    adapter: AdapterConfig = AdapterConfig()
+    """Whether all weights are trained, or an adapter."""
 
 
 class ConverseStageConfig(BaseModel):

@@ -24,6 +24,7 @@ from components.delegation.columns import FACTUAL
 from components.delegation.config import DETAILS
 from components.delegation.objective import Delegation
 from components.delegation.selection import LOOKS_AT_HELPER, LOOKS_AT_REFERENCE
+from components.finetune.adapting import adapting
 from components.finetune.chat.config import ChatTrainConfig
 from components.labelling.artifact import Labels
 from components.model.transformer import Transformer
@@ -49,13 +50,16 @@ def stage(
     model = _model(base, chats)
     plan = PretrainConfig(model=model.config, trainer=config.trainer)
     session = Session.open(plan)
+    merge_adapter = adapting(model, config.adapter, chats.tokenizer_folder)
     objective = Masked(_objective(config, chats), LEARNT)
     module = TrainingModule(model, config.trainer, objective, _nats_to_bits_per_byte(chats))
     details: dict[str, Any] = {"tokens_before": base.tokens_seen}
     if config.delegation is not None:
         details[DETAILS] = config.delegation.model_dump(mode="json")
     columns = _columns(config, chats, labels)
-    return session.train(run, plan, chats, chats.shards(), module, "chat", columns, details, _rows)
+    return session.train(
+        run, plan, chats, chats.shards(), module, "chat", columns, details, _rows, merge_adapter=merge_adapter
+    )
 
 
 def _rows(metrics: Mapping[str, float]) -> Rows:
