@@ -82,7 +82,7 @@ def exchange(subject: Entity, relation: str) -> Exchange:
     sentence = next(pattern.wordings[0] for pattern in patterns(subject.kind).by_relation[relation] if pattern.prompt)
     page = Page(subject, Random(0), _no_words())
     page.write(sentence)
-    question = _filled(patterns(subject.kind).questions[relation], subject)
+    question = filled(patterns(subject.kind).questions[relation], subject)
     return Exchange(subject, relation, question, page.text, page.spans)
 
 
