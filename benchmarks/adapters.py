@@ -108,7 +108,7 @@ class Tuning:
         self, kinds: Sequence[Kind], rank: int, rate: float, full_rate: float, seeds: Sequence[int]
     ) -> Iterator[Result]:
         """Gain, memory and speed of every kind against full tuning."""
-        before = self.loss(FULL, NOTHING_LEARNT, 0)
+        before = self.loss(FULL, NOTHING_LEARNT, 0, steps=1)
         full = [self.loss(FULL, full_rate, seed) for seed in seeds]
         remark = f"peak rate {full_rate:g}; seeds {' '.join(map(str, seeds))}"
         yield Result("validation loss, base and fully tuned", f"{before:.3f}, {mean(full):.3f}", "", remark)
@@ -120,9 +120,10 @@ class Tuning:
             yield Result(f"{kind}: share of full tuning's gain", f"{mean(shares):.1%}", f">= {GAIN_GOAL:.0%}", seen)
             yield from self.costs(adapter)
 
-    def loss(self, adapter: AdapterConfig, rate: float, seed: int) -> float:
+    def loss(self, adapter: AdapterConfig, rate: float, seed: int, steps: int | None = None) -> float:
         """Validation loss of the assistant's tokens after training, in nats per token."""
-        trainer = self.trainer.model_copy(update={"learning_rate": rate, "seed": seed})
+        settings = {"learning_rate": rate, "seed": seed, "max_steps": steps or self.trainer.max_steps}
+        trainer = self.trainer.model_copy(update=settings)
         config = ChatTrainConfig(trainer=trainer, adapter=adapter)
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             tuned = train_chat.stage(Run.local(Path(folder)), config, base=self.base, chats=self.chats)
