@@ -156,7 +156,7 @@ class Tuning:
         def step() -> None:
             batch = next(batches)
             losses, weights = module.objective.losses(batch, module.outputs(batch), ForwardPass(0, 0, Ranks()))
-            (losses.sum() / weights.sum()).backward()
+            (losses.sum() / weights.sum()).backward()  # type: ignore[no-untyped-call]
             chosen.step()
             chosen.zero_grad()
 
