@@ -48,7 +48,7 @@ class Best(lightning.Callback):  # type: ignore[misc]
         step = self.step
         if self.config.keep == "best" and step == trainer.global_step and trainer.is_global_zero:
             with self.history.paused():
-                AtomicCheckpointIO().save_checkpoint(pl_module.state_dict(), self._path(step))
+                AtomicCheckpointIO().save_checkpoint(pl_module.trained_state(), self._path(step))
         self._stop_if_patience_has_ended(trainer)
 
     def on_save_checkpoint(
@@ -67,7 +67,7 @@ class Best(lightning.Callback):  # type: ignore[misc]
         path = self._path(self.step)
         if not path.is_file():
             raise ArtifactError(f"the weights of the best validation, {path}, are missing: train again from the start")
-        module.load_state_dict(AtomicCheckpointIO().load_checkpoint(path))
+        module.load_trained_state(AtomicCheckpointIO().load_checkpoint(path))
 
     def _stop_if_patience_has_ended(self, trainer: lightning.Trainer) -> None:
         if self.config.patience and validations_since(self._rows(), self.step) >= self.config.patience:

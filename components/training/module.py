@@ -83,12 +83,20 @@ class TrainingModule(lightning.LightningModule):  # type: ignore[misc]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["objective"] = self.objective.state()
-        for name in self._frozen():
-            del checkpoint["state_dict"][name]
+        checkpoint["state_dict"] = self.trained_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] |= self._frozen()
         self.objective.restore(checkpoint["objective"])
+
+    def trained_state(self) -> dict[str, Any]:
+        """The state of this module without frozen weights, which are as the run began."""
+        frozen = self._frozen()
+        return {name: value for name, value in self.state_dict().items() if name not in frozen}
+
+    def load_trained_state(self, state: dict[str, Any]) -> None:
+        """Go on with a ``trained_state``."""
+        self.load_state_dict(self._frozen() | state)
 
     def configure_optimizers(self) -> Any:
         chosen = optimizer(self, self.config)
@@ -101,7 +109,6 @@ class TrainingModule(lightning.LightningModule):  # type: ignore[misc]
         self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.config.gradient_clip, foreach=True)
 
     def _frozen(self) -> dict[str, Tensor]:
-        """Weights that are as the run began, and so no part of its checkpoints."""
         return {name: weight.detach() for name, weight in self.named_parameters() if not weight.requires_grad}
 
     def _ranks(self) -> Ranks:

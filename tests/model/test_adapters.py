@@ -24,13 +24,17 @@ from tests.model.conftest import VOCABULARY
 
 KINDS: list[Kind] = ["lora", "rslora", "dora", "pissa", "ia3", "loftq"]
 SHAPE = ModelConfig(name="tiny", layers=2, width=48, hidden_width=80, heads=6, kv_heads=2, context_length=32)
-KINDS_AND_ROWS = [*((kind, True) for kind in KINDS), ("lora", False), ("ia3", False)]
+UNTIED = SHAPE.model_copy(update={"tied": False})
+CASES = [
+    *((kind, True, SHAPE) for kind in KINDS),
+    *((kind, rows, shape) for kind in ("lora", "ia3") for rows, shape in ((False, SHAPE), (True, UNTIED))),
+]
 
 
-def fresh(seed: int = 0) -> Transformer:
+def fresh(seed: int = 0, shape: ModelConfig = SHAPE) -> Transformer:
     """Weights far from their start."""
     torch.manual_seed(seed)
-    model = Transformer(SHAPE, VOCABULARY).eval()
+    model = Transformer(shape, VOCABULARY).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.uniform_(0.5, 1.5) if parameter.ndim == 1 else parameter.normal_(std=0.2)
@@ -72,12 +76,13 @@ def assert_equal_logits(first: Tensor, second: Tensor) -> None:
     alpha=st.floats(0.5, 32),
     targets=st.lists(st.sampled_from(["attention", "feed_forward", "all", "query", "down", "up"]), min_size=1),
     special_rows=st.booleans(),
+    shape=st.sampled_from([SHAPE, UNTIED]),
 )
 @settings(max_examples=12, deadline=None)
 def test_merging_leaves_the_logits_as_they_were(
-    kind: Kind, rank: int, alpha: float, targets: list[str], special_rows: bool
+    kind: Kind, rank: int, alpha: float, targets: list[str], special_rows: bool, shape: ModelConfig
 ) -> None:
-    model = fresh()
+    model = fresh(shape=shape)
     before = logits(model)
     names = [name for name, _ in model.named_parameters()]
     adapter = put_on(model, kind=kind, rank=rank, alpha=alpha, targets=targets, special_rows=special_rows)
@@ -157,12 +162,14 @@ def test_kind_none_leaves_the_model_alone() -> None:
     assert all(weight.requires_grad for weight in model.parameters())
 
 
-@pytest.mark.parametrize(("kind", "special_rows"), KINDS_AND_ROWS)
-def test_peft_loads_the_adapter_on_the_exported_model(kind: Kind, special_rows: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "special_rows", "shape"), CASES)
+def test_peft_loads_the_adapter_on_the_exported_model(
+    kind: Kind, special_rows: bool, shape: ModelConfig, tmp_path: Path
+) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    model = fresh()
+    model = fresh(shape=shape)
     save_model(model, tmp_path / "model", SPECIAL)
     adapter = put_on(model, kind=kind, rank=3, special_rows=special_rows)
     train(model)
@@ -178,13 +185,13 @@ def test_peft_loads_the_adapter_on_the_exported_model(kind: Kind, special_rows: 
         assert_equal_logits(theirs, merged(TOKENS).logits)
 
 
-@pytest.mark.parametrize(("kind", "special_rows"), KINDS_AND_ROWS)
-def test_an_adapter_is_read_back(kind: Kind, special_rows: bool, tmp_path: Path) -> None:
-    model = fresh()
+@pytest.mark.parametrize(("kind", "special_rows", "shape"), CASES)
+def test_an_adapter_is_read_back(kind: Kind, special_rows: bool, shape: ModelConfig, tmp_path: Path) -> None:
+    model = fresh(shape=shape)
     adapter = put_on(model, kind=kind, rank=12, alpha=3.5, targets=["key", "down"], special_rows=special_rows)
     train(model)
     write_adapter(adapter, tmp_path, SPECIAL)
-    again = load_model(tmp_path / QUANTISED) if kind == "loftq" else fresh()
+    again = load_model(tmp_path / QUANTISED) if kind == "loftq" else fresh(shape=shape)
     base = weights_digest(again.state_dict())
     read = read_adapter(again, tmp_path)
     assert read.base == adapter.base == base

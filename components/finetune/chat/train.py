@@ -7,8 +7,6 @@ among it may become ``<CALL>``: tuning on facts that the weights do not hold tea
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,16 +18,14 @@ from components.core.errors import ArtifactError, InputError
 from components.core.run import Run
 from components.data.chats.artifact import Chats
 from components.data.chats.columns import ASSISTANT, LEARNT, STATED
-from components.data.special_tokens import SpecialTokens
 from components.data.tokenizer import tokenizer_digest
 from components.delegation.columns import FACTUAL
 from components.delegation.config import DETAILS
 from components.delegation.objective import Delegation
 from components.delegation.selection import LOOKS_AT_HELPER, LOOKS_AT_REFERENCE
+from components.finetune.adapting import adapting
 from components.finetune.chat.config import ChatTrainConfig
 from components.labelling.artifact import Labels
-from components.model.adapters.adapter import adapted
-from components.model.adapters.files import write_and_merge
 from components.model.transformer import Transformer
 from components.training.config import PretrainConfig
 from components.training.loader import TokenColumn, TokenColumns
@@ -53,22 +49,16 @@ def stage(
     model = _model(base, chats)
     plan = PretrainConfig(model=model.config, trainer=config.trainer)
     session = Session.open(plan)
-    special = SpecialTokens.read(chats.tokenizer_folder)
-    adapter = adapted(model, config.adapter, special)
-    objective = Masked(_objective(config, chats, special.call), LEARNT)
+    merge_adapter = adapting(model, config.adapter, chats.tokenizer_folder)
+    objective = Masked(_objective(config, chats), LEARNT)
     module = TrainingModule(model, config.trainer, objective, _nats_to_bits_per_byte(chats))
     details: dict[str, Any] = {"tokens_before": base.tokens_seen}
     if config.delegation is not None:
         details[DETAILS] = config.delegation.model_dump(mode="json")
     columns = _columns(config, chats, labels)
-    merged = partial(write_and_merge, adapter, special=special) if adapter is not None else _nothing_to_merge
     return session.train(
-        run, plan, chats, chats.shards(), module, "chat", columns, details, _rows, merge_adapter=merged
+        run, plan, chats, chats.shards(), module, "chat", columns, details, _rows, merge_adapter=merge_adapter
     )
-
-
-def _nothing_to_merge(folder: Path) -> None:
-    """All weights of the model itself were trained."""
 
 
 def _rows(metrics: Mapping[str, float]) -> Rows:

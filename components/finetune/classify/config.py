@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from components.evaluation.config import BootstrapConfig
+from components.model.adapters.config import AdapterConfig
 from components.training.config import TrainerConfig
 
 Kind = Literal["single", "multi"]
@@ -82,6 +83,8 @@ class ClassifyStageConfig(BaseModel):
     """What reads the hidden states of a text."""
     trainer: TrainerConfig = TrainerConfig()
     """How to train it."""
+    adapter: AdapterConfig = AdapterConfig()
+    """Whether all weights are trained, or an adapter."""
 
 
 class ClassifyConfig(BaseModel):

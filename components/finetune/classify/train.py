@@ -12,6 +12,7 @@ from components.core.artifact import Rows
 from components.core.errors import InputError
 from components.core.run import Run
 from components.data.split import TRAIN
+from components.finetune.adapting import adapting
 from components.finetune.classify.artifacts import Classifier, LabelledTexts
 from components.finetune.classify.config import ClassifyStageConfig
 from components.finetune.classify.head import Head
@@ -34,6 +35,7 @@ def stage(run: Run, config: ClassifyStageConfig, *, texts: LabelledTexts, base: 
     session = Session.open(settings)
     labels = texts.labels().model_copy(update={"pooling": config.head.pooling})
     weights = class_weights(texts.labelled(TRAIN), labels, config.head.class_weights)
+    merge_adapter = adapting(model, config.adapter, texts.tokenizer_folder)
     head = Head(model.config.width, labels)
     module = TrainingModule(model, config.trainer, LabelCrossEntropy(head, config.head, weights, config.trainer.seed))
     session.train(
@@ -47,6 +49,7 @@ def stage(run: Run, config: ClassifyStageConfig, *, texts: LabelledTexts, base: 
         details={"labels": labels.labels, "kind": labels.kind, "tokens_before": base.tokens_seen},
         rows=_rows,
         also_save=head.save,
+        merge_adapter=merge_adapter,
     )
     return Classifier.open(run.folder)
 

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from components.evaluation.config import BootstrapConfig, ScoringConfig
+from components.model.adapters.config import AdapterConfig
 from components.training.config import TrainerConfig
 
 
@@ -86,6 +87,8 @@ class PreferConfig(BaseModel):
     """The training loop."""
     objective: ObjectiveConfig = ObjectiveConfig()
     """What is learned from a pair."""
+    adapter: AdapterConfig = AdapterConfig()
+    """Whether all weights are trained, or an adapter."""
 
 
 class AssessPreferenceConfig(ScoringConfig, BootstrapConfig):

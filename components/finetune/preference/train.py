@@ -12,6 +12,7 @@ from components.core.errors import ArtifactError
 from components.core.run import Run
 from components.data.prepared import PreparedData
 from components.data.tokenizer import tokenizer_digest
+from components.finetune.adapting import adapting
 from components.finetune.preference.artifact import Pairs, References
 from components.finetune.preference.config import PreferConfig
 from components.finetune.preference.objective import Preference
@@ -34,10 +35,14 @@ def stage(
     _check(prepared, pairs, base, plan)
     session = Session.open(plan)
     torch.manual_seed(config.trainer.seed)
-    module = TrainingModule(base.load(), config.trainer, Preference(config.objective, pairs.call_id))
+    model = base.load()
+    merge_adapter = adapting(model, config.adapter, prepared.tokenizer_folder)
+    module = TrainingModule(model, config.trainer, Preference(config.objective, pairs.call_id))
     columns = {**pairs.columns(), **reference.columns(pairs)}
     details = {"objective": config.objective.model_dump(mode="json"), "tokens_before": base.tokens_seen}
-    return session.train(run, plan, prepared, pairs.shards(), module, "prefer", columns, details, _rows)
+    return session.train(
+        run, plan, prepared, pairs.shards(), module, "prefer", columns, details, _rows, merge_adapter=merge_adapter
+    )
 
 
 def _check(prepared: PreparedData, pairs: Pairs, base: TrainedModel, plan: PretrainConfig) -> None:

@@ -34,8 +34,8 @@ class Adapter:
     """The model, which computes with the adapter until that is merged."""
     base: str
     """Digest of the weights that the adapter belongs to."""
-    rows: TrainedRows | None
-    """The trained rows of the embedding."""
+    rows: Mapping[str, TrainedRows]
+    """The trained rows of the embedding, and of the output head if that is another matrix; none if all are frozen."""
     start: Mapping[str, Tensor] = field(default_factory=dict)
     """PiSSA's thin matrices before training; their product was taken out of the frozen weights."""
 
@@ -60,7 +60,7 @@ class Adapter:
         for name, layer in list(_adapted_layers(self.model)):
             self.model.set_submodule(name, layer.get_base_layer())
         del self.model.peft_config
-        if self.rows is not None:
+        if self.rows:
             plain_rows(self.model, keep)
         self.model.requires_grad_(True)
 
@@ -85,7 +85,7 @@ def attached(model: Transformer, config: AdapterConfig, row_ids: Sequence[int]) 
     if config.kind == "loftq":
         _quantise(model, config)
         base = weights_digest(frozen_weights(model))
-    rows = train_rows(model, row_ids) if config.special_rows else None
+    rows = train_rows(model, row_ids) if config.special_rows else {}
     model.train()  # a loaded model is not in training mode, and Lightning leaves it so: there would be no dropout
     adapter = Adapter(config, model, base, rows)
     start = {name: weight.clone() for name, weight in adapter.weights().items()} if config.kind == "pissa" else {}

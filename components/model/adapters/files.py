@@ -21,18 +21,19 @@ from components.core.errors import ArtifactError
 from components.data.special_tokens import SpecialTokens
 from components.model.adapters.adapter import Adapter, attached, frozen_weights, library_config, weights_digest
 from components.model.adapters.config import ROLES, AdapterConfig, Kind
-from components.model.checkpoint import hugging_face_name, save_model
+from components.model.checkpoint import hugging_face_name, save_state
 from components.model.transformer import Transformer
 
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
 QUANTISED = "base"
 PICKLED = "adapter_model.bin"
 _PREFIX = "base_model.model."
-_EMBEDDING, _HEAD = f"{_PREFIX}model.embed_tokens", f"{_PREFIX}lm_head"
-_ROWS = f"{_EMBEDDING}.token_adapter.trainable_tokens_delta"
+_ENDS = {"embed_tokens": f"{_PREFIX}model.embed_tokens", "lm_head": f"{_PREFIX}lm_head"}
+_ROWS = ".token_adapter.trainable_tokens_delta"
 # Without effect on what the adapter computes: PEFT reads them when it makes an adapter, or not at all.
 _FREE = {"peft_version", "base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "task_type"}
 _FREE |= {"init_lora_weights", "init_ia3_weights", "loftq_config"}
+_FREE |= {"trainable_token_indices"}  # read by itself
 
 
 def write_adapter(adapter: Adapter, folder: Path, special: SpecialTokens) -> None:
@@ -42,11 +43,13 @@ def write_adapter(adapter: Adapter, folder: Path, special: SpecialTokens) -> Non
     tokenizer, for the quantised base that comes with LoftQ's.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    ids = [] if adapter.rows is None else adapter.rows.ids.tolist()
-    write_json(folder / CONFIG, _record(_written_as(adapter.config), ids))
+    write_json(
+        folder / CONFIG,
+        _record(_written_as(adapter.config), {name: rows.ids.tolist() for name, rows in adapter.rows.items()}),
+    )
     write_json(folder / BASE, {"weights": adapter.base, "name": adapter.model.config.name})
     if adapter.config.kind == "loftq":
-        save_model(_frozen_model(adapter.model), folder / QUANTISED, special)
+        save_state(adapter.model.config, frozen_weights(adapter.model), folder / QUANTISED, special)
     tensors = {
         name: weight.detach().to("cpu", torch.float32).contiguous() for name, weight in _tensors(adapter).items()
     }
@@ -69,11 +72,9 @@ def read_adapter(model: Transformer, folder: Path) -> Adapter:
     tensors = _read_tensors(folder)
     _check_base(model, folder)
     if config.kind == "ia3" and config.special_rows:
-        tensors, ids = _one_embedding(tensors, folder), list(range(model.vocab_size))
+        tensors, ids = _whole_as_rows(tensors, model, folder), list(range(model.vocab_size))
     adapter = attached(model, config, ids)
-    own = {_peft_name(name): weight for name, weight in adapter.weights().items()}
-    if adapter.rows is not None:
-        own[_ROWS] = adapter.rows.rows
+    own = _by_peft_names(adapter)
     if fault := _first_difference(own, tensors):
         adapter.remove()
         raise ArtifactError(
@@ -93,7 +94,7 @@ def _written_as(config: AdapterConfig) -> AdapterConfig:
     return config.model_copy(update={"kind": "lora"}) if config.kind == "loftq" else config
 
 
-def _record(config: AdapterConfig, row_ids: list[int]) -> dict[str, Any]:
+def _record(config: AdapterConfig, rows: Mapping[str, list[int]]) -> dict[str, Any]:
     """``adapter_config.json``, with the names of the matrices in the exported model."""
     settings = library_config(config)
     settings.task_type, settings.inference_mode = "CAUSAL_LM", True
@@ -101,31 +102,31 @@ def _record(config: AdapterConfig, row_ids: list[int]) -> dict[str, Any]:
     for name in ("target_modules", "feedforward_modules"):
         if name in record:
             record[name] = sorted(_HF_MATRICES[matrix] for matrix in record[name])
-    if row_ids and config.kind == "ia3":  # whose format knows no rows: both ends of the tied matrix are saved whole
-        record["modules_to_save"] = ["embed_tokens", "lm_head"]
-    elif row_ids:
-        record["trainable_token_indices"] = row_ids
+    if rows and config.kind == "ia3":  # whose format knows no rows: both ends are saved whole, tied or not
+        record["modules_to_save"] = list(_ENDS)
+    elif rows:
+        record["trainable_token_indices"] = dict(rows) if len(rows) > 1 else next(iter(rows.values()))
     return record
 
 
 def _tensors(adapter: Adapter) -> dict[str, Tensor]:
-    tensors = {_peft_name(name): weight for name, weight in adapter.weights().items()}
+    """What is written: the adapter as PEFT can load it on its base."""
+    tensors = _by_peft_names(adapter)
     for name, start in adapter.start.items():
         # scale * (B A - B0 A0) is one product: of B beside -B0, and A above A0.
         ours, negative = tensors[_peft_name(name)], "lora_B" in name
         tensors[_peft_name(name)] = torch.cat((ours, -start), dim=1) if negative else torch.cat((ours, start), dim=0)
-    if adapter.rows is not None and adapter.config.kind == "ia3":
-        whole = adapter.model.output_weight
-        tensors |= {f"{_EMBEDDING}.weight": whole, f"{_HEAD}.weight": whole.clone()}
-    elif adapter.rows is not None:
-        tensors[_ROWS] = adapter.rows.rows
+    if adapter.rows and adapter.config.kind == "ia3":
+        tensors = {name: weight for name, weight in tensors.items() if not name.endswith(_ROWS)}
+        whole = (adapter.model.embedding.weight, adapter.model.output_weight.clone())
+        tensors |= {f"{end}.weight": weight for end, weight in zip(_ENDS.values(), whole, strict=True)}
     return tensors
 
 
-def _frozen_model(model: Transformer) -> Transformer:
-    frozen = Transformer(model.config, model.vocab_size)
-    frozen.load_state_dict(frozen_weights(model))
-    return frozen
+def _by_peft_names(adapter: Adapter) -> dict[str, Tensor]:
+    """The adapter's weights, which share memory with the model."""
+    rows = {f"{_ENDS[name]}{_ROWS}": each.rows for name, each in adapter.rows.items()}
+    return {_peft_name(name): weight for name, weight in adapter.weights().items()} | rows
 
 
 def _peft_name(name: str) -> str:
@@ -152,7 +153,7 @@ def _read_config(path: Path) -> tuple[AdapterConfig, list[int]]:
         raise ArtifactError(
             f"{path}: peft_type is {record.get('peft_type')!r}, but only {' and '.join(kinds)} are read"
         )
-    ids = list(record.get("trainable_token_indices") or ())
+    ids = _one_set_of_rows(record, path)
     try:
         config = AdapterConfig(
             kind="rslora" if record.get("use_rslora") else "dora" if record.get("use_dora") else kind,
@@ -164,7 +165,7 @@ def _read_config(path: Path) -> tuple[AdapterConfig, list[int]]:
         )
     except (ValidationError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path} describes no adapter that can be read here: {error}") from error
-    known = _record(config, ids or [0])
+    known = _record(config, {"embed_tokens": ids} if config.special_rows else {})
     for name, value in record.items():
         if value and name not in _FREE and value != known.get(name):
             raise ArtifactError(f"{path} sets {name} to {value!r}, which cannot be read here")
@@ -217,13 +218,25 @@ def _first_difference(expected: Mapping[str, Tensor], given: Mapping[str, Tensor
     return None
 
 
-def _one_embedding(tensors: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
-    """The two saved ends of the tied embedding as one set of rows."""
+def _one_set_of_rows(record: Mapping[str, Any], path: Path) -> list[int]:
+    """The rows that are trained, which must be the same for both ends of a model whose ends are apart."""
+    given = record.get("trainable_token_indices") or []
+    sets = list(given.values()) if isinstance(given, dict) else [given]
+    if any(each != sets[0] for each in sets):
+        raise ArtifactError(f"{path} trains other rows of the embedding than of the head, which cannot be read here")
+    return list(sets[0])
+
+
+def _whole_as_rows(tensors: Mapping[str, Tensor], model: Transformer, folder: Path) -> dict[str, Tensor]:
+    """Embeddings that were saved whole, as if all their rows had been trained."""
     given = dict(tensors)
-    ends = [given.pop(f"{end}.weight", None) for end in (_EMBEDDING, _HEAD)]
-    if ends[0] is None or ends[1] is None or not torch.equal(ends[0], ends[1]):
-        raise ArtifactError(f"{folder / WEIGHTS}: embed_tokens and lm_head differ, but they are one matrix here")
-    return {**given, _ROWS: ends[0]}
+    whole = {end: given.pop(f"{end}.weight") for end in _ENDS.values() if f"{end}.weight" in given}
+    embedding, head = (whole.get(end) for end in _ENDS.values())
+    if model.head is None and embedding is not None and head is not None:
+        if not torch.equal(embedding, head):
+            raise ArtifactError(f"{folder / WEIGHTS}: embed_tokens and lm_head differ, but they are one matrix here")
+        del whole[_ENDS["lm_head"]]
+    return given | {f"{end}{_ROWS}": weight for end, weight in whole.items()}
 
 
 def _read_record(path: Path, otherwise: str) -> dict[str, Any]:

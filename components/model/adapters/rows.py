@@ -1,7 +1,8 @@
-"""Some rows of the embedding trained, the others frozen.
+"""Some rows of the embeddings trained, the others frozen.
 
-A parametrisation of ``embedding.weight``: the tied output head reads the same property, so both ends see the trained
-rows. PEFT's ``trainable_token_indices`` asks the model's config for ``tie_word_embeddings`` as if it were a dict.
+A parametrisation of ``embedding.weight``: an output head that is tied to it reads the same property, so both ends see
+the trained rows. PEFT's ``trainable_token_indices`` asks the model's config for ``tie_word_embeddings`` as if it were
+a dict.
 """
 
 from collections.abc import Sequence
@@ -27,14 +28,21 @@ class TrainedRows(nn.Module):
         return weight.index_copy(0, self.ids, self.rows)
 
 
-def train_rows(model: Transformer, ids: Sequence[int]) -> TrainedRows:
-    """From here on train the rows ``ids`` of the embedding and no others."""
-    rows = TrainedRows(model.embedding.weight, ids)
-    model.embedding.weight.requires_grad_(False)
-    parametrize.register_parametrization(model.embedding, "weight", rows)
+def train_rows(model: Transformer, ids: Sequence[int]) -> dict[str, TrainedRows]:
+    """From here on train the rows ``ids`` of the embeddings, which are frozen otherwise; by Hugging Face's names."""
+    rows = {}
+    for name, end in _ends(model).items():
+        rows[name] = TrainedRows(end.weight, ids)
+        parametrize.register_parametrization(end, "weight", rows[name])
     return rows
 
 
 def plain_rows(model: Transformer, keep: bool) -> None:
-    """Make the embedding's weight a plain one again, with its trained rows or without."""
-    parametrize.remove_parametrizations(model.embedding, "weight", leave_parametrized=keep)
+    """Make the weights of the embeddings plain ones again, with the trained rows or without."""
+    for end in _ends(model).values():
+        parametrize.remove_parametrizations(end, "weight", leave_parametrized=keep)
+
+
+def _ends(model: Transformer) -> dict[str, nn.Embedding | nn.Linear]:
+    """Where tokens go in and, unless that is the same matrix, out."""
+    return {"embed_tokens": model.embedding} | ({} if model.head is None else {"lm_head": model.head})
