@@ -27,6 +27,7 @@ from components.evaluation.config import (
 from components.evaluation.evaluate_config import EvaluateConfig, EvaluateStageConfig
 from components.finetune.chat.config import ChatTrainConfig, ConverseStageConfig
 from components.finetune.config import FinetuneConfig
+from components.finetune.preference.config import AssessPreferenceConfig, PreferConfig, ReferenceConfig
 from components.labelling.config import LabelConfig
 from components.model.config import ModelConfig
 from components.training.config import PretrainConfig, TrainerConfig
@@ -157,6 +158,22 @@ class ProjectConfig(Bounded):
             HelperConfig(kind=self.cascade.helper.kind, model=self.cascade.helper.model) if asked else HelperConfig()
         )
         return DelegateConfig(model=self.model, trainer=self.trainer, delegation=self.delegation, helper=helper)
+
+    @property
+    def reference(self) -> ReferenceConfig:
+        """The slice that the base sees when it is asked about pairs of answers: as the model will be trained."""
+        trainer = self.finetune.trainer
+        return ReferenceConfig(device=trainer.device, precision=trainer.precision)
+
+    @property
+    def prefer(self) -> PreferConfig:
+        """The slice that training on pairs of answers sees."""
+        return PreferConfig(trainer=self.finetune.trainer, objective=self.finetune.preference.objective)
+
+    @property
+    def assess_preference(self) -> AssessPreferenceConfig:
+        """The slice that the assessment of preferences sees."""
+        return AssessPreferenceConfig.model_validate(self.reference.model_dump())
 
     @property
     def bundle(self) -> BundleStageConfig:

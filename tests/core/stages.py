@@ -21,6 +21,13 @@ STAGES: dict[str, tuple[str, Callable[[ProjectConfig], BaseModel]]] = {
     "study": ("components.evaluation.factuality.study:stage", lambda config: config.study_table),
     "compare": ("components.evaluation.comparison.stage:stage", lambda config: config.comparison),
     "arena": ("components.evaluation.arena.stage:stage", lambda config: config.arena_of([])),
+    "preferences": (
+        "components.finetune.preference.pairs:stage",
+        lambda config: config.finetune.preference.pairs,
+    ),
+    "reference": ("components.finetune.preference.reference:stage", lambda config: config.reference),
+    "prefer": ("components.finetune.preference.train:stage", lambda config: config.prefer),
+    "assess_preference": ("components.finetune.preference.assess:stage", lambda config: config.assess_preference),
     "assess": ("components.evaluation.assess:stage", lambda config: config.assess),
     "evaluate": ("components.evaluation.evaluate:stage", lambda config: config.evaluation("", "")),
     "classify_texts": ("components.finetune.classify.texts:stage", lambda config: config.finetune.classify.data),
