@@ -27,6 +27,7 @@ from components.evaluation.config import (
 from components.evaluation.evaluate_config import EvaluateConfig, EvaluateStageConfig
 from components.finetune.chat.config import ChatTrainConfig, ConverseStageConfig
 from components.finetune.config import FinetuneConfig
+from components.finetune.distill.config import DistillStageConfig, TeachConfig
 from components.finetune.preference.config import AssessPreferenceConfig, PreferConfig, ReferenceConfig
 from components.labelling.config import LabelConfig
 from components.model.config import ModelConfig
@@ -174,6 +175,25 @@ class ProjectConfig(Bounded):
     def assess_preference(self) -> AssessPreferenceConfig:
         """The slice that the assessment of preferences sees."""
         return AssessPreferenceConfig.model_validate(self.reference.model_dump())
+
+    @property
+    def teach(self) -> TeachConfig:
+        """The slice that the teacher sees, which reads what its student will."""
+        settings, trainer = self.finetune.distill, self.finetune.trainer
+        return TeachConfig(
+            teacher=settings.teacher,
+            top_k=settings.top_k,
+            context_length=self.model.context_length,
+            device=trainer.device,
+            precision=trainer.precision,
+        )
+
+    @property
+    def distill(self) -> DistillStageConfig:
+        """The slice that the student sees."""
+        return DistillStageConfig(
+            model=self.model, trainer=self.finetune.trainer, objective=self.finetune.distill.objective
+        )
 
     @property
     def bundle(self) -> BundleStageConfig:

@@ -21,6 +21,7 @@ from components.evaluation.artifacts import Evaluation, GateDecision, Scores
 from components.evaluation.comparison.artifact import Comparison
 from components.evaluation.factuality.artifacts import CascadeAssessment, Study
 from components.finetune.classify.artifacts import Classification, Classifier, LabelledTexts
+from components.finetune.distill.artifact import Teaching
 from components.finetune.preference.artifact import Pairs, PreferenceAssessment, References
 from components.labelling.artifact import Labels
 from components.model.bundle import Bundle
@@ -46,6 +47,7 @@ VIEWS: list[type[Artifact]] = [
     Pairs,
     References,
     PreferenceAssessment,
+    Teaching,
     SmokeAnswer,
 ]
 STAGES = {
