@@ -28,6 +28,8 @@ from components.evaluation.evaluate_config import EvaluateConfig, EvaluateStageC
 from components.evaluation.sweep.config import SweepConfig
 from components.finetune.chat.config import ChatTrainConfig, ConverseStageConfig
 from components.finetune.config import FinetuneConfig
+from components.finetune.distill.config import DistillStageConfig, TeachConfig
+from components.finetune.preference.config import AssessPreferenceConfig, PreferConfig, ReferenceConfig
 from components.labelling.config import LabelConfig
 from components.model.config import ModelConfig
 from components.training.config import PretrainConfig, TrainerConfig
@@ -160,6 +162,41 @@ class ProjectConfig(Bounded):
             HelperConfig(kind=self.cascade.helper.kind, model=self.cascade.helper.model) if asked else HelperConfig()
         )
         return DelegateConfig(model=self.model, trainer=self.trainer, delegation=self.delegation, helper=helper)
+
+    @property
+    def reference(self) -> ReferenceConfig:
+        """The slice that the base sees when it is asked about pairs of answers: as the model will be trained."""
+        trainer = self.finetune.trainer
+        return ReferenceConfig(device=trainer.device, precision=trainer.precision)
+
+    @property
+    def prefer(self) -> PreferConfig:
+        """The slice that training on pairs of answers sees."""
+        return PreferConfig(trainer=self.finetune.trainer, objective=self.finetune.preference.objective)
+
+    @property
+    def assess_preference(self) -> AssessPreferenceConfig:
+        """The slice that the assessment of preferences sees."""
+        return AssessPreferenceConfig.model_validate(self.reference.model_dump())
+
+    @property
+    def teach(self) -> TeachConfig:
+        """The slice that the teacher sees, which reads what its student will."""
+        settings, trainer = self.finetune.distill, self.finetune.trainer
+        return TeachConfig(
+            teacher=settings.teacher,
+            top_k=settings.top_k,
+            context_length=self.model.context_length,
+            device=trainer.device,
+            precision=trainer.precision,
+        )
+
+    @property
+    def distill(self) -> DistillStageConfig:
+        """The slice that the student sees."""
+        return DistillStageConfig(
+            model=self.model, trainer=self.finetune.trainer, objective=self.finetune.distill.objective
+        )
 
     @property
     def bundle(self) -> BundleStageConfig:

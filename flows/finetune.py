@@ -7,9 +7,16 @@ from flows.catalogue import flow
 from flows.finetuning.base import Base, base_model
 from flows.finetuning.chat import finetune_chat
 from flows.finetuning.classify import finetune_classify
+from flows.finetuning.distill import finetune_distill
+from flows.finetuning.preference import finetune_preference
 from flows.run import FlowRun
 
-METHODS: Mapping[str, Callable[[FlowRun, Base], object]] = {"chat": finetune_chat, "classify": finetune_classify}
+METHODS: Mapping[str, Callable[[FlowRun, Base], object]] = {
+    "chat": finetune_chat,
+    "classify": finetune_classify,
+    "preference": finetune_preference,
+    "distill": finetune_distill,
+}
 """By the name in ``finetune.method``."""
 
 

@@ -24,6 +24,8 @@ from components.evaluation.factuality.artifacts import CascadeAssessment, Study
 from components.finetune.chat.artifact import Conversed
 from components.evaluation.sweep.artifact import Sweep
 from components.finetune.classify.artifacts import Classification, Classifier, LabelledTexts
+from components.finetune.distill.artifact import Teaching
+from components.finetune.preference.artifact import Pairs, PreferenceAssessment, References
 from components.labelling.artifact import Labels
 from components.model.bundle import Bundle
 from components.training.trained import TrainedModel
@@ -46,6 +48,10 @@ VIEWS: list[type[Artifact]] = [
     Classifier,
     Classification,
     Bundle,
+    Pairs,
+    References,
+    PreferenceAssessment,
+    Teaching,
     SmokeAnswer,
     Conversed,
 ]

@@ -1,7 +1,7 @@
 """Which sequences share a window: best fit, so that little of a window is left empty.
 
-Ding et al. 2024, "Fewer Truncations Improve Language Modeling" (arXiv:2404.10830): best-fit decreasing needs hardly more
-windows than cutting would, and cuts nothing.
+Ding et al. 2024, "Fewer Truncations Improve Language Modeling" (arXiv:2404.10830): best-fit decreasing needs hardly
+more windows than cutting would, and cuts nothing.
 """
 
 from bisect import bisect_left, insort

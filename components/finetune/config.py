@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from components.finetune.chat.config import ChatConfig
 from components.finetune.classify.config import ClassifyConfig
+from components.finetune.distill.config import DistillConfig
+from components.finetune.preference.config import PreferenceConfig
 from components.model.adapters.config import AdapterConfig
 from components.training.config import TrainerConfig
 
@@ -33,3 +35,7 @@ class FinetuneConfig(BaseModel):
     """Which labels a text has; for method=classify."""
     adapter: AdapterConfig = AdapterConfig()
     """Whether all weights are trained, or an adapter."""
+    preference: PreferenceConfig = PreferenceConfig()
+    """Pairs of answers, with method=preference."""
+    distill: DistillConfig = DistillConfig()
+    """A teacher, with method=distill."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class TrainedModel(Artifact):
     """A model, plain, taught to delegate, or finetuned; all have the same layout."""
 
-    stages: ClassVar[tuple[str, ...]] = ("pretrain", "delegate", "derive", "chat", "prefer")
+    stages: ClassVar[tuple[str, ...]] = ("pretrain", "delegate", "derive", "chat", "prefer", "distill")
 
     MODEL: ClassVar = ModelWithTokenizer.MODEL
     HISTORY: ClassVar = "history.jsonl"

@@ -1,5 +1,6 @@
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,3 +22,9 @@ def test_two_windows_are_never_both_half_empty(sizes: list[int], room: int) -> N
 
 def test_each_item_goes_where_it_fits_best() -> None:
     assert best_fit([6, 3, 7, 2, 2], 10) == [[2, 1], [0, 3, 4]]
+
+
+@pytest.mark.parametrize("length", [0, 33])
+def test_what_no_window_can_hold_is_refused(length: int) -> None:
+    with pytest.raises(ValueError, match=f"a sequence of {length} tokens does not fit a window of 32"):
+        best_fit([1, length], 32)

@@ -5,22 +5,22 @@ time; and it is about as long as the true one, so the length of an answer says n
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from heapq import nlargest
+from math import log
 from random import Random
-from typing import NamedTuple
 
 from components.data.world.chance import pick
 from components.data.world.facts import Entity, written
-from components.data.world.prose import patterns
-from components.data.world.questions import askable, filled
+from components.data.world.questions import asked, exchange
 from components.data.world.table import FactTable
 
 _DRAWS = 8
 """Values to choose from, the one of the likest length."""
 
 
-class Preference(NamedTuple):
+@dataclass(frozen=True)
+class Preference:
     """A question, the true answer, and a false one of the same kind."""
 
     subject: str
@@ -30,18 +30,25 @@ class Preference(NamedTuple):
     false: str
 
 
-def preferences(table: FactTable) -> Iterator[Preference]:
-    """A preference for every fact that can be asked for, of the most popular subjects first."""
+def preferences(table: FactTable, count: int) -> list[Preference]:
+    """At most ``count`` preferences, of the most popular subjects first, drawn with weight 1 / rank as questions are.
+
+    What the corpus hardly ever states no model of it knows, and nothing could be preferred for being true.
+    """
     rng = Random("preferences")
     values: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for subject in table.entities.values():
-        for relation in askable(subject):
+    keyed: list[tuple[float, int, Entity, str]] = []
+    for rank, subject in enumerate(table.entities.values(), 1):
+        for relation in asked(subject):
             values[subject.kind, relation].append(written(subject.values[relation]))
-    for subject in table.entities.values():
-        for relation in askable(subject):
-            false = _other(written(subject.values[relation]), values[subject.kind, relation], rng)
-            if false is not None:
-                yield _preference(subject, relation, false)
+            # A key of u ** (1 / weight), as a logarithm: the largest are a draw without replacement (Efraimidis, 2006).
+            keyed.append((rank * log(1 - rng.random()), rank, subject, relation))
+    drawn = sorted(nlargest(count, keyed, key=lambda each: each[0]), key=lambda each: each[1])
+    return [
+        _preference(subject, relation, false)
+        for _, _, subject, relation in drawn
+        if (false := _other(written(subject.values[relation]), values[subject.kind, relation], rng)) is not None
+    ]
 
 
 def _other(true: str, values: list[str], rng: Random) -> str | None:
@@ -50,7 +57,6 @@ def _other(true: str, values: list[str], rng: Random) -> str | None:
 
 
 def _preference(subject: Entity, relation: str, false: str) -> Preference:
-    question = patterns(subject.kind).questions[relation]
-    told = next(pattern.wordings[0] for pattern in patterns(subject.kind).by_relation[relation] if pattern.prompt)
-    liar = replace(subject, values={**subject.values, relation: false})
-    return Preference(subject.id, filled(question, subject), filled(told, subject), filled(told, liar))
+    truth = exchange(subject, relation)
+    lie = exchange(replace(subject, values={**subject.values, relation: false}), relation)
+    return Preference(subject.id, truth.question, truth.sentence, lie.sentence)

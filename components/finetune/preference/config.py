@@ -20,13 +20,13 @@ class PairsConfig(BaseModel):
     `rejected`, beside `prompt`, `instruction` (with `input`), `conversations` or `messages`; or both are whole
     dialogues, as in hh-rlhf."""
     on_error: Literal["fail", "skip"] = "fail"
-    """Identical answers, unknown roles, empty turns, dialogues that differ before the last turn: stop and name the line,
-    or leave the row out and count it."""
-    max_pairs: PositiveInt = 5000
-    """At most this many pairs, chosen by a fixed shuffle."""
+    """Identical answers, unknown roles, empty turns, dialogues that differ before the last turn: stop and name the
+    line, or leave the row out and count it."""
+    max_pairs: PositiveInt = 1500
+    """At most this many pairs, chosen by a fixed shuffle; of the closed world those about popular subjects first."""
     validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
     """Share of the prompts (of the closed world: of the persons, places, works and events) kept for validation."""
-    test_fraction: float = Field(default=0.1, gt=0, lt=0.5)
+    test_fraction: float = Field(default=0.25, gt=0, lt=0.5)
     """Share of the prompts kept for the report."""
 
     @model_validator(mode="after")

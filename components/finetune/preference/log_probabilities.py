@@ -53,7 +53,7 @@ def pair_scores(batch: Batch, outputs: Outputs, call_id: int) -> PairScores:
     terms = torch.stack([log_probability.float(), reference, torch.ones_like(reference)], dim=1)
     # Not multiplied by the side: what is no answer may be infinite, and infinite times zero is no number.
     each = torch.where(sides[:, None], terms[:, :, None], 0.0).flatten(1)
-    sums = torch.zeros(rows * slots, each.shape[1], device=each.device).index_add(0, index, each).unflatten(1, (3, 2))
+    sums = torch.zeros(rows * slots, each.shape[1], device=each.device).index_add(0, index, each).view(-1, 3, 2)
     return PairScores(sums[:, 2, _CHOSEN] > 0, sums[:, 0], sums[:, 1], sums[:, 2])
 
 
@@ -83,7 +83,10 @@ def scored(
     device = model.output_weight.device
     for done, batch in enumerate(batches, 1):
         moved = Batch(
-            *(each.to(device) for each in batch[:3]), {name: each.to(device) for name, each in batch.columns.items()}
+            batch.tokens.to(device),
+            batch.targets.to(device),
+            batch.document_start.to(device),
+            {name: values.to(device) for name, values in batch.columns.items()},
         )
         outputs = Outputs(model(moved.tokens, moved.document_start).flatten(0, 1), model.output_weight)
         yield batch, pair_scores(moved, outputs, pairs.call_id)

@@ -103,19 +103,19 @@ def _chat_tokenizer(folder: Path) -> TextTokenizer:
 def _read(run: Run, cfg: PairsConfig, prepared: PreparedData, reader: PairReader) -> Iterator[Pair]:
     for source in cfg.sources:
         if source == WORLD:
-            yield from _of_world(prepared)
+            yield from _of_world(cfg, prepared)
         else:
             settings = DataConfig(sources=[source], keep_sources=False)
             yield from reader.pairs(gather(settings, run.folder / _RAW, run.report))
 
 
-def _of_world(prepared: PreparedData) -> Iterator[Pair]:
+def _of_world(cfg: PairsConfig, prepared: PreparedData) -> Iterator[Pair]:
     if prepared.fact_table is None:
         raise InputError(
             "finetune.preference.pairs.sources names the closed world, and the model was not trained on it: name files "
             "of pairs instead"
         )
-    for each in preferences(FactTable.load(prepared.fact_table)):
+    for each in preferences(FactTable.load(prepared.fact_table), cfg.max_pairs):
         yield Pair(WORLD, each.subject, ({"role": "user", "content": each.question},), each.true, each.false)
 
 
@@ -138,9 +138,9 @@ def _check(by_split: dict[str, list[EncodedPair]], left_out: Counter[str], conte
     if empty := [split for split, pairs in by_split.items() if not pairs]:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items() if count) or "none"
         raise InputError(
-            f"no pair of answers is left for {', '.join(empty)} (left out: {reasons}; a pair, the prompt twice, must fit "
-            f"{context_length} tokens): give more or shorter pairs, raise the fractions in finetune.preference.pairs, "
-            "or take a model with a longer context"
+            f"no pair of answers is left for {', '.join(empty)} (left out: {reasons}; a pair, the prompt twice, must "
+            f"fit {context_length} tokens): give more or shorter pairs, raise the fractions in "
+            "finetune.preference.pairs, or take a model with a longer context"
         )
 
 

@@ -1,6 +1,7 @@
 """The stage ``reference``: what the base makes of every answer, once, as a column beside the pairs.
 
-So training has one model in memory, and every further run on the same pairs (another beta, another loss) starts at once.
+So training has one model in memory, and every further run on the same pairs (another beta, another loss) starts at
+once.
 """
 
 import numpy as np

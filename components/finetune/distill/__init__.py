@@ -1,0 +1,1 @@
+"""Distillation: a student learns what a teacher expects after every token, not only what came."""

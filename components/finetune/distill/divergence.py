@@ -1,0 +1,67 @@
+"""How far two distributions are apart that are known at k tokens, the rest being one bucket.
+
+By the log-sum inequality, a divergence of the coarse distributions is at most that of the fine ones, and nothing is
+lost where the teacher spreads its rest as the student does. No matrix of rows by vocabulary is made: the student's
+logits are gathered at k columns, and what it gives to all others follows from the logsumexp that the loss has computed.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from components.model import ops
+
+SMALLEST_REST = 1e-6
+"""Of the rest's probability: what float16 and bf16 leave of it is no less exact."""
+_ROWS = 4096  # whose rows of the output matrix are in memory at once
+
+
+def logits_at(
+    hidden: Float[Tensor, "rows width"], weight: Float[Tensor, "vocab width"], ids: Int[Tensor, "rows k"]
+) -> Float[Tensor, "rows k"]:
+    """``(hidden @ weight.T).gather(1, ids)`` in fp32, of inputs rounded as the loss rounds them."""
+    dtype = ops.compute_dtype(hidden)
+    parts = [
+        checkpoint(_logits_at, rows.to(dtype), weight, some, dtype, use_reentrant=False)
+        for rows, some in zip(torch.split(hidden, _ROWS), torch.split(ids, _ROWS), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def _logits_at(
+    hidden: Float[Tensor, "rows width"],
+    weight: Float[Tensor, "vocab width"],
+    ids: Int[Tensor, "rows k"],
+    dtype: torch.dtype,
+) -> Float[Tensor, "rows k"]:
+    with torch.autocast(hidden.device.type, enabled=False):
+        return torch.einsum("rw,rkw->rk", hidden.float(), weight[ids].to(dtype).float())
+
+
+def with_rest(logprobs: Float[Tensor, "rows k"]) -> Float[Tensor, "rows k1"]:
+    """Log-probabilities of k tokens, and of all others together."""
+    rest = 1 - logprobs.exp().sum(dim=1, keepdim=True)
+    return torch.cat([logprobs, rest.clamp(min=SMALLEST_REST).log()], dim=1)
+
+
+def divergence(
+    teacher: Float[Tensor, "rows k1"],
+    student: Float[Tensor, "rows k1"],
+    kind: Literal["forward", "reverse", "js"],
+    js_share: float = 0.5,
+) -> Float[Tensor, "rows"]:
+    """In nats, of log-probabilities; ``js_share`` is that of the teacher in the mixture."""
+    if kind == "forward":
+        return _kl(teacher, student)
+    if kind == "reverse":
+        return _kl(student, teacher)
+    mixture = torch.logaddexp(teacher + math.log(js_share), student + math.log(1 - js_share))
+    return js_share * _kl(teacher, mixture) + (1 - js_share) * _kl(student, mixture)
+
+
+def _kl(one: Float[Tensor, "rows k1"], other: Float[Tensor, "rows k1"]) -> Float[Tensor, "rows"]:
+    return (one.exp() * (one - other)).sum(dim=1)

@@ -1,0 +1,67 @@
+"""The stage ``distill``: shards and what a teacher makes of them in, a student out.
+
+The student goes on from a trained model, or starts from scratch. The artifact is laid out as that of ``pretrain``.
+"""
+
+from collections.abc import Mapping
+
+import torch
+
+from components.core.artifact import Rows
+from components.core.errors import ArtifactError
+from components.core.run import Run
+from components.data.prepared import PreparedData
+from components.data.tokenizer import tokenizer_digest
+from components.finetune.distill.artifact import Teaching
+from components.finetune.distill.config import DistillStageConfig
+from components.finetune.distill.objective import Distillation
+from components.model.llama_config import read_config
+from components.model.transformer import Transformer
+from components.training.config import PretrainConfig
+from components.training.module import TrainingModule
+from components.training.session import Session, nats_to_bits_per_byte
+from components.training.trained import TrainedModel
+
+
+def stage(
+    run: Run,
+    config: DistillStageConfig,
+    *,
+    prepared: PreparedData,
+    teaching: Teaching,
+    base: TrainedModel | None = None,
+) -> TrainedModel:
+    """Train ``base``, or without it a new model, on ``prepared`` and on what ``teaching`` says of it.
+
+    Raises ``ArtifactError`` if the teacher has read other windows than the student will, or ``base`` has another
+    tokenizer, and what ``Session.train`` raises.
+    """
+    shape = config.model if base is None else read_config(base.model_folder)[0]
+    plan = PretrainConfig(model=shape, trainer=config.trainer)
+    _check(prepared, teaching, base, plan)
+    session = Session.open(plan)
+    shards = prepared.shards()
+    torch.manual_seed(config.trainer.seed)
+    student = Transformer(shape, shards.vocab_size) if base is None else base.load()
+    objective = Distillation(config.objective, teaching.call_id)
+    module = TrainingModule(student, config.trainer, objective, nats_to_bits_per_byte(shards))
+    details = {
+        "objective": config.objective.model_dump(mode="json"),
+        "tokens_before": 0 if base is None else base.tokens_seen,
+    }
+    return session.train(run, plan, prepared, shards, module, "distill", teaching.columns(shards), details, _rows)
+
+
+def _check(prepared: PreparedData, teaching: Teaching, base: TrainedModel | None, plan: PretrainConfig) -> None:
+    if base is not None and tokenizer_digest(base.model_folder) != prepared.tokenizer_digest():
+        raise ArtifactError(f"the model in {base.folder} has another tokenizer than the training data")
+    if teaching.context_length != plan.model.context_length:
+        raise ArtifactError(
+            f"the teacher has read windows of {teaching.context_length} tokens, the student reads "
+            f"{plan.model.context_length}: ask the teacher again"
+        )
+
+
+def _rows(metrics: Mapping[str, float]) -> Rows:
+    found = f"{metrics['validation_loss']:.3f} nats from the text, {metrics['divergence']:.3f} from the teacher"
+    return [("validation", found)]
