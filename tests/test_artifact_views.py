@@ -21,8 +21,8 @@ from components.evaluation.arena.artifact import Arena
 from components.evaluation.artifacts import Evaluation, GateDecision, Scores
 from components.evaluation.comparison.artifact import Comparison
 from components.evaluation.factuality.artifacts import CascadeAssessment, Study
-from components.finetune.chat.artifact import Conversed
 from components.evaluation.sweep.artifact import Sweep
+from components.finetune.chat.artifact import Conversed
 from components.finetune.classify.artifacts import Classification, Classifier, LabelledTexts
 from components.finetune.distill.artifact import Teaching
 from components.finetune.preference.artifact import Pairs, PreferenceAssessment, References

@@ -12,7 +12,7 @@ from random import Random
 
 from components.data.world.chance import pick
 from components.data.world.facts import Entity, written
-from components.data.world.questions import asked, exchange
+from components.data.world.questions import askable, exchange
 from components.data.world.table import FactTable
 
 _DRAWS = 8
@@ -39,7 +39,7 @@ def preferences(table: FactTable, count: int) -> list[Preference]:
     values: dict[tuple[str, str], list[str]] = defaultdict(list)
     keyed: list[tuple[float, int, Entity, str]] = []
     for rank, subject in enumerate(table.entities.values(), 1):
-        for relation in asked(subject):
+        for relation in askable(subject):
             values[subject.kind, relation].append(written(subject.values[relation]))
             # A key of u ** (1 / weight), as a logarithm: the largest are a draw without replacement (Efraimidis, 2006).
             keyed.append((rank * log(1 - rng.random()), rank, subject, relation))

@@ -39,7 +39,7 @@ def questions(cfg: WorldConfig, entities: list[Entity], counts: Mapping[str, int
         answer = written(subject.values[relation])
         yield Question(
             id=f"question-{fact}",
-            question=_filled(patterns(subject.kind).questions[relation], subject),
+            question=filled(patterns(subject.kind).questions[relation], subject),
             prompt=_prompt(subject, relation),
             answer=answer,
             aliases=_aliases(answer),
@@ -118,13 +118,14 @@ def _drawn(cfg: WorldConfig, entities: list[Entity]) -> list[tuple[int, Entity, 
     keyed = (
         (rank * log(1 - rng.random()), rank, index)
         for rank, subject in enumerate(entities, start=1)
-        for index, relation in enumerate(_askable(subject))
+        for index, relation in enumerate(askable(subject))
     )
     chosen = nlargest(cfg.questions, keyed)
-    return [(rank, entities[rank - 1], _askable(entities[rank - 1])[index]) for _, rank, index in chosen]
+    return [(rank, entities[rank - 1], askable(entities[rank - 1])[index]) for _, rank, index in chosen]
 
 
-def _askable(subject: Entity) -> list[str]:
+def askable(subject: Entity) -> list[str]:
+    """The relations of ``subject`` that there is a question for."""
     return [relation for relation in subject.values if relation in patterns(subject.kind).questions]
 
 
@@ -135,7 +136,7 @@ def _prompt(subject: Entity, relation: str) -> str:
     if sentence.slots[end].article:
         answer = str(find(subject, (relation,)))
         slots += (Slot("text", "an" if answer[0] in "aeiou" else "a"),)
-    return _filled(Sentence(slots, frozenset(), ()), subject).rstrip(" ")
+    return filled(Sentence(slots, frozenset(), ()), subject).rstrip(" ")
 
 
 @cache
@@ -143,7 +144,8 @@ def _no_words() -> FreeWords:
     return FreeWords(0)  # questions and prompts have no free words
 
 
-def _filled(sentence: Sentence, subject: Entity) -> str:
+def filled(sentence: Sentence, subject: Entity) -> str:
+    """``sentence`` about ``subject`` as the first of a page; it has no free words."""
     page = Page(subject, Random(0), _no_words())
     page.write(sentence)
     return page.text

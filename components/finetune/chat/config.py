@@ -52,8 +52,6 @@ class ChatTrainConfig(BaseModel):
     """Whether all weights are trained, or an adapter."""
     delegation: DelegationConfig | None = None
     """Which of the assistant's tokens become <CALL>; none: it learns to say all of them."""
-    adapter: AdapterConfig = AdapterConfig()
-    """Whether all weights are trained, or an adapter."""
 
 
 class ConverseStageConfig(BaseModel):

@@ -18,6 +18,7 @@ from components.core.errors import ArtifactError, InputError
 from components.core.run import Run
 from components.data.chats.artifact import Chats
 from components.data.chats.columns import ASSISTANT, LEARNT, STATED
+from components.data.special_tokens import SpecialTokens
 from components.data.tokenizer import tokenizer_digest
 from components.delegation.columns import FACTUAL
 from components.delegation.config import DETAILS
@@ -50,7 +51,7 @@ def stage(
     plan = PretrainConfig(model=model.config, trainer=config.trainer)
     session = Session.open(plan)
     merge_adapter = adapting(model, config.adapter, chats.tokenizer_folder)
-    objective = Masked(_objective(config, chats), LEARNT)
+    objective = Masked(_objective(config, chats, SpecialTokens.read(chats.tokenizer_folder).call), LEARNT)
     module = TrainingModule(model, config.trainer, objective, _nats_to_bits_per_byte(chats))
     details: dict[str, Any] = {"tokens_before": base.tokens_seen}
     if config.delegation is not None:
