@@ -13,8 +13,8 @@ class RopeScaling(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     kind: Literal["none", "linear", "llama3"] = "none"
-    """`linear` divides every frequency by the factor (arXiv:2306.15595). `llama3` does so for long wavelengths only, with
-    a smooth passage to short ones, which stay as they are."""
+    """`linear` divides every frequency by the factor (arXiv:2306.15595). `llama3` does so for long wavelengths only,
+    with a smooth passage to short ones, which stay as they are."""
     factor: PositiveFloat = 1.0
     """By which frequencies are divided."""
     low_frequency_factor: PositiveFloat = 1.0
