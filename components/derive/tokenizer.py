@@ -1,9 +1,9 @@
 """A tokenizer that came with weights, made to keep the promises that ours keeps; then it gets the reserved tokens.
 
-The platform relies on three: decoding gives back exactly the text that was encoded, no token stands for nothing but
-the beginning of a text, and no token crosses from a word to the space before the next. So SentencePiece's space in
-front of a text goes (who wants it writes it), and so do tokens that are put around a text. Whether the promises are
-kept is tried on texts, not guessed from the names of parts.
+The platform relies on two: decoding gives back exactly the text that was encoded, and no token crosses from a word to
+the space before the next. So SentencePiece's space in front of a text goes (who wants it writes it), and so do tokens
+that are put around a text. Whether the promises are kept, and the ids of all words but the first are those of before, is
+tried on texts, not guessed from the names of parts.
 """
 
 import json
@@ -50,9 +50,20 @@ def size(tokenizer: Tokenizer) -> int:
     return 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
 
 
-def own_size(record: Mapping[str, Any]) -> int:
-    """``size`` of the tokenizer of a ``tokenizer.json`` as it came."""
-    return size(_read(record))
+def check_same_ids(record: Mapping[str, Any], adapted: TextTokenizer, source: object) -> int:
+    """The number of ids of the tokenizer of a ``tokenizer.json`` as it came.
+
+    Raises ``ArtifactError`` if it gave a text, from its second word on, other ids than ``adapted`` gives.
+    """
+    given = _read(record)
+    given.encode_special_tokens = True  # the library's name for "encode them like any text"
+    for text in _TRIED:
+        before, now = given.encode(f" {text}", add_special_tokens=False).ids, adapted.encode(f" {text}")[1:]
+        if now and before[-len(now) :] != now:
+            raise ArtifactError(
+                f"{source}: its tokenizer puts spaces into {text!r}, not only before it; it cannot be used"
+            )
+    return size(given)
 
 
 def check_promises(tokenizer: TextTokenizer, source: object) -> None:

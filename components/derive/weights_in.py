@@ -7,13 +7,14 @@ import torch
 from tokenizers import Tokenizer
 
 from components.core.errors import ArtifactError
+from components.data.tokenizer import TextTokenizer
 from components.derive.config import DeriveConfig
 from components.derive.extend import EMBEDDINGS, extended
 from components.derive.given import GivenModel, StateDict
 from components.derive.llama2c import read_llama2c
 from components.derive.llama_folder import read_folder
 from components.derive.shape import is_llama2c, shortened
-from components.derive.tokenizer import adapted, own_size, size
+from components.derive.tokenizer import adapted, check_same_ids, size
 from components.model.config import ModelConfig
 
 
@@ -36,9 +37,9 @@ def weights_in(place: Path, config: DeriveConfig) -> Derived:
     Raises ``ArtifactError`` for what is missing, damaged, does not belong together or would be computed differently.
     """
     given = read_given(place, config)
-    own = own_size(given.tokenizer)
-    _check(given, own, place)
     tokenizer, roles = adapted(given.tokenizer, given.end, given.padding)
+    own = check_same_ids(given.tokenizer, TextTokenizer(tokenizer, roles, place), place)
+    _check(given, own, place)
     state = extended(given.state, own, size(tokenizer), config.initialisation, config.seed)
     return Derived(given.config, state, tokenizer, roles, size(tokenizer) - own)
 

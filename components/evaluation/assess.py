@@ -56,7 +56,8 @@ def stage(
     answers = _answer(run, config, network, tokenizer, prepared)
     samples = _sample(run, config, network, tokenizer, prepared)
     results = _results(config, scores, answers, samples)
-    trained = [each for each in (pretrained, model) if each is not None and each.history()]  # others were given
+    given = [each for each in (pretrained, model) if each is not None]
+    trained = [each for each in given if TrainedModel.HISTORY in each.record.files]  # weights from elsewhere have none
     trainings = {TRAININGS.get(each.stage, "training"): each for each in trained}
     draw_loss_curves(
         {name: each.history() for name, each in trainings.items()},

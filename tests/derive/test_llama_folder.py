@@ -1,4 +1,4 @@
-"""Folders of Hugging Face's Llama family: equal logits for every shape, and a refusal of what would be loaded wrongly."""
+"""Folders of Hugging Face's Llama family: equal logits for every shape; what would be loaded wrongly is refused."""
 
 import json
 import shutil
@@ -90,7 +90,9 @@ def test_a_shorter_context_may_make_a_sliding_window_harmless(tmp_path: Path, de
     from transformers import AutoModelForCausalLM
 
     folder = write_folder(tmp_path / "given", family="mistral", sliding_window=48, rope_parameters=LLAMA3)
-    with pytest.raises(ArtifactError, match="sliding_window is 48.* a context_length of 48 or less is computed exactly"):
+    with pytest.raises(
+        ArtifactError, match=r"sliding_window is 48.* a context_length of 48 or less is computed exactly"
+    ):
         read_folder(folder)
     with pytest.raises(ArtifactError, match="context_length is 97, but the model reads 96"):
         read_folder(folder, 97)
@@ -221,7 +223,10 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "values that are no numbers": (_edit_weights(_not_finite), "norm.weight has values that are no finite numbers"),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer.json"),
     "no end of text": (_change(eos_token_id=None), "does not say which token ends a text"),
-    "an end of text that is no token": (_end_with("<end>"), "'<end>' ends a text, but tokenizer.json has no such token"),
+    "an end of text that is no token": (
+        _end_with("<end>"),
+        "'<end>' ends a text, but tokenizer.json has no such token",
+    ),
 }
 
 
@@ -233,7 +238,9 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_would_be_loaded_wrongly_is_refused_by_name(name: str, given: Path, tmp_path: Path, derive: Derive) -> None:
+def test_what_would_be_loaded_wrongly_is_refused_by_name(
+    name: str, given: Path, tmp_path: Path, derive: Derive
+) -> None:
     folder = Path(shutil.copytree(given, tmp_path / "given"))
     spoil, words = REFUSED[name]
     spoil(folder)
