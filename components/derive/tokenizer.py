@@ -2,8 +2,8 @@
 
 The platform relies on two: decoding gives back exactly the text that was encoded, and no token crosses from a word to
 the space before the next. So SentencePiece's space in front of a text goes (who wants it writes it), and so do tokens
-that are put around a text. Whether the promises are kept, and the ids of all words but the first are those of before, is
-tried on texts, not guessed from the names of parts.
+that are put around a text. Whether the promises are kept, and whether all words but the first have the ids that they
+had, is tried on texts and not guessed from the names of parts.
 """
 
 import json

@@ -12,7 +12,7 @@ from components.model.transformer import Transformer
 INITIALISATIONS: tuple[Initialisation, ...] = ("mean_and_covariance", "mean", "random")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     own=st.integers(3, 40),
     padded=st.integers(0, 5),
