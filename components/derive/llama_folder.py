@@ -16,11 +16,10 @@ from torch import Tensor
 from components.core.errors import ArtifactError
 from components.data.special_tokens import END_OF_TEXT, IM_END, IM_START, TOKENIZER, TOKENIZER_CONFIG
 from components.derive.given import GivenModel, StateDict
-from components.model.checkpoint import GENERATION_CONFIG, WEIGHTS, first_difference, hugging_face_name
+from components.model.checkpoint import GENERATION_CONFIG, WEIGHTS, first_difference, hugging_face_name, outline
 from components.model.config import ModelConfig
 from components.model.families.hugging_face import check_hugging_face
 from components.model.llama_config import CONFIG, read_config
-from components.model.transformer import Transformer
 
 INDEX = f"{WEIGHTS}.index.json"
 _READABLE = {"F64", "F32", "F16", "BF16"}
@@ -40,8 +39,7 @@ def read_folder(folder: Path, context_length: int | None = None) -> GivenModel:
 
 
 def _state(folder: Path, config: ModelConfig, rows: int) -> StateDict:
-    with torch.device("meta"):
-        model = Transformer(config, rows)
+    model = outline(config, rows)
     places = _places(folder)
     shapes, kinds = _headers(places)
     if config.tied and _OUTPUT in shapes:

@@ -105,6 +105,12 @@ def _uninitialised(config: ModelConfig, vocab_size: int, path: Path) -> Transfor
         raise ArtifactError(f"{path}: {CONFIG} describes a model that does not fit into memory ({error})") from error
 
 
+def outline(config: ModelConfig, vocab_size: int) -> Transformer:
+    """The model without weights: names and shapes only."""
+    with torch.device("meta"), _NoInitialisation():
+        return Transformer(config, vocab_size)
+
+
 class _NoInitialisation(TorchFunctionMode):
     """Nothing is drawn for new weights: it would take longer than to read them."""
 
