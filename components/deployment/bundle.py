@@ -117,7 +117,7 @@ class Manifest(BaseModel):
     architecture: str
     """Hugging Face class that loads the weights."""
     parameters: int
-    """Number of weights; input and output embeddings are one matrix and counted once."""
+    """Number of weights; tied input and output embeddings are one matrix and counted once."""
     vocab_size: int
     """Number of tokens, special tokens included."""
     context_length: int

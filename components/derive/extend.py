@@ -1,9 +1,9 @@
 """A vocabulary made larger: a row for every new token, where the old tokens keep their logits.
 
 New rows are drawn from the normal distribution that has the mean and the covariance of the old ones (Hewitt 2021,
-"Initializing new word embeddings for pretrained language models"): so a new token is as likely as an old one that one
-knows nothing of, and the others hardly lose. Rows of small random numbers have logits near 0, which is far above the
-logits of most old tokens in many models, and so take probability from all of them.
+"Initializing new word embeddings for pretrained language models"): so a new token is as likely as an old one of which
+one knows nothing. Rows of small random numbers have logits near 0: in a model whose old logits lie far below, they take
+probability from all.
 """
 
 from collections.abc import Mapping
