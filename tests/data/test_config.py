@@ -19,6 +19,10 @@ from components.data.config import DataConfig
         ({"on_error": "ignore"}, "'fail' or 'skip'"),
         ({"shard_tokens": 0}, "greater than 0"),
         ({"tokenizer_sample_mb": -1}, "greater than 0"),
+        ({"text_field": "{question"}, "expected '}'.*write a field"),
+        ({"text_field": "{}"}, "the name of a field and nothing else"),
+        ({"text_field": "{a!r}"}, "the name of a field and nothing else"),
+        ({"text_field": "{{a}}"}, "names no field"),
         ({"text_fields": "text"}, "Extra inputs are not permitted"),
     ],
 )
