@@ -55,6 +55,8 @@ STAGES = {
     "label",
     "pretrain",
     "delegate",
+    "derive",
+    "prefer",
     "calibrate",
     "assess",
     "cascade",
