@@ -14,17 +14,16 @@ _REASON = "finetuned: what the gate compares is text, so a person decides whethe
 
 def register_challenger(run: FlowRun, base: Base, model: Artifact, calibration: Artifact | None) -> None:
     """Bundle ``model`` and register it as challenger; ``calibration`` says when it asks, if it does."""
-    with run.varied("of the finetuned model", run.config):
-        scores = run.stage(ASSESS, run.config.assess, model=model, prepared=base.data)
-        bundle = run.stage(
-            BUNDLE,
-            run.config.bundle,
-            delegated=model,
-            prepared=base.data,
-            assessment=scores,
-            calibration=calibration,
-            sources=read_by_helper(run.config.bundle.cascade.helper),
-        )
+    scores = run.stage(ASSESS, run.config.assess, model=model, prepared=base.data)
+    bundle = run.stage(
+        BUNDLE,
+        run.config.bundle,
+        delegated=model,
+        prepared=base.data,
+        assessment=scores,
+        calibration=calibration,
+        sources=read_by_helper(run.config.bundle.cascade.helper),
+    )
     if run.dry:
         return
     registry = Registry(run.config.tracking)
