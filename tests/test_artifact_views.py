@@ -63,6 +63,8 @@ STAGES = {
     "label",
     "pretrain",
     "delegate",
+    "derive",
+    "prefer",
     "calibrate",
     "assess",
     "cascade",
