@@ -1,4 +1,4 @@
-"""The stage ``classify_report``: how good a classifier is, beside what it has to beat."""
+"""The stage ``classify-report``: how good a classifier is, beside what it has to beat."""
 
 import json
 import re
