@@ -144,5 +144,5 @@ def _rows(contenders: Sequence[Contender]) -> Rows:
         ("labels told", f"{finetuned.accuracy.estimate:.1%} of {finetuned.texts:,} texts, macro-F1 "
          f"{100 * finetuned.macro_f1.estimate:.1f}"),
         ("TF-IDF beside it", f"{rival.accuracy.estimate:.1%}, macro-F1 {100 * rival.macro_f1.estimate:.1f}: "
-         f"the model is {rival.verdict}"),
+         f"the model is {rival.verdict} it"),
     ]  # fmt: skip
