@@ -74,9 +74,9 @@ STAGES = {
     "arena",
     "gate",
     "evaluate",
-    "classify_texts",
+    "classify-texts",
     "classify",
-    "classify_report",
+    "classify-report",
     "bundle",
     "smoke",
 }

@@ -8,9 +8,9 @@ from flows.evaluation import show_report
 from flows.finetuning.base import Base
 from flows.run import FlowRun, Stage
 
-TEXTS = Stage("classify_texts", "components.finetune.classify.texts:stage")
+TEXTS = Stage("classify-texts", "components.finetune.classify.texts:stage")
 CLASSIFY = Stage("classify", "components.finetune.classify.train:stage")
-REPORT = Stage("classify_report", "components.finetune.classify.measure:stage")
+REPORT = Stage("classify-report", "components.finetune.classify.measure:stage")
 
 
 def finetune_classify(run: FlowRun, base: Base) -> Artifact:

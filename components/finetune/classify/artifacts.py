@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class LabelledTexts(PreparedData):
     """Texts packed into windows, a label where each ends."""
 
-    stages = ("classify_texts",)
+    stages = ("classify-texts",)
 
     COLUMNS: ClassVar = "label_column"
     LABELS: ClassVar = "labels.json"
@@ -50,7 +50,7 @@ class Classifier(TrainedModel):
 class Classification(Artifact):
     """How good a classifier is, and what stands beside it."""
 
-    stages = ("classify_report",)
+    stages = ("classify-report",)
 
     PAGE: ClassVar = "report.html"
     PREDICTIONS: ClassVar = "predictions.jsonl"

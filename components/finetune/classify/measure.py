@@ -1,4 +1,4 @@
-"""The stage ``classify_report``: how good a classifier is, beside what it has to beat."""
+"""The stage ``classify-report``: how good a classifier is, beside what it has to beat."""
 
 import json
 import re
@@ -144,5 +144,5 @@ def _rows(contenders: Sequence[Contender]) -> Rows:
         ("labels told", f"{finetuned.accuracy.estimate:.1%} of {finetuned.texts:,} texts, macro-F1 "
          f"{100 * finetuned.macro_f1.estimate:.1f}"),
         ("TF-IDF beside it", f"{rival.accuracy.estimate:.1%}, macro-F1 {100 * rival.macro_f1.estimate:.1f}: "
-         f"the model is {rival.verdict}"),
+         f"the model is {rival.verdict} it"),
     ]  # fmt: skip

@@ -58,10 +58,9 @@ def verdicts(contenders: Sequence[Contender]) -> Iterator[Words]:
     )
     for other in others:
         assert other.behind is not None
-        words = {"better": "better than", "worse": "worse than", "undecided": "not told apart from"}[other.verdict]
         on = "" if other.texts == finetuned.texts else f" on the {other.texts:,} texts that both were given"
         yield Words(
-            f"It is {words} {other.name}{on}: {100 * other.behind.estimate:+.1f} points of macro-F1 "
+            f"It is {other.verdict} {other.name}{on}: {100 * other.behind.estimate:+.1f} points of macro-F1 "
             f"({100 * other.behind.low:+.1f} to {100 * other.behind.high:+.1f})."
         )
 

@@ -23,11 +23,11 @@ class Contender:
 
     @property
     def verdict(self) -> str:
-        """Whether the finetuned model is better, as far as the interval tells."""
+        """What the finetuned model is, as far as the interval tells; the name of the contender follows."""
         assert self.behind is not None
         if self.behind.low > 0:
-            return "better"
-        return "worse" if self.behind.high < 0 else "undecided"
+            return "better than"
+        return "worse than" if self.behind.high < 0 else "not told apart from"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The stage ``classify_texts``: labelled texts in, packed windows with a label at the end of each text out.
+"""The stage ``classify-texts``: labelled texts in, packed windows with a label at the end of each text out.
 
 A window begins behind a boundary token and ends with one. The texts in it do not see each other, and the rest of it is
 boundaries, documents without a token. A text that is longer than a window is cut at its end. The column of labels has
