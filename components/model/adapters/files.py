@@ -167,12 +167,17 @@ def _read_config(path: Path) -> tuple[AdapterConfig, list[int]]:
         raise ArtifactError(f"{path} describes no adapter that can be read here: {error}") from error
     known = _record(config, {"embed_tokens": ids} if config.special_rows else {})
     for name, value in record.items():
-        if value and name not in _FREE and value != known.get(name):
+        if value and name not in _FREE and _unordered(value) != _unordered(known.get(name)):
             raise ArtifactError(f"{path} sets {name} to {value!r}, which cannot be read here")
     return config, ids
 
 
 _OURS = {theirs: ours for ours, theirs in _HF_MATRICES.items()}
+
+
+def _unordered(value: Any) -> Any:
+    """Lists are names here, and PEFT writes them in the order of a set."""
+    return sorted(value) if isinstance(value, list) else value
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
