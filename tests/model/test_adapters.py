@@ -285,6 +285,7 @@ def _truncate(folder: Path) -> None:
         (_change("target_modules", ["q_proj", "lm_head"]), "lm_head"),
         (_change("target_modules", "all-linear"), "describes no adapter that can be read"),
         (_change("trainable_token_indices", [1]), "expected"),
+        (_change("trainable_token_indices", [1, 999]), r"the rows \[999\] of a vocabulary of 131"),
         (_change("peft_type", "LOHA"), "peft_type is 'LOHA'"),
         (_change("alpha_pattern", {"q_proj": 3}), "sets alpha_pattern"),
         (_change("bias", "all"), "sets bias"),

@@ -71,6 +71,8 @@ def read_adapter(model: Transformer, folder: Path) -> Adapter:
     config, ids = _read_config(folder / CONFIG)
     tensors = _read_tensors(folder)
     _check_base(model, folder)
+    if unknown := [id for id in ids if id not in range(model.vocab_size)]:
+        raise ArtifactError(f"{folder / CONFIG} trains the rows {unknown} of a vocabulary of {model.vocab_size}")
     if config.kind == "ia3" and config.special_rows:
         tensors, ids = _whole_as_rows(tensors, model, folder), list(range(model.vocab_size))
     adapter = attached(model, config, ids)
