@@ -30,7 +30,7 @@ class AdapterConfig(BaseModel):
     activations and has no rank (2205.05638)."""
     rank: PositiveInt = 4
     """Columns of the thin matrices."""
-    alpha: PositiveFloat = 8.0
+    alpha: PositiveFloat = 32.0
     """The product is scaled by alpha / rank; for rslora by alpha over the root of the rank."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the inputs of the thin matrices that a training step leaves out."""

@@ -71,6 +71,8 @@ def read_adapter(model: Transformer, folder: Path) -> Adapter:
     config, ids = _read_config(folder / CONFIG)
     tensors = _read_tensors(folder)
     _check_base(model, folder)
+    if unknown := [id for id in ids if id not in range(model.vocab_size)]:
+        raise ArtifactError(f"{folder / CONFIG} trains the rows {unknown} of a vocabulary of {model.vocab_size}")
     if config.kind == "ia3" and config.special_rows:
         tensors, ids = _whole_as_rows(tensors, model, folder), list(range(model.vocab_size))
     adapter = attached(model, config, ids)
@@ -167,12 +169,17 @@ def _read_config(path: Path) -> tuple[AdapterConfig, list[int]]:
         raise ArtifactError(f"{path} describes no adapter that can be read here: {error}") from error
     known = _record(config, {"embed_tokens": ids} if config.special_rows else {})
     for name, value in record.items():
-        if value and name not in _FREE and value != known.get(name):
+        if value and name not in _FREE and _unordered(value) != _unordered(known.get(name)):
             raise ArtifactError(f"{path} sets {name} to {value!r}, which cannot be read here")
     return config, ids
 
 
 _OURS = {theirs: ours for ours, theirs in _HF_MATRICES.items()}
+
+
+def _unordered(value: Any) -> Any:
+    """Lists are names here, and PEFT writes them in the order of a set."""
+    return sorted(value) if isinstance(value, list) else value
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
