@@ -5,11 +5,11 @@ neither sees the other. A window is filled up with padding. The shards begin wit
 of the loader ends with one: the first token of each is then predicted from a boundary, as everywhere else.
 """
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -34,7 +34,6 @@ from components.finetune.preference.config import PairsConfig
 from components.model.llama_config import read_config
 from components.training.trained import TrainedModel
 
-_RAW = "raw"
 _TOO_LONG = "longer than the context"
 
 
@@ -72,7 +71,6 @@ def stage(run: Run, config: PairsConfig, *, prepared: PreparedData, model: Train
     _check(by_split, left_out, context_length)
     records = list(_write(run.folder, by_split, tokenizer, context_length))
     write_text(run.folder / Pairs.RECORDS, "".join(record.model_dump_json() + "\n" for record in records))
-    shutil.rmtree(run.folder / _RAW, ignore_errors=True)
     counts = {split: len(pairs) for split, pairs in by_split.items()}
     longer = sum(record.chosen_is_longer for record in records) / len(records)
     metrics = {
@@ -106,7 +104,8 @@ def _read(run: Run, cfg: PairsConfig, prepared: PreparedData, reader: PairReader
             yield from _of_world(cfg, prepared)
         else:
             settings = DataConfig(sources=[source], keep_sources=False)
-            yield from reader.pairs(gather(settings, run.folder / _RAW, run.report))
+            with TemporaryDirectory(dir=run.folder) as downloads:
+                yield from reader.pairs(gather(settings, Path(downloads), run.report))
 
 
 def _of_world(cfg: PairsConfig, prepared: PreparedData) -> Iterator[Pair]:

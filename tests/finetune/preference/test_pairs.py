@@ -80,7 +80,6 @@ def test_pairs_longer_than_the_context_are_left_out_and_counted(
     assert made.details["left_out"] == {"longer than the context": 3}
     assert sum(made.details["pairs"].values()) == made.metrics["pairs"] == 60
     assert made.metrics["chosen_is_longer"] == 0.5  # they are of one length
-    assert not (made.folder / "raw").exists()
 
 
 def test_if_no_pair_fits_it_says_so(tmp_path: Path, prepared: PreparedData, base: TrainedModel) -> None:
