@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.core.errors import ArtifactError, InputError
+from components.core.errors import InputError
 from components.core.run import Run
 from components.data.prepared import PreparedData
 from components.data.special_tokens import CHAT_TEMPLATE_FILE
@@ -95,7 +95,7 @@ def test_a_tokenizer_without_a_chat_template_is_refused(
 ) -> None:
     shutil.copytree(base.folder, tmp_path / "base")
     (tmp_path / "base" / TrainedModel.MODEL / CHAT_TEMPLATE_FILE).unlink()
-    with pytest.raises(ArtifactError, match="has no chat template"):
+    with pytest.raises(InputError, match="has no chat template"):
         stage(
             Run.local(tmp_path / "made"),
             PairsConfig(),
