@@ -79,6 +79,12 @@ STAGES = {
     "classify-report",
     "bundle",
     "smoke",
+    "preferences",
+    "reference",
+    "prefer",
+    "assess_preference",
+    "teach",
+    "distill",
 }
 
 # Modules that say what a path is called: the views, and the one that names the files of a closed world.

@@ -36,7 +36,7 @@ class DistillConfig(BaseModel):
 
     teacher: str = ""
     """A registered model (`champion`, a version, NAME@ALIAS) or the folder of one, with the tokenizer of the data."""
-    top_k: PositiveInt = 16
+    top_k: PositiveInt = 8
     """The likeliest tokens of the teacher that are kept for every token of the text; the others are one rest."""
     start: Literal["base", "scratch"] = "base"
     """Train the base further, or a new model of the shape in `model`: distillation in pretraining."""
@@ -51,7 +51,7 @@ class TeachConfig(BaseModel):
 
     teacher: str = ""
     """Folder of the teacher."""
-    top_k: PositiveInt = 16
+    top_k: PositiveInt = 8
     """Tokens that are kept."""
     context_length: PositiveInt = 256
     """Tokens that the teacher reads together: the student's windows."""

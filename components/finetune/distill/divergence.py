@@ -9,37 +9,26 @@ import math
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from components.model import ops
 
 SMALLEST_REST = 1e-6
 """Of the rest's probability: what float16 and bf16 leave of it is no less exact."""
-_ROWS = 4096  # whose rows of the output matrix are in memory at once
 
 
 def logits_at(
     hidden: Float[Tensor, "rows width"], weight: Float[Tensor, "vocab width"], ids: Int[Tensor, "rows k"]
 ) -> Float[Tensor, "rows k"]:
-    """``(hidden @ weight.T).gather(1, ids)`` in fp32, of inputs rounded as the loss rounds them."""
+    """``(hidden @ weight.T).gather(1, ids)`` in fp32, of inputs rounded as the loss rounds them.
+
+    Keeps rows * k * width numbers for backward: at k = 8 a fifth of the time of the loss itself on a CPU.
+    """
     dtype = ops.compute_dtype(hidden)
-    parts = [
-        checkpoint(_logits_at, rows.to(dtype), weight, some, dtype, use_reentrant=False)
-        for rows, some in zip(torch.split(hidden, _ROWS), torch.split(ids, _ROWS), strict=True)
-    ]
-    return torch.cat(parts)
-
-
-def _logits_at(
-    hidden: Float[Tensor, "rows width"],
-    weight: Float[Tensor, "vocab width"],
-    ids: Int[Tensor, "rows k"],
-    dtype: torch.dtype,
-) -> Float[Tensor, "rows k"]:
-    with torch.autocast(hidden.device.type, enabled=False):
-        return torch.einsum("rw,rkw->rk", hidden.float(), weight[ids].to(dtype).float())
+    columns = F.embedding(ids, weight).to(dtype).float()  # its backward sums by row of the matrix, without sorting
+    return (columns * hidden.to(dtype).float()[:, None]).sum(dim=2)
 
 
 def with_rest(logprobs: Float[Tensor, "rows k"]) -> Float[Tensor, "rows k1"]:

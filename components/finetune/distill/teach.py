@@ -69,7 +69,7 @@ def _teacher(cfg: TeachConfig, prepared: PreparedData) -> FrozenModel:
     if cfg.top_k >= teacher.model.vocab_size:
         raise InputError(
             f"finetune.distill.top_k={cfg.top_k} leaves no rest of a vocabulary of {teacher.model.vocab_size} tokens, "
-            "<CALL> left out: lower it; 16 is enough for most"
+            "<CALL> left out: lower it; 8 are enough for most"
         )
     teacher.model.to(scoring_device(cfg.device))
     return teacher

@@ -5,17 +5,18 @@ neither sees the other. A window is filled up with padding. The shards begin wit
 of the loader ends with one: the first token of each is then predicted from a boundary, as everywhere else.
 """
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from components.core.atomic import write_text
-from components.core.errors import ArtifactError, InputError
+from components.core.errors import InputError
 from components.core.run import Run
+from components.data.chats.encoding import check_template
 from components.data.columns import ColumnsWriter, ColumnType
 from components.data.config import DataConfig
 from components.data.gather import gather
@@ -24,7 +25,6 @@ from components.data.preferences import Pair, PairReader
 from components.data.prepared import PreparedData
 from components.data.shards import ShardSet, ShardWriter
 from components.data.sources import WORLD
-from components.data.special_tokens import CHAT_TEMPLATE_FILE
 from components.data.split import SPLITS, position, split_of
 from components.data.tokenizer import TextTokenizer, tokenizer_digest
 from components.data.world.preferences import preferences
@@ -34,7 +34,6 @@ from components.finetune.preference.config import PairsConfig
 from components.model.llama_config import read_config
 from components.training.trained import TrainedModel
 
-_RAW = "raw"
 _TOO_LONG = "longer than the context"
 
 
@@ -56,10 +55,11 @@ class EncodedPair:
 def stage(run: Run, config: PairsConfig, *, prepared: PreparedData, model: TrainedModel) -> Pairs:
     """Read the pairs that ``config`` names, and pack them for ``model``, which was trained on ``prepared``.
 
-    Raises ``InputError`` for rows that are no pairs, and if no pair is left for a split, and ``ArtifactError`` if the
-    tokenizer of ``model`` has no chat template.
+    Raises ``InputError`` for rows that are no pairs, if no pair is left for a split, and if the tokenizer of ``model``
+    has no chat template or another one.
     """
-    tokenizer = _chat_tokenizer(model.model_folder)
+    check_template(model.model_folder)
+    tokenizer = TextTokenizer.load(model.model_folder)
     context_length = read_config(model.model_folder)[0].context_length
     reader = PairReader(config.on_error)
     pairs = [_encoded(pair, tokenizer) for pair in _limited(list(_read(run, config, prepared, reader)), config)]
@@ -72,7 +72,6 @@ def stage(run: Run, config: PairsConfig, *, prepared: PreparedData, model: Train
     _check(by_split, left_out, context_length)
     records = list(_write(run.folder, by_split, tokenizer, context_length))
     write_text(run.folder / Pairs.RECORDS, "".join(record.model_dump_json() + "\n" for record in records))
-    shutil.rmtree(run.folder / _RAW, ignore_errors=True)
     counts = {split: len(pairs) for split, pairs in by_split.items()}
     longer = sum(record.chosen_is_longer for record in records) / len(records)
     metrics = {
@@ -91,22 +90,14 @@ def stage(run: Run, config: PairsConfig, *, prepared: PreparedData, model: Train
     return run.seal(metrics, details, [("pairs of answers", row)], view=Pairs)
 
 
-def _chat_tokenizer(folder: Path) -> TextTokenizer:
-    if not (folder / CHAT_TEMPLATE_FILE).is_file():
-        raise ArtifactError(
-            f"the tokenizer in {folder} has no chat template ({CHAT_TEMPLATE_FILE}), so it is not known how a "
-            "conversation is written: give a model whose folder has one"
-        )
-    return TextTokenizer.load(folder)
-
-
 def _read(run: Run, cfg: PairsConfig, prepared: PreparedData, reader: PairReader) -> Iterator[Pair]:
     for source in cfg.sources:
         if source == WORLD:
             yield from _of_world(cfg, prepared)
         else:
             settings = DataConfig(sources=[source], keep_sources=False)
-            yield from reader.pairs(gather(settings, run.folder / _RAW, run.report))
+            with TemporaryDirectory(dir=run.folder) as downloads:
+                yield from reader.pairs(gather(settings, Path(downloads), run.report))
 
 
 def _of_world(cfg: PairsConfig, prepared: PreparedData) -> Iterator[Pair]:
