@@ -172,7 +172,8 @@ class ProjectConfig(Bounded):
     @property
     def prefer(self) -> PreferConfig:
         """The slice that training on pairs of answers sees."""
-        return PreferConfig(trainer=self.finetune.trainer, objective=self.finetune.preference.objective)
+        own = self.finetune
+        return PreferConfig(trainer=own.trainer, objective=own.preference.objective, adapter=own.adapter)
 
     @property
     def assess_preference(self) -> AssessPreferenceConfig:
@@ -194,8 +195,9 @@ class ProjectConfig(Bounded):
     @property
     def distill(self) -> DistillStageConfig:
         """The slice that the student sees."""
+        own = self.finetune
         return DistillStageConfig(
-            model=self.model, trainer=self.finetune.trainer, objective=self.finetune.distill.objective
+            model=self.model, trainer=own.trainer, objective=own.distill.objective, adapter=own.adapter
         )
 
     @property

@@ -81,7 +81,6 @@ STAGES = {
     "smoke",
     "preferences",
     "reference",
-    "prefer",
     "assess_preference",
     "teach",
     "distill",

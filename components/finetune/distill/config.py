@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
+from components.model.adapters.config import AdapterConfig
 from components.model.config import ModelConfig
 from components.training.config import TrainerConfig
 
@@ -74,3 +75,5 @@ class DistillStageConfig(BaseModel):
     """The training loop."""
     objective: DistillObjectiveConfig = DistillObjectiveConfig()
     """What the student learns from its teacher."""
+    adapter: AdapterConfig = AdapterConfig()
+    """Whether all weights of the base are trained, or an adapter."""

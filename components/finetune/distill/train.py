@@ -8,10 +8,11 @@ from collections.abc import Mapping
 import torch
 
 from components.core.artifact import Rows
-from components.core.errors import ArtifactError
+from components.core.errors import ArtifactError, InputError
 from components.core.run import Run
 from components.data.prepared import PreparedData
 from components.data.tokenizer import tokenizer_digest
+from components.finetune.adapting import adapting
 from components.finetune.distill.artifact import Teaching
 from components.finetune.distill.config import DistillStageConfig
 from components.finetune.distill.objective import Distillation
@@ -33,9 +34,15 @@ def stage(
 ) -> TrainedModel:
     """Train ``base``, or without it a new model, on ``prepared`` and on what ``teaching`` says of it.
 
-    Raises ``ArtifactError`` if the teacher has read other windows than the student will, or ``base`` has another
+    Raises ``InputError`` for an adapter without a base, ``ArtifactError`` if the teacher has read other windows than the
+    student will, or ``base`` has another
     tokenizer, and what ``Session.train`` raises.
     """
+    if base is None and config.adapter.kind != "none":
+        raise InputError(
+            f"finetune.adapter.kind={config.adapter.kind} adapts a base, and finetune.distill.start=scratch has none: "
+            "leave out one of them"
+        )
     shape = config.model if base is None else read_config(base.model_folder)[0]
     plan = PretrainConfig(model=shape, trainer=config.trainer)
     _check(prepared, teaching, base, plan)
@@ -43,13 +50,17 @@ def stage(
     shards = prepared.shards()
     torch.manual_seed(config.trainer.seed)
     student = Transformer(shape, shards.vocab_size) if base is None else base.load()
+    merge_adapter = adapting(student, config.adapter, prepared.tokenizer_folder)
     objective = Distillation(config.objective, teaching.call_id)
     module = TrainingModule(student, config.trainer, objective, nats_to_bits_per_byte(shards))
     details = {
         "objective": config.objective.model_dump(mode="json"),
         "tokens_before": 0 if base is None else base.tokens_seen,
     }
-    return session.train(run, plan, prepared, shards, module, "distill", teaching.columns(shards), details, _rows)
+    columns = teaching.columns(shards)
+    return session.train(
+        run, plan, prepared, shards, module, "distill", columns, details, _rows, merge_adapter=merge_adapter
+    )
 
 
 def _check(prepared: PreparedData, teaching: Teaching, base: TrainedModel | None, plan: PretrainConfig) -> None:
