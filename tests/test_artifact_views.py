@@ -71,7 +71,7 @@ STAGES = {
     "preferences",
     "reference",
     "prefer",
-    "assess_preference",
+    "assess-preference",
     "teach",
     "distill",
 }
