@@ -81,7 +81,7 @@ STAGES = {
     "smoke",
     "preferences",
     "reference",
-    "assess_preference",
+    "assess-preference",
     "teach",
     "distill",
 }

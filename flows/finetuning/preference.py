@@ -11,7 +11,7 @@ from flows.run import FlowRun, Stage
 PREFERENCES = Stage("preferences", "components.finetune.preference.pairs:stage")
 REFERENCE = Stage("reference", "components.finetune.preference.reference:stage")
 PREFER = Stage("prefer", "components.finetune.preference.train:stage")
-ASSESS = Stage("assess_preference", "components.finetune.preference.assess:stage")
+ASSESS = Stage("assess-preference", "components.finetune.preference.assess:stage")
 
 
 def finetune_preference(run: FlowRun, base: Base) -> Artifact:

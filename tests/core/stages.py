@@ -31,7 +31,7 @@ STAGES: dict[str, tuple[str, Callable[[ProjectConfig], BaseModel]]] = {
     ),
     "reference": ("components.finetune.preference.reference:stage", lambda config: config.reference),
     "prefer": ("components.finetune.preference.train:stage", lambda config: config.prefer),
-    "assess_preference": ("components.finetune.preference.assess:stage", lambda config: config.assess_preference),
+    "assess-preference": ("components.finetune.preference.assess:stage", lambda config: config.assess_preference),
     "teach": ("components.finetune.distill.teach:stage", lambda config: config.teach),
     "distill": ("components.finetune.distill.train:stage", lambda config: config.distill),
     "assess": ("components.evaluation.assess:stage", lambda config: config.assess),

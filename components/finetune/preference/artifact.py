@@ -98,7 +98,7 @@ class References(Artifact):
 class PreferenceAssessment(Artifact):
     """Which answers the model prefers, as a report."""
 
-    stages = ("assess_preference",)
+    stages = ("assess-preference",)
 
     PAGE: ClassVar = "preference.html"
     PREFERENCES: ClassVar = "preferences.jsonl"

@@ -1,4 +1,4 @@
-"""The stage ``assess_preference``: which answers the model prefers on pairs that it has not seen, and at what price."""
+"""The stage ``assess-preference``: which answers the model prefers on pairs that it has not seen, and at what price."""
 
 from collections.abc import Iterator, Sequence
 

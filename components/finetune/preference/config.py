@@ -92,7 +92,7 @@ class PreferConfig(BaseModel):
 
 
 class AssessPreferenceConfig(ScoringConfig, BootstrapConfig):
-    """What the stage `assess_preference` reads."""
+    """What the stage `assess-preference` reads."""
 
     batch_windows: PositiveInt = 8
     """Windows of pairs in one forward pass."""

@@ -1,4 +1,4 @@
-"""The stages ``prefer`` and ``assess_preference`` as a whole."""
+"""The stages ``prefer`` and ``assess-preference`` as a whole."""
 
 import math
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_the_report_sets_model_base_and_length_side_by_side(
     preferring: TrainedModel,
 ) -> None:
     config = AssessPreferenceConfig(precision="32-true", max_documents=2, resamples=100)
-    run = Run.local(tmp_path / "assessed", "assess_preference")
+    run = Run.local(tmp_path / "assessed", "assess-preference")
     found = assess(run, config, model=preferring, base=base, pairs=pairs, reference=reference, prepared=prepared)
     records = pairs.records("test")
     longer = sum(record.chosen_is_longer for record in records) / len(records)
