@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=4)
     parser.add_argument("--rate", type=float, default=1e-2, help="of adapters")
     parser.add_argument("--full-rate", type=float, default=1e-2, help="of all weights")
-    parser.add_argument("--steps", type=int, default=FinetuneConfig().trainer.max_steps)
+    parser.add_argument("--steps", type=int, default=FinetuneConfig().training.max_steps)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--base", type=Path, help="artifact of pretrain; trained here by default")
     parser.add_argument("--prepared", type=Path, help="artifact of prepare that the base learnt from")
@@ -100,7 +100,7 @@ class Tuning:
         data = PreparedData.open(prepared) if prepared else prepare.stage(Run.local(folder / "prepare"), DataConfig())
         model = TrainedModel.open(base) if base else _pretrained(folder / "pretrain", data)
         chats = prepare_chats.stage(Run.local(folder / "chats"), ChatsConfig(), prepared=data)
-        trainer = FinetuneConfig().trainer
+        trainer = FinetuneConfig().training
         settings = {"max_steps": steps, "validate_every_steps": steps, "validation_batches": 64}
         return cls(folder, model, chats, trainer.model_copy(update=settings))
 

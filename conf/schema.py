@@ -166,14 +166,14 @@ class ProjectConfig(Bounded):
     @property
     def reference(self) -> ReferenceConfig:
         """The slice that the base sees when it is asked about pairs of answers: as the model will be trained."""
-        trainer = self.finetune.trainer
+        trainer = self.finetune.training
         return ReferenceConfig(device=trainer.device, precision=trainer.precision)
 
     @property
     def prefer(self) -> PreferConfig:
         """The slice that training on pairs of answers sees."""
         own = self.finetune
-        return PreferConfig(trainer=own.trainer, objective=own.preference.objective, adapter=own.adapter)
+        return PreferConfig(trainer=own.training, objective=own.preference.objective, adapter=own.adapter)
 
     @property
     def assess_preference(self) -> AssessPreferenceConfig:
@@ -183,7 +183,7 @@ class ProjectConfig(Bounded):
     @property
     def teach(self) -> TeachConfig:
         """The slice that the teacher sees, which reads what its student will."""
-        settings, trainer = self.finetune.distill, self.finetune.trainer
+        settings, trainer = self.finetune.distill, self.finetune.training
         return TeachConfig(
             teacher=settings.teacher,
             top_k=settings.top_k,
@@ -197,7 +197,7 @@ class ProjectConfig(Bounded):
         """The slice that the student sees."""
         own = self.finetune
         return DistillStageConfig(
-            model=self.model, trainer=own.trainer, objective=own.distill.objective, adapter=own.adapter
+            model=self.model, trainer=own.training, objective=own.distill.objective, adapter=own.adapter
         )
 
     @property
@@ -246,7 +246,7 @@ class ProjectConfig(Bounded):
     def chat(self) -> ChatTrainConfig:
         """The slice that training on conversations sees."""
         delegation = self.delegation if self.finetune.chat.delegate else None
-        return ChatTrainConfig(trainer=self.finetune.trainer, adapter=self.finetune.adapter, delegation=delegation)
+        return ChatTrainConfig(trainer=self.finetune.training, adapter=self.finetune.adapter, delegation=delegation)
 
     @property
     def converse(self) -> ConverseStageConfig:

@@ -23,7 +23,7 @@ class FinetuneConfig(BaseModel):
     """What the model is trained for."""
     base: Literal["delegated", "pretrained"] = "delegated"
     """Start from the model that has learnt when to ask, or from the plain one."""
-    trainer: TrainerConfig = TrainerConfig(max_steps=200, learning_rate=2e-3, validate_every_steps=50)
+    training: TrainerConfig = TrainerConfig(max_steps=200, learning_rate=2e-3, validate_every_steps=50)
     """The training loop, with settings of its own."""
     replay: float = Field(default=0.01, ge=0, lt=1)
     """Share of the training windows that hold text of the pretraining, so that it is not forgotten."""

@@ -18,7 +18,7 @@ def finetune_classify(run: FlowRun, base: Base) -> Artifact:
     settings = run.config.finetune
     files = fingerprint([*settings.classify.data.train, *settings.classify.data.test])
     texts = run.stage(TEXTS, settings.classify.data, prepared=base.data, base=base.model, sources=files)
-    training = ClassifyStageConfig(head=settings.classify.head, trainer=settings.trainer, adapter=settings.adapter)
+    training = ClassifyStageConfig(head=settings.classify.head, trainer=settings.training, adapter=settings.adapter)
     classifier = run.stage(CLASSIFY, training, texts=texts, base=base.model)
     report = run.stage(REPORT, settings.classify.report, classifier=classifier, texts=texts, base=base.model)
     show_report(run, report, Classification.PAGE, "classification-report", "How well the labels are told")

@@ -39,7 +39,7 @@ STAGES: dict[str, tuple[str, Callable[[ProjectConfig], BaseModel]]] = {
     "classify-texts": ("components.finetune.classify.texts:stage", lambda config: config.finetune.classify.data),
     "classify": (
         "components.finetune.classify.train:stage",
-        lambda config: ClassifyStageConfig(head=config.finetune.classify.head, trainer=config.finetune.trainer),
+        lambda config: ClassifyStageConfig(head=config.finetune.classify.head, trainer=config.finetune.training),
     ),
     "classify-report": ("components.finetune.classify.measure:stage", lambda config: config.finetune.classify.report),
     "bundle": ("components.deployment.bundle:stage", lambda config: config.bundle),

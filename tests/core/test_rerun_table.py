@@ -21,12 +21,27 @@ from tests.core.stages import STAGES
 
 CONFIG = ProjectConfig()
 NONE = frozenset[str]()
-TRAINING = {"pretrain", "delegate"}
-RUNS_A_MODEL = {*TRAINING, "calibrate", "cascade", "arena", "assess", "evaluate", "bundle", "gate", "smoke"}
-# ``delegate`` encodes nothing, but looks attributes up by names that its source does not spell.
-ENCODES = {"prepare", "label", "delegate", *RUNS_A_MODEL - TRAINING}
+FINETUNING = {"chat", "classify", "prefer", "distill"}
+TRAINING = {"pretrain", "delegate", *FINETUNING}
+RUNS_A_MODEL = {
+    *TRAINING,
+    *("calibrate", "cascade", "converse", "arena", "assess", "evaluate", "bundle", "gate", "smoke"),
+    *("reference", "assess-preference", "teach", "classify-report"),
+}
+# They read a model's shape, or load its tokenizer by a name that models have too: a key may hold more than is executed.
+KNOWS_MODELS = {"derive", "preferences", "classify-texts"}
+# ``delegate`` and ``chat`` encode nothing, but look attributes up by names that their source does not spell.
+ENCODES = {
+    *("prepare", "label", "chats", "delegate", "chat"),
+    *KNOWS_MODELS,
+    *RUNS_A_MODEL - TRAINING - {"reference", "teach"},
+}
 READS_SPACY = {"label", "cascade", "evaluate"}
-READS_THE_WORLD = {"prepare", "cascade", "arena", "evaluate", "bundle", "gate", "smoke"}
+SERVES = {"bundle", "gate", "smoke"}
+READS_THE_WORLD = {
+    *("prepare", "cascade", "arena", "evaluate", *SERVES),
+    *("chats", "converse", "preferences", "classify-report"),
+}
 
 Change = Callable[[Path], None]
 Keys = dict[str, str]
@@ -110,7 +125,7 @@ EDITS = {
     "an error that training never raises": Edit(
         "components/core/errors.py",
         inside("ServiceError"),
-        {"prepare", "label", "cascade", "arena", "evaluate", "bundle", "gate", "smoke"},
+        {"label", *READS_THE_WORLD},
     ),
     "an unused class in a shared module": Edit("components/data/shards.py", appended("class Unused: ..."), NONE),
     "an unused function in a shared module": Edit("components/model/ops.py", appended("def unused(): ..."), NONE),
@@ -132,14 +147,14 @@ EDITS = {
     "a template of the world": Edit("components/data/world/person.txt", appended("a new line"), READS_THE_WORLD),
     "words of the world": Edit("components/data/world/words.txt", appended("a new line"), READS_THE_WORLD),
     "how the tokenizer is trained": Edit("components/data/tokenizer.py", inside("train_tokenizer"), {"prepare"}),
-    "how text is encoded in bulk": Edit("components/data/encoder.py", inside("Encoder"), {"prepare"}),
+    "how text is encoded in bulk": Edit("components/data/encoder.py", inside("Encoder"), {"prepare", "derive"}),
     "how text is encoded": Edit(
         "components/data/tokenizer.py",
         inside("TextTokenizer"),
         ENCODES,
     ),
-    "the attention kernel": Edit("kernels/attention/forward.py", inside("_forward"), RUNS_A_MODEL),
-    "the cross-entropy kernel": Edit("kernels/cross_entropy/linear.py", inside("forward"), RUNS_A_MODEL),
+    "the attention kernel": Edit("kernels/attention/forward.py", inside("_forward"), RUNS_A_MODEL | KNOWS_MODELS),
+    "the cross-entropy kernel": Edit("kernels/cross_entropy/linear.py", inside("forward"), RUNS_A_MODEL | KNOWS_MODELS),
     "a benchmark of the kernels": Edit("kernels/bench/timing.py", inside("Stopwatch"), NONE),
     "a space in the table of kernels": Edit("components/model/kernel_choice.json", appended(" "), NONE),
     "the training loader": Edit("components/training/loader.py", inside("TrainingBatches"), TRAINING),
@@ -168,18 +183,21 @@ def test_an_edit_makes_exactly_these_stages_run_again(edit: Edit, copy: Path, un
 
 
 UPGRADES = {
-    "torch": RUNS_A_MODEL,
+    "torch": RUNS_A_MODEL | KNOWS_MODELS,
     "lightning": TRAINING,
-    "tokenizers": ENCODES,
+    "tokenizers": ENCODES | FINETUNING,
     "spacy": READS_SPACY,
-    "matplotlib": {"cascade", "study", "compare", "assess", "evaluate"},
+    "matplotlib": {
+        *("cascade", "study", "sweep", "compare", "assess", "evaluate"),
+        *("converse", "assess-preference", "classify-report"),
+    },
     "fastapi": {"smoke"},
     "mlflow": NONE,
     "prefect": NONE,
     "dvc": NONE,
     "hydra-core": NONE,
     "pytest": NONE,
-    "transformers": {"cascade", "arena", "evaluate", "bundle", "gate", "smoke"},
+    "transformers": {"cascade", "arena", "evaluate", "converse", "classify-report", *FINETUNING, *SERVES},
 }
 
 

@@ -11,7 +11,7 @@ from flows.workspace import make_workspace
 
 def test_each_has_a_name_of_its_own_and_says_what_it_does() -> None:
     found = {deployment.name: str(deployment.description) for deployment in deployments()}
-    further = 2 + len(choices("finetune")) - 1  # of the pipeline, and of finetuning
+    further = len(choices("experiment")) - 1 + len(choices("finetune")) - 1  # of the pipeline, and of finetuning
     assert len(found) == len(flows()) + further
     assert {"pipeline-world", "pipeline-text", "pipeline-pydoc", "prepare", "release"} <= found.keys()
     assert "raw text to a served, registered model" in found["pipeline-text"]

@@ -12,7 +12,7 @@ from random import Random
 
 from components.data.world.chance import pick
 from components.data.world.facts import Entity, written
-from components.data.world.questions import askable, exchange
+from components.data.world.questions import answer_about, askable, question_about
 from components.data.world.table import FactTable
 
 _DRAWS = 8
@@ -57,6 +57,7 @@ def _other(true: str, values: list[str], rng: Random) -> str | None:
 
 
 def _preference(subject: Entity, relation: str, false: str) -> Preference:
-    truth = exchange(subject, relation)
-    lie = exchange(replace(subject, values={**subject.values, relation: false}), relation)
-    return Preference(subject.id, truth.question, truth.sentence, lie.sentence)
+    liar = replace(subject, values={**subject.values, relation: false})
+    return Preference(
+        subject.id, question_about(subject, relation), answer_about(subject, relation), answer_about(liar, relation)
+    )

@@ -39,7 +39,7 @@ def questions(cfg: WorldConfig, entities: list[Entity], counts: Mapping[str, int
         answer = written(subject.values[relation])
         yield Question(
             id=f"question-{fact}",
-            question=filled(patterns(subject.kind).questions[relation], subject),
+            question=question_about(subject, relation),
             prompt=_prompt(subject, relation),
             answer=answer,
             aliases=_aliases(answer),
@@ -90,8 +90,17 @@ def exchange(subject: Entity, relation: str) -> Exchange:
                 page.write(sentence)
                 told.append((_effort(sentence, page, relation), page))
     page = min(told, key=lambda each: each[0])[1]
-    question = filled(patterns(subject.kind).questions[relation], subject)
-    return Exchange(subject, relation, question, page.text, page.spans)
+    return Exchange(subject, relation, question_about(subject, relation), page.text, page.spans)
+
+
+def question_about(subject: Entity, relation: str) -> str:
+    """The question for ``relation``."""
+    return filled(patterns(subject.kind).questions[relation], subject)
+
+
+def answer_about(subject: Entity, relation: str) -> str:
+    """The sentence that states ``relation`` with the name of its subject; a prompt is how it begins."""
+    return filled(_prompted(subject.kind, relation), subject)
 
 
 class _Pronouns(Random):
@@ -129,8 +138,12 @@ def askable(subject: Entity) -> list[str]:
     return [relation for relation in subject.values if relation in patterns(subject.kind).questions]
 
 
+def _prompted(kind: str, relation: str) -> Sentence:
+    return next(pattern.wordings[0] for pattern in patterns(kind).by_relation[relation] if pattern.prompt)
+
+
 def _prompt(subject: Entity, relation: str) -> str:
-    sentence = next(pattern.wordings[0] for pattern in patterns(subject.kind).by_relation[relation] if pattern.prompt)
+    sentence = _prompted(subject.kind, relation)
     end = next(index for index, slot in enumerate(sentence.slots) if slot.kind == "fact")
     slots = sentence.slots[:end]
     if sentence.slots[end].article:

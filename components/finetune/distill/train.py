@@ -34,8 +34,8 @@ def stage(
 ) -> TrainedModel:
     """Train ``base``, or without it a new model, on ``prepared`` and on what ``teaching`` says of it.
 
-    Raises ``InputError`` for an adapter without a base, ``ArtifactError`` if the teacher has read other windows than the
-    student will, or ``base`` has another tokenizer, and what ``Session.train`` raises.
+    Raises ``InputError`` for an adapter without a base, ``ArtifactError`` if the teacher has read other windows
+    than the student will, or ``base`` has another tokenizer, and what ``Session.train`` raises.
     """
     if base is None and config.adapter.kind != "none":
         raise InputError(

@@ -39,7 +39,7 @@ def measured(folder: Path, helper: Helper, budget: float, **settings: Any) -> Ca
     config = CascadeConfig(helper=HelperConfig(kind="calculator"), unit="entity", budget=budget, **settings)
     cascade = Cascade(MODEL, TOKENS, helper, calibration(), config, shared_rule=True)
     cfg = CalculationsConfig(file=str(write(folder / "p.jsonl", *PROBLEMS)), written=3, written_tokens=24)
-    return run_calculations(cascade, TOKENS, cfg, FactsConfig(resamples=100), folder / "solutions.jsonl")
+    return run_calculations(cascade, TOKENS, cfg, FactsConfig(resamples=100), folder / "own.jsonl")
 
 
 def test_asked_everywhere_the_calculator_makes_all_results_right(tmp_path: Path) -> None:
