@@ -58,12 +58,8 @@ def restrict_to_form(config: ProjectConfig) -> None:
 def form_faults(config: ProjectConfig, form: FormConfig) -> Iterator[str]:
     """Everything in ``config`` that a run from the form may not ask, one sentence each."""
     rules = _Rules.of(form)
-    for source in config.data.sources:
-        yield from _named("data.sources", source, rules.source(source))
-    for source in config.finetune.chat.data.sources:
-        yield from _named("finetune.chat.data.sources", source, rules.source(source))
-    for source in config.cascade.helper.library:
-        yield from _named("cascade.helper.library", source, rules.source(source))
+    for key, source in _sources(config):
+        yield from _named(key, source, rules.source(source))
     for key, path in _paths(config):
         yield from _named(key, path, rules.readable(path) if path else "")
     for key, model in _models(config):
@@ -114,7 +110,7 @@ class _Rules(NamedTuple):
         """Of a model to evaluate: an alias or version of the registry, a folder or an address."""
         if is_url(model):
             return self.service(model.partition("#")[0])
-        return self.readable(model) if _is_path(model) else ""
+        return self.readable(model) if model and _is_path(model) else ""
 
     def service(self, url: str) -> str:
         """Of the address of a server that gets text, settings or keys."""
@@ -186,6 +182,15 @@ class _Rules(NamedTuple):
         return f"{where}allowed are {', '.join(map(str, roots))} ({key})"
 
 
+def _sources(config: ProjectConfig) -> Iterator[tuple[str, str]]:
+    yield from (("data.sources", source) for source in config.data.sources)
+    yield from (("cascade.helper.library", source) for source in config.cascade.helper.library)
+    yield from (("finetune.chat.data.sources", source) for source in config.finetune.chat.data.sources)
+    yield from (("finetune.classify.data.train", source) for source in config.finetune.classify.data.train)
+    yield from (("finetune.classify.data.test", source) for source in config.finetune.classify.data.test)
+    yield from (("finetune.preference.pairs.sources", source) for source in config.finetune.preference.pairs.sources)
+
+
 def _paths(config: ProjectConfig) -> Iterator[tuple[str, str]]:
     yield "delegation.reference", config.delegation.reference
     yield "cascade.helper.model", config.cascade.helper.model
@@ -203,6 +208,7 @@ def _paths(config: ProjectConfig) -> Iterator[tuple[str, str]]:
 def _models(config: ProjectConfig) -> Iterator[tuple[str, str]]:
     yield "evaluate.model", config.evaluate.model
     yield "start_from", config.start_from
+    yield "finetune.distill.teacher", config.finetune.distill.teacher
     yield from (("compare.models", model) for model in config.compare.models)
     yield from (("arena.models", model) for model in config.arena.models)
 

@@ -56,7 +56,7 @@ class MadeBefore:
 
 @pytest.fixture(autouse=True)
 def _catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = Flow("two_stages", "flows.two", "", "", "", 1, False, "", "")
+    entry = Flow("two_stages", "flows.two", "", "", "", 1, False, "", "", "")
     monkeypatch.setattr(Flow, "__call__", lambda self, run: two_stages(run))
     monkeypatch.setattr(accepting, "flows", lambda: {entry.name: entry})
 

@@ -92,7 +92,7 @@ def test_the_reference_in_the_docs_is_the_one_that_is_made() -> None:
 
 
 def test_the_order_is_that_of_the_work() -> None:
-    training = ["pipeline", "prepare", "derive", "pretrain", "label", "delegate", "finetune", "study"]
+    training = ["pipeline", "prepare", "derive", "pretrain", "label", "delegate", "finetune", "study", "sweep"]
     assert list(flows()) == [*training, "assess", "evaluate", "compare", "arena", "board", "release"]
     assert help_page().index("\n  prepare") < help_page().index("\n  release")
 

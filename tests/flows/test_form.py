@@ -16,6 +16,9 @@ from flows import form as rules
 from flows.catalogue import find_flow
 from flows.execution import execute, plan
 from flows.form import FORM, form_faults
+from flows.plan import Planner
+from flows.run import FlowRun
+from flows.sweep import measured
 
 # Texts that name no place: neither a file nor an address.
 PLAIN = {
@@ -24,6 +27,8 @@ PLAIN = {
     *("facts.factscore.instruction", "facts.factscore.opening", "release.bundle.name", "release.smoke.prompt"),
     *("tracking.experiment", "tracking.registered_model", "versioning.region"),
     *("evaluate.name", "evaluate.tasks", "evaluate.endpoint.model", "evaluate.endpoint.start"),
+    *("trainer.criterion", "finetune.training.criterion", "sweep.metric", "sweep.stage", "sweep.seed_key"),
+    *(f"finetune.classify.data.{name}" for name in ("text_field", "label_field", "label_separator", "labels")),
 }
 
 
@@ -198,6 +203,12 @@ def test_a_run_of_a_deployment_is_bound_by_the_rules(
         execute(find_flow("prepare"), "world", [f"data.sources=[{outside}/secret.txt]"])
     assert os.environ[PRIVATE_HOSTS] == "data.example.org"
     assert not (texts / "artifacts").exists()
+
+
+def test_a_trial_of_a_sweep_is_bound_by_them_too(texts: Path, outside: Path, deployed: None) -> None:
+    run = FlowRun("sweep", "world", [], compose_project("world", []), Planner(), dry=True)
+    with pytest.raises(InputError, match=r"form may not.*\n.*secret\.txt"):
+        measured(run, "trial-0", [f"data.sources=[{outside}/secret.txt]"])
 
 
 def test_the_command_line_is_not_bound_by_them(texts: Path, outside: Path) -> None:

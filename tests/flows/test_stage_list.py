@@ -9,7 +9,7 @@ from tests.core.stages import STAGES
 
 def test_every_stage_of_a_flow_is_in_the_table_of_stages() -> None:
     found = {}
-    for path in Path(flows.__file__).parent.glob("*.py"):
+    for path in Path(flows.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "Stage":
                 name, function = (ast.literal_eval(argument) for argument in node.args[:2])

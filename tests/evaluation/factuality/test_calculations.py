@@ -26,7 +26,8 @@ PROBLEMS = [
     for i in range(60, 64)
 ]
 TEXTS = [f"{row['question']}\n{row['answer']}" for row in PROBLEMS]
-TOKENS = TextTokenizer(train_tokenizer(TEXTS * 3, 320))
+OTHER = "The quick brown fox jumps over the lazy dog while sphinxes of black quartz judge my vow, and five wizards box."
+TOKENS = TextTokenizer(train_tokenizer([*TEXTS, OTHER] * 3, 320))
 MODEL = speaker(TOKENS)
 
 
@@ -87,9 +88,7 @@ def test_what_the_model_writes_itself_is_kept_and_judged(tmp_path: Path) -> None
     assert found.written_cascade is not None
     assert found.written_alone is not None
     assert (found.written_alone.calculations, found.written_alone.right, found.written_alone.solved) == (0, None, 0.0)
-    lines = [
-        SolvedProblem.model_validate_json(line) for line in (tmp_path / "solutions.jsonl").read_text().splitlines()
-    ]
+    lines = [SolvedProblem.model_validate_json(line) for line in (tmp_path / "own.jsonl").read_text().splitlines()]
     assert [line.solution for line in lines] == [each.solution for each in read_problems(tmp_path / "p.jsonl", 4)[:3]]
     right, wrong = (sum(line.cascade.count(f"<<1+1={each}>>") for line in lines) for each in (2, 3))
     assert wrong == 3
