@@ -39,16 +39,15 @@ class Best(lightning.Callback):  # type: ignore[misc]
         return best_step(self._rows(), self.config)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if self._rows():
+        if trainer.is_global_zero and self._rows():
             self._at_last_checkpoint = self.step
-            self._stop_if_patience_has_ended(trainer)
+        self._stop_if_patience_has_ended(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
-        step = self.step
-        if self.config.keep == "best" and step == trainer.global_step and trainer.is_global_zero:
+        if trainer.is_global_zero and self.step == trainer.global_step and self.config.keep == "best":
             with self.history.paused():
-                AtomicCheckpointIO().save_checkpoint(pl_module.trained_state(), self._path(step))
+                AtomicCheckpointIO().save_checkpoint(pl_module.trained_state(), self._path(self.step))
         self._stop_if_patience_has_ended(trainer)
 
     def on_save_checkpoint(
@@ -70,8 +69,15 @@ class Best(lightning.Callback):  # type: ignore[misc]
         module.load_trained_state(AtomicCheckpointIO().load_checkpoint(path))
 
     def _stop_if_patience_has_ended(self, trainer: lightning.Trainer) -> None:
-        if self.config.patience and validations_since(self._rows(), self.step) >= self.config.patience:
-            trainer.should_stop = True
+        if not self.config.patience:
+            return
+        # Only the first rank has the history; the others stop when it does.
+        ended = trainer.is_global_zero and self._validations_since_the_best() >= self.config.patience
+        trainer.should_stop = trainer.should_stop or trainer.strategy.reduce_boolean_decision(ended, all=False)
+
+    def _validations_since_the_best(self) -> int:
+        rows = self._rows()
+        return validations_since(rows, best_step(rows, self.config)) if rows else 0
 
     def _rows(self) -> list[dict[str, Any]]:
         return [row for row in read_history(self.history.path) if "validation_loss" in row]

@@ -4,6 +4,8 @@ import math
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,14 +14,18 @@ from components.core.errors import ArtifactError, InputError
 from components.core.run import Run
 from components.data.prepared import PreparedData
 from components.model.checkpoint import load_model
+from components.model.transformer import Transformer
 from components.pretrain import stage
-from components.training.best import best_step, validations_since
+from components.training.best import Best, best_step, validations_since
 from components.training.checkpoints import StoppedError
 from components.training.config import TrainerConfig
 from components.training.loader import TrainingOrder, ValidationBatches
+from components.training.module import TrainingModule
 from components.training.objectives.base import Outputs
+from components.training.objectives.next_token import NextToken
 from components.training.trained import TrainedModel, read_history
 from tests.test_pretrain import assert_bit_equal, config, weights
+from tests.training.ragged import MODEL, VOCABULARY, settings
 
 VALIDATED = {
     "max_steps": 12, "log_every_steps": 1, "validate_every_steps": 2, "validation_batches": 2,
@@ -168,3 +174,14 @@ def test_the_windows_of_a_step_are_those_of_all_its_forward_passes() -> None:
     order = TrainingOrder(100, 8, 2, seed=3, ranks=2)
     passes = [window for rank in range(2) for part in order.micro_batches(5, rank) for window in part]
     assert sorted(passes) == sorted(order.windows_of(5))
+
+
+@pytest.mark.parametrize("first_rank_stops", [False, True])
+def test_a_rank_without_a_history_stops_when_the_first_one_does(tmp_path: Path, first_rank_stops: bool) -> None:
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda own, all: own or first_rank_stops)
+    trainer: Any = SimpleNamespace(is_global_zero=False, global_step=2, should_stop=False, strategy=strategy)
+    history: Any = SimpleNamespace(path=tmp_path / "history.jsonl")
+    best = Best(tmp_path, TrainerConfig.model_validate(PATIENT), history)
+    best.on_validation_end(trainer, TrainingModule(Transformer(MODEL, VOCABULARY), settings(), NextToken()))
+    assert trainer.should_stop is first_rank_stops
+    assert not list(tmp_path.iterdir())
