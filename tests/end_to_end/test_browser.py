@@ -71,6 +71,10 @@ class Walk:
         """Write into the field that was added last."""
         self._wait(lambda: self._write(text), "a field to write into")
 
+    def search(self, text: str) -> None:
+        """Write into the search field of the page."""
+        self._wait(lambda: self._look_for(text), "a search field")
+
     def outside(self) -> set[str]:
         """Hosts beyond this machine that a page has asked, with what it wanted."""
         network = [address for address in self.asked if address.startswith(("http", "ws"))]
@@ -90,6 +94,13 @@ class Walk:
         if empty:
             empty[-1].send_keys(text)
         return bool(empty)
+
+    def _look_for(self, text: str) -> bool:
+        fields = self.driver.find_elements(By.CSS_SELECTOR, "input[placeholder^=Search]")
+        shown = [field for field in fields if field.is_displayed()]
+        if shown:
+            shown[0].send_keys(text)
+        return bool(shown)
 
     def _text(self) -> str:
         self.driver.switch_to.default_content()
@@ -169,8 +180,10 @@ def walk(tmp_path: Path) -> Iterator[Walk]:
 
 
 def start_from_the_form(walk: Walk, prefect: str) -> None:
-    walk.open("deployments", f"{prefect}/deployments", "14 Deployments", "pipeline-world", "evaluate", "label")
+    walk.open("deployments", f"{prefect}/deployments", "22 Deployments", "evaluate", "finetune-chat", "delegate")
     assert "any-preset" not in walk._text()
+    walk.search("pipeline")  # the page shows ten, by name
+    walk.see("deployments-found", "pipeline-world", "pipeline-text", "pipeline-gsm8k")
     walk.click("pipeline-world")
     walk.click("Description")
     walk.see("deployment", "raw text to a served, registered model", "minutes on a laptop", "for example model=10m")
