@@ -1,9 +1,20 @@
 """Results of the assessment of a cascade: records for files, reports and comparisons. No torch."""
 
-from pydantic import BaseModel, ConfigDict
+import math
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from components.evaluation.factuality.real_text import CalculationResults, FactScoreResults, ProbeResults
 from components.evaluation.results import Interval
+
+
+def _number(value: Any) -> Any:
+    return math.nan if value is None else value
+
+
+Auroc = Annotated[float, BeforeValidator(_number)]
+"""NaN where all are right or all are wrong: nothing can be told apart. JSON has no such number and holds null."""
 
 _RECORD = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -65,11 +76,11 @@ class ModelResults(BaseModel):
     """The same at the cascade's budget."""
     gain_of_bound: float
     """Share of the possible gain at this budget that was reached."""
-    auroc_wrong_fact: float
+    auroc_wrong_fact: Auroc
     """Does the score tell facts that the model would get wrong from all other tokens?"""
-    auroc_wrong: float
+    auroc_wrong: Auroc
     """... tokens that the model would get wrong, fact or not, from the others?"""
-    auroc_wrong_among_facts: float
+    auroc_wrong_among_facts: Auroc
     """... wrong facts from known ones?"""
     leakage: float | None
     """Share of questions that the model alone, calls forbidden, still answers; None without questions."""

@@ -100,3 +100,11 @@ def test_a_single_seed_is_shown_without_an_interval(tmp_path: Path) -> None:
     report = artifact.report.read_text(encoding="utf-8")
     assert "50.0%" in report
     assert "50.0% ±" not in report
+
+
+def test_a_model_that_is_wrong_at_every_fact_has_results_that_can_be_read(tmp_path: Path) -> None:
+    found = results("lacy", 0)
+    nothing_to_tell = found.model.model_copy(update={"auroc_wrong_among_facts": math.nan})
+    (read,) = sealed(tmp_path, found.model_copy(update={"model": nothing_to_tell})).values()
+    assert math.isnan(read.results().model.auroc_wrong_among_facts)
+    assert read.results().model.auroc_wrong == 0.8
