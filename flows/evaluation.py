@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from components.core.artifact import RECORD, Artifact
-from components.core.errors import InputError
+from components.core.artifact import Artifact
 from components.core.inputs import folder_digest
 from components.data.prepared import PreparedData
 from components.data.sources import fingerprint
@@ -15,13 +14,12 @@ from components.evaluation.harness.fingerprint import sources
 from components.evaluation.text_models.opened import address, title
 from components.labelling.fingerprint import pipeline_fingerprint
 from components.model.bundle import Bundle
-from components.training.trained import TrainedModel
 from conf.services import TrackingConfig
 from flows.adapters import prefect_ui
 from flows.adapters.mlflow_web import file_link
 from flows.catalogue import flow
+from flows.named_models import artifact_with_model, is_version, registry_of
 from flows.prepare import prepare_data
-from flows.promotion import CHALLENGER, CHAMPION, Registry
 from flows.run import FlowRun, Stage
 from flows.workspace import artifacts_with_content
 
@@ -51,24 +49,18 @@ def find_subject(reference: str, tracking: TrackingConfig) -> Subject:
     if (served := address(reference)) is not None:
         return Subject(served[1], place=reference)
     folder = Path(reference).expanduser().absolute()
-    if folder.is_dir() and reference not in (CHAMPION, CHALLENGER) and not reference.isdigit():
+    if folder.is_dir() and not is_version(reference):
         return _in_folder(folder)
-    name, at, version = reference.rpartition("@")
-    registry = Registry(tracking.model_copy(update={"registered_model": name}) if at and name else tracking)
+    registry, version = registry_of(reference, tracking)
     bundle = registry.resolve(version)
     found = registry.version(version)
     return Subject(f"{registry.name} {found.number}" if found else title(bundle), bundle)
 
 
 def _in_folder(folder: Path) -> Subject:
-    if not (folder / RECORD).is_file():
+    artifact = artifact_with_model(folder, "evaluate.model")
+    if artifact is None:
         return Subject(folder.name, place=str(folder), sources={"evaluate.model": folder_digest(folder)})
-    artifact = Artifact.open(folder)
-    if artifact.stage not in (*Bundle.stages, *TrainedModel.stages):
-        raise InputError(
-            f"evaluate.model={folder} is an artifact of the stage {artifact.stage!r}, which holds no model: "
-            f"give one of {', '.join((*Bundle.stages, *TrainedModel.stages))}"
-        )
     return Subject(title(artifact), artifact)
 
 

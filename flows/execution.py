@@ -11,14 +11,13 @@ from flows.adapters.mlflow_conclusion import Conclusion
 from flows.adapters.mlflow_runs import FlowTracker
 from flows.catalogue import Flow
 from flows.endings import RefusedError
-from flows.form import restrict_to_form
 from flows.headlines import headline_metrics
 from flows.launcher import LocalLauncher
 from flows.plan import Planner
 from flows.room import full_disk_named, require_room
 from flows.run import FlowRun
 from flows.stage import StageExecutor
-from flows.start import started
+from flows.start import settled, started
 from flows.summary import Summary, closing_page, finished
 from flows.workspace import workspace_folder
 
@@ -33,10 +32,7 @@ def execute(flow: Flow, preset: str, overrides: list[str]) -> Summary:
     Raises ``RefusedError`` with the gate's reason if the gate said no.
     """
     overrides = flow.qualified(overrides)
-    config = compose_project(preset, overrides)
-    if prefect_ui.is_from_deployment():
-        restrict_to_form(config)
-    config = started(config, overrides)
+    config = settled(preset, overrides)
     require_room(workspace_folder())
     tracker = _tracker(flow, preset, overrides, config)
     run = FlowRun(flow.name, preset, list(overrides), config, StageExecutor(LocalLauncher(), tracker))

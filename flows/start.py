@@ -1,19 +1,22 @@
-"""What ``start_from`` names: the model that takes the place of pretraining, with its shape and its tokenizer."""
+"""The settings that a run starts with, and the model that ``start_from`` names to take the place of pretraining."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.core.artifact import RECORD, Artifact
+from components.core.artifact import Artifact
 from components.core.errors import InputError
 from components.core.inputs import files_fingerprint
 from components.core.record_digest import intact
 from components.derive.llama2c_header import tokenizer_beside
 from components.derive.shape import given_shape, is_llama2c
-from components.model.bundle import Bundle
 from components.training.trained import TrainedModel, model_folder
+from conf.compose import compose_project
 from conf.schema import ProjectConfig
 from conf.services import TrackingConfig
-from flows.promotion import CHALLENGER, CHAMPION, Registry
+from flows.adapters import prefect_ui
+from flows.form import restrict_to_form
+from flows.named_models import artifact_with_model, is_version, registry_of
+from flows.promotion import CHALLENGER, CHAMPION
 from flows.run import FlowRun, Stage
 
 DERIVE = Stage("derive", "components.derive.stage:stage")
@@ -40,6 +43,14 @@ def started(config: ProjectConfig, overrides: Sequence[str]) -> ProjectConfig:
     return config.model_copy(update={"start_from": str(place), "model": shape})
 
 
+def settled(preset: str, overrides: Sequence[str]) -> ProjectConfig:
+    """The settings of a run: composed, within the rules of the form if that started it, and with ``start_from``."""
+    config = compose_project(preset, overrides)
+    if prefect_ui.is_from_deployment():
+        restrict_to_form(config)
+    return started(config, overrides)
+
+
 def given_model(run: FlowRun) -> Artifact | None:
     """The model that ``start_from`` names, as the artifact of a training; ``None`` if it names none.
 
@@ -50,7 +61,7 @@ def given_model(run: FlowRun) -> Artifact | None:
     if DERIVE.name in run.outcomes:
         return run.outcomes[DERIVE.name].artifact
     place = Path(run.config.start_from)
-    made = _artifact(place)
+    made = artifact_with_model(place, "start_from")
     if made is not None and made.stage in TrainedModel.stages:
         _check_taken_over(run.config)
         return intact(made)
@@ -61,31 +72,17 @@ def given_model(run: FlowRun) -> Artifact | None:
 
 def _place(reference: str, tracking: TrackingConfig) -> Path:
     path = Path(reference).expanduser().absolute()
-    if path.exists() and reference not in (CHAMPION, CHALLENGER) and not reference.isdigit():
+    if path.exists() and not is_version(reference):
         if path.is_dir() or is_llama2c(path):
             return path
         raise InputError(f"start_from={reference} is a file: give a folder, or a llama2.c file, which ends in .bin")
-    name, at, version = reference.rpartition("@")
-    if not at and version not in (CHAMPION, CHALLENGER) and not version.isdigit():
+    if "@" not in reference and not is_version(reference):
         raise InputError(
             f"start_from={reference} is no folder, no llama2.c file and no registered model ({CHAMPION}, {CHALLENGER}, "
             "the number of a version, or NAME@ALIAS)"
         )
-    registry = Registry(tracking.model_copy(update={"registered_model": name}) if name else tracking)
+    registry, version = registry_of(reference, tracking)
     return registry.resolve(version).folder
-
-
-def _artifact(place: Path) -> Artifact | None:
-    """The artifact in ``place``, if it is one; raises ``InputError`` if it holds no model."""
-    if not (place / RECORD).is_file():
-        return None
-    artifact = Artifact.open(place)
-    if artifact.stage not in (*Bundle.stages, *TrainedModel.stages):
-        raise InputError(
-            f"start_from={place} is an artifact of the stage {artifact.stage!r}, which holds no model: give one of "
-            f"{', '.join((*Bundle.stages, *TrainedModel.stages))}"
-        )
-    return artifact
 
 
 def _check_taken_over(config: ProjectConfig) -> None:

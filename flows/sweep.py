@@ -10,16 +10,13 @@ from components.core.identity import digest_json
 from components.evaluation.sweep.artifact import Sweep
 from components.evaluation.sweep.config import SweepReportConfig, Value
 from components.training.trained import TrainedModel
-from conf.compose import compose_project
-from conf.schema import ProjectConfig
 from flows.adapters import prefect_ui
 from flows.adapters.optuna_study import OpenTrial, OptunaStudy
 from flows.catalogue import find_flow, flow
 from flows.endings import NotWorthwhileError
 from flows.evaluation import show_report
-from flows.form import restrict_to_form
 from flows.run import FlowRun, Stage
-from flows.start import started
+from flows.start import settled
 from flows.workspace import workspace_folder
 
 SWEEP = Stage("sweep", "components.evaluation.sweep.stage:stage")
@@ -86,7 +83,7 @@ def try_settings(run: FlowRun, trial: OpenTrial) -> None:
 def measured(run: FlowRun, name: str, overrides: list[str], trial: OpenTrial | None = None) -> float:
     """Run the flow with these overrides; the metric of the stage that decides."""
     sweep = run.config.sweep
-    with run.varied(name, _settings_of(run, overrides)):
+    with run.varied(name, settled(run.preset, [*run.overrides, *overrides])):
         find_flow(sweep.flow)(run)
     outcome = run.outcomes.get(f"{sweep.stage} {name}")
     if outcome is None:
@@ -102,15 +99,6 @@ def measured(run: FlowRun, name: str, overrides: list[str], trial: OpenTrial | N
             f"sweep.metric={sweep.metric} is no metric of {sweep.stage}: it has {', '.join(sorted(artifact.metrics))}"
         )
     return artifact.metrics[sweep.metric]
-
-
-def _settings_of(run: FlowRun, overrides: list[str]) -> ProjectConfig:
-    """A trial is a run like any other: what the form may not ask, it may not try either."""
-    every = [*run.overrides, *overrides]
-    config = compose_project(run.preset, every)
-    if prefect_ui.is_from_deployment():
-        restrict_to_form(config)
-    return started(config, every)
 
 
 def over_seeds(run: FlowRun, settings: Mapping[str, Value]) -> dict[int, float]:

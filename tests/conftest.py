@@ -41,3 +41,12 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workspace of this test's own. (Prefect keeps the one of the test session: it is read at import.)"""
     monkeypatch.setenv("LACEWING_WORKSPACE", str(tmp_path / "workspace"))
     return tmp_path / "workspace"
+
+
+@pytest.fixture(scope="module")
+def quick_peak() -> Iterator[None]:
+    """The denominator of MFU takes a third of a second to measure, and every training measures it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("components.training.throughput._PRODUCT_SIZE", 64)
+        patch.setattr("components.training.throughput._PRODUCT_SECONDS", 0.0)
+        yield

@@ -5,7 +5,7 @@ softmax of kept tokens calls nearly everywhere with certainty); their order does
 """
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,7 +15,19 @@ from components.core.atomic import write_text
 from components.core.errors import ArtifactError, InputError
 from components.core.records import read_record
 
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float
+
 LEVELS = 1001  # quantiles at 0, 1, ..., 1000 permille
+
+
+def quantiles_of(scores: "Float[np.ndarray, ' positions']") -> list[float]:
+    """Quantiles of ``scores`` at the ``LEVELS``, ascending."""
+    import numpy as np  # the flow's process reads this module without it
+
+    quantiles: list[float] = np.quantile(scores, np.linspace(0.0, 1.0, LEVELS)).tolist()
+    return sorted(quantiles)  # interpolation between equal values may undercut them by a rounding error
 
 
 class ReliabilityBin(BaseModel):

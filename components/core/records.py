@@ -1,7 +1,8 @@
 """Reads the JSON records that lie in artifacts."""
 
+import json
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -33,3 +34,17 @@ def first_fault(error: ValidationError) -> str:
     """The first thing that is wrong, with its place, on one line."""
     fault = error.errors()[0]
     return ": ".join([*filter(None, [".".join(map(str, fault["loc"]))]), fault["msg"]])
+
+
+def read_object(path: Path, what: str = "JSON") -> dict[str, Any]:
+    """The JSON object in a file that others wrote; raises ``ArtifactError`` that calls it ``what`` if it holds none.
+
+    A missing file raises ``FileNotFoundError``: what to do about it depends on whose file it is.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ArtifactError(f"{path} cannot be read as {what}: {error}") from error
+    if not isinstance(found, dict):
+        raise ArtifactError(f"{path} cannot be read as {what}: it holds no JSON object")
+    return found

@@ -11,15 +11,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from components.core.errors import InputError
-from components.data.reading import opened
+from components.data.rows import parsed, placed_rows
 from components.data.sources import SourceFile
 
 Message = dict[str, str]
@@ -66,9 +62,10 @@ class PairReader:
     def pairs(self, files: Iterable[SourceFile]) -> Iterator[Pair]:
         """All pairs of ``files`` in order; raises ``InputError`` that names the file and the line or row."""
         for file in files:
-            for place, row in _rows(file):
+            for place, row in placed_rows(file, "pairs of answers"):
+                found = parsed(row, place)
                 try:
-                    yield pair_of(row, place)
+                    yield pair_of(found, place)
                 except PairError as error:
                     if self.on_error == "fail":
                         raise InputError(
@@ -142,35 +139,3 @@ def _message(role: object, words: object, name: str) -> Message:
     if not isinstance(words, str) or not words.strip():
         raise PairError("empty turn", f"has a turn without words in {name!r}")
     return {"role": known, "content": words.strip()}
-
-
-def _rows(file: SourceFile) -> Iterator[tuple[str, object]]:
-    """The rows of a file, each with its place."""
-    try:
-        yield from _parquet(file) if file.kind == "parquet" else _jsonl(file)
-    except (OSError, pa.ArrowException) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the system's, not that of a format
-            raise
-        raise InputError(f"{file.origin} is truncated or damaged ({error}). Fetch or make the file again") from error
-
-
-def _jsonl(file: SourceFile) -> Iterator[tuple[str, object]]:
-    if file.kind != "jsonl":
-        raise InputError(f"{file.origin} cannot hold pairs of answers: give .jsonl (also .gz, .zst) or .parquet")
-    with closing(opened(file)) as stream:
-        for number, line in enumerate(stream, 1):
-            place = f"{file.origin}, line {number}"
-            try:
-                if line.strip():
-                    yield place, json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"{place} is not JSON ({error})") from error
-
-
-def _parquet(file: SourceFile) -> Iterator[tuple[str, object]]:
-    number = 0
-    with pq.ParquetFile(file.path, memory_map=True, page_checksum_verification=True) as table:
-        for batch in table.iter_batches():
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{file.origin}, row {number}", row

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from components.cascade.calibration import LEVELS, CallCalibration, ReliabilityBin
+from components.cascade.calibration import CallCalibration, ReliabilityBin, quantiles_of
 from components.cascade.call_rule import RunningQuantile
 from components.cascade.call_scores import call_probability, call_score
 from components.data.shards import Split
@@ -97,7 +97,7 @@ def calibrated(positions: Positions, bins: int = 10, normalisation: str = "unkno
         "other_right": ~positions.factual & ~positions.wrong,
     }
     return CallCalibration(
-        quantiles=_quantiles(positions.call),
+        quantiles=quantiles_of(positions.call),
         tokens=len(positions),
         normalisation=normalisation,
         factual=bool(positions.factual.any()),
@@ -107,7 +107,7 @@ def calibrated(positions: Positions, bins: int = 10, normalisation: str = "unkno
         reliability=_reliability(positions, bins),
         expected_vs_realised=_realised(positions, _fixed_share),
         running_realised=_realised(positions, _running_share),
-        post_hoc={"entropy": _quantiles(positions.entropy), "margin": _quantiles(positions.margin)},
+        post_hoc={"entropy": quantiles_of(positions.entropy), "margin": quantiles_of(positions.margin)},
     )
 
 
@@ -171,11 +171,6 @@ def _joined(parts: Sequence[Positions]) -> Positions:
     )
 
 
-def _quantiles(scores: Float[np.ndarray, " positions"]) -> list[float]:
-    quantiles: list[float] = np.quantile(scores, np.linspace(0.0, 1.0, LEVELS)).tolist()
-    return sorted(quantiles)  # interpolation between equal values may undercut them by a rounding error
-
-
 def _reliability(positions: Positions, bins: int) -> list[ReliabilityBin]:
     edges = np.linspace(0.0, 1.0, bins + 1)
     number = np.clip(np.digitize(positions.call, edges) - 1, 0, bins - 1)
@@ -199,7 +194,7 @@ def _realised(
     first, second = positions.call[~positions.second_half], positions.call[positions.second_half]
     if not len(first):
         return []
-    quantiles = _quantiles(first)
+    quantiles = quantiles_of(first)
     return [(budget, share(budget, quantiles, second)) for budget in BUDGETS]
 
 

@@ -4,7 +4,6 @@ Nothing is read through transformers, so no code of the folder or of the library
 result computes the same is tested against it.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from components.core.errors import ArtifactError
+from components.core.records import read_object
 from components.data.special_tokens import END_OF_TEXT, IM_END, IM_START, TOKENIZER, TOKENIZER_CONFIG
 from components.derive.given import GivenModel, StateDict
 from components.model.checkpoint import GENERATION_CONFIG, WEIGHTS, first_difference, hugging_face_name, outline
@@ -35,7 +35,7 @@ def read_folder(folder: Path, context_length: int | None = None) -> GivenModel:
     config, rows = read_config(folder, context_length)
     check_hugging_face(folder)
     end, padding = _roles(folder)
-    return GivenModel(config, _state(folder, config, rows), _record(folder / TOKENIZER), end, padding)
+    return GivenModel(config, _state(folder, config, rows), read_object(folder / TOKENIZER), end, padding)
 
 
 def _state(folder: Path, config: ModelConfig, rows: int) -> StateDict:
@@ -59,7 +59,7 @@ def _places(folder: Path) -> dict[str, Path]:
         with _opened(folder / WEIGHTS) as file:
             places = dict.fromkeys(file.keys(), folder / WEIGHTS)
     else:
-        files = _record(folder / INDEX).get("weight_map", {})
+        files = read_object(folder / INDEX).get("weight_map", {})
         if foreign := sorted(name for name in set(files.values()) if Path(name).name != name):
             raise ArtifactError(f"{folder / INDEX} names {foreign[0]}, which is not a file of its folder")
         if missing := sorted(name for name in set(files.values()) if not (folder / name).is_file()):
@@ -115,7 +115,7 @@ def _roles(folder: Path) -> tuple[str, str | None]:
     the end of a turn often plays both parts: then ``<|endoftext|>`` ends texts, if there is one.
     """
     path = folder / TOKENIZER_CONFIG
-    said = _record(path) if path.is_file() else {}
+    said = read_object(path) if path.is_file() else {}
     named = {id: name for name, id in _vocabulary(folder).items()}
     end = _name(said.get("eos_token")) or named.get(_end_id(folder))
     if end is None:
@@ -130,7 +130,7 @@ def _roles(folder: Path) -> tuple[str, str | None]:
 
 
 def _vocabulary(folder: Path) -> dict[str, int]:
-    record = _record(folder / TOKENIZER)
+    record = read_object(folder / TOKENIZER)
     vocabulary = record.get("model", {}).get("vocab", {})
     added = {token["content"]: token["id"] for token in record.get("added_tokens") or []}
     return {**vocabulary, **added} if isinstance(vocabulary, dict) else added
@@ -138,7 +138,7 @@ def _vocabulary(folder: Path) -> dict[str, int]:
 
 def _end_id(folder: Path) -> int:
     for name in (GENERATION_CONFIG, CONFIG):
-        ids = _record(folder / name).get("eos_token_id") if (folder / name).is_file() else None
+        ids = read_object(folder / name).get("eos_token_id") if (folder / name).is_file() else None
         if ids is not None and ids != []:
             return int(ids[0]) if isinstance(ids, list) else int(ids)
     return -1
@@ -147,13 +147,3 @@ def _end_id(folder: Path) -> int:
 def _name(token: Any) -> str | None:
     """The name of a token, which some versions of transformers write as a record of its own."""
     return token.get("content") if isinstance(token, dict) else token
-
-
-def _record(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ArtifactError(f"{path} cannot be read: {error}") from error
-    if not isinstance(record, dict):
-        raise ArtifactError(f"{path} holds no JSON object")
-    return record

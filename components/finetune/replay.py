@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Bool, Int
 
+from components.cascade.reply_tokens import ends_inside_character
 from components.data.chats.packing import Document
 from components.data.shards import ShardSet
 from components.data.split import TRAIN
@@ -57,17 +58,6 @@ def _whole_characters(ids: Int[np.ndarray, " tokens"], tokenizer: TextTokenizer)
     raw = [tokenizer.token_bytes(id) for id in ids.tolist()]
     first = next((number for number, text in enumerate(raw) if text and text[0] >> 6 != 0b10), len(raw))
     last = len(raw)
-    while last > first and not _decodable(b"".join(raw[max(first, last - 8) : last]), whole=last - first <= 8):
+    while ends_inside_character(b"".join(raw[max(first, last - 8) : last])):
         last -= 1
     return slice(first, last)
-
-
-def _decodable(text: bytes, whole: bool) -> bool:
-    """Whether ``text`` ends with a whole character; ``whole``: it begins with one as well."""
-    if not whole:
-        text = text.lstrip(bytes(range(0x80, 0xC0)))
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

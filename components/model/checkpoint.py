@@ -81,7 +81,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu", dtype: torch.dt
             f"{path} cannot be read as safetensors ({error}): it is truncated or altered; make or pull it again"
         ) from error
     model = _uninitialised(config, vocab_size, path)
-    if fault := first_difference(model, {name: tensor.shape for name, tensor in tensors.items()}):
+    if fault := first_difference(model, shapes_of(tensors)):
         raise ArtifactError(f"{path} does not hold the model that {CONFIG} describes: {fault}")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -125,7 +125,17 @@ class _NoInitialisation(TorchFunctionMode):
 
 def first_difference(model: Transformer, shapes: Mapping[str, torch.Size]) -> str | None:
     """How tensors of these shapes, by Hugging Face's names, differ from those of ``model``, in words."""
-    expected = {hugging_face_name(name): parameter.shape for name, parameter in model.named_parameters()}
+    expected = {hugging_face_name(name): parameter for name, parameter in model.named_parameters()}
+    return differing(shapes_of(expected), shapes)
+
+
+def shapes_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    """The shape of each."""
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def differing(expected: Mapping[str, torch.Size], shapes: Mapping[str, torch.Size]) -> str | None:
+    """The first way in which tensors of these shapes are not what is expected, in words; ``None`` if they are."""
     if missing := sorted(expected.keys() - shapes.keys()):
         return f"{len(missing)} tensors are missing, among them {missing[0]}"
     if unknown := sorted(shapes.keys() - expected.keys()):

@@ -47,7 +47,7 @@ class Best(lightning.Callback):  # type: ignore[misc]
         assert isinstance(pl_module, TrainingModule)
         if trainer.is_global_zero and self.step == trainer.global_step and self.config.keep == "best":
             with self.history.paused():
-                AtomicCheckpointIO().save_checkpoint(pl_module.trained_state(), self._path(self.step))
+                AtomicCheckpointIO().save_checkpoint(pl_module.trained_state(), self._path(trainer.global_step))
         self._stop_if_patience_has_ended(trainer)
 
     def on_save_checkpoint(

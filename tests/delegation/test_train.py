@@ -5,7 +5,6 @@ import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,14 +31,17 @@ from components.labelling.artifact import Labels
 from components.model.checkpoint import WEIGHTS, load_model
 from components.model.config import ModelConfig
 from components.pretrain import stage as pretrain
-from components.training.checkpoints import Checkpoints, StoppedError
+from components.training.checkpoints import StoppedError
 from components.training.config import PretrainConfig, TrainerConfig
 from components.training.loader import Batch, ValidationBatches
 from components.training.threads import set_threads
 from components.training.trained import TrainedModel
 from tests.fakes import SPECIAL
 from tests.labels import labelled
+from tests.trained import stopping_after
 from tests.training.conftest import prepare
+
+pytestmark = pytest.mark.usefixtures("quick_peak")
 
 MODEL = ModelConfig(name="tiny", layers=1, width=32, hidden_width=64, heads=4, kv_heads=2, context_length=32)
 TOKENS_PER_STEP = 8 * 32
@@ -84,15 +86,6 @@ def label(prepared: PreparedData, folder: Path, share: float, judged: bool = Tru
         return facts(split) & (split.slice(0, split.n_tokens) % 2 == 0)
 
     return labelled(folder, prepared, facts, values if judged else None, annotator="world")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_peak() -> Iterator[None]:
-    """The denominator of MFU takes a third of a second to measure, and every run here measures it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("components.training.throughput._PRODUCT_SIZE", 64)
-        patch.setattr("components.training.throughput._PRODUCT_SECONDS", 0.0)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -179,22 +172,13 @@ def test_the_validation_loss_is_that_of_the_saved_model_without_call(
 
 @pytest.mark.parametrize("selection", ["lacy", "random"])
 def test_stopped_and_resumed_weights_counters_and_history_are_those_of_an_uninterrupted_run(
-    prepared: PreparedData, labels: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, selection: str
+    prepared: PreparedData, labels: Labels, tmp_path: Path, selection: str
 ) -> None:
     cfg = config({"log_every_steps": 1}, selection=selection)
     whole = stage(Run.local(tmp_path / "whole"), cfg, prepared=prepared, labels=labels)
 
-    saving = Checkpoints.on_train_batch_end
-
-    def stop_after_thirteen(self: Checkpoints, loop: object, *rest: object) -> None:
-        if loop.global_step == 13:  # type: ignore[attr-defined]
-            self._stop_signal = 15
-        saving(self, loop, *rest)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "on_train_batch_end", stop_after_thirteen)
-        with pytest.raises(StoppedError, match="after step 13 of 20"):
-            stage(Run.local(tmp_path / "stopped"), cfg, prepared=prepared, labels=labels)
+    with stopping_after(13), pytest.raises(StoppedError, match="after step 13 of 20"):
+        stage(Run.local(tmp_path / "stopped"), cfg, prepared=prepared, labels=labels)
     resumed = stage(Run.local(tmp_path / "stopped"), cfg, prepared=prepared, labels=labels)
 
     first, second = weights(whole), weights(resumed)

@@ -16,12 +16,12 @@ from components.finetune.chat import train as train_chat
 from components.finetune.chat.config import ChatTrainConfig
 from components.model.adapters.config import AdapterConfig
 from components.model.adapters.files import read_adapter
-from components.model.checkpoint import load_model, save_model
+from components.model.checkpoint import load_model
 from components.model.config import ModelConfig
-from components.model.transformer import Transformer
 from components.training.config import TrainerConfig
 from components.training.trained import TrainedModel
 from conf.compose import compose_project
+from tests.trained import untrained
 from tests.training.conftest import prepare
 
 SHAPE = ModelConfig(name="tiny", layers=1, width=32, hidden_width=64, heads=4, kv_heads=2, context_length=64)
@@ -47,13 +47,7 @@ def chats(prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> C
 
 @pytest.fixture(scope="module")
 def base(prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(0)
-    model, special = Transformer(SHAPE, prepared.shards().vocab_size), SpecialTokens.read(prepared.tokenizer_folder)
-    save_model(model, folder / TrainedModel.MODEL, special)
-    for file in prepared.tokenizer_folder.iterdir():
-        (folder / TrainedModel.MODEL / file.name).write_bytes(file.read_bytes())
-    return Run.local(folder).seal({}, {"tokens": 0}, view=TrainedModel)
+    return untrained(tmp_path_factory.mktemp("base"), prepared, SHAPE)
 
 
 def test_a_chat_adapter_on_its_base_is_the_chat_model(base: TrainedModel, chats: Chats, tmp_path: Path) -> None:

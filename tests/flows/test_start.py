@@ -14,7 +14,7 @@ from components.model.llama_config import hugging_face_config
 from conf.compose import compose_project
 from conf.schema import ProjectConfig
 from conf.services import TrackingConfig
-from flows import start
+from flows import named_models
 from flows.catalogue import find_flow
 from flows.execution import plan
 from flows.run import FlowRun
@@ -122,7 +122,7 @@ def test_a_registered_model_is_asked_of_the_registry(
             asked.append(reference)
             return bundle
 
-    monkeypatch.setattr(start, "Registry", Known)
+    monkeypatch.setattr(named_models, "Registry", Known)
     assert _started(reference).start_from == str(bundle.folder)
     assert asked == [model, version]
 

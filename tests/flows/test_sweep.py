@@ -65,7 +65,7 @@ def _no_prefect(monkeypatch: pytest.MonkeyPatch, workspace: Path) -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hydra takes half a second for every trial: without it."""
-    monkeypatch.setattr("flows.sweep.compose_project", composed)
+    monkeypatch.setattr("flows.start.compose_project", composed)
 
 
 def composed(preset: str, overrides: Sequence[str]) -> ProjectConfig:

@@ -21,9 +21,8 @@ import numpy as np
 from jaxtyping import Float
 
 from components.arithmetic.calculations import CLOSING, Calculation, calculations, same_value
-from components.cascade.calibration import LEVELS, CallCalibration
+from components.cascade.calibration import LEVELS, CallCalibration, quantiles_of
 from components.cascade.call_rule import CallRule, call_rule
-from components.cascade.config import CascadeConfig
 from components.cascade.decoding import Cascade, CascadeAnswer, CascadeRequest
 from components.cascade.helpers.base import Helper, Reply
 from components.core.atomic import write_text
@@ -32,7 +31,7 @@ from components.data.tokenizer import TextTokenizer
 from components.evaluation.bootstrap import ratio_interval
 from components.evaluation.config import BootstrapConfig, CalculationsConfig, FactsConfig
 from components.evaluation.factuality.helper_accuracy import call_at
-from components.evaluation.factuality.predictions import Predictions, predict_each
+from components.evaluation.factuality.predictions import predict_each
 from components.evaluation.factuality.real_text import CalculationResults, SolvedProblem, WrittenCalculations
 from components.evaluation.factuality.records import json_lines
 from components.evaluation.heldout import first_shuffled
@@ -141,22 +140,15 @@ def _read(cascade: Cascade, tokenizer: TextTokenizer, problems: Sequence[Problem
     unlabelled = [np.zeros(len(each), dtype=bool) for each in ids]
     read = predict_each(cascade.model, tokenizer, ids, unlabelled, batch_tokens)
     return [
-        _Given(problem, each, np.cumsum(found.bytes).tolist(), _scores(cascade.config, found)[:-1])
+        _Given(problem, each, np.cumsum(found.bytes).tolist(), found.asking(cascade.config.call_score)[:-1])
         for problem, each, found in zip(problems, ids, read, strict=True)
     ]
-
-
-def _scores(config: CascadeConfig, predictions: Predictions) -> Float[np.ndarray, " tokens"]:
-    if config.call_score == "call":
-        asked: Float[np.ndarray, " tokens"] = 1 / (1 + np.exp(-predictions.call))
-        return asked
-    return predictions.entropy if config.call_score == "entropy" else predictions.margin
 
 
 def _with_fixed_threshold(cascade: Cascade, given: Sequence[_Given]) -> Cascade:
     """The same cascade, calibrated on the tokens of the given solutions."""
     scores = np.concatenate([each.scores[each.first :] for each in given])
-    levels = sorted(np.quantile(scores, np.linspace(0.0, 1.0, LEVELS)).tolist())
+    levels = quantiles_of(scores)
     score = cascade.config.call_score
     calibration = CallCalibration(
         quantiles=levels if score == "call" else [0.0] * LEVELS,

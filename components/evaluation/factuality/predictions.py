@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Integer
 
+from components.cascade.config import CallScore
 from components.data.shards import Split
 from components.data.tokenizer import TextTokenizer
 from components.evaluation.likelihood import Ids, Window, batches, windows
@@ -56,6 +57,13 @@ class Predictions:
         """Whether the model alone says the gold token."""
         right: Bool[np.ndarray, " positions"] = self.gold == self.predicted
         return right
+
+    def asking(self, score: CallScore) -> Float[np.ndarray, " positions"]:
+        """How much each position asks for a call: what the call rule compares with its threshold."""
+        if score == "call":
+            probability: Float[np.ndarray, " positions"] = 1 / (1 + np.exp(-self.call))
+            return probability
+        return self.entropy if score == "entropy" else self.margin
 
     @property
     def wrong_facts(self) -> Bool[np.ndarray, " positions"]:

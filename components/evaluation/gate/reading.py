@@ -7,8 +7,6 @@ serving. After a wrong one the true text goes on, so that one slip does not spoi
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from components.cascade.call_rule import call_rule
 from components.cascade.helpers.base import Call, HelperError, Reply
 from components.cascade.reply_tokens import ends_inside_character
@@ -63,7 +61,8 @@ def read_documents(served: ServedModel, documents: Sequence[Predictions]) -> lis
 def _read(served: ServedModel, predictions: Predictions, session: str) -> Reading:
     tally = Tally()
     ids = predictions.gold[:-1].tolist()  # the boundary at the end is no text
-    scores, factual, right = _scores(served, predictions), predictions.factual.tolist(), predictions.right.tolist()
+    scores = predictions.asking(served.config.call_score).tolist()
+    factual, right = predictions.factual.tolist(), predictions.right.tolist()
     rule = call_rule(served.config, served.config.budget, served.calibration)
     place, text = 0, b""
     while place < len(ids):
@@ -108,13 +107,3 @@ def _within(served: ServedModel, ids: Sequence[int], length: int) -> int:
             break
         count += 1
     return count
-
-
-def _scores(served: ServedModel, predictions: Predictions) -> list[float]:
-    """What the call rule looks at, position by position."""
-    score = served.config.call_score
-    if score == "call":
-        values = 1 / (1 + np.exp(-predictions.call))
-    else:
-        values = predictions.entropy if score == "entropy" else predictions.margin
-    return values.tolist()  # type: ignore[no-any-return]

@@ -4,7 +4,6 @@
 adapter belongs to. LoftQ's belongs to a quantised base, which lies in the folder ``base``.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,11 @@ from torch import Tensor
 
 from components.core.atomic import write_bytes, write_json
 from components.core.errors import ArtifactError
+from components.core.records import read_object
 from components.data.special_tokens import SpecialTokens
 from components.model.adapters.adapter import Adapter, attached, frozen_weights, library_config, weights_digest
 from components.model.adapters.config import ROLES, AdapterConfig, Kind
-from components.model.checkpoint import hugging_face_name, save_state
+from components.model.checkpoint import differing, hugging_face_name, save_state, shapes_of
 from components.model.transformer import Transformer
 
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
@@ -77,7 +77,7 @@ def read_adapter(model: Transformer, folder: Path) -> Adapter:
         tensors, ids = _whole_as_rows(tensors, model, folder), list(range(model.vocab_size))
     adapter = attached(model, config, ids)
     own = _by_peft_names(adapter)
-    if fault := _first_difference(own, tensors):
+    if fault := differing(shapes_of(own), shapes_of(tensors)):
         adapter.remove()
         raise ArtifactError(
             f"{folder / WEIGHTS} does not hold the adapter that {CONFIG} describes for this model: {fault}"
@@ -214,17 +214,6 @@ def _check_base(model: Transformer, folder: Path) -> None:
         )
 
 
-def _first_difference(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str | None:
-    if missing := sorted(expected.keys() - given.keys()):
-        return f"{len(missing)} tensors are missing, among them {missing[0]}"
-    if unknown := sorted(given.keys() - expected.keys()):
-        return f"{len(unknown)} tensors are unknown, among them {unknown[0]}"
-    for name, weight in expected.items():
-        if given[name].shape != weight.shape:
-            return f"{name} has shape {list(given[name].shape)}, expected {list(weight.shape)}"
-    return None
-
-
 def _one_set_of_rows(record: Mapping[str, Any], path: Path) -> list[int]:
     """The rows that are trained, which must be the same for both ends of a model whose ends are apart."""
     given = record.get("trainable_token_indices") or []
@@ -248,11 +237,6 @@ def _whole_as_rows(tensors: Mapping[str, Tensor], model: Transformer, folder: Pa
 
 def _read_record(path: Path, otherwise: str) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_bytes())
+        return read_object(path)
     except FileNotFoundError as error:
         raise ArtifactError(f"{path.parent} has no {path.name}, so it {otherwise}") from error
-    except ValueError as error:
-        raise ArtifactError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise ArtifactError(f"{path} holds no JSON object, so it {otherwise}")
-    return record

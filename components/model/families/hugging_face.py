@@ -4,7 +4,6 @@ Offline and without foreign code: weights are safetensors, the tokenizer is ``to
 those of transformers. A folder that lacks weights is refused: transformers would draw them at random and only warn.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 from tokenizers import Tokenizer
 
 from components.core.errors import ArtifactError, InputError
+from components.core.records import read_object
 from components.data.special_tokens import CALL, TOKENIZER
 from components.model.checkpoint import GENERATION_CONFIG, WEIGHTS
 from components.model.llama_config import CONFIG
@@ -209,13 +209,8 @@ def _boundaries(folder: Path, config: dict[str, Any]) -> tuple[int, frozenset[in
 
 def _record(path: Path, what: str) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_bytes())
+        return read_object(path, what)
     except FileNotFoundError as error:
         raise ArtifactError(
             f"{path.parent} holds no {path.name}: give the folder of a model, with {CONFIG}, {WEIGHTS} and {TOKENIZER}"
         ) from error
-    except ValueError as error:
-        raise ArtifactError(f"{path} cannot be read as {what}: {error}") from error
-    if not isinstance(record, dict):
-        raise ArtifactError(f"{path} cannot be read as {what}: it holds no JSON object")
-    return record

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -36,6 +36,8 @@ from components.training.config import PretrainConfig, TrainerConfig
 from components.training.trained import TrainedModel
 from tests.core.executed import executed, not_counted
 from tests.core.stages import STAGES
+
+pytestmark = pytest.mark.usefixtures("quick_peak")
 
 Result = TypeVar("Result")
 
@@ -74,15 +76,6 @@ def run(folder: Path, name: str, config: object = None) -> Run:
     recorded = config.model_dump(mode="json") if hasattr(config, "model_dump") else {}
     folder.mkdir(parents=True, exist_ok=True)
     return Run(folder, Identity(stage=name, key="0" * 32, config=recorded, inputs={}, code={}, environment={}))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_peak() -> Iterator[None]:
-    """The denominator of MFU takes a third of a second to measure."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("components.training.throughput._PRODUCT_SIZE", 64)
-        patch.setattr("components.training.throughput._PRODUCT_SECONDS", 0.0)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The stage ``chat``: what is learnt, from where it starts, and that no accident loses work."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,10 +22,13 @@ from components.model.adapters.config import AdapterConfig
 from components.model.checkpoint import WEIGHTS
 from components.model.config import ModelConfig
 from components.pretrain import stage as pretrain
-from components.training.checkpoints import Checkpoints, StoppedError
+from components.training.checkpoints import StoppedError
 from components.training.config import PretrainConfig, TrainerConfig
 from components.training.trained import TrainedModel
 from tests.finetune.chat.conftest import CONTEXT
+from tests.trained import stopping_after
+
+pytestmark = pytest.mark.usefixtures("quick_peak")
 
 MODEL = ModelConfig(name="tiny", layers=1, width=16, hidden_width=32, heads=2, kv_heads=1, context_length=CONTEXT)
 LOOP: dict[str, object] = {
@@ -45,14 +47,6 @@ DELEGATION = DelegationConfig(budget=0.2, warmup_fraction=0.0)
 
 def config(delegation: DelegationConfig | None = None, **loop: object) -> ChatTrainConfig:
     return ChatTrainConfig(trainer=TrainerConfig.model_validate({**LOOP, **loop}), delegation=delegation)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_peak() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("components.training.throughput._PRODUCT_SIZE", 64)
-        patch.setattr("components.training.throughput._PRODUCT_SECONDS", 0.0)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -88,21 +82,12 @@ def test_a_model_that_asks_learns_only_what_the_assistant_says_and_is_calibrated
 
 
 def test_stopped_and_resumed_weights_and_history_are_those_of_an_uninterrupted_run(
-    base: TrainedModel, chats: Chats, chat_labels: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: TrainedModel, chats: Chats, chat_labels: Labels, tmp_path: Path
 ) -> None:
     given = {"base": base, "chats": chats, "labels": chat_labels}
     whole = stage(Run.local(tmp_path / "whole", "chat"), config(DELEGATION), **given)  # type: ignore[arg-type]
-    saving = Checkpoints.on_train_batch_end
-
-    def stop_after_five(self: Checkpoints, loop: object, *rest: object) -> None:
-        if loop.global_step == 5:  # type: ignore[attr-defined]
-            self._stop_signal = 15
-        saving(self, loop, *rest)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "on_train_batch_end", stop_after_five)
-        with pytest.raises(StoppedError, match="after step 5 of 8"):
-            stage(Run.local(tmp_path / "stopped", "chat"), config(DELEGATION), **given)  # type: ignore[arg-type]
+    with stopping_after(5), pytest.raises(StoppedError, match="after step 5 of 8"):
+        stage(Run.local(tmp_path / "stopped", "chat"), config(DELEGATION), **given)  # type: ignore[arg-type]
     resumed = stage(Run.local(tmp_path / "stopped", "chat"), config(DELEGATION), **given)  # type: ignore[arg-type]
     first, second = weights(whole), weights(resumed)
     assert all(torch.equal(first[name], second[name]) for name in first)

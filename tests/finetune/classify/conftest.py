@@ -6,18 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from components.core.run import Run
 from components.data.prepared import PreparedData
-from components.data.special_tokens import SpecialTokens
 from components.finetune.classify import texts as packing
 from components.finetune.classify.artifacts import LabelledTexts
 from components.finetune.classify.config import LabelledTextsConfig
-from components.model.checkpoint import save_model
 from components.model.config import ModelConfig
-from components.model.transformer import Transformer
 from components.training.trained import TrainedModel
+from tests.trained import untrained
 from tests.training.conftest import prepare
 
 MODEL = ModelConfig(name="tiny", layers=1, width=16, hidden_width=32, heads=2, kv_heads=1, context_length=32)
@@ -43,13 +40,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
 
 @pytest.fixture(scope="session")
 def base(prepared: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(0)
-    model = Transformer(MODEL, prepared.tokenizer().vocab_size)
-    save_model(model, folder / TrainedModel.MODEL, SpecialTokens.read(prepared.tokenizer_folder))
-    for file in prepared.tokenizer_folder.iterdir():
-        (folder / TrainedModel.MODEL / file.name).write_bytes(file.read_bytes())
-    return Run.local(folder, "pretrain").seal({"tokens": 0.0}, view=TrainedModel)
+    return untrained(tmp_path_factory.mktemp("base"), prepared, MODEL)
 
 
 @pytest.fixture(scope="session")

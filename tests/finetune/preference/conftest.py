@@ -1,7 +1,4 @@
-from pathlib import Path
-
 import pytest
-import torch
 
 from components.core.run import Run
 from components.data.config import DataConfig
@@ -12,10 +9,9 @@ from components.finetune.preference.artifact import Pairs, References
 from components.finetune.preference.config import PairsConfig, ReferenceConfig
 from components.finetune.preference.pairs import stage as preferences
 from components.finetune.preference.reference import stage as refer
-from components.model.checkpoint import save_model
 from components.model.config import ModelConfig
-from components.model.transformer import Transformer
 from components.training.trained import TrainedModel
+from tests.trained import untrained
 
 MODEL = ModelConfig(name="tiny", layers=1, width=16, hidden_width=32, heads=2, kv_heads=1, context_length=256)
 
@@ -29,17 +25,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory, prepared: PreparedData) -> TrainedModel:
     return untrained(tmp_path_factory.mktemp("base"), prepared, MODEL)
-
-
-def untrained(folder: Path, prepared: PreparedData, shape: ModelConfig) -> TrainedModel:
-    """A sealed model that knows nothing."""
-    run = Run.local(folder, "pretrain")
-    tokenizer = prepared.tokenizer()
-    torch.manual_seed(0)
-    save_model(Transformer(shape, tokenizer.vocab_size), folder / TrainedModel.MODEL, tokenizer.special)
-    for file in prepared.tokenizer_folder.iterdir():
-        (folder / TrainedModel.MODEL / file.name).write_bytes(file.read_bytes())
-    return run.seal({}, {"tokens": 0}, view=TrainedModel)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ from components.finetune.preference.config import AssessPreferenceConfig, Object
 from components.finetune.preference.train import stage
 from components.training.config import TrainerConfig
 from components.training.trained import TrainedModel
-from tests.finetune.preference.conftest import MODEL, untrained
+from tests.finetune.preference.conftest import MODEL
+from tests.trained import untrained
 
 TRAINER = TrainerConfig(
     max_steps=30,
