@@ -69,10 +69,13 @@ class Run:
         return view.seal(self.folder, self.identity, metrics, details, rows, self.accepted)
 
     @classmethod
-    def local(cls, folder: Path, stage: str = LOCAL) -> "Run":
-        """A run without adapters, for tests and notebooks."""
+    def local(cls, folder: Path, stage: str = LOCAL, config: Mapping[str, Any] | None = None) -> "Run":
+        """A run without adapters, for tests and notebooks; later stages read ``config`` in its record."""
         folder.mkdir(parents=True, exist_ok=True)
-        return cls(folder, RecordedIdentity(stage=stage, key="0" * 32, config={}, inputs={}, code={}, environment={}))
+        identity = RecordedIdentity(
+            stage=stage, key="0" * 32, config=dict(config or {}), inputs={}, code={}, environment={}
+        )
+        return cls(folder, identity)
 
     @classmethod
     def recorded(cls, folder: Path, identity: RecordedIdentity, accepted: tuple[Acceptance, ...] = ()) -> "Run":

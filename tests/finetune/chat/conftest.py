@@ -1,10 +1,7 @@
 """A tiny closed world, its text, and conversations about it."""
 
-from pathlib import Path
-
 import pytest
 
-from components.core.identity import RecordedIdentity
 from components.core.run import Run
 from components.data.chats.artifact import Chats
 from components.data.chats.config import ChatsConfig, ConversationsConfig
@@ -22,14 +19,10 @@ DATA = DataConfig(world=WorldConfig(entities=24, documents_per_entity=2, questio
 CONVERSATIONS = ConversationsConfig(validation_fraction=0.2, test_fraction=0.2, multi_turn=0.5)
 
 
-def run(folder: Path, stage: str, config: dict[str, object]) -> Run:
-    return Run(folder, RecordedIdentity(stage=stage, key="0" * 32, config=config, inputs={}, code={}, environment={}))
-
-
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     folder = tmp_path_factory.mktemp("prepared")
-    return prepare(run(folder, "prepare", DATA.model_dump(mode="json")), DATA)
+    return prepare(Run.local(folder, "prepare", DATA.model_dump(mode="json")), DATA)
 
 
 @pytest.fixture(scope="session")
