@@ -38,7 +38,7 @@ from components.training.objectives.base import Objective
 from components.training.objectives.masked import Masked
 from components.training.objectives.next_token import NextToken
 from components.training.optimizer import optimizer
-from components.training.session import chosen_precision
+from components.training.precision import chosen_precision
 
 TUNING_GOAL, MASK_GOAL = 0.95, 0.98
 """Tokens per second over those of pretraining, and with a mask over those without: 2 % are what rounds differ by."""

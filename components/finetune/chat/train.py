@@ -26,6 +26,7 @@ from components.delegation.objective import Delegation
 from components.delegation.selection import LOOKS_AT_HELPER, LOOKS_AT_REFERENCE
 from components.finetune.adapting import adapting
 from components.finetune.chat.config import ChatTrainConfig
+from components.finetune.chat.whole_answers import WHOLE_ANSWERS, WholeAnswers
 from components.labelling.artifact import Labels
 from components.model.transformer import Transformer
 from components.training.config import PretrainConfig
@@ -51,7 +52,8 @@ def stage(
     plan = PretrainConfig(model=model.config, trainer=config.trainer)
     session = Session.open(plan)
     merge_adapter = adapting(model, config.adapter, chats.tokenizer_folder)
-    objective = Masked(_objective(config, chats, SpecialTokens.read(chats.tokenizer_folder).call), LEARNT)
+    call_id = SpecialTokens.read(chats.tokenizer_folder).call
+    objective = WholeAnswers(Masked(_objective(config, chats, call_id), LEARNT), call_id)
     module = TrainingModule(model, config.trainer, objective, _nats_to_bits_per_byte(chats))
     details: dict[str, Any] = {"tokens_before": base.tokens_seen}
     if config.delegation is not None:
@@ -66,6 +68,7 @@ def _rows(metrics: Mapping[str, float]) -> Rows:
     rows = [
         ("tokens trained on", f"{metrics['tokens']:,.0f} at {metrics['tokens_per_second']:,.0f} tokens/s"),
         ("loss", f"{metrics['loss']:.3f} training, {metrics['validation_loss']:.3f} validation"),
+        ("held-out answers word for word", f"{metrics[WHOLE_ANSWERS]:.1%}"),
     ]
     if "tokens_call_grad" in metrics:
         share = metrics["tokens_call_grad"] / metrics["tokens_forward"]
@@ -101,12 +104,13 @@ def _objective(config: ChatTrainConfig, chats: Chats, call_id: int) -> Objective
 
 def _columns(config: ChatTrainConfig, chats: Chats, labels: Labels | None) -> TokenColumns:
     columns = chats.columns
+    bits = {LEARNT: columns[LEARNT], ASSISTANT: columns[ASSISTANT]}
     if config.delegation is None:
-        return {LEARNT: columns[LEARNT]}
+        return bits
     if labels is None:
         raise InputError("finetune.chat.delegate=true needs the labels of the conversations, and none were given")
     facts = labels.facts(chats)
-    return {LEARNT: columns[LEARNT], FACTUAL: _Facts(facts, columns[ASSISTANT], columns[STATED])}
+    return {**bits, FACTUAL: _Facts(facts, columns[ASSISTANT], columns[STATED])}
 
 
 @dataclass(frozen=True)

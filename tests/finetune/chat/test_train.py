@@ -17,6 +17,7 @@ from components.delegation.calibrate import stage as calibrate
 from components.delegation.config import CalibrateConfig, DelegationConfig
 from components.finetune.chat.config import ChatTrainConfig
 from components.finetune.chat.train import stage
+from components.finetune.chat.whole_answers import WHOLE_ANSWERS
 from components.labelling.artifact import Labels
 from components.model.adapters.config import AdapterConfig
 from components.model.checkpoint import WEIGHTS
@@ -93,6 +94,17 @@ def test_stopped_and_resumed_weights_and_history_are_those_of_an_uninterrupted_r
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert whole.history() == resumed.history()
     assert whole.content == resumed.content
+
+
+def test_the_weights_can_be_kept_that_give_the_most_held_out_answers_word_for_word(
+    base: TrainedModel, chats: Chats, chat_labels: Labels, tmp_path: Path
+) -> None:
+    cfg = config(DELEGATION, keep="best", criterion=WHOLE_ANSWERS, better="higher", validate_every_steps=2)
+    model = stage(Run.local(tmp_path, "chat"), cfg, base=base, chats=chats, labels=chat_labels)
+    scores = {row["step"]: row[WHOLE_ANSWERS] for row in model.history() if WHOLE_ANSWERS in row}
+    assert len(scores) == 4
+    assert all(0 <= score <= 1 for score in scores.values())
+    assert model.metrics[WHOLE_ANSWERS] == max(scores.values()) == scores[model.metrics["kept_step"]]
 
 
 def test_without_delegation_no_labels_are_needed_and_the_model_starts_from_its_base(
