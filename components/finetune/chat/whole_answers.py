@@ -45,11 +45,8 @@ class WholeAnswers:
         said = batch.columns[ASSISTANT] & (batch.targets != IGNORED)
         right = self._right(batch, outputs).view_as(said)
         answer = numbered(said)
-        total = answer.max()
-        wrong = torch.zeros(int(total) + 1, dtype=torch.bool, device=said.device).index_fill(
-            0, answer[said & ~right], True
-        )
-        self._counted += torch.stack([total - wrong[1:].sum(), total])
+        answers, wrong = int(answer.max()), answer[said & ~right].unique().numel()
+        self._counted += torch.tensor([answers - wrong, answers], device=said.device)
         self.objective.validate(batch, outputs, where)
 
     def validation_metrics(self, ranks: Ranks) -> dict[str, float]:
