@@ -45,7 +45,7 @@ class WholeAnswers:
         said = batch.columns[ASSISTANT] & (batch.targets != IGNORED)
         right = self._right(batch, outputs).view_as(said)
         answer = numbered(said)
-        answers, wrong = int(answer.max()), answer[said & ~right].unique().numel()
+        answers, wrong = int(answer.max()), len(set(answer[said & ~right].tolist()))
         self._counted += torch.tensor([answers - wrong, answers], device=said.device)
         self.objective.validate(batch, outputs, where)
 
