@@ -8,14 +8,14 @@ the ledger of this workspace; everything that describes the move comes after it:
 So a process that is killed leaves one of two states, and the next call tells them apart by the alias. If it has not
 moved, nothing has changed, and the intention is written off. If it has, steps 3 and 4 are repeated from the intention,
 with its time, person and reason. A move that was made by hand in MLflow, or in another workspace, is entered as
-observed. The ledger belongs to this workspace; the tags are shared.
+observed. The ledger belongs to this workspace; the tags are shared. One of them is the receipt of the ledger's line, so
+that a ledger whose end was cut off does not pass for whole.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from filelock import FileLock
 
@@ -25,10 +25,12 @@ from components.core.record_digest import intact
 from conf.services import TrackingConfig
 from flows.adapters.mlflow_connection import Connection
 from flows.adapters.mlflow_registry import RegisteredModel, Version
-from flows.ledger import Ledger, Move
+from flows.ledger import Action, Decision, Entry, Ledger
 from flows.person import person
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+
+RECEIPT = "lacewing.ledger"
 
 PREVIOUS, PROMOTED_AT, PROMOTED_BY, REASON = (
     "lacewing.previous_champion",
@@ -171,6 +173,26 @@ class Registry:
             self._move("promote", version, champion, reason, by)
             return self.model.existing(number)
 
+    def decided(self, version: Version, decision: Decision, reason: str, by: str = "") -> None:
+        """Write down that ``version`` does not become champion; the same decision again is the same line."""
+        with self._alone(), self.connection.explained():
+            champion = self._champion()
+            against = champion.number if champion else 0
+            entry = self._described(decision, version, against, by or person(), reason)
+            same = {"time", "by", "after"}
+            earlier = [each for each in self.ledger.entries() if each.version == version.number]
+            if earlier and earlier[-1].model_dump(exclude=same) == entry.model_dump(exclude=same):
+                return
+            self.model.tag(version, {RECEIPT: self.ledger.receipt(entry)})
+            self.ledger.append(entry)
+
+    def ledger_fault(self) -> str | None:
+        """Where the ledger is not as it was written, in words; ``None`` if nowhere."""
+        with self._alone(), self.connection.explained():
+            self._settle()
+            receipts = {str(each): each.tags[RECEIPT] for each in self.model.versions() if RECEIPT in each.tags}
+            return self.ledger.fault(receipts)
+
     def rollback(self, reason: str = "", by: str = "") -> Version:
         """Return to the champion before this one that was not itself rolled back; it is the champion from then on.
 
@@ -192,26 +214,26 @@ class Registry:
         with FileLock(self.folder / ".registry.lock"):
             yield
 
-    def _move(
-        self, action: Literal["promote", "rollback"], to: Version, champion: Version | None, reason: str, by: str
-    ) -> None:
+    def _move(self, action: Action, to: Version, champion: Version | None, reason: str, by: str) -> None:
         previous = champion.number if champion else 0
         move = self._described(action, to, previous, by or person(), reason).model_copy(update={"state": "intended"})
         self.ledger.append(move)
         self.model.set_alias(CHAMPION, to)
         self._complete(move)
 
-    def _complete(self, move: Move) -> None:
+    def _complete(self, move: Entry) -> None:
         """What follows the move of the alias; doing it twice is as good as once."""
+        done = move.model_copy(update={"state": "done"})
+        receipt = {RECEIPT: self.ledger.receipt(done)}
         if move.action == "promote":
-            described = {PREVIOUS: str(move.previous), PROMOTED_BY: move.by, REASON: move.reason}
+            described = {PREVIOUS: str(move.previous), PROMOTED_BY: move.by, REASON: move.reason, **receipt}
             self.model.tag(self.model.existing(move.version), {PROMOTED_AT: _text(move.time), **described})
             for same in self._rolled_back(move.key):
                 self.model.remove_tag(same, ROLLED_BACK)
         elif left := self.model.version(str(move.previous)):  # nobody has deleted it since
-            described = {ROLLED_BACK_BY: move.by, ROLLBACK_REASON: move.reason}
+            described = {ROLLED_BACK_BY: move.by, ROLLBACK_REASON: move.reason, **receipt}
             self.model.tag(left, {ROLLED_BACK: _text(move.time), **described})
-        self.ledger.append(move.model_copy(update={"state": "done"}))
+        self.ledger.append(done)
 
     def _settle(self) -> None:
         """Complete the move of a process that was killed, or write it off if it had not moved the alias yet."""
@@ -256,10 +278,8 @@ class Registry:
             f"{self.name!r} at {self.connection.address}"
         )
 
-    def _described(
-        self, action: Literal["promote", "rollback", "observed"], to: Version, previous: int, by: str, reason: str
-    ) -> Move:
-        return Move(
+    def _described(self, action: Action, to: Version, previous: int, by: str, reason: str) -> Entry:
+        return Entry(
             time=datetime.now(UTC),
             action=action,
             uri=self.ledger.uri,

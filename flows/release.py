@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Literal
 
 from components.core.artifact import Artifact
 from flows import console
@@ -27,8 +28,7 @@ JUDGEMENTS = 5
 class Verdict:
     """Whether a bundle may become champion, and why."""
 
-    outcome: str
-    """``promote``, ``hold`` or ``refuse``."""
+    outcome: Literal["promote", "hold", "refuse"]
     reason: str
     champion: str = ""
     """Key of the champion that it was compared with; empty if there was none."""
@@ -85,7 +85,8 @@ def _judged(run: FlowRun, registry: Registry, candidate: Candidate) -> tuple[Ver
     for _ in range(JUDGEMENTS):
         verdict = _verdict(run, registry, candidate)
         version = registry.register(bundle, origin(run), verdict.tags)
-        if not verdict.promote:
+        if verdict.outcome != "promote":
+            registry.decided(version, verdict.outcome, verdict.reason)
             return version, verdict
         run.stage(SMOKE, settings.smoke, bundle=bundle, prepared=candidate.data, assessment=candidate.scores)
         again, against = settings.allow_rolled_back, verdict.champion
@@ -95,6 +96,7 @@ def _judged(run: FlowRun, registry: Registry, candidate: Candidate) -> tuple[Ver
         except ChampionMovedError as moved:
             prefect_ui.tell(f"release    {moved}")
     reason = f"the champion changed {JUDGEMENTS} times while this model was judged; run `lacewing release` again"
+    registry.decided(version, "hold", reason)
     return version, Verdict("hold", reason)
 
 
@@ -121,7 +123,7 @@ def _verdict(run: FlowRun, registry: Registry, candidate: Candidate) -> Verdict:
         labels=candidate.labels,
         champion=champion,
     ).details
-    return Verdict(str(decision["outcome"]), str(decision["reason"]), against)
+    return Verdict(decision["outcome"], str(decision["reason"]), against)
 
 
 @flow(

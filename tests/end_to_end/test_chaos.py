@@ -27,7 +27,7 @@ import pytest
 from components.core.atomic import is_partial
 from conf.schema import UpConfig
 from conf.services import TrackingConfig
-from flows.ledger import Move
+from flows.ledger import Entry
 from flows.ports import wait_until_answers
 from flows.promotion import CHAMPION, Registry
 from flows.up import _mlflow_command
@@ -279,7 +279,7 @@ def check_results(chaos: Chaos, undisturbed: Path) -> None:
 
 def check_registry(chaos: Chaos) -> None:
     lines = (chaos.place.workspace / "ledger.jsonl").read_text().splitlines()
-    moves = [Move.model_validate_json(line) for line in lines]
+    moves = [Entry.model_validate_json(line) for line in lines]
     for number in range(1, chaos.pipelines + 1):
         registry = Registry(TrackingConfig(uri=chaos.mlflow.url, registered_model=f"chaos-{number}"))
         champion = registry.version(CHAMPION)

@@ -12,7 +12,7 @@ import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - loaded once, befor
 
 from components.core.errors import InputError
 from conf.services import TrackingConfig
-from flows.promotion import CHAMPION, Registry
+from flows.promotion import CHAMPION, RECEIPT, Registry
 
 MOVES: dict[str, Callable[[Registry], Any]] = {
     "promote": lambda registry: registry.promote(4, "better", by="alice"),
@@ -24,19 +24,19 @@ State = tuple[int, list[tuple[int, dict[str, str]]], list[tuple[object, ...]]]
 
 
 def state(registry: Registry) -> State:
-    """The champion, the tags of all versions and the moves of the ledger; of times, only that they are there."""
+    """The champion, the tags of all versions and the moves of the ledger; of times and receipts, only that they are."""
     champion = registry.version(CHAMPION)
     tags = [
         (
             each.number,
             {
-                name: value if "_at" not in name and name != "lacewing.rolled_back" else ""
+                name: value if "_at" not in name and name not in ("lacewing.rolled_back", RECEIPT) else ""
                 for name, value in each.tags.items()
             },
         )
         for each in registry.versions()
     ]
-    moves = [(m.action, m.version, m.previous, m.by, m.reason) for m in registry.ledger.moves()]
+    moves = [(m.action, m.version, m.previous, m.by, m.reason) for m in registry.ledger.changes()]
     return (champion.number if champion else 0), tags, moves
 
 
@@ -76,6 +76,7 @@ def followed(workspace: Path, names: list[str], answer: Connection) -> None:
             states.append(state(registry))
         except InputError as error:
             states.append(str(error))
+    assert registry.ledger_fault() is None
     answer.send(states)
 
 

@@ -37,7 +37,7 @@ def number(registry: Registry, reference: str) -> int:
 
 
 def actions(registry: Registry) -> list[tuple[str, int, int]]:
-    return [(move.action, move.version, move.previous) for move in registry.ledger.moves()]
+    return [(move.action, move.version, move.previous) for move in registry.ledger.changes()]
 
 
 def test_a_registered_bundle_is_challenger_and_says_what_it_is(registry, make_bundle, data):
@@ -131,7 +131,7 @@ def test_promotion_moves_the_alias_and_leaves_a_trace(registry, three):
     assert champion.tags["lacewing.reason"] == f"reason {three[2].key[:4]}"
     assert "lacewing.promoted_at" in champion.tags
     assert actions(registry) == [("promote", 1, 0), ("promote", 2, 1), ("promote", 3, 2)]
-    assert registry.ledger.moves()[1].key == three[1].key
+    assert registry.ledger.changes()[1].key == three[1].key
 
 
 def test_promoting_the_champion_again_changes_nothing(registry, three):

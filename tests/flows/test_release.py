@@ -85,7 +85,7 @@ def test_a_model_is_judged_again_if_another_process_promotes_meanwhile(
     now = registry.champion()
     assert now is not None
     assert now.key == good.key
-    assert [(move.version, move.previous) for move in registry.ledger.moves()] == [(1, 0), (2, 1)]
+    assert [(move.version, move.previous) for move in registry.ledger.changes()] == [(1, 0), (2, 1)]
 
 
 def _release_when(bundle: Path, folder: Path, start: Event, done: Event) -> None:
@@ -110,6 +110,8 @@ def test_a_model_is_refused_if_the_champion_never_stands_still(
     assert len(judge.champions) == JUDGEMENTS
     assert not outcome.promoted
     assert "run `lacewing release` again" in outcome.reason
+    assert registry.ledger.entries()[-1].action == "hold"
+    assert registry.ledger_fault() is None
 
 
 @pytest.mark.parametrize("first", [True, False])
