@@ -10,8 +10,12 @@ from flows.workspace import make_workspace
 
 if TYPE_CHECKING:
     from conf.schema import ProjectConfig
+    from flows.adapters.mlflow_registry import Version
+    from flows.lineage import Origin
+    from flows.promotion import Registry
 
 REASON = "--reason"
+JSON = "--json"
 
 
 class Command(NamedTuple):
@@ -127,6 +131,81 @@ def _accept(arguments: list[str]) -> int:
     return 0
 
 
+def _lineage(arguments: list[str]) -> int:
+    import json
+
+    from flows import console
+    from flows.lineage import as_json
+    from flows.lineage_page import tree
+
+    check_options(arguments, (JSON, "--help"))
+    _, version, origin = _with_lineage([word for word in arguments if word != JSON])
+    if JSON in arguments:
+        print(json.dumps({"version": version and version.number, **as_json(origin)}, indent=2))
+    else:
+        console.show(tree(origin, version))
+    return 0
+
+
+def _verify(arguments: list[str]) -> int:
+    from flows import console
+    from flows.verify import verified
+
+    registry, version, origin = _with_lineage(arguments)
+    rows = []
+    for row in verified(registry, version, origin):
+        console.say(f"{row[0]:<28} {row[1]}")
+        rows.append(row)
+    matching = len(rows) - len(origin.lost())
+    what = (
+        f"all {matching} match"
+        if matching == len(rows)
+        else f"{matching} of {len(rows)} match, the others are not here"
+    )
+    console.show_table("verified", [("model", str(version or arguments[0])), ("checked", what)])
+    return 0
+
+
+def _reproduce(arguments: list[str]) -> int:
+    from pathlib import Path
+
+    from flows import console
+    from flows.reproduce import changed_packages, compared, rebuilt, weights_equal
+    from flows.workspace import workspace_folder
+
+    into = [word.partition("=")[2] for word in arguments if word.startswith("into=")]
+    arguments = [word for word in arguments if not word.startswith("into=")]
+    registry, version, origin = _with_lineage(arguments)
+    if version is None or origin.artifact is None:
+        raise InputError("reproduce builds a registered model again: name an alias such as champion, or a version")
+    workspace = workspace_folder()
+    beside = workspace.with_name(f"{workspace.name}-reproduced") / origin.artifact.key[:16]
+    for change in changed_packages(origin):
+        console.warn(f"not as it was when the model was made: {change}")
+    settings = _composed([word for word in arguments if "=" in word]).versioning
+    again = rebuilt(version, origin, Path(into[-1]).absolute() if into else beside, settings)
+    rows = [(f"{each.made.stage} {each.made.key[:16]}", str(each)) for each in compared(origin, again)]
+    equal = weights_equal(origin, again)
+    rows.append(("weights", "bit-equal" if equal else "not bit-equal"))
+    console.show_table(f"{registry.name} version {version.number}, built again", rows)
+    return 0 if equal else 1
+
+
+def _with_lineage(arguments: list[str]) -> "tuple[Registry, Version | None, Origin]":
+    """The registry, the version that the words name (none: it is a folder), and what it was made from."""
+    from flows.lineage import lineage
+    from flows.named_models import is_version
+    from flows.promotion import CHAMPION, Registry
+
+    words = [word for word in arguments if "=" not in word]
+    if len(words) > 1 or any(word.startswith("-") for word in words):
+        raise InputError(f"{' '.join(words)}: name one model, by an alias such as champion, a version or a folder")
+    reference = words[0] if words else CHAMPION
+    registry = Registry(_composed([word for word in arguments if "=" in word]).tracking)
+    bundle = registry.resolve(reference)
+    return registry, registry.version(reference) if is_version(reference) else None, lineage(bundle)
+
+
 def _without_reason(arguments: list[str]) -> tuple[list[str], str]:
     """The other arguments, and what follows ``--reason``."""
     if REASON in arguments:
@@ -149,6 +228,9 @@ COMMANDS = {
     "rollback": Command("return to the champion before this one", _rollback),
     "data": Command("data list | data pull ARTIFACT: versions of prepared data", _data),
     "accept": Command("accept STAGE --reason '...': let a result of older code or packages count as current", _accept),
+    "lineage": Command("print what champion was made from, down to the raw bytes (--json for machines)", _lineage),
+    "verify": Command("hash champion and all that it was made from again, and name what does not match", _verify),
+    "reproduce": Command("build champion again in a new workspace: are the weights bit-equal?", _reproduce),
     "sync": Command("send to MLflow and DVC what could not be sent before", _sync),
     "completion": Command("completion bash|zsh|fish: print a script that lets the TAB key complete", _completion),
 }

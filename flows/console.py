@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -43,6 +43,11 @@ def show_table(title: str, rows: Sequence[Row]) -> None:
     for name, value in rows:
         table.add_row(Text(name), _coloured(value))
     _out.print(table)
+
+
+def show(what: RenderableType) -> None:
+    """Print something of rich's, such as a tree."""
+    _out.print(what)
 
 
 def _coloured(value: str) -> Text:

@@ -5,7 +5,7 @@ mlflow.db, mlartifacts/                           MLflow, unless another address
 prefect/                                          Prefect's database and settings
 .dvc/, remote/                                    DVC's cache, and its remote unless another is configured
 models/                                           models fetched from the registry
-ledger.jsonl                                      every promotion and rollback
+ledger.jsonl                                      every promotion, rollback, refusal and hold
 """
 
 import errno
@@ -80,12 +80,12 @@ def find_artifact(key: str) -> "Artifact | None":
     return next((artifact for artifact in found if artifact.key == key), None)
 
 
-def sealed_artifacts() -> Iterator["Artifact"]:
+def sealed_artifacts(workspace: Path | None = None) -> Iterator["Artifact"]:
     """Every finished artifact in the workspace, oldest first, so that inputs come before what was made of them.
 
     Folders of unfinished stages have no record and are passed over.
     """
-    found = _readable(workspace_folder() / "artifacts", "*/*")
+    found = _readable((workspace or workspace_folder()) / "artifacts", "*/*")
     yield from sorted(found, key=lambda artifact: artifact.record.created)
 
 

@@ -7,6 +7,7 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -61,6 +62,34 @@ def test_a_second_run_skips_every_stage_with_its_reason(
     skipped = [line.split()[0] for line in again.stderr.splitlines() if " skipped: same key, files intact" in line]
     assert skipped == LINE
     assert "it is the champion already" in again.stdout
+
+
+def test_what_the_champion_was_made_from_is_told_and_hashed_again(
+    place: Place, first_run: subprocess.CompletedProcess[str]
+) -> None:
+    told = place.run("lineage")
+    assert told.returncode == 0, told.stderr
+    assert "lacewing version 1, promoted" in told.stdout
+    for words in ("pretrained: pretrain", "labels: label", "raw/world/documents.jsonl", "from outside", "as above"):
+        assert words in told.stdout
+    bundle = json.loads(place.run("lineage", "champion", "--json").stdout)
+    assert {each["name"] for each in bundle["inputs"]} >= {"delegated", "prepared", "calibration"}
+    verified = place.run("verify")
+    assert verified.returncode == 0, verified.stderr
+    assert "all 10 match" in verified.stdout
+
+
+def test_the_champion_built_again_has_the_same_bits(
+    place: Place, first_run: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    again = place.run("reproduce", "1", f"into={tmp_path / 'again'}")
+    assert again.returncode == 0, again.stderr
+    assert "bit-equal" in again.stdout
+    assert "not bit-equal" not in again.stdout
+    assert "prepare skipped" in again.stderr, "the data came from the remote"
+    assert [version.name for version in (tmp_path / "again/artifacts/pretrain").glob("*") if version.is_dir()] == [
+        version.name for version in (place.workspace / "artifacts/pretrain").glob("*") if version.is_dir()
+    ]
 
 
 def test_dry_run_says_what_a_change_would_cost_and_runs_nothing(
