@@ -14,6 +14,7 @@ from components.data.chats.config import ChatsConfig
 from components.data.config import DataConfig
 from components.delegation.config import CalibrateConfig, DelegateConfig, DelegationConfig, SelectionName
 from components.deployment.config import BundleConfig, BundleStageConfig, ServeConfig, SmokeConfig
+from components.deployment.export.config import ExportConfig
 from components.derive.config import DeriveConfig, DeriveStageConfig
 from components.evaluation.arena.config import ArenaConfig, ArenaStageConfig
 from components.evaluation.comparison.config import ComparisonConfig
@@ -263,6 +264,13 @@ class ServeCommandConfig(Bounded, ServeConfig):
     """`lacewing serve`: the server's settings, and where the registry is."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)  # model=3 is version 3
+
+    tracking: TrackingConfig = TrackingConfig()
+    """Where MLflow keeps registered models."""
+
+
+class ExportCommandConfig(Bounded, ExportConfig):
+    """`lacewing export`: what is written, and where the registry is."""
 
     tracking: TrackingConfig = TrackingConfig()
     """Where MLflow keeps registered models."""

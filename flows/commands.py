@@ -37,11 +37,13 @@ def split_preset(overrides: Sequence[str]) -> tuple[str, list[str]]:
 def command_help(name: str) -> str:
     """What the command does, and every key it takes with its meaning and default."""
     from conf.help import schema_help
-    from conf.schema import ProjectConfig, ServeCommandConfig, UpConfig
+    from conf.schema import ExportCommandConfig, ProjectConfig, ServeCommandConfig, UpConfig
 
     match name:
         case "serve":
             keys = schema_help(ServeCommandConfig)
+        case "export":
+            keys = schema_help(ExportCommandConfig)
         case "up":
             keys = schema_help(UpConfig)
         case "completion":
@@ -63,6 +65,14 @@ def _serve(arguments: list[str]) -> int:
     from flows.serve import serve
 
     return serve(compose_section(ServeCommandConfig, arguments))
+
+
+def _export(arguments: list[str]) -> int:
+    from conf.compose import compose_section
+    from conf.schema import ExportCommandConfig
+    from flows.export import export
+
+    return export(compose_section(ExportCommandConfig, arguments))
 
 
 def _up(arguments: list[str]) -> int:
@@ -224,6 +234,7 @@ def _completion(arguments: list[str]) -> int:
 
 COMMANDS = {
     "serve": Command("answer OpenAI requests from a registered model: model=champion port=8000", _serve),
+    "export": Command("write a registered model for llama.cpp or transformers: model=champion format=gguf", _export),
     "up": Command("start Prefect, MLflow and a worker on loopback, and print where they are", _up),
     "rollback": Command("return to the champion before this one", _rollback),
     "data": Command("data list | data pull ARTIFACT: versions of prepared data", _data),

@@ -79,6 +79,17 @@ def test_what_the_champion_was_made_from_is_told_and_hashed_again(
     assert "all 10 match" in verified.stdout
 
 
+def test_the_champion_is_exported_for_llama_cpp_with_what_rounding_costs(
+    place: Place, first_run: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    exported = place.run("export", f"into={tmp_path / 'out'}", "precision=q8_0", "documents=10")
+    assert exported.returncode == 0, exported.stderr
+    assert "10 held-out documents" in exported.stdout
+    record = json.loads((tmp_path / "out/export.json").read_text())
+    assert 0 < record["loss"]["bits_per_byte"]
+    assert (tmp_path / "out" / next(iter(record["files"]))).read_bytes()[:4] == b"GGUF"
+
+
 def test_the_champion_built_again_has_the_same_bits(
     place: Place, first_run: subprocess.CompletedProcess[str], tmp_path: Path
 ) -> None:

@@ -1,0 +1,1 @@
+"""A model as files that other engines read, and what their rounding costs."""
