@@ -86,7 +86,7 @@ def test_the_champion_is_exported_for_llama_cpp_with_what_rounding_costs(
     assert exported.returncode == 0, exported.stderr
     assert "10 held-out documents" in exported.stdout
     record = json.loads((tmp_path / "out/export.json").read_text())
-    assert 0 < record["loss"]["bits_per_byte"]
+    assert record["loss"]["bits_per_byte"] > 0
     assert (tmp_path / "out" / next(iter(record["files"]))).read_bytes()[:4] == b"GGUF"
 
 
