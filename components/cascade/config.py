@@ -12,6 +12,7 @@ from components.core.neutral import Neutral
 ReturnUnit = Literal["token", "word", "entity"]
 CallScore = Literal["call", "entropy", "margin"]
 HelperKind = Literal["auto", "none", "world", "model", "endpoint", "retrieval", "calculator"]
+Redact = Literal["auto", "on", "off"]
 
 _SETTINGS = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -31,6 +32,9 @@ class HelperConfig(BaseModel):
     """kind=endpoint: base URL, for example http://127.0.0.1:8001/v1. A key is read from LACEWING_HELPER_API_KEY."""
     name: str = ""
     """kind=endpoint: the model to ask for."""
+    redact: Annotated[Redact, Neutral("auto")] = "auto"
+    """kind=endpoint: replace secrets and personal data (keys, passwords, addresses of mail and networks, numbers of
+    cards, accounts and phones) in what is sent. auto: if the server is on another machine."""
     library: Annotated[list[str], Neutral([])] = []
     """kind=retrieval: what to look up besides the text of the data, as in data.sources. The model need never have seen
     it: articles, manuals, your own notes."""

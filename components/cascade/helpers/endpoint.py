@@ -1,7 +1,8 @@
 """Any OpenAI-compatible server as a helper: vLLM, llama-server, another Lacewing, a service.
 
 Text crosses, so the server may have any vocabulary. Calls that ask for the same are one request with a list of prompts.
-The text of a request leaves this machine if the server is elsewhere: a warning says so once.
+The text of a request leaves this machine if the server is elsewhere: a warning says so once, and secrets and personal
+data are replaced before, see ``redaction``.
 """
 
 import ipaddress
@@ -10,8 +11,9 @@ import os
 import time
 from collections.abc import Sequence
 
-from components.cascade.config import HelperConfig, ReturnUnit
+from components.cascade.config import HelperConfig, Redact, ReturnUnit
 from components.cascade.helpers.base import Call, HelperError, Reply
+from components.cascade.helpers.redaction import Redaction
 from components.cascade.reply_unit import first_unit
 from components.clients.errors import EndpointError, MalformedError, StatusError, UnreachableError
 from components.clients.openai import OpenAIClient
@@ -29,13 +31,16 @@ logger = logging.getLogger(__name__)
 class EndpointHelper:
     """``POST {url}/completions``, greedy. Thread-safe: connections are kept and shared."""
 
-    def __init__(self, url: str, model: str = "", timeout_seconds: float = 2.0, api_key: str = "") -> None:
+    def __init__(
+        self, url: str, model: str = "", timeout_seconds: float = 2.0, api_key: str = "", redact: Redact = "auto"
+    ) -> None:
         """
         Arguments:
             url: base, up to and including ``/v1``.
             model: which one to ask; empty: the first that the server lists.
             timeout_seconds: for a whole request, connecting and reading included.
             api_key: sent as bearer token; never written anywhere.
+            redact: whether secrets and personal data are replaced; ``auto``: if the server is on another machine.
         """
         self._url = url.rstrip("/")
         self._model = model
@@ -43,11 +48,12 @@ class EndpointHelper:
         self._client = OpenAIClient(self._url, api_key, _RESPONSE_BYTES)
         if self._client.has_password:
             raise HelperError(f"helper.url must not hold a user or password; set {API_KEY} instead")
+        self._redacts = redact == "on" or (redact == "auto" and not _is_loopback(self._client.host))
 
     @classmethod
     def from_config(cls, config: HelperConfig) -> "EndpointHelper":
         """As ``config`` says, with the key from the environment."""
-        return cls(config.url, config.name, config.timeout_seconds, os.environ.get(API_KEY, ""))
+        return cls(config.url, config.name, config.timeout_seconds, os.environ.get(API_KEY, ""), config.redact)
 
     @property
     def name(self) -> str:
@@ -70,7 +76,10 @@ class EndpointHelper:
     def check(self) -> None:
         """Ask for one token; raises ``HelperError`` with what to do if none comes."""
         if not _is_loopback(self._client.host):
-            logger.warning("text of requests will be sent to the helper at %s, on another machine", self._client.host)
+            hidden = "without secrets and personal data" if self._redacts else "as it is"
+            logger.warning(
+                "text of requests will be sent to the helper at %s, on another machine, %s", self._client.host, hidden
+            )
         deadline = time.monotonic() + max(_CHECK_SECONDS, self._timeout_seconds)
         served = self._served(deadline)
         if self._model and served and self._model not in served:
@@ -87,17 +96,24 @@ class EndpointHelper:
     def _group(self, calls: Sequence[Call], deadline: float) -> list[Reply] | list[HelperError]:
         unit, limit = calls[0].unit, calls[0].max_tokens
         limit = {"token": 1, "word": min(limit, _WORD_TOKENS), "entity": limit}[unit]
+        redactions = [Redaction() for _ in calls]
+        # Hidden before the end is cut out of it: half a secret is not recognised as one.
+        texts = [
+            each.hide(call.text) if self._redacts else call.text for each, call in zip(redactions, calls, strict=True)
+        ]
         # Models write the space before a word together with the word: one that is there already is asked for again.
-        prompts = [_tail(call.text).rstrip(" ") or call.text for call in calls]
+        prompts = [_tail(text).rstrip(" ") or text for text in texts]
         began = time.perf_counter()
         try:
-            texts, tokens = self._completed(prompts, limit, deadline)
+            found, tokens = self._completed(prompts, limit, deadline)
         except HelperError as error:
             return [error] * len(calls)
         seconds = time.perf_counter() - began
         return [
-            Reply(_fitted(text, call, prompt), tokens // len(calls) + (place < tokens % len(calls)), seconds)
-            for place, (text, call, prompt) in enumerate(zip(texts, calls, prompts, strict=True))
+            Reply(
+                _fitted(each.restore(text), call, prompt), tokens // len(calls) + (place < tokens % len(calls)), seconds
+            )
+            for place, (each, text, call, prompt) in enumerate(zip(redactions, found, calls, prompts, strict=True))
         ]
 
     def _served(self, deadline: float) -> list[str]:
