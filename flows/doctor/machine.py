@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,12 +74,16 @@ def cpu(report: TorchReport) -> Finding:
     words = f"{report.cores} cores with {', '.join(report.cpu_features) or 'no vector instructions that torch names'}"
     if not report.gpu:
         words += f"; computes in {report.precision}"
-    if os.uname().machine == "x86_64" and "avx2" not in report.cpu_features:
+    if _architecture() == "x86_64" and "avx2" not in report.cpu_features:
         return warning(
             f"{words}; without avx2 everything is many times slower",
             "use another machine, or let the virtual machine see the CPU as it is (qemu: -cpu host)",
         )
     return ok(words)
+
+
+def _architecture() -> str:
+    return platform.machine()
 
 
 def threads(report: TorchReport) -> Finding:

@@ -15,7 +15,7 @@ from flows.doctor.finding import Finding, fault, ok, warning
 
 if TYPE_CHECKING:
     from conf.schema import ProjectConfig
-    from flows.adapters.databases import Owner
+    from flows.adapters.databases import Owner, SchemaAge
 
 # SQLite reads some 500 MB a second; a larger database is not read through.
 _CHECKED_BYTES = 200_000_000
@@ -68,7 +68,7 @@ def _database(owner: "Owner", path: Path) -> Finding:
 
     if not path.exists():
         return ok(f"{path}, which is made when a flow runs")
-    aside = f"mv {path} {path}.damaged && lacewing sync"
+    aside = _aside(owner, path)
     try:
         age = schema_age(path, owner)
         fault_found = damage(path) if path.stat().st_size < _CHECKED_BYTES else ""
@@ -83,7 +83,12 @@ def _database(owner: "Owner", path: Path) -> Finding:
     return _of_age(age, owner, path)
 
 
-def _of_age(age: str, owner: str, path: Path) -> Finding:
+def _aside(owner: "Owner", path: Path) -> str:
+    """How to begin a new database; MLflow's is filled again from the folders of the workspace."""
+    return f"mv {path} {path}.damaged" + (" && lacewing sync" if owner == "mlflow" else "")
+
+
+def _of_age(age: "SchemaAge", owner: "Owner", path: Path) -> Finding:
     version = metadata.version(owner)
     if age == "unknown":
         return fault(
@@ -91,7 +96,9 @@ def _of_age(age: str, owner: str, path: Path) -> Finding:
             f"pip install --upgrade {owner}, as far as lacewing allows, or mv {path} {path}.newer",
         )
     if age == "incomplete":
-        return warning(f"{path}: a migration of it broke off", "lacewing sync")
+        return warning(
+            f"{path}: a migration of it broke off", "lacewing sync" if owner == "mlflow" else _aside(owner, path)
+        )
     return ok(f"{path}{', which the next flow migrates' if age == 'older' else ''}")
 
 
