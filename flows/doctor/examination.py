@@ -60,12 +60,11 @@ def examine(compose: Callable[[], "ProjectConfig"]) -> dict[str, Finding]:
     Arguments:
         compose: gives the settings to look at; what it raises is a finding, but for ``InputError``, which is raised.
     """
+    checks = {**OF_INSTALLATION, **OF_WORKSPACE, **_of_settings(compose)}
     with ThreadPoolExecutor(_CHECKS_AT_A_TIME) as pool:
         torch = pool.submit(_of_torch)  # first: it takes longest
-        plain = {name: pool.submit(_made, check) for name, check in {**OF_INSTALLATION, **OF_WORKSPACE}.items()}
-        settings = _of_settings(compose)
-        late = {name: pool.submit(_made, check) for name, check in settings.items()}
-    findings = {name: future.result() for name, future in (plain | late).items()} | torch.result()
+        made = {name: pool.submit(_made, check) for name, check in checks.items()}
+    findings = {name: future.result() for name, future in made.items()} | torch.result()
     order = [*OF_INSTALLATION, "settings", *OF_TORCH, *OF_WORKSPACE, *OF_SETTINGS]
     return {name: findings[name] for name in order if name in findings}
 

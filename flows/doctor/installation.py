@@ -5,7 +5,7 @@ import shlex
 import shutil
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -134,7 +134,7 @@ def extras() -> Finding:
     missing: list[str] = []
     wrong: list[tuple[str, str]] = []
     for extra, purpose in EXTRAS.items():
-        own = list(_requirements(US, extra))
+        own = _of_extra(extra)
         if absent := [requirement.name for requirement in own if not _version(requirement.name)]:
             missing.append(f"{extra} ({purpose}; lacks {', '.join(absent)})")
         else:
@@ -156,15 +156,17 @@ def browser() -> Finding:
 
 def _misfits(root: str) -> Iterator[tuple[str, str]]:
     """What is missing or has the wrong version, in words and as pip would take it, below the distribution ``root``."""
-    seen, waiting = {_name(root)}, [root]
+    first = (root, frozenset[str]())
+    seen, waiting = {first}, [first]
     while waiting:
-        owner = waiting.pop(0)
-        for requirement in _requirements(owner):
+        owner, extras = waiting.pop(0)
+        for requirement in _requirements(owner, extras):
+            needed = (_name(requirement.name), frozenset(requirement.extras))
             if misfit := _misfit(owner, requirement):
                 yield misfit
-            elif _name(requirement.name) not in seen:
-                seen.add(_name(requirement.name))
-                waiting.append(requirement.name)
+            elif needed not in seen:
+                seen.add(needed)
+                waiting.append(needed)
 
 
 def _misfit(owner: str, requirement: "Requirement") -> tuple[str, str] | None:
@@ -175,20 +177,21 @@ def _misfit(owner: str, requirement: "Requirement") -> tuple[str, str] | None:
     return f"{owner} needs {wanted}, {f'and {version} is installed' if version else 'which is not installed'}", wanted
 
 
-def _requirements(distribution: str, extra: str = "") -> "Iterator[Requirement]":
-    """What a distribution, or one of its extras, needs on this machine."""
+def _requirements(distribution: str, extras: Collection[str] = ()) -> "Iterator[Requirement]":
+    """What a distribution needs on this machine, with some of its extras."""
     from packaging.requirements import Requirement
 
-    for line in _own_lines(extra) if distribution == US else metadata.requires(distribution) or []:
+    for line in _project()["dependencies"] if distribution == US else metadata.requires(distribution) or []:
         requirement = Requirement(line)
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+        if requirement.marker is None or any(requirement.marker.evaluate({"extra": each}) for each in ("", *extras)):
             yield requirement
 
 
-def _own_lines(extra: str) -> list[str]:
-    project = _project()
-    lines: list[str] = project["optional-dependencies"][extra] if extra else project["dependencies"]
-    return lines
+def _of_extra(extra: str) -> "list[Requirement]":
+    """What an extra of our own needs."""
+    from packaging.requirements import Requirement
+
+    return [Requirement(line) for line in _project()["optional-dependencies"][extra]]
 
 
 def _project() -> dict[str, Any]:

@@ -44,7 +44,7 @@ def _without(asked: bool, *, needed: bool) -> Finding:
         return fault("label.annotator=spacy, and no pipeline is named or installed", GET_ONE)
     if asked:
         return warning("none is installed: real text is labelled by capitals and digits alone", GET_ONE)
-    return ok("none is installed; the closed world needs none, real text does", GET_ONE)
+    return ok("none is installed, and these settings need none; real text does")
 
 
 def _wrong_version(name: str) -> str:

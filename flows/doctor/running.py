@@ -57,7 +57,7 @@ def abandoned_runs(config: "ProjectConfig") -> Finding:
     if names:
         shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
         return warning(f"{len(names)} count as running although their process has gone: {shown}", "lacewing sync")
-    return ok(f"none; {len(owners)} running")
+    return ok(f"none in the databases of this workspace; {len(owners)} running")
 
 
 def ports() -> Finding:

@@ -28,6 +28,12 @@ def test_what_a_package_of_ours_needs_is_looked_for_too(installed: Install) -> N
     assert "tenacity needs no-such-package>=3, which is not installed" in found.found
 
 
+def test_an_extra_that_somebody_needs_of_a_package_is_looked_for(installed: Install) -> None:
+    installed("tenacity", "9.2.1", requires="pybreaker[fast]")
+    installed("pybreaker", "1.4.1", requires='no-such-package; extra == "fast"')
+    assert "pybreaker needs no-such-package" in installation.requirements().found
+
+
 @pytest.mark.parametrize(
     ("name", "version", "words"),
     [
@@ -56,10 +62,11 @@ def test_a_newer_prefect_takes_a_newer_fastapi(installed: Install) -> None:
 
 
 def test_another_version_than_the_tested_one_is_a_warning(installed: Install) -> None:
-    installed("click", "99.1")
+    name, _, version = installation.LOCK.read_text().splitlines()[0].partition("==")
+    installed(name, "99.1")
     found = installation.lock()
     assert found.state == "warning"
-    assert "click 99.1 instead of" in found.found
+    assert f"{name} 99.1 instead of {version}" in found.found
     assert "constraints.txt" in found.remedy
 
 
@@ -74,10 +81,10 @@ def test_each_extra_has_a_purpose_and_an_old_version_in_one_is_told(installed: I
 
 def test_without_pyproject_the_metadata_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from_project = {str(each) for each in installation._requirements("lacewing")}
-    extra = {each.name for each in installation._requirements("lacewing", "harness")}
+    extra = {each.name for each in installation._of_extra("harness")}
     monkeypatch.setattr(installation, "PROJECT", tmp_path / "none")
     assert {str(each) for each in installation._requirements("lacewing")} == from_project
-    assert {each.name for each in installation._requirements("lacewing", "harness")} == extra
+    assert {each.name for each in installation._of_extra("harness")} == extra
 
 
 def test_an_unfit_python_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ def test_runs_of_killed_processes_are_counted(
 ) -> None:
     gone = subprocess.run([sys.executable, "-c", GONE], capture_output=True, text=True, check=True).stdout.strip()
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
-    assert running.abandoned_runs(settings) == running.ok("none; 0 running")
+    assert running.abandoned_runs(settings) == running.ok("none in the databases of this workspace; 0 running")
     with closing(sqlite3.connect(tmp_path / "prefect.db")) as database:
         database.execute("CREATE TABLE flow_run (name TEXT, infrastructure_pid TEXT, state_type TEXT)")
         rows = [("alive", this_process(), "RUNNING"), ("killed", gone, "RUNNING"), ("ended", gone, "COMPLETED")]
