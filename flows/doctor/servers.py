@@ -1,6 +1,7 @@
 """MLflow and Prefect: do their servers answer, are their databases sound, and are the versions those of here?"""
 
 import base64
+import http.client
 import os
 import sqlite3
 import urllib.error
@@ -106,6 +107,7 @@ def _server(name: str, address: str, health: str, version: str, remedy: str) -> 
     address = address.rstrip("/")
     try:
         _get(address + health)
+        theirs = _get(address + version).strip().strip('"')
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
             return warning(
@@ -113,9 +115,9 @@ def _server(name: str, address: str, health: str, version: str, remedy: str) -> 
                 "export PREFECT_API_AUTH_STRING=user:password, or MLFLOW_TRACKING_USERNAME and _PASSWORD",
             )
         return fault(f"{address} does not look like {name} (status {error.code})", remedy)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return fault(f"{name} at {address} does not answer ({getattr(error, 'reason', error)})", remedy)
-    return _of_version(name, address, _get(address + version).strip().strip('"'))
+    return _of_version(name, address, theirs)
 
 
 def _of_version(name: str, address: str, theirs: str) -> Finding:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from flows.cli import main
 from flows.doctor import examination, torch_report
@@ -33,19 +34,24 @@ sys.exit(main(["doctor"]))
 def quick(report: TorchReport, monkeypatch: pytest.MonkeyPatch) -> None:
     """torch has been asked already."""
     monkeypatch.setattr(torch_report, "ask", lambda: report)
-    monkeypatch.setenv("OMP_NUM_THREADS", str(report.cores))
 
 
 def test_a_clean_workspace_has_no_fault(workspace: Path) -> None:
-    """As a person calls it, torch's process included."""
+    """As a person calls it, torch's process included, which is told to use one thread."""
     command = [sys.executable, "-m", "flows.cli", "doctor", "--json"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment | {"OMP_NUM_THREADS": "1"}, timeout=120
+    )
     findings = json.loads(done.stdout)
     assert [finding for finding in findings if finding["state"] == "fault"] == []
     assert done.returncode == 0, done.stderr
     assert [finding["check"] for finding in findings] == ALL
     assert set(findings[0]) == {"check", "state", "found", "remedy"}
+    found = {finding.pop("check"): finding for finding in findings}
+    assert found["torch"]["found"].startswith(torch.__version__)
+    assert found["threads"]["found"].startswith("1 threads on ")
+    assert (found["threads"]["state"] == "ok") is found["threads"]["found"].startswith("1 threads on 1 cores")
     assert not workspace.exists()
 
 

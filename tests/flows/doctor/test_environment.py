@@ -1,6 +1,7 @@
 """What the environment decides: telemetry, proxies, keys; and the pipeline that labels."""
 
 import json
+import os
 import socket
 from pathlib import Path
 
@@ -103,9 +104,9 @@ def test_a_pipeline_for_another_spacy_is_found(installed: Install) -> None:
     assert (found.state, "en_core_web_lg needs spacy>=99.0,<100" in found.found) == ("fault", True)
 
 
-def test_a_pipeline_that_does_not_load_is_a_fault(tmp_path: Path) -> None:
-    (tmp_path / "config.cfg").write_text("this is no configuration")
-    (tmp_path / "meta.json").write_text('{"lang": "en", "name": "broken", "version": "1.0"}')
+def test_a_pipeline_that_does_not_load_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "spacy.py").write_text("raise ImportError('numpy.dtype size changed')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     found = pipeline.pipeline(compose_project("text", ["data.sources=[a.txt]", f"label.pipeline={tmp_path}"]))
-    assert (found.state, str(tmp_path) in found.found) == ("fault", True)
+    assert (found.state, "numpy.dtype size changed" in found.found) == ("fault", True)
     assert "Traceback" not in found.found

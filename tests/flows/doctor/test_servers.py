@@ -1,5 +1,6 @@
 """MLflow and Prefect: servers of another version, silent ones, damaged databases."""
 
+import socket
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -72,6 +73,22 @@ def test_a_silent_server_and_a_stranger_are_faults(
     found = servers.prefect()
     assert (found.state, "does not look like Prefect (status 404)" in found.found) == ("fault", True)
     assert "unset PREFECT_API_URL" in found.remedy
+    assert servers.mlflow(tracked(serve({"/health": "OK"}))).state == "fault"
+
+
+def test_what_speaks_no_http_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def greet() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"220 mail\r\n")
+
+        threading.Thread(target=greet, daemon=True).start()
+        monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{listening.getsockname()[1]}/api")
+        found = servers.prefect()
+    assert (found.state, "does not answer (220 mail" in found.found) == ("fault", True)
 
 
 def test_a_server_that_asks_for_a_password_is_a_warning(serve: Serve) -> None:
