@@ -32,3 +32,8 @@ def first_line(error: BaseException) -> str:
     """The kind of an error and the first line of its message."""
     message = str(error).strip()
     return f"{type(error).__name__}: {message.splitlines()[0][:300]}" if message else type(error).__name__
+
+
+def counted(number: int, word: str) -> str:
+    """``1 core``, ``2 cores``."""
+    return f"{number} {word}{'' if number == 1 else 's'}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.doctor.finding import Finding, fault, ok, warning
+from flows.doctor.finding import Finding, counted, fault, ok, warning
 from flows.doctor.torch_report import TorchReport
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def kernels(report: TorchReport) -> Finding:
 
 def cpu(report: TorchReport) -> Finding:
     """Vector instructions, and the precision that follows from them."""
-    words = f"{report.cores} cores with {', '.join(report.cpu_features) or 'no vector instructions that torch names'}"
+    words = f"{counted(report.cores, 'core')} with {', '.join(report.cpu_features) or 'no vector instructions that torch names'}"
     if not report.gpu:
         words += f"; computes in {report.precision}"
     if _architecture() == "x86_64" and "avx2" not in report.cpu_features:
@@ -89,7 +89,7 @@ def _architecture() -> str:
 def threads(report: TorchReport) -> Finding:
     """Whether training uses the cores that it may use, and no more."""
     limit = cpu_limit()
-    words = f"{report.threads} threads on {report.cores} cores"
+    words = f"{counted(report.threads, 'thread')} on {counted(report.cores, 'core')}"
     chosen = os.environ.get("OMP_NUM_THREADS", "")
     if chosen == "1" and report.cores > 1:
         return warning(f"{words}: OMP_NUM_THREADS=1 leaves the others idle", "unset OMP_NUM_THREADS")

@@ -7,7 +7,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from flows.doctor.finding import Finding, State
+from flows.doctor.finding import Finding, State, counted
 
 _COLOURS: Mapping[State, str] = {"ok": "\033[32m", "warning": "\033[33m", "fault": "\033[1;31m"}
 _PLAIN = "\033[0m"
@@ -29,7 +29,7 @@ def as_text(findings: Mapping[str, Finding], *, coloured: bool | None = None, wi
 def count(findings: Mapping[str, Finding]) -> str:
     """How many of each state there are, in words."""
     states = Counter(finding.state for finding in findings.values())
-    return f"{_number(states['fault'], 'fault')}, {_number(states['warning'], 'warning')}, {states['ok']} ok"
+    return f"{counted(states['fault'], 'fault')}, {counted(states['warning'], 'warning')}, {states['ok']} ok"
 
 
 def as_json(findings: Mapping[str, Finding]) -> str:
@@ -49,7 +49,3 @@ def _lines(findings: Mapping[str, Finding], coloured: bool, width: int) -> Itera
         yield from (margin + line for line in rest)
         if finding.remedy:
             yield f"{margin}-> {finding.remedy}"
-
-
-def _number(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"

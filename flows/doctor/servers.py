@@ -109,15 +109,25 @@ def _server(name: str, address: str, health: str, version: str, remedy: str) -> 
         _get(address + health)
         theirs = _get(address + version).strip().strip('"')
     except urllib.error.HTTPError as error:
-        if error.code in (401, 403):
-            return warning(
-                f"{address} asks who we are (status {error.code})",
-                "export PREFECT_API_AUTH_STRING=user:password, or MLFLOW_TRACKING_USERNAME and _PASSWORD",
-            )
-        return fault(f"{address} does not look like {name} (status {error.code})", remedy)
+        return _refused(name, address, error.code, remedy)
     except (OSError, ValueError, http.client.HTTPException) as error:
         return fault(f"{name} at {address} does not answer ({getattr(error, 'reason', error)})", remedy)
     return _of_version(name, address, theirs)
+
+
+def _refused(name: str, address: str, status: int, remedy: str) -> Finding:
+    host = urlsplit(address).hostname or ""
+    if status == 401:
+        given = "PREFECT_API_AUTH_STRING=user:password"
+        if name == "MLflow":
+            given = "MLFLOW_TRACKING_USERNAME=user MLFLOW_TRACKING_PASSWORD=password"
+        return fault(f"{address} asks for a user and a password (status 401)", f"export {given}")
+    if status == 403 and name == "MLflow":
+        return fault(
+            f"{address} refuses us (status 403): it knows no host {host!r}, or a proxy stands before it",
+            f"mlflow server --allowed-hosts {host}, or export NO_PROXY={host}",
+        )
+    return fault(f"{address} does not look like {name} (status {status})", remedy)
 
 
 def _of_version(name: str, address: str, theirs: str) -> Finding:

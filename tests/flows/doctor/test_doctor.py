@@ -50,8 +50,8 @@ def test_a_clean_workspace_has_no_fault(workspace: Path) -> None:
     assert set(findings[0]) == {"check", "state", "found", "remedy"}
     found = {finding.pop("check"): finding for finding in findings}
     assert found["torch"]["found"].startswith(torch.__version__)
-    assert found["threads"]["found"].startswith("1 threads on ")
-    assert (found["threads"]["state"] == "ok") is found["threads"]["found"].startswith("1 threads on 1 cores")
+    assert found["threads"]["found"].startswith("1 thread on ")
+    assert (found["threads"]["state"] == "ok") is found["threads"]["found"].startswith("1 thread on 1 core")
     assert not workspace.exists()
 
 

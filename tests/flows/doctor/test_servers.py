@@ -91,8 +91,11 @@ def test_what_speaks_no_http_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None
     assert (found.state, "does not answer (220 mail" in found.found) == ("fault", True)
 
 
-def test_a_server_that_asks_for_a_password_is_a_warning(serve: Serve) -> None:
-    assert "MLFLOW_TRACKING_USERNAME" in servers.mlflow(tracked(serve({"/health": 401}))).remedy
+def test_a_server_that_refuses_says_what_it_wants(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "export MLFLOW_TRACKING_USERNAME=" in servers.mlflow(tracked(serve({"/health": 401}))).remedy
+    assert "--allowed-hosts 127.0.0.1" in servers.mlflow(tracked(serve({"/health": 403}))).remedy
+    monkeypatch.setenv("PREFECT_API_URL", f"{serve({'/api/health': 401})}/api")
+    assert servers.prefect().remedy == "export PREFECT_API_AUTH_STRING=user:password"
 
 
 def test_the_address_may_be_in_a_profile(closed_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
