@@ -71,7 +71,8 @@ def kernels(report: TorchReport) -> Finding:
 
 def cpu(report: TorchReport) -> Finding:
     """Vector instructions, and the precision that follows from them."""
-    words = f"{counted(report.cores, 'core')} with {', '.join(report.cpu_features) or 'no vector instructions that torch names'}"
+    features = ", ".join(report.cpu_features) or "no vector instructions that torch names"
+    words = f"{counted(report.cores, 'core')} with {features}"
     if not report.gpu:
         words += f"; computes in {report.precision}"
     if _architecture() == "x86_64" and "avx2" not in report.cpu_features:
