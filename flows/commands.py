@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 REASON = "--reason"
 JSON = "--json"
-
-
 _DOCTOR_HELP = """\
   --json       print the findings for programs: check, state, found and remedy of each
 

@@ -29,6 +29,7 @@ EXTRAS: Mapping[str, str] = {
     "hub": "Hugging Face data sets and models",
     "peft": "adapters",
     "sweep": "lacewing sweep",
+    "gguf": "models for llama.cpp",
     "harness": "published tasks",
 }
 
