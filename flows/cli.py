@@ -47,8 +47,9 @@ examples
   lacewing compare champion challenger
   lacewing serve model=champion
 
-Results live in ./workspace, or where LACEWING_WORKSPACE says. Exit codes: 0 done, 2 bad input, {refused} refused by the
-gate, 4 damaged artifact, 5 disk full, 6 a service does not answer, 7 a stage was killed, {interrupted} interrupted.
+Results live in ./workspace, or where LACEWING_WORKSPACE says. Exit codes: 0 done, 1 `doctor` found a
+fault, 2 bad input, {refused} refused by the gate, 4 damaged artifact, 5 disk full, 6 a service does not answer,
+7 a stage was killed, {interrupted} interrupted.
 """
 
 

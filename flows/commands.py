@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 REASON = "--reason"
 JSON = "--json"
+_DOCTOR_HELP = """\
+  --json       print the findings for programs: check, state, found and remedy of each
+
+It looks at what the given settings would use: every setting of a flow is allowed, such as data.sources=[...].
+The exit code is 1 if there is a fault, else 0, also with warnings."""
 
 
 class Command(NamedTuple):
@@ -48,6 +53,8 @@ def command_help(name: str) -> str:
             keys = schema_help(UpConfig)
         case "completion":
             keys = ""
+        case "doctor":
+            keys = f"{_DOCTOR_HELP}\n\n{schema_help(ProjectConfig, only=('tracking', 'versioning', 'label'))}"
         case _:
             keys = schema_help(ProjectConfig, only=("tracking", "versioning"))
     return f"lacewing {name}: {COMMANDS[name].summary}\n\n{keys}"
@@ -225,6 +232,16 @@ def _without_reason(arguments: list[str]) -> tuple[list[str], str]:
     return [word for word in arguments if word not in given], "".join(given[-1:]).removeprefix(f"{REASON}=")
 
 
+def _doctor(arguments: list[str]) -> int:
+    from flows.doctor.examination import examine
+    from flows.doctor.page import as_json, as_text
+
+    check_options(arguments, (JSON, "--help"))
+    findings = examine(lambda: _composed([word for word in arguments if word != JSON]))
+    print(as_json(findings) if JSON in arguments else as_text(findings))
+    return int(any(finding.state == "fault" for finding in findings.values()))
+
+
 def _completion(arguments: list[str]) -> int:
     from flows.completion import script
 
@@ -243,5 +260,6 @@ COMMANDS = {
     "verify": Command("hash champion and all that it was made from again, and name what does not match", _verify),
     "reproduce": Command("build champion again in a new workspace: are the weights bit-equal?", _reproduce),
     "sync": Command("send to MLflow and DVC what could not be sent before", _sync),
+    "doctor": Command("check this installation and workspace, and say how to mend what is wrong: [--json]", _doctor),
     "completion": Command("completion bash|zsh|fish: print a script that lets the TAB key complete", _completion),
 }

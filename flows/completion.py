@@ -125,6 +125,7 @@ def groups(commands: Sequence[str]) -> list[Group]:
         "up": (_settings(UpConfig), _values(UpConfig)),
         "data": (["list", "pull", *of_flow], values),
         "accept": (["--reason", *of_flow], values),
+        "doctor": (["--json", *of_flow], values),
         "completion": (["bash", "zsh", "fish"], {}),
     }
     found = [_of_flow(entry, of_flow, values) for entry in flows().values() if entry.own]

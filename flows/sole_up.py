@@ -36,6 +36,15 @@ def sole_up() -> Iterator[int]:
         yield file.fileno()
 
 
+def holder() -> str | None:
+    """The record of the process whose ``up.lock`` is held, by itself or by its services; ``None`` if it is free."""
+    path = workspace_folder() / "up.lock"
+    if not path.exists():
+        return None
+    with path.open() as file:
+        return None if _locked(file) else file.read()
+
+
 def _wait_for_services_of(owner: str, file: TextIO) -> None:
     if not is_gone(owner):
         who = f"process {owner.split(':')[1]}" if ":" in owner else "its process has not written its name yet"

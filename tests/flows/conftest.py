@@ -1,8 +1,10 @@
 """Artifacts made the way stages make them, and a database that is ready."""
 
+import os
 import shutil
 import socket
-from collections.abc import Callable, Mapping
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,23 @@ def make_bundle(make_artifact: MakeArtifact, data: Artifact) -> Callable[[str], 
         )
 
     return make
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a file system that takes no writes; the right to write alone would not stop root."""
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode == 0:
+        yield folder
+        subprocess.run(["umount", str(folder)], check=True)
+    elif os.geteuid() == 0:
+        pytest.skip("root may write everywhere, and this one may not mount a read-only disk")
+    else:
+        folder.chmod(0o555)
+        yield folder
+        folder.chmod(0o755)
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ COMPLETED = [
     ("lacewing pipeline experiment=pyd", "lacewing pipeline experiment=pydoc "),
     ("lacewing up mlfl", "lacewing up mlflow_port="),
     ("lacewing data pu", "lacewing data pull "),
+    ("lacewing doctor --js", "lacewing doctor --json "),
 ]
 ASK_BASH = """
 COMP_LINE="$1" COMP_POINT=${#1} COMP_WORDBREAKS=' '

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,23 +18,6 @@ COMMANDS = [
     ["rollback"],
     ["accept", "prepare", "--reason", "mine"],
 ]
-
-
-@pytest.fixture
-def read_only(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a file system that takes no writes; the right to write alone would not stop root."""
-    folder = tmp_path / "read-only"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode == 0:
-        yield folder
-        subprocess.run(["umount", str(folder)], check=True)
-    elif os.geteuid() == 0:
-        pytest.skip("root may write everywhere, and this one may not mount a read-only disk")
-    else:
-        folder.chmod(0o555)
-        yield folder
-        folder.chmod(0o755)
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: " ".join(arguments[:2]))

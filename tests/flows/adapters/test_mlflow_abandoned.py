@@ -8,10 +8,11 @@ import pytest
 
 from components.core.artifact import Artifact
 from conf.services import TrackingConfig, VersioningConfig
+from flows.adapters.databases import open_runs
 from flows.adapters.mlflow_connection import ERROR, PROCESS, Connection
 from flows.adapters.mlflow_runs import FlowTracker
 from flows.adapters.mlflow_stage_run import read_events
-from flows.owner import this_process
+from flows.owner import is_gone, this_process
 from flows.sync import sync
 from tests.conftest import ROOT
 
@@ -44,6 +45,12 @@ def statuses() -> dict[str, str]:
     connection = Connection(TrackingConfig())
     runs = connection.client.search_runs([connection.experiment_id])
     return {run.info.run_name: run.info.status for run in runs}
+
+
+def test_they_are_seen_in_the_database_without_mlflow(killed: None, database: Path) -> None:
+    found = open_runs(database, "mlflow")
+    assert {name for name, _ in found} == {name for name, status in statuses().items() if status == "RUNNING"}
+    assert all(is_gone(process) for _, process in found)
 
 
 def test_sync_closes_them_and_says_so(killed: None, model: Artifact) -> None:

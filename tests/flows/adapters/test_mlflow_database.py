@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 
 from components.core.errors import DiskFullError, ServiceError
 from conf.services import TrackingConfig
+from flows.adapters.databases import damage, schema_age
 from flows.adapters.mlflow_connection import Connection
 from flows.adapters.mlflow_database import bring_up_to_date
 from flows.adapters.mlflow_runs import FlowTracker
@@ -134,6 +135,12 @@ def test_a_database_that_cannot_be_mended_is_named_and_left_as_it_is(tmp_path: P
         bring_up_to_date(path)
     assert path.read_bytes() == before
     assert has_run(path, run_id)
+
+
+def test_its_age_is_read_without_mlflow(migrated_database: Path) -> None:
+    """The newest revision is taken from file names of the package; here it is compared with a real database."""
+    assert schema_age(migrated_database, "mlflow") == "current"
+    assert damage(migrated_database) == ""
 
 
 def test_a_database_in_order_is_not_touched(tmp_path: Path, migrated_database: Path) -> None:

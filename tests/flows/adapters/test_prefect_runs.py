@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from flows.adapters import prefect_runs
+from flows.adapters.databases import damage, open_runs, schema_age
 from flows.adapters.prefect_runs import close_abandoned, name_process
 from flows.owner import this_process
 
@@ -97,3 +98,11 @@ def test_a_flow_names_its_process(client: Any, tmp_path: Path) -> None:
     name_process(None, client.read_flow_run(run), None)
     assert client.read_flow_run(run).infrastructure_pid == this_process()
     assert close_abandoned(own_server=True) == []
+
+
+def test_open_runs_are_seen_in_the_database_without_prefect(client: Any) -> None:
+    database = Path(os.environ["PREFECT_HOME"]) / "prefect.db"
+    run = running(client, this_process())
+    assert (client.read_flow_run(run).name, this_process()) in open_runs(database, "prefect")
+    assert schema_age(database, "prefect") == "current"
+    assert damage(database) == ""
