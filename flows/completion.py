@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from components.core.errors import InputError
 from conf.compose import GROUPS, choices, fields
 from conf.nearest import did_you_mean
-from conf.schema import ProjectConfig, ServeCommandConfig, UpConfig
+from conf.schema import ExportCommandConfig, ProjectConfig, ServeCommandConfig, UpConfig
 from flows.catalogue import Flow, flows
 from flows.options import OF_FLOWS
 
@@ -120,12 +120,17 @@ def groups(commands: Sequence[str]) -> list[Group]:
     presets = {group: choices(group) for group in GROUPS}
     of_flow = [*(f"{group}=" for group in presets), *_settings(ProjectConfig)]
     values = {**_values(ProjectConfig), **presets}
+    of_registry = [word for word in of_flow if word.startswith(("tracking.", "versioning."))]
     named = {
         "serve": (_settings(ServeCommandConfig), _values(ServeCommandConfig)),
         "up": (_settings(UpConfig), _values(UpConfig)),
         "data": (["list", "pull", *of_flow], values),
         "accept": (["--reason", *of_flow], values),
         "doctor": (["--json", *of_flow], values),
+        "lineage": ([*ALIASES, "--json", *of_registry], values),
+        "verify": ([*ALIASES, *of_registry], values),
+        "reproduce": ([*ALIASES, "into=", *of_registry], values),
+        "export": (_settings(ExportCommandConfig), _values(ExportCommandConfig)),
         "completion": (["bash", "zsh", "fish"], {}),
     }
     found = [_of_flow(entry, of_flow, values) for entry in flows().values() if entry.own]
