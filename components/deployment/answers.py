@@ -16,6 +16,7 @@ from components.core.errors import LacewingError
 from components.deployment import errors
 from components.deployment.decoding import Delta, Request
 from components.deployment.engine import Engine
+from components.deployment.keys import Client
 from components.deployment.metrics import Metrics
 from components.deployment.protocol import CompletionTokensDetails, ErrorBody, Usage
 from components.deployment.responses import ResponseBuilder
@@ -27,9 +28,15 @@ _COUNTED = tuple(CompletionTokensDetails.model_fields)  # of the same name in a 
 class Answer:
     """The generations of one HTTP request, one per prompt."""
 
-    def __init__(self, engine: Engine, metrics: Metrics, requests: Sequence[Request]) -> None:
-        """Submit ``requests``; raises the errors of ``Engine.submit``. Call this in the event loop."""
+    def __init__(
+        self, engine: Engine, metrics: Metrics, requests: Sequence[Request], client: Client | None = None
+    ) -> None:
+        """Submit ``requests``; raises the errors of ``Engine.submit``. Call this in the event loop.
+
+        ``client``: whose key the tokens count for.
+        """
         self._metrics = metrics
+        self._client = client
         self._start = time.perf_counter()
         self._queue: asyncio.Queue[tuple[int, Delta | LacewingError]] = asyncio.Queue()
         loop = asyncio.get_running_loop()
@@ -96,6 +103,10 @@ class Answer:
             for generation in self._generations:
                 generation.cancel()
             self._metrics.count(self._generations)
+            if self._client is not None:
+                tokens = self.usage.total_tokens
+                self._client.charge(tokens)
+                self._metrics.client_tokens.labels(self._client.name).inc(tokens)
 
 
 class EventStream(StreamingResponse):

@@ -41,7 +41,10 @@ class ServeConfig(BaseModel):
     model: str = Field("champion", min_length=1)
     """Alias or version of the registered model; also the ``model`` that clients name."""
     host: str = Field("127.0.0.1", min_length=1)
-    """Address to listen on. Loopback reaches this machine only; set LACEWING_API_KEY before you open another."""
+    """Address to listen on. Loopback reaches this machine only; another needs keys, or LACEWING_API_KEY."""
+    keys: str = ""
+    """JSON file of the keys that may use the server, with limits of requests and tokens per minute for each. The key
+    in LACEWING_API_KEY is one more, without limits."""
     allowed_hosts: list[str] = []
     """Further names under which clients may address the server, beside loopback and ``host``; ``*`` allows all.
     Other names are refused, because a web page could use one to read a server on loopback (DNS rebinding)."""

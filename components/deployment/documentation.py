@@ -12,11 +12,12 @@ Responses = dict[int | str, dict[str, Any]]
 
 _REASONS = {
     400: "A parameter, or the body, is not as it must be; the message names it and what is allowed.",
-    401: "The server has an API key, and the request does not.",
+    401: "The server asks for a key, and the request has none of its keys.",
     403: "The request addresses the server by a name that is not its own.",
     404: "There is no such model here.",
     408: "The body took too long to arrive.",
     413: "The body is too large.",
+    429: "The key has reached one of its limits; Retry-After says when to come again.",
     500: "The model failed on this request; the server's log says why.",
     503: "The server is busy or stopping; try again later.",
 }

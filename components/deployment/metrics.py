@@ -38,6 +38,12 @@ class Metrics:
         self.generated_tokens = Counter(
             "lacewing_generated_tokens", "Tokens written, those of abandoned answers included.", registry=self.registry
         )
+        self.client_tokens = Counter(
+            "lacewing_client_tokens",
+            "Tokens of prompts and answers, by the name of the key.",
+            ["client"],
+            registry=self.registry,
+        )
         self.calls = Counter("lacewing_calls", "Calls to the helper, answered or not.", registry=self.registry)
         self.failed_calls = Counter(
             "lacewing_failed_calls",

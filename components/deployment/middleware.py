@@ -1,30 +1,32 @@
-"""Checks before a request is read: whom it addresses, the key if there is one, its size, and how long it takes."""
+"""Checks before a request is read: which host it addresses, whose key it has, its size, and how long it takes."""
 
 import asyncio
-import hmac
+import math
+from collections.abc import Mapping
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from components.deployment import errors
 from components.deployment.hosts import AllowedHosts
+from components.deployment.keys import Clients
 from components.deployment.protocol import ErrorDetail
 
 GUARDED = "/v1/"
 
 
 class RequestLimits:
-    """ASGI middleware: known hosts only, a bearer key for ``/v1/`` (``/health`` and ``/metrics`` stay open), and limits
-    on bodies."""
+    """ASGI middleware: known hosts only, a bearer key and its limits for ``/v1/`` (``/health`` and ``/metrics`` stay
+    open), and limits on bodies. Whose key it is, later layers read in ``scope["state"]["client"]``."""
 
     def __init__(
-        self, app: ASGIApp, hosts: AllowedHosts, api_key: str, max_body_bytes: int, body_seconds: float
+        self, app: ASGIApp, hosts: AllowedHosts, clients: Clients, max_body_bytes: int, body_seconds: float
     ) -> None:
-        """An empty ``api_key`` accepts every client; ``body_seconds`` is the longest time that a body may take."""
+        """Without any ``clients`` everybody may come; ``body_seconds`` is the longest time that a body may take."""
         self.app = app
         self._hosts = hosts
         self._body_seconds = body_seconds
-        self._authorization = f"Bearer {api_key}".encode() if api_key else b""
+        self._clients = clients
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,16 +42,23 @@ class RequestLimits:
             )
             await _refuse(403, message, "host_not_allowed")(scope, receive, send)
             return
-        if scope["path"].startswith(GUARDED) and not self._authorised(headers.get(b"authorization", b"")):
-            await _refuse(401, "give the server's API key: Authorization: Bearer KEY", "invalid_api_key")(
-                scope, receive, send
-            )
-            return
+        if scope["path"].startswith(GUARDED) and self._clients:
+            client = self._clients.holder(headers.get(b"authorization", b""))
+            if client is None:
+                message = "give a key of this server: Authorization: Bearer KEY"
+                await _refuse(401, message, "invalid_api_key")(scope, receive, send)
+                return
+            if met := client.admit():
+                limit, seconds = met
+                message = (
+                    f"the key of {client.name!r} has reached its {limit}: try again in {math.ceil(seconds)} seconds"
+                )
+                await _refuse(429, message, "rate_limit_exceeded", {"Retry-After": str(math.ceil(seconds))})(
+                    scope, receive, send
+                )
+                return
+            scope.setdefault("state", {})["client"] = client
         await self._limited(scope, receive, send, headers.get(b"content-length", b"0"))
-
-    def _authorised(self, given: bytes) -> bool:
-        # Compared in constant time: an early exit would tell how many characters were right.
-        return not self._authorization or hmac.compare_digest(given, self._authorization)
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send, announced: bytes) -> None:
         """Run the application, but stop reading a body that is too large, as announced or as found, or too slow."""
@@ -77,5 +86,5 @@ class RequestLimits:
         await self.app(scope, counted, send)
 
 
-def _refuse(status: int, message: str, code: str) -> ASGIApp:
-    return errors.response(status, ErrorDetail(message=message, type="invalid_request_error", code=code))
+def _refuse(status: int, message: str, code: str, headers: Mapping[str, str] | None = None) -> ASGIApp:
+    return errors.response(status, ErrorDetail(message=message, type="invalid_request_error", code=code), headers)

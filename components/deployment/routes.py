@@ -14,6 +14,7 @@ from components.deployment.answers import Answer, EventStream, respond
 from components.deployment.decoding import request_of
 from components.deployment.engine import Engine
 from components.deployment.intake import Intake, checked_route
+from components.deployment.keys import Client
 from components.deployment.metrics import Metrics
 from components.deployment.protocol import (
     ChatChunk,
@@ -52,12 +53,12 @@ def add_models(app: FastAPI, engine: Engine, served: str, started: float) -> Non
         call_budget=engine.call_budget if engine.helper is not None else None,
     )
 
-    @app.get("/v1/models", responses=documentation.errors(401, 403))
+    @app.get("/v1/models", responses=documentation.errors(401, 403, 429))
     async def models() -> ModelList:
         """The one model that is served."""
         return ModelList(data=[card])
 
-    @app.get("/v1/models/{name:path}", responses=documentation.errors(401, 403, 404))
+    @app.get("/v1/models/{name:path}", responses=documentation.errors(401, 403, 404, 429))
     async def model(name: str) -> ModelCard:
         """The model called ``name``."""
         _check_model(name, served)
@@ -75,7 +76,7 @@ def add_generation(app: FastAPI, engine: Engine, served: str, metrics: Metrics, 
             for prompt in await intake.prompts(body.prompts)
         ]
         builder = CompletionBuilder(served, engine.tokenizer, body.logprobs is not None, _helper_name(engine))
-        return await _answer(http, body, Answer(engine, metrics, requests), builder)
+        return await _answer(http, body, Answer(engine, metrics, requests, _client(http)), builder)
 
     async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
         """Write the assistant's next message."""
@@ -87,7 +88,7 @@ def add_generation(app: FastAPI, engine: Engine, served: str, metrics: Metrics, 
             logprobs=body.top_logprobs if body.logprobs else None,
         )
         builder = ChatBuilder(served, engine.tokenizer, body.logprobs, _helper_name(engine))
-        return await _answer(http, body, Answer(engine, metrics, [request]), builder)
+        return await _answer(http, body, Answer(engine, metrics, [request], _client(http)), builder)
 
     for path, endpoint, whole, chunk in (
         ("/v1/completions", completions, Completion, Completion),
@@ -104,6 +105,11 @@ def add_generation(app: FastAPI, engine: Engine, served: str, metrics: Metrics, 
 
 async def _answer(http: HttpRequest, body: SamplingRequest, answer: Answer, builder: ResponseBuilder) -> Response:
     return EventStream(answer, builder, body.include_usage) if body.stream else await respond(http, answer, builder)
+
+
+def _client(http: HttpRequest) -> Client | None:
+    """Whose key the request has; ``None`` if the server asks for none."""
+    return getattr(http.state, "client", None)
 
 
 def _check_model(name: str, served: str) -> None:

@@ -1,7 +1,7 @@
 """The server: OpenAI's completions and chat over HTTP, for one bundle, which may ask a helper.
 
 ``python -m components.deployment.server FOLDER --port 8000`` is its own process; ``create_app`` is the same without
-one. Listens on loopback unless told otherwise. If LACEWING_API_KEY is set, ``/v1/`` asks for it.
+one. Listens on loopback unless told otherwise. If there are keys, ``/v1/`` asks for one; only loopback can do without.
 """
 
 # ruff: noqa: E402 - how OpenMP threads wait is decided before torch is imported
@@ -34,22 +34,23 @@ from components.deployment.connections import GRACE_SECONDS, DrainingServer, tim
 from components.deployment.engine import Engine
 from components.deployment.hosts import AllowedHosts, is_loopback
 from components.deployment.intake import Intake
+from components.deployment.keys import Clients
 from components.deployment.metrics import Metrics
 from components.deployment.middleware import RequestLimits
 
 # Written to stdout once requests are answered; the process that started this one waits for it.
 READY = "serving {model} on http://{host}:{port}"
 
-logger = logging.getLogger(__name__)
+NOBODY = Clients()
 
 
-def create_app(engine: Engine, cfg: ServeConfig, api_key: str = "", started: float = 0.0) -> FastAPI:
+def create_app(engine: Engine, cfg: ServeConfig, clients: Clients = NOBODY, started: float = 0.0) -> FastAPI:
     """The ASGI application that answers for ``engine`` under the name ``cfg.model``; it closes the engine at the end.
 
     Arguments:
         engine: the loaded bundle.
         cfg: name of the model and limits.
-        api_key: what ``/v1/`` asks for; empty: nothing.
+        clients: whose keys ``/v1/`` accepts; nobody's: it asks for none.
         started: when the model was loaded, in seconds since 1970.
     """
 
@@ -70,7 +71,7 @@ def create_app(engine: Engine, cfg: ServeConfig, api_key: str = "", started: flo
     app.add_middleware(
         RequestLimits,
         hosts=AllowedHosts(cfg.host, cfg.allowed_hosts),
-        api_key=api_key,
+        clients=clients,
         max_body_bytes=cfg.max_body_bytes,
         body_seconds=cfg.client_timeout_seconds,
     )
@@ -98,9 +99,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 def serve(folder: Path, cfg: ServeConfig) -> None:
     """Serve the bundle in ``folder`` until SIGINT or SIGTERM, which let requests in flight end within a time limit."""
-    api_key = os.environ.get(API_KEY, "")
-    if not api_key and not is_loopback(cfg.host):
-        logger.warning("%s is reachable from other machines and %s is not set: anyone may use it", cfg.host, API_KEY)
+    clients = Clients.of(cfg.keys, os.environ.get(API_KEY, ""))
+    if not clients and not is_loopback(cfg.host):
+        raise InputError(
+            f"{cfg.host} is reachable from other machines, so anyone could use the server: set {API_KEY} to a key, "
+            "name a file of keys with keys=FILE, or listen on host=127.0.0.1"
+        )
     with listen(cfg.host, cfg.port) as listener:
         engine = Engine(
             folder,
@@ -112,7 +116,7 @@ def serve(folder: Path, cfg: ServeConfig) -> None:
             helper_required=cfg.helper_required,
         )
         port = listener.getsockname()[1]
-        app = create_app(engine, cfg, api_key, started=Path(folder).stat().st_mtime)
+        app = create_app(engine, cfg, clients, started=Path(folder).stat().st_mtime)
         host = f"[{cfg.host}]" if ":" in cfg.host else cfg.host
         print(READY.format(model=cfg.model, host=host, port=port), flush=True)
         config = uvicorn.Config(

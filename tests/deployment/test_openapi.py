@@ -77,7 +77,7 @@ def test_errors_stand_in_the_document(url: str) -> None:
     paths = httpx.get(f"{url}/openapi.json", trust_env=False).json()["paths"]
     for path in ("/v1/completions", "/v1/chat/completions"):
         responses = paths[path]["post"]["responses"]
-        assert set(responses) == {"200", "400", "401", "403", "404", "408", "413", "500", "503"}
+        assert set(responses) == {"200", "400", "401", "403", "404", "408", "413", "429", "500", "503"}
         assert set(responses["200"]["content"]) == {"application/json", "text/event-stream"}
         for status in set(responses) - {"200"}:
             schema = responses[status]["content"]["application/json"]["schema"]
