@@ -2,7 +2,16 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from components.evaluation.config import BootstrapConfig
 from components.model.adapters.config import AdapterConfig
@@ -45,6 +54,19 @@ class LabelledTextsConfig(BaseModel):
     """A test text is left out from this resemblance to a training text on: shared runs by all runs of both."""
 
 
+class NgramConfig(BaseModel):
+    """A linear classifier of runs of 2 to 5 characters, words and pairs of words, added to the network."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    weight: NonNegativeFloat = 1.0
+    """How much its scores count beside those of the network; 0: the network alone."""
+    strength: PositiveFloat = 100.0
+    """Inverse of its L2 regularisation, as C of scikit-learn."""
+    most: PositiveInt = 200_000
+    """At most so many n-grams are known, those that most texts have."""
+
+
 class HeadConfig(BaseModel):
     """What reads the hidden states of a text."""
 
@@ -59,6 +81,8 @@ class HeadConfig(BaseModel):
     """Share of what is pooled that is set to zero in training."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the probability that is wanted for all labels alike; only with kind=single."""
+    ngrams: NgramConfig = NgramConfig()
+    """What a text is made of, beside what the network makes of it."""
 
 
 class ClassifyReportConfig(BootstrapConfig):

@@ -28,7 +28,7 @@ from components.finetune.classify.measures import (
 from components.finetune.classify.predict import TextClassifier
 from components.finetune.classify.prompted import chosen_examples, prompted
 from components.finetune.classify.report import TITLE, sections
-from components.finetune.classify.results import FINETUNED, TFIDF, Contender, Mistake
+from components.finetune.classify.results import FINETUNED, NETWORK, NGRAMS, TFIDF, Contender, Mistake
 from components.finetune.classify.tfidf import tfidf
 from components.training.trained import TrainedModel
 
@@ -78,7 +78,11 @@ def _answers(
     labels = texts.labels()
     train = [*texts.labelled(TRAIN), *texts.labelled(VALIDATION)]  # they need no validation of their own
     asked = [text.text for text in test]
-    yield FINETUNED, "", decisions(TextClassifier.open(classifier.folder).predict(asked), labels)
+    opened = TextClassifier.open(classifier.folder)
+    yield FINETUNED, "", decisions(opened.predict(asked), labels)
+    if opened.head.ngrams is not None:
+        yield NETWORK, "", decisions(opened.predict(asked, "network"), labels)
+        yield NGRAMS, "", decisions(opened.predict(asked, "ngrams"), labels)
     run.report(0.2, TFIDF)
     yield TFIDF, *tfidf(train, asked, labels, config.seed)
     if config.prompted_texts:

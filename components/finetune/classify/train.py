@@ -11,13 +11,14 @@ from torch import Tensor
 from components.core.artifact import Rows
 from components.core.errors import InputError
 from components.core.run import Run
-from components.data.split import TRAIN
+from components.data.split import TRAIN, VALIDATION
 from components.finetune.adapting import adapting
 from components.finetune.classify.artifacts import Classifier, LabelledTexts
-from components.finetune.classify.config import ClassifyStageConfig
+from components.finetune.classify.config import ClassifyStageConfig, NgramConfig
 from components.finetune.classify.head import Head
 from components.finetune.classify.labelled import LabelledText
 from components.finetune.classify.labels import LabelSet
+from components.finetune.classify.ngrams import NgramScores
 from components.finetune.classify.objective import LabelCrossEntropy
 from components.training.config import PretrainConfig
 from components.training.module import TrainingModule
@@ -36,8 +37,11 @@ def stage(run: Run, config: ClassifyStageConfig, *, texts: LabelledTexts, base: 
     labels = texts.labels().model_copy(update={"pooling": config.head.pooling})
     weights = class_weights(texts.labelled(TRAIN), labels, config.head.class_weights)
     merge_adapter = adapting(model, config.adapter, texts.tokenizer_folder)
-    head = Head(model.config.width, labels)
-    module = TrainingModule(model, config.trainer, LabelCrossEntropy(head, config.head, weights, config.trainer.seed))
+    ngrams = _ngrams(texts, labels, weights, config.head.ngrams)
+    head = Head(model.config.width, labels, ngrams)
+    validated = None if ngrams is None else torch.from_numpy(ngrams([text.text for text in texts.labelled(VALIDATION)]))
+    objective = LabelCrossEntropy(head, config.head, weights, config.trainer.seed, validated)
+    module = TrainingModule(model, config.trainer, objective)
     session.train(
         run,
         settings,
@@ -52,6 +56,15 @@ def stage(run: Run, config: ClassifyStageConfig, *, texts: LabelledTexts, base: 
         merge_adapter=merge_adapter,
     )
     return Classifier.open(run.folder)
+
+
+def _ngrams(
+    texts: LabelledTexts, labels: LabelSet, weights: Float[Tensor, "labels"], config: NgramConfig
+) -> NgramScores | None:
+    """The scores of n-grams, without the validation texts. A resumed run fits them anew: nothing in it is chance."""
+    if not config.weight:
+        return None
+    return NgramScores.fitted(texts.labelled(TRAIN), labels, weights.tolist(), config)
 
 
 def class_weights(

@@ -19,6 +19,7 @@ from components.finetune.classify.config import (
     ClassifyStageConfig,
     HeadConfig,
     LabelledTextsConfig,
+    NgramConfig,
 )
 from components.finetune.classify.labelled import LabelledText
 from components.finetune.classify.labels import LabelSet
@@ -59,6 +60,24 @@ def test_the_same_text_has_the_same_probabilities_in_any_company(classifier: Cla
         assert opened.probabilities([text])[0] == pytest.approx(several[number], abs=1e-6)
 
 
+def test_the_two_parts_can_be_asked_alone_and_their_odds_multiply(classifier: Classifier) -> None:
+    opened = TextClassifier.open(classifier.folder, "cpu")
+    texts = ["the river sea lake", "the winter town", "sea of books"]
+    network, ngrams = (opened.probabilities(texts, parts=part) for part in ("network", "ngrams"))
+    product = network * ngrams
+    assert opened.probabilities(texts) == pytest.approx(product / product.sum(axis=1, keepdims=True), abs=1e-6)
+    assert opened.predict(texts[:2], parts="ngrams") == [["boats"], ["bread"]]
+
+
+def test_without_n_grams_the_network_answers_alone(texts: LabelledTexts, base: TrainedModel, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"head": HeadConfig(ngrams=NgramConfig(weight=0.0))})
+    opened = TextClassifier.open(stage(Run.local(tmp_path, "classify"), config, texts=texts, base=base).folder, "cpu")
+    assert opened.head.ngrams is None
+    asked = ["the river sea lake", "the winter town"]
+    assert opened.predict(asked) == [["boats"], ["bread"]]
+    assert np.array_equal(opened.probabilities(asked), opened.probabilities(asked, parts="network"))
+
+
 def test_killed_and_resumed_the_weights_and_the_head_are_bit_equal(
     classifier: Classifier, texts: LabelledTexts, base: TrainedModel, tmp_path: Path
 ) -> None:
@@ -87,7 +106,8 @@ def test_the_report_sets_the_others_beside_it(
     assert found.metrics["TF-IDF with logistic regression/accuracy"] == 1.0
     assert {"f1/boats", "f1/bread", "always the commonest label/macro_f1"} <= found.metrics.keys()
     page = found.report.read_text()
-    assert "always the commonest label" in page
+    for name in ("always the commonest label", "its network alone", "its n-grams alone"):
+        assert name in page
     assert "the base, prompted with 2 examples on the 8 texts that both were given" in page
     assert "<svg" in found.page.read_text()
     assert len(found.path(found.PREDICTIONS).read_text().splitlines()) == len(texts.labelled(TEST))
