@@ -52,18 +52,17 @@ class LabelCrossEntropy(nn.Module):
 
     def _losses(self, batch: Batch, scores: Float[Tensor, "rows labels"]) -> TokenLosses:
         labels = batch.columns[LABEL].flatten(0, 1)
+        smoothing = self.config.label_smoothing if self.training else 0.0
         if self.single:
             wanted = labels.long()
             weights = self.class_weights[wanted.clamp(min=0)] * (wanted != UNLABELLED)
-            smoothing = self.config.label_smoothing if self.training else 0.0
             losses = F.cross_entropy(
                 scores, wanted, ignore_index=UNLABELLED, reduction="none", label_smoothing=smoothing
             )
             return TokenLosses(losses * weights, weights)
         ends = (labels[:, 0] != UNLABELLED).float()
-        each = F.binary_cross_entropy_with_logits(
-            scores, labels.clamp(min=0).float(), pos_weight=self.class_weights, reduction="none"
-        )
+        smoothed = labels.clamp(min=0).float().lerp(torch.tensor(0.5, device=labels.device), smoothing)
+        each = F.binary_cross_entropy_with_logits(scores, smoothed, pos_weight=self.class_weights, reduction="none")
         return TokenLosses(each.mean(dim=-1) * ends, ends)
 
     def _dropped(

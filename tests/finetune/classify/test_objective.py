@@ -35,7 +35,7 @@ def objective(kind: Kind = "single", pooling: Pooling = "mean", **settings: obje
     torch.manual_seed(0)
     head = Head(4, labels(kind, pooling))
     torch.nn.init.normal_(head.weight)
-    config = HeadConfig.model_validate({"dropout": 0.0, **settings})
+    config = HeadConfig.model_validate({"dropout": 0.0, "label_smoothing": 0.0, **settings})
     return LabelCrossEntropy(head, config, torch.tensor([1.0, 2.0, 3.0]), seed=0)
 
 
@@ -66,6 +66,14 @@ def test_with_several_labels_it_is_the_mean_over_the_labels() -> None:
     wanted = F.binary_cross_entropy_with_logits(expected(one, "mean"), truth, pos_weight=torch.tensor([1.0, 2.0, 3.0]))
     torch.testing.assert_close(found.losses.sum() / found.weights.sum(), wanted)
     assert found.weights.tolist() == [0, 0, 0, 1, 0, 0, 1, 0]
+
+
+def test_with_several_labels_smoothing_moves_yes_and_no_towards_each_other() -> None:
+    one = objective("multi", label_smoothing=0.2)
+    found = one.losses(batch("multi"), Outputs(hidden(), torch.zeros(0)), WHERE)
+    truth = torch.tensor([[0.1, 0.9, 0.1], [0.1, 0.1, 0.9]])
+    wanted = F.binary_cross_entropy_with_logits(expected(one, "mean"), truth, pos_weight=torch.tensor([1.0, 2.0, 3.0]))
+    torch.testing.assert_close(found.losses.sum() / found.weights.sum(), wanted)
 
 
 def test_dropout_and_smoothing_depend_on_the_step_alone_and_end_with_the_training() -> None:
