@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -37,11 +38,19 @@ def stage(run: Run, config: ClassifyStageConfig, *, texts: LabelledTexts, base: 
     labels = texts.labels().model_copy(update={"pooling": config.head.pooling})
     weights = class_weights(texts.labelled(TRAIN), labels, config.head.class_weights)
     merge_adapter = adapting(model, config.adapter, texts.tokenizer_folder)
-    ngrams = _ngrams(texts, labels, weights, config.head.ngrams)
+    ngrams = _ngrams(texts.labelled(TRAIN), labels, weights, config.head.ngrams)
     head = Head(model.config.width, labels, ngrams)
     validated = None if ngrams is None else torch.from_numpy(ngrams([text.text for text in texts.labelled(VALIDATION)]))
     objective = LabelCrossEntropy(head, config.head, weights, config.trainer.seed, validated)
     module = TrainingModule(model, config.trainer, objective)
+
+    def save(folder: Path) -> None:
+        # The validation is over: the n-grams, which take no steps that it would have to judge, learn from its texts too.
+        head.ngrams = _ngrams(
+            [*texts.labelled(TRAIN), *texts.labelled(VALIDATION)], labels, weights, config.head.ngrams
+        )
+        head.save(folder)
+
     session.train(
         run,
         settings,
@@ -52,19 +61,17 @@ def stage(run: Run, config: ClassifyStageConfig, *, texts: LabelledTexts, base: 
         columns=texts.columns(),
         details={"labels": labels.labels, "kind": labels.kind, "tokens_before": base.tokens_seen},
         rows=_rows,
-        also_save=head.save,
+        also_save=save,
         merge_adapter=merge_adapter,
     )
     return Classifier.open(run.folder)
 
 
 def _ngrams(
-    texts: LabelledTexts, labels: LabelSet, weights: Float[Tensor, "labels"], config: NgramConfig
+    texts: Sequence[LabelledText], labels: LabelSet, weights: Float[Tensor, "labels"], config: NgramConfig
 ) -> NgramScores | None:
-    """The scores of n-grams, without the validation texts. A resumed run fits them anew: nothing in it is chance."""
-    if not config.weight:
-        return None
-    return NgramScores.fitted(texts.labelled(TRAIN), labels, weights.tolist(), config)
+    """The scores of n-grams, if they count. A resumed run fits them anew: nothing in it is chance."""
+    return NgramScores.fitted(texts, labels, weights.tolist(), config) if config.weight else None
 
 
 def class_weights(

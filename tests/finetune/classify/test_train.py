@@ -1,5 +1,6 @@
 """The stages as a whole: what they leave, that the classifier learns, and that no interruption changes it."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from components.core.errors import ArtifactError, InputError
 from components.core.run import Run
 from components.data.prepared import PreparedData
-from components.data.split import TEST
+from components.data.split import TEST, TRAIN, VALIDATION
 from components.finetune.classify import measure
 from components.finetune.classify import texts as packing
 from components.finetune.classify.artifacts import Classifier, LabelledTexts
@@ -23,6 +24,7 @@ from components.finetune.classify.config import (
 )
 from components.finetune.classify.labelled import LabelledText
 from components.finetune.classify.labels import LabelSet
+from components.finetune.classify.ngrams import NgramScores
 from components.finetune.classify.predict import TextClassifier
 from components.finetune.classify.train import class_weights, stage
 from components.training.config import TrainerConfig
@@ -69,6 +71,14 @@ def test_the_two_parts_can_be_asked_alone_and_their_odds_multiply(classifier: Cl
     assert opened.predict(texts[:2], parts="ngrams") == [["boats"], ["bread"]]
 
 
+def test_the_n_grams_learn_from_the_validation_texts_too(classifier: Classifier, texts: LabelledTexts) -> None:
+    learnt = [*texts.labelled(TRAIN), *texts.labelled(VALIDATION)]
+    found = TextClassifier.open(classifier.folder, "cpu").head.ngrams
+    assert found is not None
+    wanted = NgramScores.fitted(learnt, texts.labels(), [1.0, 1.0], NgramConfig())
+    assert np.array_equal(found(["sea of books"]), wanted(["sea of books"]))
+
+
 def test_without_n_grams_the_network_answers_alone(texts: LabelledTexts, base: TrainedModel, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"head": HeadConfig(ngrams=NgramConfig(weight=0.0))})
     opened = TextClassifier.open(stage(Run.local(tmp_path, "classify"), config, texts=texts, base=base).folder, "cpu")
@@ -110,7 +120,10 @@ def test_the_report_sets_the_others_beside_it(
         assert name in page
     assert "the base, prompted with 2 examples on the 8 texts that both were given" in page
     assert "<svg" in found.page.read_text()
-    assert len(found.path(found.PREDICTIONS).read_text().splitlines()) == len(texts.labelled(TEST))
+    rows = [json.loads(line) for line in found.path(found.PREDICTIONS).read_text().splitlines()]
+    assert [row["id"] for row in rows] == [text.id for text in texts.labelled(TEST)]
+    right = np.mean([row["others"]["its n-grams alone"] == row["labels"] for row in rows])
+    assert right == found.metrics["its n-grams alone/accuracy"]
 
 
 def test_several_labels_are_learnt_and_measured_too(prepared: PreparedData, base: TrainedModel, tmp_path: Path) -> None:
