@@ -45,10 +45,9 @@ def stage(run: Run, config: ClassifyStageConfig, *, texts: LabelledTexts, base: 
     module = TrainingModule(model, config.trainer, objective)
 
     def save(folder: Path) -> None:
-        # The validation is over: the n-grams, which take no steps that it would have to judge, learn from its texts too.
-        head.ngrams = _ngrams(
-            [*texts.labelled(TRAIN), *texts.labelled(VALIDATION)], labels, weights, config.head.ngrams
-        )
+        # The validation is over, and nothing of the n-grams was chosen by it: they learn from its texts too.
+        labelled = [*texts.labelled(TRAIN), *texts.labelled(VALIDATION)]
+        head.ngrams = _ngrams(labelled, labels, weights, config.head.ngrams)
         head.save(folder)
 
     session.train(
