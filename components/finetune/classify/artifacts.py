@@ -24,7 +24,7 @@ class LabelledTexts(PreparedData):
     TEXTS: ClassVar = "texts"
 
     def columns(self) -> "Columns":
-        """The label of each text at the boundary that ends it; raises ``ArtifactError`` if they are damaged."""
+        """Label and number of each text at the boundary that ends it; raises ``ArtifactError`` if they are damaged."""
         from components.data.columns import Columns
 
         return Columns.open(self.path(self.COLUMNS), self.shards())

@@ -2,7 +2,16 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from components.evaluation.config import BootstrapConfig
 from components.model.adapters.config import AdapterConfig
@@ -45,6 +54,19 @@ class LabelledTextsConfig(BaseModel):
     """A test text is left out from this resemblance to a training text on: shared runs by all runs of both."""
 
 
+class NgramConfig(BaseModel):
+    """A linear classifier of runs of 2 to 5 characters, words and pairs of words, added to the network."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    weight: NonNegativeFloat = 1.0
+    """How much its scores count beside those of the network; 0: the network alone."""
+    strength: PositiveFloat = 100.0
+    """Inverse of its L2 regularisation, as C of scikit-learn."""
+    most: PositiveInt = 200_000
+    """At most so many n-grams are known, those that most texts have."""
+
+
 class HeadConfig(BaseModel):
     """What reads the hidden states of a text."""
 
@@ -55,10 +77,12 @@ class HeadConfig(BaseModel):
     class_weights: Literal["equal", "balanced"] | dict[str, PositiveFloat] = "equal"
     """How much a text of each label counts: equally, inversely to how many there are, or as given for every label.
     With kind=multi the weight is that of the texts that have the label against those that do not."""
-    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    dropout: float = Field(default=0.3, ge=0.0, lt=1.0)
     """Share of what is pooled that is set to zero in training."""
-    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of the probability that is wanted for all labels alike; only with kind=single."""
+    label_smoothing: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Share of the probability that is wanted for all labels alike, or with kind=multi for yes and no alike."""
+    ngrams: NgramConfig = NgramConfig()
+    """What a text is made of, beside what the network makes of it."""
 
 
 class ClassifyReportConfig(BootstrapConfig):
@@ -101,6 +125,6 @@ class ClassifyConfig(BaseModel):
 
     @model_validator(mode="after")
     def _single_labels_where_they_are_needed(self) -> "ClassifyConfig":
-        if self.data.kind == "multi" and (self.data.per_class or self.head.label_smoothing):
-            raise ValueError("data.per_class and head.label_smoothing are for one label a text: use data.kind=single")
+        if self.data.kind == "multi" and self.data.per_class:
+            raise ValueError("data.per_class is for one label a text: use data.kind=single")
         return self

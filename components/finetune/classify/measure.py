@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 
 from components.core.acceptance import accepted_section
@@ -28,7 +28,7 @@ from components.finetune.classify.measures import (
 from components.finetune.classify.predict import TextClassifier
 from components.finetune.classify.prompted import chosen_examples, prompted
 from components.finetune.classify.report import TITLE, sections
-from components.finetune.classify.results import FINETUNED, TFIDF, Contender, Mistake
+from components.finetune.classify.results import FINETUNED, NETWORK, NGRAMS, TFIDF, Contender, Mistake
 from components.finetune.classify.tfidf import tfidf
 from components.training.trained import TrainedModel
 
@@ -56,7 +56,7 @@ def stage(
     whole = {name: found for name, (_, found) in said.items() if len(found) == len(test)}
     scores = {name: label_scores(true, whole[name]) for name in (FINETUNED, TFIDF)}
     mistakes = list(_mistakes(test, true, whole[FINETUNED], labels))
-    _write_predictions(run, test, whole[FINETUNED], labels)
+    _write_predictions(run, test, whole, labels)
     parts = list(sections(contenders, labels, true, whole, scores, mistakes[: config.mistakes], texts.metrics))
     write_text(run.folder / Classification.PAGE, page(TITLE, parts))
     write_text(run.folder / REPORT, markdown(TITLE, parts) + accepted_section(run.accepted))
@@ -78,7 +78,11 @@ def _answers(
     labels = texts.labels()
     train = [*texts.labelled(TRAIN), *texts.labelled(VALIDATION)]  # they need no validation of their own
     asked = [text.text for text in test]
-    yield FINETUNED, "", decisions(TextClassifier.open(classifier.folder).predict(asked), labels)
+    opened = TextClassifier.open(classifier.folder)
+    yield FINETUNED, "", decisions(opened.predict(asked), labels)
+    if opened.head.ngrams is not None:
+        yield NETWORK, "", decisions(opened.predict(asked, "network"), labels)
+        yield NGRAMS, "", decisions(opened.predict(asked, "ngrams"), labels)
     run.report(0.2, TFIDF)
     yield TFIDF, *tfidf(train, asked, labels, config.seed)
     if config.prompted_texts:
@@ -112,14 +116,20 @@ def _in_words(decided: Decisions, labels: LabelSet) -> str:
     return " and ".join(label for label, has in zip(labels.labels, decided, strict=True) if has) or "no label"
 
 
-def _write_predictions(run: Run, test: Sequence[LabelledText], said: Decisions, labels: LabelSet) -> None:
+def _write_predictions(run: Run, test: Sequence[LabelledText], said: Mapping[str, Decisions], labels: LabelSet) -> None:
+    """A line for each text: its labels, those that the finetuned model says, and what each of the others says."""
+
+    def named(row: Decisions) -> list[str]:
+        return [label for label, has in zip(labels.labels, row, strict=True) if has]
+
     rows = (
         {
             "id": text.id,
             "labels": text.labels,
-            "said": [label for label, has in zip(labels.labels, row, strict=True) if has],
+            "said": named(said[FINETUNED][number]),
+            "others": {name: named(found[number]) for name, found in said.items() if name != FINETUNED},
         }
-        for text, row in zip(test, said, strict=True)
+        for number, text in enumerate(test)
     )
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_text(run.folder / Classification.PREDICTIONS, lines)

@@ -1,4 +1,7 @@
-"""The objective of classification: the cross-entropy of the label of each text, and what the validation is like."""
+"""The objective of classification: the cross-entropy of the label of each text, and what the validation is like.
+
+The network is trained by itself; the scores of the n-grams are added in the validation, as in use.
+"""
 
 from typing import Any
 
@@ -7,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from components.finetune.classify.columns import LABEL, UNLABELLED
+from components.finetune.classify.columns import LABEL, TEXT, UNLABELLED
 from components.finetune.classify.config import HeadConfig
 from components.finetune.classify.head import Head
 from components.training.loader import Batch, mixed
@@ -20,7 +23,15 @@ class LabelCrossEntropy(nn.Module):
     With several labels a text, the mean over all labels of -log P(it has the label, or has it not).
     """
 
-    def __init__(self, head: Head, config: HeadConfig, class_weights: Float[Tensor, "labels"], seed: int) -> None:
+    def __init__(
+        self,
+        head: Head,
+        config: HeadConfig,
+        class_weights: Float[Tensor, "labels"],
+        seed: int,
+        ngram_scores: Float[Tensor, "texts labels"] | None = None,
+    ) -> None:
+        """``ngram_scores`` are those of the validation texts, if n-grams are used."""
         super().__init__()
         self.head = head
         self.config = config
@@ -28,6 +39,8 @@ class LabelCrossEntropy(nn.Module):
         self.seed = seed
         self.class_weights: Tensor
         self.register_buffer("class_weights", class_weights, persistent=False)
+        self.ngram_scores: Tensor | None
+        self.register_buffer("ngram_scores", ngram_scores, persistent=False)
         self.start_validation(class_weights.device)
 
     def losses(self, batch: Batch, outputs: Outputs, where: ForwardPass) -> TokenLosses:
@@ -39,18 +52,17 @@ class LabelCrossEntropy(nn.Module):
 
     def _losses(self, batch: Batch, scores: Float[Tensor, "rows labels"]) -> TokenLosses:
         labels = batch.columns[LABEL].flatten(0, 1)
+        smoothing = self.config.label_smoothing if self.training else 0.0
         if self.single:
             wanted = labels.long()
             weights = self.class_weights[wanted.clamp(min=0)] * (wanted != UNLABELLED)
-            smoothing = self.config.label_smoothing if self.training else 0.0
             losses = F.cross_entropy(
                 scores, wanted, ignore_index=UNLABELLED, reduction="none", label_smoothing=smoothing
             )
             return TokenLosses(losses * weights, weights)
         ends = (labels[:, 0] != UNLABELLED).float()
-        each = F.binary_cross_entropy_with_logits(
-            scores, labels.clamp(min=0).float(), pos_weight=self.class_weights, reduction="none"
-        )
+        smoothed = labels.clamp(min=0).float().lerp(torch.tensor(0.5, device=labels.device), smoothing)
+        each = F.binary_cross_entropy_with_logits(scores, smoothed, pos_weight=self.class_weights, reduction="none")
         return TokenLosses(each.mean(dim=-1) * ends, ends)
 
     def _dropped(
@@ -76,8 +88,9 @@ class LabelCrossEntropy(nn.Module):
         self._texts = torch.zeros(2, dtype=torch.int64, device=device)
 
     def validate(self, batch: Batch, outputs: Outputs, where: ForwardPass) -> None:
-        pooled = self._pooled(batch, outputs)
-        scores = self.head(pooled).flatten(0, 1)
+        scores = self.head(self._pooled(batch, outputs)).flatten(0, 1)
+        if self.ngram_scores is not None:  # rows where no text ends count for nothing, whatever is added
+            scores = scores + self.ngram_scores[batch.columns[TEXT].flatten().long().clamp(min=0)]
         self._sums += torch.stack([column.sum() for column in self._losses(batch, scores)])
         said, true, ends = self._decisions(batch, scores)
         self._counts += torch.stack([(each & ends).sum(dim=0) for each in (said & true, said & ~true, ~said & true)])

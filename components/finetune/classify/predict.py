@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load
 
 from components.core.errors import ArtifactError
 from components.core.records import read_record
@@ -21,6 +19,8 @@ from components.finetune.classify.labels import LabelSet
 from components.model.checkpoint import load_model
 from components.model.transformer import Transformer
 from components.training.trained import model_folder
+
+Parts = Literal["both", "network", "ngrams"]
 
 
 @dataclass(frozen=True)
@@ -42,30 +42,45 @@ class TextClassifier:
             if not (folder / name).is_file():
                 raise ArtifactError(f"{folder} has no {name}: give the result of `lacewing finetune finetune=classify`")
         model = load_model(folder, scoring_device(device))
-        head = Head(model.config.width, read_record(folder / Classifier.LABELS, LabelSet, "a set of labels"))
-        try:
-            head.load_state_dict(load((folder / Classifier.HEAD).read_bytes()))
-        except (SafetensorError, RuntimeError) as error:
-            raise ArtifactError(f"{folder / Classifier.HEAD} is no head of this model: {error}") from error
+        labels = read_record(folder / Classifier.LABELS, LabelSet, "a set of labels")
+        head = Head.open(folder, model.config.width, labels)
         return cls(model, head.to(model.output_weight.device), TextTokenizer.load(folder))
 
     @property
     def labels(self) -> LabelSet:
         return self.head.labels
 
-    def predict(self, texts: Sequence[str]) -> list[list[str]]:
-        """The labels of each text: the likeliest, or where several are possible all that are likelier than not."""
-        found = self.probabilities(texts)
+    def predict(self, texts: Sequence[str], parts: Parts = "both") -> list[list[str]]:
+        """The labels of each text: the likeliest, or where several are possible all that are likelier than not.
+
+        ``parts`` as in ``probabilities``.
+        """
+        found = self.probabilities(texts, parts=parts)
         if self.labels.kind == "single":
             return [[self.labels.labels[best]] for best in found.argmax(axis=1)]
         return [[self.labels.labels[number] for number in np.flatnonzero(row > 0.5)] for row in found]
 
-    @torch.inference_mode()
-    def probabilities(self, texts: Sequence[str], batch_texts: int = 64) -> Float[np.ndarray, "texts labels"]:
+    def probabilities(
+        self, texts: Sequence[str], batch_texts: int = 64, parts: Parts = "both"
+    ) -> Float[np.ndarray, "texts labels"]:
         """The probability of each label: they sum to 1, unless a text may have several.
 
-        A text that is longer than the context counts up to there, as in training.
+        For the network, a text that is longer than the context counts up to there, as in training. ``parts`` leaves
+        either of the two out, to see what it is worth; a classifier without n-grams finds all labels alike by them.
         """
+        scores = np.zeros((len(texts), len(self.labels.labels)))
+        if parts != "ngrams":
+            scores += self._network(texts, batch_texts)
+        if parts != "network" and self.head.ngrams is not None:
+            scores += self.head.ngrams(texts)
+        chances = torch.from_numpy(scores)
+        found: Float[np.ndarray, "texts labels"] = (
+            chances.softmax(dim=-1) if self.labels.kind == "single" else chances.sigmoid()
+        ).numpy()
+        return found
+
+    @torch.inference_mode()
+    def _network(self, texts: Sequence[str], batch_texts: int) -> Float[np.ndarray, "texts labels"]:
         longest = self.model.config.context_length - 1
         documents = [ids[:longest] for ids in self.tokenizer.encode_batch(list(texts))]
         found = np.empty((len(texts), len(self.labels.labels)))
@@ -84,7 +99,5 @@ class TextClassifier:
         starts = torch.zeros(hidden.shape[:2], dtype=torch.int64, device=device)
         ends = torch.tensor([len(ids) for ids in documents], device=device)
         pooled = self.head.pooled(hidden, starts)[torch.arange(len(documents), device=device), ends]
-        scores = self.head(pooled).double()
-        chances = scores.softmax(dim=-1) if self.labels.kind == "single" else scores.sigmoid()
-        found: Float[np.ndarray, "texts labels"] = chances.cpu().numpy()
+        found: Float[np.ndarray, "texts labels"] = self.head(pooled).double().cpu().numpy()
         return found

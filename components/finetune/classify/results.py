@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from components.evaluation.results import Interval
 
 FINETUNED = "finetuned model"
+NETWORK = "its network alone"
+NGRAMS = "its n-grams alone"
 TFIDF = "TF-IDF with logistic regression"
 
 

@@ -3,7 +3,7 @@
 A window begins behind a boundary token and ends with one. The texts in it do not see each other, and the rest of it is
 boundaries, documents without a token. A text that is longer than a window is cut at its end. The column of labels has
 -1 everywhere but at the boundary that ends a text: there the number of its label or, where a text may have several, a
-row of zeros and ones.
+row of zeros and ones. A second column has the number of the text in its split at that place.
 """
 
 import shutil
@@ -24,7 +24,7 @@ from components.data.shards import ShardSet, ShardWriter
 from components.data.split import TEST
 from components.data.tokenizer import TextTokenizer, tokenizer_digest
 from components.finetune.classify.artifacts import LabelledTexts
-from components.finetune.classify.columns import LABEL, UNLABELLED
+from components.finetune.classify.columns import LABEL, TEXT, UNLABELLED
 from components.finetune.classify.config import LabelledTextsConfig
 from components.finetune.classify.labelled import LabelledText, check_labels, label_set
 from components.finetune.classify.labels import LabelSet
@@ -104,7 +104,8 @@ class _Writer:
         self._shards = ShardWriter(self.folder / LabelledTexts.SHARDS, self.tokenizer.vocab_size, boundary)
         width = len(self.labels.labels) if self.labels.kind == "multi" else 0
         type = ColumnType(dtype="int16", width=width, fill=UNLABELLED)
-        self._columns = ColumnsWriter(self.folder / LabelledTexts.COLUMNS, {LABEL: type})
+        types = {LABEL: type, TEXT: ColumnType(dtype="int32", fill=UNLABELLED)}
+        self._columns = ColumnsWriter(self.folder / LabelledTexts.COLUMNS, types)
         self._unlabelled = np.full(type.shape, UNLABELLED, dtype=np.int16)
 
     def write(self, split: str, texts: Sequence[LabelledText]) -> None:
@@ -114,7 +115,7 @@ class _Writer:
         for window in best_fit([len(ids) + 1 for ids in documents], self.context_length):
             for number in window:
                 text = texts[number]
-                self._add(split, documents[number], len(text.text.encode()), self._label(text))
+                self._add(split, documents[number], len(text.text.encode()), self._label(text), number)
             self._pad(split, self.context_length - sum(len(documents[number]) + 1 for number in window))
         lines = "".join(f"{text.model_dump_json()}\n" for text in texts)
         write_text(self.folder / LabelledTexts.TEXTS / f"{split}.jsonl", lines)
@@ -140,7 +141,10 @@ class _Writer:
             self._add(split, [], 0, self._unlabelled)
         self.padding += tokens
 
-    def _add(self, split: str, ids: Sequence[int], n_bytes: int, label: Int[np.ndarray, "*labels"]) -> None:
+    def _add(
+        self, split: str, ids: Sequence[int], n_bytes: int, label: Int[np.ndarray, "*labels"], text: int = UNLABELLED
+    ) -> None:
         self._shards.add(split, ids, n_bytes)
-        self._columns.append(split, {LABEL: np.stack([*[self._unlabelled] * len(ids), label])})
+        labels = np.stack([*[self._unlabelled] * len(ids), label])
+        self._columns.append(split, {LABEL: labels, TEXT: np.array([UNLABELLED] * len(ids) + [text], dtype=np.int32)})
         self.tokens += len(ids) + 1

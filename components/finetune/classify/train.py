@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,13 +12,14 @@ from torch import Tensor
 from components.core.artifact import Rows
 from components.core.errors import InputError
 from components.core.run import Run
-from components.data.split import TRAIN
+from components.data.split import TRAIN, VALIDATION
 from components.finetune.adapting import adapting
 from components.finetune.classify.artifacts import Classifier, LabelledTexts
-from components.finetune.classify.config import ClassifyStageConfig
+from components.finetune.classify.config import ClassifyStageConfig, NgramConfig
 from components.finetune.classify.head import Head
 from components.finetune.classify.labelled import LabelledText
 from components.finetune.classify.labels import LabelSet
+from components.finetune.classify.ngrams import NgramScores
 from components.finetune.classify.objective import LabelCrossEntropy
 from components.training.config import PretrainConfig
 from components.training.module import TrainingModule
@@ -36,8 +38,18 @@ def stage(run: Run, config: ClassifyStageConfig, *, texts: LabelledTexts, base: 
     labels = texts.labels().model_copy(update={"pooling": config.head.pooling})
     weights = class_weights(texts.labelled(TRAIN), labels, config.head.class_weights)
     merge_adapter = adapting(model, config.adapter, texts.tokenizer_folder)
-    head = Head(model.config.width, labels)
-    module = TrainingModule(model, config.trainer, LabelCrossEntropy(head, config.head, weights, config.trainer.seed))
+    ngrams = _ngrams(texts.labelled(TRAIN), labels, weights, config.head.ngrams)
+    head = Head(model.config.width, labels, ngrams)
+    validated = None if ngrams is None else torch.from_numpy(ngrams([text.text for text in texts.labelled(VALIDATION)]))
+    objective = LabelCrossEntropy(head, config.head, weights, config.trainer.seed, validated)
+    module = TrainingModule(model, config.trainer, objective)
+
+    def save(folder: Path) -> None:
+        # The validation is over, and nothing of the n-grams was chosen by it: they learn from its texts too.
+        labelled = [*texts.labelled(TRAIN), *texts.labelled(VALIDATION)]
+        head.ngrams = _ngrams(labelled, labels, weights, config.head.ngrams)
+        head.save(folder)
+
     session.train(
         run,
         settings,
@@ -48,10 +60,17 @@ def stage(run: Run, config: ClassifyStageConfig, *, texts: LabelledTexts, base: 
         columns=texts.columns(),
         details={"labels": labels.labels, "kind": labels.kind, "tokens_before": base.tokens_seen},
         rows=_rows,
-        also_save=head.save,
+        also_save=save,
         merge_adapter=merge_adapter,
     )
     return Classifier.open(run.folder)
+
+
+def _ngrams(
+    texts: Sequence[LabelledText], labels: LabelSet, weights: Float[Tensor, "labels"], config: NgramConfig
+) -> NgramScores | None:
+    """The scores of n-grams, if they count. A resumed run fits them anew: nothing in it is chance."""
+    return NgramScores.fitted(texts, labels, weights.tolist(), config) if config.weight else None
 
 
 def class_weights(

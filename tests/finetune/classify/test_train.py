@@ -1,5 +1,6 @@
 """The stages as a whole: what they leave, that the classifier learns, and that no interruption changes it."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from components.core.errors import ArtifactError, InputError
 from components.core.run import Run
 from components.data.prepared import PreparedData
-from components.data.split import TEST
+from components.data.split import TEST, TRAIN, VALIDATION
 from components.finetune.classify import measure
 from components.finetune.classify import texts as packing
 from components.finetune.classify.artifacts import Classifier, LabelledTexts
@@ -19,9 +20,11 @@ from components.finetune.classify.config import (
     ClassifyStageConfig,
     HeadConfig,
     LabelledTextsConfig,
+    NgramConfig,
 )
 from components.finetune.classify.labelled import LabelledText
 from components.finetune.classify.labels import LabelSet
+from components.finetune.classify.ngrams import NgramScores
 from components.finetune.classify.predict import TextClassifier
 from components.finetune.classify.train import class_weights, stage
 from components.training.config import TrainerConfig
@@ -59,6 +62,32 @@ def test_the_same_text_has_the_same_probabilities_in_any_company(classifier: Cla
         assert opened.probabilities([text])[0] == pytest.approx(several[number], abs=1e-6)
 
 
+def test_the_two_parts_can_be_asked_alone_and_their_odds_multiply(classifier: Classifier) -> None:
+    opened = TextClassifier.open(classifier.folder, "cpu")
+    texts = ["the river sea lake", "the winter town", "sea of books"]
+    network, ngrams = (opened.probabilities(texts, parts=part) for part in ("network", "ngrams"))
+    product = network * ngrams
+    assert opened.probabilities(texts) == pytest.approx(product / product.sum(axis=1, keepdims=True), abs=1e-6)
+    assert opened.predict(texts[:2], parts="ngrams") == [["boats"], ["bread"]]
+
+
+def test_the_n_grams_learn_from_the_validation_texts_too(classifier: Classifier, texts: LabelledTexts) -> None:
+    learnt = [*texts.labelled(TRAIN), *texts.labelled(VALIDATION)]
+    found = TextClassifier.open(classifier.folder, "cpu").head.ngrams
+    assert found is not None
+    wanted = NgramScores.fitted(learnt, texts.labels(), [1.0, 1.0], NgramConfig())
+    assert np.array_equal(found(["sea of books"]), wanted(["sea of books"]))
+
+
+def test_without_n_grams_the_network_answers_alone(texts: LabelledTexts, base: TrainedModel, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"head": HeadConfig(ngrams=NgramConfig(weight=0.0))})
+    opened = TextClassifier.open(stage(Run.local(tmp_path, "classify"), config, texts=texts, base=base).folder, "cpu")
+    assert opened.head.ngrams is None
+    asked = ["the river sea lake", "the winter town"]
+    assert opened.predict(asked) == [["boats"], ["bread"]]
+    assert np.array_equal(opened.probabilities(asked), opened.probabilities(asked, parts="network"))
+
+
 def test_killed_and_resumed_the_weights_and_the_head_are_bit_equal(
     classifier: Classifier, texts: LabelledTexts, base: TrainedModel, tmp_path: Path
 ) -> None:
@@ -87,10 +116,14 @@ def test_the_report_sets_the_others_beside_it(
     assert found.metrics["TF-IDF with logistic regression/accuracy"] == 1.0
     assert {"f1/boats", "f1/bread", "always the commonest label/macro_f1"} <= found.metrics.keys()
     page = found.report.read_text()
-    assert "always the commonest label" in page
+    for name in ("always the commonest label", "its network alone", "its n-grams alone"):
+        assert name in page
     assert "the base, prompted with 2 examples on the 8 texts that both were given" in page
     assert "<svg" in found.page.read_text()
-    assert len(found.path(found.PREDICTIONS).read_text().splitlines()) == len(texts.labelled(TEST))
+    rows = [json.loads(line) for line in found.path(found.PREDICTIONS).read_text().splitlines()]
+    assert [row["id"] for row in rows] == [text.id for text in texts.labelled(TEST)]
+    right = np.mean([row["others"]["its n-grams alone"] == row["labels"] for row in rows])
+    assert right == found.metrics["its n-grams alone/accuracy"]
 
 
 def test_several_labels_are_learnt_and_measured_too(prepared: PreparedData, base: TrainedModel, tmp_path: Path) -> None:
@@ -117,13 +150,9 @@ def test_weights_are_balanced_or_given_for_every_label() -> None:
         class_weights(texts, labels, {"a": 1.0, "c": 1.0})
 
 
-def test_settings_for_one_label_are_refused_with_several() -> None:
-    for settings in (
-        {"data": {"kind": "multi", "per_class": 5}},
-        {"data": {"kind": "multi"}, "head": {"label_smoothing": 0.1}},
-    ):
-        with pytest.raises(ValueError, match="are for one label a text"):
-            ClassifyConfig.model_validate(settings)
+def test_texts_of_each_label_cannot_be_counted_where_a_text_has_several() -> None:
+    with pytest.raises(ValueError, match="is for one label a text"):
+        ClassifyConfig.model_validate({"data": {"kind": "multi", "per_class": 5}})
 
 
 def test_a_model_without_a_head_or_with_another_is_refused(
