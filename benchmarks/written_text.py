@@ -1,0 +1,139 @@
+"""Is text that a teacher writes worth learning? ``python -m benchmarks.written_text --prepared DATA --teacher MODEL``.
+
+A small student is trained from scratch, for as many steps each time: on its corpus alone, on what a teacher wrote, on
+both, and on the corpus with all that the teacher expects (white-box). Half of the written texts are also chosen: by the
+need of a base (the student that learnt the corpus alone), by the confidence of the teacher, and at random. ``--corpus``
+leaves the student a part of the corpus only, from which the teacher's prompts are drawn as well; the teacher has read
+all of it. One line for each: bits per byte on the validation split, mean and standard deviation over seeds.
+"""
+
+import argparse
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import mean, median, stdev
+
+import numpy as np
+
+from components.core.run import Run
+from components.data.prepared import PreparedData
+from components.data.shards import ShardWriter
+from components.data.split import SPLITS, TRAIN
+from components.finetune.distill.artifact import TeacherTexts, Teaching
+from components.finetune.distill.choose import stage as choose
+from components.finetune.distill.config import ChooseConfig, DistillStageConfig, TeachConfig, WriteConfig, WriteSettings
+from components.finetune.distill.teach import stage as teach
+from components.finetune.distill.train import stage as distill
+from components.finetune.distill.write import stage as write
+from components.model.config import ModelConfig
+from components.training.config import TrainerConfig
+from components.training.trained import TrainedModel
+
+STUDENT = ModelConfig(name="student", layers=1, width=64, hidden_width=256, heads=1, kv_heads=1)
+ALL = 0.999  # of the corpus, beside the written text
+
+
+def main() -> None:
+    """Write, teach, train, and print a line for each student."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--prepared", type=Path, required=True, help="artifact of the stage prepare")
+    parser.add_argument("--teacher", type=Path, required=True, help="artifact of the stage pretrain")
+    parser.add_argument("--folder", type=Path, default=Path("build/written_text"), help="where all of it is kept")
+    parser.add_argument("--corpus", type=float, default=1.0, help="share of the training documents for the student")
+    parser.add_argument("--prompts", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seeds", type=int, default=3)
+    given = parser.parse_args()
+    data = part_of(PreparedData.open(given.prepared), given.corpus, given.folder / "corpus")
+    teacher = TrainedModel.open(given.teacher)
+    texts = written(data, teacher, given.prompts, given.folder / "write")
+    expected = taught(data, teacher, given.folder / "teach")
+    students = Students(given.folder / "students", given.steps, given.seeds)
+    base = students.trained("corpus alone", data)
+    students.trained("corpus, white-box", data, expected)
+    for name, mixture in mixtures(data, texts, base, given.folder / "choose").items():
+        students.trained(name, mixture)
+
+
+def part_of(prepared: PreparedData, share: float, folder: Path) -> PreparedData:
+    """The same data with ``share`` of the training documents, drawn once for all."""
+    if share == 1:
+        return prepared
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(prepared.tokenizer_folder, folder / PreparedData.TOKENIZER)
+    shards = prepared.shards()
+    with ShardWriter(folder / PreparedData.SHARDS, shards.vocab_size, shards.boundary_id) as writer:
+        for name in SPLITS:
+            split = shards.splits[name]
+            order = np.random.default_rng(1).permutation(split.n_documents).tolist()
+            for number in order[: round(share * len(order))] if name == TRAIN else range(split.n_documents):
+                writer.add(name, split.document(number), int(split.documents[number, 2]))
+    return Run.local(folder, "prepare").seal({}, {"vocab_size": shards.vocab_size}, view=PreparedData)
+
+
+def written(data: PreparedData, teacher: TrainedModel, prompts: int, folder: Path) -> TeacherTexts:
+    """What the teacher writes."""
+    config = WriteConfig(ask=WriteSettings(prompts=prompts, texts_at_once=64))
+    began = time.process_time()
+    made = write(Run.local(folder, "write"), config, prepared=data, trained=teacher)
+    print(f"written: {made.record.rows[0][1]}, {time.process_time() - began:.0f} s of CPU time, {made.metrics}")
+    return made
+
+
+def taught(data: PreparedData, teacher: TrainedModel, folder: Path) -> Teaching:
+    """What the teacher expects of every token."""
+    config = TeachConfig(teacher=str(teacher.folder), context_length=STUDENT.context_length)
+    return teach(Run.local(folder, "teach"), config, prepared=data)
+
+
+def mixtures(data: PreparedData, texts: TeacherTexts, base: TrainedModel, folder: Path) -> Mapping[str, PreparedData]:
+    """Training text by name."""
+    sure = float(np.exp(median(each.logprob for each in texts.texts() if each.logprob is not None)))
+    settings: dict[str, tuple[TeacherTexts, dict[str, object]]] = {
+        "written alone": (texts, {"replay": 0.0}),
+        "corpus and written": (texts, {}),
+        "corpus and half of it, by need": (texts, {"choice": {"need": 0.5}}),
+        "corpus and half of it, by confidence": (texts, {"choice": {"least_confidence": sure}}),
+        "corpus and half of it, at random": (half(texts, folder / "half"), {}),
+    }
+    made = {}
+    for number, (name, (chosen, changes)) in enumerate(settings.items()):
+        config = ChooseConfig.model_validate({"replay": ALL, **changes})
+        made[name] = choose(Run.local(folder / str(number), "choose"), config, prepared=data, texts=chosen, base=base)
+        print(f"{name}: {made[name].metrics}")
+    return made
+
+
+def half(texts: TeacherTexts, folder: Path) -> TeacherTexts:
+    """Half of ``texts``, at random: their prompts were drawn at random."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = texts.path(TeacherTexts.TEXTS).read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / TeacherTexts.TEXTS).write_text("".join(lines[: len(lines) // 2]), encoding="utf-8")
+    return Run.local(folder, "write").seal({}, view=TeacherTexts)
+
+
+class Students:
+    """Trains the same student on one thing after the other."""
+
+    def __init__(self, folder: Path, steps: int, seeds: int) -> None:
+        self._folder, self._steps, self._seeds = folder, steps, seeds
+
+    def trained(self, name: str, data: PreparedData, teaching: Teaching | None = None) -> TrainedModel:
+        """Train on ``data``, print what comes of it, and return the student of the first seed."""
+        began, made = time.process_time(), []
+        for seed in range(self._seeds):
+            folder = self._folder / f"{name} {seed}"
+            shutil.rmtree(folder, ignore_errors=True)
+            trainer = TrainerConfig(max_steps=self._steps, seed=seed, threads=1)
+            config = DistillStageConfig(model=STUDENT, trainer=trainer)
+            made.append(distill(Run.local(folder, "distill"), config, prepared=data, teaching=teaching))
+        bits = [each.metrics["validation_bits_per_byte"] for each in made]
+        spread = stdev(bits) if len(bits) > 1 else 0.0
+        seconds = (time.process_time() - began) / len(made)
+        print(f"{name:40} {mean(bits):.4f} ± {spread:.4f} bits per byte, {seconds:.1f} s of CPU time each", flush=True)
+        return made[0]
+
+
+if __name__ == "__main__":
+    main()
