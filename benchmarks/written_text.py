@@ -16,6 +16,7 @@ from statistics import mean, median, stdev
 
 import numpy as np
 
+from components.core.artifact import RECORD
 from components.core.run import Run
 from components.data.prepared import PreparedData
 from components.data.shards import ShardWriter
@@ -73,7 +74,9 @@ def part_of(prepared: PreparedData, share: float, folder: Path) -> PreparedData:
 
 
 def written(data: PreparedData, teacher: TrainedModel, prompts: int, folder: Path) -> TeacherTexts:
-    """What the teacher writes."""
+    """What the teacher writes, or has written there before."""
+    if (folder / RECORD).is_file():
+        return TeacherTexts.open(folder)
     config = WriteConfig(ask=WriteSettings(prompts=prompts, texts_at_once=64))
     began = time.process_time()
     made = write(Run.local(folder, "write"), config, prepared=data, trained=teacher)

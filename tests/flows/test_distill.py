@@ -104,7 +104,7 @@ def test_a_student_learns_what_a_server_writes(
     made, runner = student(tmp_path, base, f"{server.url}#large", "finetune.distill.start=scratch")
     assert list(runner.calls) == ["write", "choose", "distill"]
     assert versioned == ["write"]  # what may have been paid for
-    assert TrainedModel.open(made.folder).tokens_seen == 2 * 2 * 32
+    assert TrainedModel.open(made.folder).tokens_seen == 2 * 4 * 32
     assert "base" not in runner.calls["distill"].inputs
     chosen = PreparedData.open(runner.calls["distill"].inputs["prepared"].folder)
     assert TeacherTexts.open(runner.calls["choose"].inputs["texts"].folder).metrics["texts"] == 20
