@@ -4,10 +4,12 @@ A small student is trained from scratch, for as many steps each time: on its cor
 both, and on the corpus with all that the teacher expects (white-box). Half of the written texts are also chosen: by the
 need of a base (the student that learnt the corpus alone), by the confidence of the teacher, and at random. ``--corpus``
 leaves the student a part of the corpus only, from which the teacher's prompts are drawn as well; the teacher has read
-all of it. One line for each: bits per byte on the validation split, mean and standard deviation over seeds.
+all of it. Every student ends with the weights of its best validation. One line for each: bits per byte on the test
+split, mean and standard deviation over seeds.
 """
 
 import argparse
+import math
 import shutil
 import time
 from collections.abc import Mapping
@@ -20,7 +22,8 @@ from components.core.artifact import RECORD
 from components.core.run import Run
 from components.data.prepared import PreparedData
 from components.data.shards import ShardWriter
-from components.data.split import SPLITS, TRAIN
+from components.data.split import SPLITS, TEST, TRAIN
+from components.evaluation.text_models.ours import LacewingModel
 from components.finetune.distill.artifact import TeacherTexts, Teaching
 from components.finetune.distill.choose import stage as choose
 from components.finetune.distill.config import ChooseConfig, DistillStageConfig, TeachConfig, WriteConfig, WriteSettings
@@ -50,11 +53,23 @@ def main() -> None:
     teacher = TrainedModel.open(given.teacher)
     texts = written(data, teacher, given.prompts, given.folder / "write")
     expected = taught(data, teacher, given.folder / "teach")
-    students = Students(given.folder / "students", given.steps, given.seeds)
-    base = students.trained("corpus alone", data)
-    students.trained("corpus, white-box", data, expected)
-    for name, mixture in mixtures(data, texts, base, given.folder / "choose").items():
-        students.trained(name, mixture)
+    base = student(data, given.steps, 0, given.folder / "base")
+    learnt: dict[str, tuple[PreparedData, Teaching | None]] = {
+        "corpus alone": (data, None),
+        "corpus, white-box": (data, expected),
+        **{name: (each, None) for name, each in mixtures(data, texts, base, given.folder / "choose").items()},
+    }
+    found: dict[str, list[float]] = {name: [] for name in learnt}
+    for seed in range(given.seeds):
+        for name, (text, teaching) in learnt.items():
+            made = student(text, given.steps, seed, given.folder / "student", teaching)
+            found[name].append(bits_per_byte(made, data))
+            print(
+                f"{name:40} seed {seed}: {found[name][-1]:.4f}, best at step {made.metrics['kept_step']:.0f}",
+                flush=True,
+            )
+    for name, bits in found.items():
+        print(f"{name:40} {mean(bits):.4f} ± {stdev(bits) if len(bits) > 1 else 0:.4f} bits per byte")
 
 
 def part_of(prepared: PreparedData, share: float, folder: Path) -> PreparedData:
@@ -116,26 +131,22 @@ def half(texts: TeacherTexts, folder: Path) -> TeacherTexts:
     return Run.local(folder, "write").seal({}, view=TeacherTexts)
 
 
-class Students:
-    """Trains the same student on one thing after the other."""
+def student(data: PreparedData, steps: int, seed: int, folder: Path, teaching: Teaching | None = None) -> TrainedModel:
+    """A new student, trained on ``data`` and on what ``teaching`` says of it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    trainer = TrainerConfig(
+        max_steps=steps, seed=seed, threads=1, keep="best", validate_every_steps=max(1, steps // 10)
+    )
+    config = DistillStageConfig(model=STUDENT, trainer=trainer)
+    return distill(Run.local(folder, "distill"), config, prepared=data, teaching=teaching)
 
-    def __init__(self, folder: Path, steps: int, seeds: int) -> None:
-        self._folder, self._steps, self._seeds = folder, steps, seeds
 
-    def trained(self, name: str, data: PreparedData, teaching: Teaching | None = None) -> TrainedModel:
-        """Train on ``data``, print what comes of it, and return the student of the first seed."""
-        began, made = time.process_time(), []
-        for seed in range(self._seeds):
-            folder = self._folder / f"{name} {seed}"
-            shutil.rmtree(folder, ignore_errors=True)
-            trainer = TrainerConfig(max_steps=self._steps, seed=seed, threads=1)
-            config = DistillStageConfig(model=STUDENT, trainer=trainer)
-            made.append(distill(Run.local(folder, "distill"), config, prepared=data, teaching=teaching))
-        bits = [each.metrics["validation_bits_per_byte"] for each in made]
-        spread = stdev(bits) if len(bits) > 1 else 0.0
-        seconds = (time.process_time() - began) / len(made)
-        print(f"{name:40} {mean(bits):.4f} ± {spread:.4f} bits per byte, {seconds:.1f} s of CPU time each", flush=True)
-        return made[0]
+def bits_per_byte(model: TrainedModel, data: PreparedData) -> float:
+    """On the documents of the test split, each by itself."""
+    texts = list(data.texts(TEST, range(data.shards().splits[TEST].n_documents)))
+    scores = LacewingModel.of_training(model, "student").token_scores(texts)
+    nats = sum(float(each.nats.sum()) for each in scores)
+    return nats / math.log(2) / sum(len(text.encode()) for text in texts)
 
 
 if __name__ == "__main__":

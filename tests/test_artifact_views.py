@@ -24,7 +24,7 @@ from components.evaluation.factuality.artifacts import CascadeAssessment, Study
 from components.evaluation.sweep.artifact import Sweep
 from components.finetune.chat.artifact import Conversed
 from components.finetune.classify.artifacts import Classification, Classifier, LabelledTexts
-from components.finetune.distill.artifact import TeacherTexts, Teaching
+from components.finetune.distill.artifact import ChosenTexts, TeacherTexts, Teaching
 from components.finetune.preference.artifact import Pairs, PreferenceAssessment, References
 from components.labelling.artifact import Labels
 from components.model.bundle import Bundle
@@ -53,6 +53,7 @@ VIEWS: list[type[Artifact]] = [
     PreferenceAssessment,
     Teaching,
     TeacherTexts,
+    ChosenTexts,
     SmokeAnswer,
     Conversed,
 ]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class PreparedData(Artifact):
     """Text that a model can be trained on."""
 
-    stages: ClassVar[tuple[str, ...]] = ("prepare", "chats", "choose")
+    stages: ClassVar[tuple[str, ...]] = ("prepare", "chats")
 
     RAW: ClassVar = "raw"
     TOKENIZER: ClassVar = "tokenizer"

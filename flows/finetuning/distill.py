@@ -23,15 +23,15 @@ def finetune_distill(run: FlowRun, base: Base) -> Artifact:
     teacher = find_subject(settings.teacher, run.config.tracking) if settings.teacher else Subject("")
     start = base.model if settings.start == "base" else None
     if settings.text == "written":
-        data = written_data(run, base, teacher)
-        return run.stage(DISTILL, run.config.distill, prepared=data, base=start)
+        chosen = chosen_texts(run, base, teacher)
+        return run.stage(DISTILL, run.config.distill, prepared=base.data, chosen=chosen, base=start)
     folder = str(teacher.artifact.folder) if teacher.artifact is not None else teacher.place
     asked = run.config.teach.model_copy(update={"teacher": folder})
     teaching = run.stage(TEACH, asked, prepared=base.data, sources=models_fingerprint({_SETTING: folder}))
     return run.stage(DISTILL, run.config.distill, prepared=base.data, teaching=teaching, base=start)
 
 
-def written_data(run: FlowRun, base: Base, teacher: Subject) -> Artifact:
+def chosen_texts(run: FlowRun, base: Base, teacher: Subject) -> Artifact:
     """What the teacher writes, and what of it is learnt. Its texts go to DVC: they may have been paid for."""
     bundled = teacher.artifact is not None and teacher.artifact.stage in Bundle.stages
     texts = run.stage(

@@ -10,9 +10,8 @@ from components.core.artifact import Artifact
 from components.core.errors import InputError
 from components.core.run import Run
 from components.core.worker import open_inputs
-from components.data.prepared import PreparedData
 from components.data.split import TRAIN
-from components.finetune.distill.artifact import TeacherTexts
+from components.finetune.distill.artifact import ChosenTexts, TeacherTexts
 from components.model.config import ModelConfig
 from components.pretrain import stage as pretrain
 from components.training.config import PretrainConfig, TrainerConfig
@@ -106,7 +105,7 @@ def test_a_student_learns_what_a_server_writes(
     assert versioned == ["write"]  # what may have been paid for
     assert TrainedModel.open(made.folder).tokens_seen == 2 * 4 * 32
     assert "base" not in runner.calls["distill"].inputs
-    chosen = PreparedData.open(runner.calls["distill"].inputs["prepared"].folder)
+    chosen = ChosenTexts.open(runner.calls["distill"].inputs["chosen"].folder)
     assert TeacherTexts.open(runner.calls["choose"].inputs["texts"].folder).metrics["texts"] == 20
     assert all(text.endswith(" Brackwater, where") for text in chosen.texts(TRAIN, range(3)))
 

@@ -1,4 +1,4 @@
-"""What a teacher has told: the artifacts of ``teach`` (what it expects) and ``write`` (texts). Light: no torch."""
+"""What a teacher has told: the artifacts of ``teach``, ``write`` and ``choose``. Light: no torch, no numpy."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from components.core.artifact import CHECKPOINTS, Artifact
+from components.data.prepared import PreparedData
 
 if TYPE_CHECKING:
     from components.data.columns import Columns
@@ -72,6 +73,15 @@ class TeacherTexts(Artifact):
     def texts(self) -> list[TeacherText]:
         """All of them, in the order of the prompts."""
         return read_texts(self.path(self.TEXTS))
+
+
+class ChosenTexts(PreparedData):
+    """Those of them that are learnt, as shards beside a part of the corpus.
+
+    Laid out as ``PreparedData``, with the tokenizer and the held-out splits of the corpus.
+    """
+
+    stages: ClassVar[tuple[str, ...]] = ("choose",)
 
 
 def read_texts(path: Path) -> list[TeacherText]:

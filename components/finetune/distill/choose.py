@@ -18,7 +18,7 @@ from components.data.prepared import PreparedData
 from components.data.shards import ShardSet, ShardWriter, Split
 from components.data.split import SPLITS, TRAIN
 from components.evaluation.text_models.ours import LacewingModel
-from components.finetune.distill.artifact import TeacherText, TeacherTexts
+from components.finetune.distill.artifact import ChosenTexts, TeacherText, TeacherTexts
 from components.finetune.distill.config import ChoiceConfig, ChooseConfig
 from components.finetune.distill.writers import mean_logprobs
 from components.training.trained import TrainedModel
@@ -34,7 +34,7 @@ def stage(
     prepared: PreparedData,
     texts: TeacherTexts,
     base: TrainedModel | None = None,
-) -> PreparedData:
+) -> ChosenTexts:
     """Choose from ``texts``, and write them as documents beside a part of the corpus of ``prepared``.
 
     ``base`` says what the student needs; it is only asked where not all texts are kept.
@@ -45,11 +45,11 @@ def stage(
     sure = _sure(known, config.choice)
     chosen = _needed(sure, config, base)
     documents = list(dict.fromkeys(map(document_of, chosen)))
-    for leftover in (PreparedData.SHARDS, PreparedData.TOKENIZER):
+    for leftover in (ChosenTexts.SHARDS, ChosenTexts.TOKENIZER):
         shutil.rmtree(run.folder / leftover, ignore_errors=True)
-    shutil.copytree(prepared.tokenizer_folder, run.folder / PreparedData.TOKENIZER)
+    shutil.copytree(prepared.tokenizer_folder, run.folder / ChosenTexts.TOKENIZER)
     written, replayed = _write(run, prepared, documents, config.replay)
-    shards = ShardSet.open(run.folder / PreparedData.SHARDS)
+    shards = ShardSet.open(run.folder / ChosenTexts.SHARDS)
     metrics = {
         "written": float(len(known)),
         "sure": float(len(sure)),
@@ -59,7 +59,7 @@ def stage(
     }
     row = f"{len(documents):,} of {len(known):,} texts, beside {replayed / (written + replayed):.0%} of corpus"
     details = {"vocab_size": shards.vocab_size}
-    return run.seal(metrics, details, [("chosen to learn from", row)], view=PreparedData)
+    return run.seal(metrics, details, [("chosen to learn from", row)], view=ChosenTexts)
 
 
 def document_of(text: TeacherText) -> str:
@@ -112,7 +112,7 @@ def _write(run: Run, prepared: PreparedData, documents: Sequence[str], replay: f
     encoded = Encoder(tokenizer).encode(documents)
     written = sum(len(ids) + 1 for ids in encoded)
     replayed = 0
-    with ShardWriter(run.folder / PreparedData.SHARDS, tokenizer.vocab_size, tokenizer.end_of_text_id) as shards:
+    with ShardWriter(run.folder / ChosenTexts.SHARDS, tokenizer.vocab_size, tokenizer.end_of_text_id) as shards:
         for ids, text in zip(encoded, documents, strict=True):
             shards.add(TRAIN, ids, len(text.encode()))
         for name in SPLITS:

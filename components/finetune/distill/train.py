@@ -13,7 +13,7 @@ from components.core.run import Run
 from components.data.prepared import PreparedData
 from components.data.tokenizer import tokenizer_digest
 from components.finetune.adapting import adapting
-from components.finetune.distill.artifact import Teaching
+from components.finetune.distill.artifact import ChosenTexts, Teaching
 from components.finetune.distill.config import DistillStageConfig
 from components.finetune.distill.objective import Distillation
 from components.model.llama_config import read_config
@@ -31,11 +31,13 @@ def stage(
     *,
     prepared: PreparedData,
     teaching: Teaching | None = None,
+    chosen: ChosenTexts | None = None,
     base: TrainedModel | None = None,
 ) -> TrainedModel:
     """Train ``base``, or without it a new model, on ``prepared`` and on what ``teaching`` says of it.
 
-    Without ``teaching`` the text alone is learnt: text that a teacher has written.
+    Without ``teaching`` the text alone is learnt; that of ``chosen``, written by a teacher, in the place of
+    ``prepared``.
 
     Raises ``InputError`` for an adapter without a base, ``ArtifactError`` if the teacher has read other windows
     than the student will, or ``base`` has another tokenizer, and what ``Session.train`` raises.
@@ -49,7 +51,7 @@ def stage(
     plan = PretrainConfig(model=shape, trainer=config.trainer)
     _check(prepared, teaching, base, plan)
     session = Session.open(plan)
-    shards = prepared.shards()
+    shards = (chosen or prepared).shards()
     torch.manual_seed(config.trainer.seed)
     student = Transformer(shape, shards.vocab_size) if base is None else base.load()
     merge_adapter = adapting(student, config.adapter, prepared.tokenizer_folder)

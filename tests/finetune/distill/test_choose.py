@@ -12,7 +12,7 @@ from components.core.run import Run
 from components.data.prepared import PreparedData
 from components.data.split import TEST, TRAIN, VALIDATION
 from components.evaluation.text_models.ours import LacewingModel
-from components.finetune.distill.artifact import TeacherText, TeacherTexts
+from components.finetune.distill.artifact import ChosenTexts, TeacherText, TeacherTexts
 from components.finetune.distill.choose import document_of, stage
 from components.finetune.distill.config import ChooseConfig, DistillStageConfig
 from components.finetune.distill.train import stage as train
@@ -47,7 +47,7 @@ def told(folder: Path, **changes: Any) -> TeacherTexts:
 
 def chosen(
     tmp_path: Path, prepared: PreparedData, base: TrainedModel | None = None, replay: float = 0.0, **choice: Any
-) -> PreparedData:
+) -> ChosenTexts:
     config = ChooseConfig.model_validate({"choice": choice, "replay": replay})
     run = Run.local(tmp_path / "chosen", "choose")
     return stage(run, config, prepared=prepared, texts=told(tmp_path / "told"), base=base)
@@ -122,11 +122,11 @@ def test_a_student_learns_the_text_alone(tmp_path: Path, prepared: PreparedData,
     data = chosen(tmp_path, prepared, replay=0.999)
     student = TEACHER.model_copy(update={"name": "student", "width": 16, "hidden_width": 32})
     config = DistillStageConfig(model=student, trainer=TRAINER)
-    made = train(Run.local(tmp_path / "student", "distill"), config, prepared=data)
+    made = train(Run.local(tmp_path / "student", "distill"), config, prepared=prepared, chosen=data)
     looks = [row["validation_loss"] for row in made.history() if "validation_loss" in row]
     assert looks[-1] < looks[0]
     assert made.metrics["validation_bits_per_byte"] > 0
     assert "divergence" not in made.metrics
     assert load_model(made.model_folder).config.width == 16
-    further = train(Run.local(tmp_path / "further", "distill"), config, prepared=data, base=teacher)
+    further = train(Run.local(tmp_path / "further", "distill"), config, prepared=prepared, chosen=data, base=teacher)
     assert load_model(further.model_folder).config.width == TEACHER.width
