@@ -121,7 +121,7 @@ class ServedWriter:
         if self._model and served and self._model not in served:
             raise InputError(
                 f"the teacher at {self._url} has no model {self._model!r}; it has {', '.join(served)}: give "
-                f"finetune.distill.teacher={self._url}#NAME"
+                f"finetune.distill.teacher='{self._url}#NAME'"
             )
         self._model = self._model or next(iter(served), "")
 
