@@ -57,8 +57,9 @@ def stage(
     texts = sorted(read_texts(answers), key=lambda each: each.number)
     _check(texts, config)
     write_text(run.folder / TeacherTexts.TEXTS, "".join(each.model_dump_json() + "\n" for each in texts))
+    sealed = _sealed(run, texts, len(texts) - before, time.perf_counter() - began)
     shutil.rmtree(run.folder / CHECKPOINTS)
-    return _sealed(run, texts, len(texts) - before, time.perf_counter() - began)
+    return sealed
 
 
 def prompts_of(prepared: PreparedData, ask: WriteSettings) -> Iterator[str]:
@@ -97,12 +98,13 @@ def _ask(run: Run, writer: Writer, prompts: Sequence[str], ask: WriteSettings, p
     path.parent.mkdir(parents=True, exist_ok=True)
     done = len(kept)
     for first in range(0, len(prompts), ask.texts_at_once):
-        group = range(first, min(first + ask.texts_at_once, len(prompts)))
-        if kept.issuperset(group):
+        last = min(first + ask.texts_at_once, len(prompts))
+        group = [number for number in range(first, last) if number not in kept]
+        if not group:
             continue
         run.report(done / len(prompts), f"{done:,} of {len(prompts):,} texts written")
         try:
-            answers = writer.answers([prompts[number] for number in group], ask.seed * len(prompts) + first)
+            answers = writer.answers([prompts[number] for number in group], ask.seed * len(prompts) + group[0])
         except ServiceError as error:
             raise ServiceError(
                 f"{error}. {done:,} of {len(prompts):,} texts are kept: the same command asks for the others"
