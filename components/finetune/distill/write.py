@@ -95,7 +95,7 @@ def _beginning(split: Split, number: int, tokenizer: TextTokenizer, ask: WriteSe
 def _ask(run: Run, writer: Writer, prompts: Sequence[str], ask: WriteSettings, path: Path) -> None:
     """Ask for what ``path`` does not hold yet, and add it there, request by request."""
     kept = _kept(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _without_half_a_line(path)
     done = len(kept)
     for first in range(0, len(prompts), ask.texts_at_once):
         last = min(first + ask.texts_at_once, len(prompts))
@@ -122,11 +122,17 @@ def _kept(path: Path) -> set[int]:
     return {each.number for each in read_texts(path)}
 
 
-def _append(path: Path, texts: Sequence[TeacherText]) -> None:
-    """Add complete lines to the file; half a line that a kill has left is cut off first."""
-    with full_disk_explained(path), path.open("ab+") as file:
+def _without_half_a_line(path: Path) -> None:
+    """Cut off what a kill has left of a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
         file.seek(0)
         file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def _append(path: Path, texts: Sequence[TeacherText]) -> None:
+    """Add lines to the file, on disk before this returns."""
+    with full_disk_explained(path), path.open("ab") as file:
         file.write("".join(each.model_dump_json() + "\n" for each in texts).encode())
         file.flush()
         os.fsync(file.fileno())
