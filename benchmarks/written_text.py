@@ -1,11 +1,12 @@
 """Is text that a teacher writes worth learning? ``python -m benchmarks.written_text --prepared DATA --teacher MODEL``.
 
 A small student is trained from scratch, for as many steps each time: on its corpus alone, on what a teacher wrote, on
-both, and on the corpus with all that the teacher expects (white-box). Half of the written texts are also chosen: by the
-need of a base (the student that learnt the corpus alone), by the confidence of the teacher, and at random. ``--corpus``
-leaves the student a part of the corpus only, from which the teacher's prompts are drawn as well; the teacher has read
-all of it. Every student ends with the weights of its best validation. One line for each: bits per byte on the test
-split, mean and standard deviation over seeds.
+both, and on the corpus with all that the teacher expects (white-box). With ``--choices``, half of the written texts are
+also chosen: by the need of a base (the student that learnt the corpus alone), by the confidence of the teacher, and at
+random. ``--corpus`` leaves the student a part of the corpus only, from which the teacher's prompts are drawn as well;
+the teacher has read all of it. What the folder holds that the teacher has written is not written again. Every student
+ends with the weights of its best validation. One line for each: bits per byte on the test split, mean and standard
+deviation over seeds.
 """
 
 import argparse
@@ -46,14 +47,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("build/written_text"), help="where all of it is kept")
     parser.add_argument("--corpus", type=float, default=1.0, help="share of the training documents for the student")
     parser.add_argument("--prompts", type=int, default=1000)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--choices", action="store_true", help="also choose half of the texts")
     given = parser.parse_args()
     data = part_of(PreparedData.open(given.prepared), given.corpus, given.folder / "corpus")
     teacher = TrainedModel.open(given.teacher)
     texts = written(data, teacher, given.prompts, given.folder / "write")
     expected = taught(data, teacher, given.folder / "teach")
-    base = student(data, given.steps, 0, given.folder / "base")
+    base = student(data, given.steps, 0, given.folder / "base") if given.choices else None
     learnt: dict[str, tuple[PreparedData, Teaching | None]] = {
         "corpus alone": (data, None),
         "corpus, white-box": (data, expected),
@@ -105,16 +107,21 @@ def taught(data: PreparedData, teacher: TrainedModel, folder: Path) -> Teaching:
     return teach(Run.local(folder, "teach"), config, prepared=data)
 
 
-def mixtures(data: PreparedData, texts: TeacherTexts, base: TrainedModel, folder: Path) -> Mapping[str, PreparedData]:
-    """Training text by name."""
+def mixtures(
+    data: PreparedData, texts: TeacherTexts, base: TrainedModel | None, folder: Path
+) -> Mapping[str, PreparedData]:
+    """Training text by name; with ``base``, also of chosen texts."""
     sure = float(np.exp(median(each.logprob for each in texts.texts() if each.logprob is not None)))
     settings: dict[str, tuple[TeacherTexts, dict[str, object]]] = {
         "written alone": (texts, {"replay": 0.0}),
         "corpus and written": (texts, {}),
-        "corpus and half of it, by need": (texts, {"choice": {"need": 0.5}}),
-        "corpus and half of it, by confidence": (texts, {"choice": {"least_confidence": sure}}),
-        "corpus and half of it, at random": (half(texts, folder / "half"), {}),
     }
+    if base is not None:
+        settings |= {
+            "corpus and half of it, by need": (texts, {"choice": {"need": 0.5}}),
+            "corpus and half of it, by confidence": (texts, {"choice": {"least_confidence": sure}}),
+            "corpus and half of it, at random": (half(texts, folder / "half"), {}),
+        }
     made = {}
     for number, (name, (chosen, changes)) in enumerate(settings.items()):
         config = ChooseConfig.model_validate({"replay": ALL, **changes})
