@@ -4,6 +4,7 @@ Text crosses, so the server may have any vocabulary. Calls that ask for the same
 The text of a request leaves this machine if the server is elsewhere: a warning says so once.
 """
 
+import ipaddress
 import logging
 import os
 import time
@@ -68,7 +69,7 @@ class EndpointHelper:
 
     def check(self) -> None:
         """Ask for one token; raises ``HelperError`` with what to do if none comes."""
-        if not self._client.is_on_this_machine:
+        if not _is_loopback(self._client.host):
             logger.warning("text of requests will be sent to the helper at %s, on another machine", self._client.host)
         deadline = time.monotonic() + max(_CHECK_SECONDS, self._timeout_seconds)
         served = self._served(deadline)
@@ -151,3 +152,10 @@ def _fitted(text: str, call: Call, prompt: str) -> str:
     if prompt and call.text[-1:] == " ":
         text = text.lstrip(" ")
     return first_unit(text, call.unit)[0]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
