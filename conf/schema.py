@@ -29,7 +29,7 @@ from components.evaluation.evaluate_config import EvaluateConfig, EvaluateStageC
 from components.evaluation.sweep.config import SweepConfig
 from components.finetune.chat.config import ChatTrainConfig, ConverseStageConfig
 from components.finetune.config import FinetuneConfig
-from components.finetune.distill.config import DistillStageConfig, TeachConfig
+from components.finetune.distill.config import ChooseConfig, DistillStageConfig, TeachConfig, WriteConfig
 from components.finetune.preference.config import AssessPreferenceConfig, PreferConfig, ReferenceConfig
 from components.labelling.config import LabelConfig
 from components.model.config import ModelConfig
@@ -192,6 +192,16 @@ class ProjectConfig(Bounded):
             device=trainer.device,
             precision=trainer.precision,
         )
+
+    def writing(self, teacher: str) -> WriteConfig:
+        """The slice that a teacher sees which writes, in this place."""
+        return WriteConfig(teacher=teacher, ask=self.finetune.distill.write, device=self.finetune.training.device)
+
+    @property
+    def choose(self) -> ChooseConfig:
+        """The slice that the choice of its texts sees."""
+        own = self.finetune
+        return ChooseConfig(choice=own.distill.choose, replay=own.replay, device=own.training.device)
 
     @property
     def distill(self) -> DistillStageConfig:

@@ -24,7 +24,7 @@ from components.evaluation.factuality.artifacts import CascadeAssessment, Study
 from components.evaluation.sweep.artifact import Sweep
 from components.finetune.chat.artifact import Conversed
 from components.finetune.classify.artifacts import Classification, Classifier, LabelledTexts
-from components.finetune.distill.artifact import Teaching
+from components.finetune.distill.artifact import ChosenTexts, TeacherTexts, Teaching
 from components.finetune.preference.artifact import Pairs, PreferenceAssessment, References
 from components.labelling.artifact import Labels
 from components.model.bundle import Bundle
@@ -52,6 +52,8 @@ VIEWS: list[type[Artifact]] = [
     References,
     PreferenceAssessment,
     Teaching,
+    TeacherTexts,
+    ChosenTexts,
     SmokeAnswer,
     Conversed,
 ]
@@ -83,6 +85,8 @@ STAGES = {
     "reference",
     "assess-preference",
     "teach",
+    "write",
+    "choose",
     "distill",
 }
 

@@ -5,6 +5,7 @@ processes that never ask an endpoint do not pay for it. The package retries noth
 ``transport`` adds what it does not promise: a time-out for the whole answer and a limit on its size.
 """
 
+import ipaddress
 import json
 import time
 from collections.abc import Callable
@@ -32,8 +33,20 @@ class Echo(NamedTuple):
     """The same of the likeliest token in its place."""
 
 
+class Sampled(NamedTuple):
+    """A continuation that was drawn."""
+
+    text: str
+    tokens: int
+    """Of the server; of several continuations that it counts together, an equal share."""
+    ended: bool
+    """Whether the server ended it, and not the limit of tokens."""
+    logprob: float | None
+    """Mean natural log-probability of its tokens; ``None`` where the server does not tell."""
+
+
 class OpenAIClient:
-    """Completions and chats, greedy. Thread-safe: connections are kept and shared.
+    """Completions and chats, greedy unless told otherwise. Thread-safe: connections are kept and shared.
 
     Its methods raise ``EndpointError``; a ``deadline`` is of ``time.monotonic`` and covers connecting and reading. An
     empty ``model`` leaves the choice to the server.
@@ -69,6 +82,14 @@ class OpenAIClient:
         return self._client.base_url.host
 
     @property
+    def is_on_this_machine(self) -> bool:
+        """Whether the address is loopback, so that no text leaves the machine."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
     def has_password(self) -> bool:
         """Whether the address holds a user or a password."""
         return bool(self._client.base_url.userinfo)
@@ -91,11 +112,34 @@ class OpenAIClient:
         model: str = "",
         stop: list[str] | None = None,
         presence_penalty: float = 0.0,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
     ) -> tuple[list[str], int]:
         """Continuations of ``prompts``, and how many tokens they took together."""
-        body = {"max_tokens": max_tokens, **_GREEDY, "presence_penalty": presence_penalty}
+        body = {**_drawing(max_tokens, temperature, top_p, seed), "presence_penalty": presence_penalty}
         content = self._continued(prompts, deadline, model, stop=stop or self._openai.omit, **body)
         return _read("completion", content, lambda answer: _completions(answer, len(prompts)))
+
+    def sample(
+        self,
+        prompts: list[str],
+        max_tokens: int,
+        deadline: float,
+        *,
+        model: str = "",
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        logprobs: bool = True,
+    ) -> list[Sampled]:
+        """Continuations of ``prompts`` with what the server tells of them.
+
+        A server need not know ``seed``, and few give the same text twice.
+        """
+        body = _drawing(max_tokens, temperature, top_p, seed) | ({"logprobs": 0} if logprobs else {})
+        content = self._continued(prompts, deadline, model, **body)
+        return _read("completion", content, lambda answer: _samples(answer, len(prompts)))
 
     def echo(self, prompts: list[str], deadline: float, *, model: str = "") -> list["Echo | None"]:
         """The prompts as the server reads them, with the likeliest token beside each; ``None`` where it tells nothing.
@@ -151,6 +195,11 @@ class OpenAIClient:
         return said.replace(self._api_key, "***") if self._api_key else said
 
 
+def _drawing(max_tokens: int, temperature: float, top_p: float, seed: int) -> dict[str, Any]:
+    body = {"max_tokens": max_tokens, **_GREEDY}
+    return body | ({"temperature": temperature, "top_p": top_p, "seed": seed} if temperature else {})
+
+
 def _read(kind: str, content: bytes, read: Callable[[Any], T]) -> T:
     try:
         answer = json.loads(content)
@@ -166,6 +215,19 @@ def _completions(answer: Any, prompts: int) -> tuple[list[str], int]:
     texts = {choice["index"]: choice["text"] for choice in answer["choices"]}
     tokens = int((answer.get("usage") or {}).get("completion_tokens", 0))
     return [_text(texts[place]) for place in range(prompts)], max(0, tokens)
+
+
+def _samples(answer: Any, prompts: int) -> list[Sampled]:
+    choices = {choice["index"]: choice for choice in answer["choices"]}
+    _, together = _completions(answer, prompts)
+    return [_sample(choices[place], together // prompts) for place in range(prompts)]
+
+
+def _sample(choice: Any, share: int) -> Sampled:
+    told = (choice.get("logprobs") or {}).get("token_logprobs") or []
+    scores = [float(value) for value in told if value is not None]  # a cascade's helper gives no probabilities
+    ended = choice.get("finish_reason") != "length"
+    return Sampled(_text(choice["text"]), len(told) or share, ended, sum(scores) / len(scores) if scores else None)
 
 
 def _echoes(answer: Any, prompts: int) -> list[Echo | None]:

@@ -26,7 +26,8 @@ class FinetuneConfig(BaseModel):
     training: TrainerConfig = TrainerConfig(max_steps=200, learning_rate=2e-3, validate_every_steps=50)
     """The training loop, with settings of its own."""
     replay: float = Field(default=0.5, ge=0, lt=1)
-    """Share of the training windows that hold text of the pretraining, so that it is not forgotten; used by chat."""
+    """Share of the training windows that hold text of the pretraining, so that it is not forgotten; used by chat, and
+    by distill with text=written."""
     release: bool = False
     """Register the finetuned model as challenger, so that `lacewing serve model=challenger` answers with it."""
     chat: ChatConfig = ChatConfig()

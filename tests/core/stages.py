@@ -33,6 +33,8 @@ STAGES: dict[str, tuple[str, Callable[[ProjectConfig], BaseModel]]] = {
     "prefer": ("components.finetune.preference.train:stage", lambda config: config.prefer),
     "assess-preference": ("components.finetune.preference.assess:stage", lambda config: config.assess_preference),
     "teach": ("components.finetune.distill.teach:stage", lambda config: config.teach),
+    "write": ("components.finetune.distill.write:stage", lambda config: config.writing("")),
+    "choose": ("components.finetune.distill.choose:stage", lambda config: config.choose),
     "distill": ("components.finetune.distill.train:stage", lambda config: config.distill),
     "assess": ("components.evaluation.assess:stage", lambda config: config.assess),
     "evaluate": ("components.evaluation.evaluate:stage", lambda config: config.evaluation("", "")),

@@ -26,7 +26,7 @@ TRAINING = {"pretrain", "delegate", *FINETUNING}
 RUNS_A_MODEL = {
     *TRAINING,
     *("calibrate", "cascade", "converse", "arena", "assess", "evaluate", "bundle", "gate", "smoke"),
-    *("reference", "assess-preference", "teach", "classify-report"),
+    *("reference", "assess-preference", "teach", "write", "choose", "classify-report"),
 }
 # They read a model's shape, or load its tokenizer by a name that models have too: a key may hold more than is executed.
 KNOWS_MODELS = {"derive", "preferences", "classify-texts"}
@@ -40,7 +40,7 @@ READS_SPACY = {"label", "cascade", "evaluate"}
 SERVES = {"bundle", "gate", "smoke"}
 READS_THE_WORLD = {
     *("prepare", "cascade", "arena", "evaluate", *SERVES),
-    *("chats", "converse", "preferences", "classify-report"),
+    *("chats", "converse", "preferences", "classify-report", "write", "choose"),
 }
 
 Change = Callable[[Path], None]
@@ -147,7 +147,9 @@ EDITS = {
     "a template of the world": Edit("components/data/world/person.txt", appended("a new line"), READS_THE_WORLD),
     "words of the world": Edit("components/data/world/words.txt", appended("a new line"), READS_THE_WORLD),
     "how the tokenizer is trained": Edit("components/data/tokenizer.py", inside("train_tokenizer"), {"prepare"}),
-    "how text is encoded in bulk": Edit("components/data/encoder.py", inside("Encoder"), {"prepare", "derive"}),
+    "how text is encoded in bulk": Edit(
+        "components/data/encoder.py", inside("Encoder"), {"prepare", "derive", "choose"}
+    ),
     "how text is encoded": Edit(
         "components/data/tokenizer.py",
         inside("TextTokenizer"),
@@ -197,7 +199,10 @@ UPGRADES = {
     "dvc": NONE,
     "hydra-core": NONE,
     "pytest": NONE,
-    "transformers": {"cascade", "arena", "evaluate", "converse", "classify-report", *FINETUNING, *SERVES},
+    "transformers": {
+        *("cascade", "arena", "evaluate", "converse", "classify-report", "write", "choose"),
+        *(*FINETUNING, *SERVES),
+    },
 }
 
 

@@ -97,6 +97,7 @@ def test_a_glob_outside_is_refused_without_a_search(texts: Path, monkeypatch: py
         ("data.sources=['hf://squad']", "form.hosts"),
         ("compare.models=[champion,/etc]", "compare.models"),
         ("compare.models=[champion,'http://10.0.0.1:8000/v1#m']", "form.hosts"),
+        ("finetune.distill.teacher=/etc", "finetune.distill.teacher"),
         ("arena.models=[3,../etc]", "arena.models"),
         ("arena.prompts=[/etc/passwd]", "arena.prompts"),
         ("arena.judge.url=http://10.0.0.1:8000/v1", "arena.judge.url"),
@@ -115,6 +116,12 @@ def test_a_glob_outside_is_refused_without_a_search(texts: Path, monkeypatch: py
 )
 def test_every_other_place_is_refused_by_its_key(texts: Path, override: str, key: str) -> None:
     assert key in faults(override.format(workspace=str(texts).lstrip("/")))
+
+
+def test_a_teacher_that_writes_is_a_host_that_the_operator_has_listed(texts: Path) -> None:
+    overrides = ["finetune.distill.text=written", "finetune.distill.teacher='http://10.0.0.1:8000/v1#large'"]
+    assert "hosts that may be asked (form.hosts): none" in faults(*overrides)
+    assert faults(*overrides, form=FormConfig(hosts=["10.0.0.1:8000"])) == ""
 
 
 def test_the_operator_lists_hosts_and_places_to_write(texts: Path, outside: Path) -> None:

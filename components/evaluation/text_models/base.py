@@ -56,6 +56,20 @@ class Written:
     """How often the helper was asked."""
 
 
+@dataclass(frozen=True)
+class Draw:
+    """How a text is drawn from what a model expects; by default, the likeliest token each time."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    """Draw from the likeliest tokens that together have this probability."""
+    seed: int = 0
+    """Of the first prompt; every further one has the next number."""
+
+
+GREEDY = Draw()
+
+
 class TextModel(Protocol):
     """A model that is evaluated. Its results do not depend on what else is asked in the same call."""
 
@@ -83,9 +97,14 @@ class TextModel(Protocol):
         ...
 
     def write(
-        self, prompts: Sequence[str], max_tokens: int, stop: Sequence[str] = (), presence_penalty: float = 0.0
+        self,
+        prompts: Sequence[str],
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        presence_penalty: float = 0.0,
+        draw: Draw = GREEDY,
     ) -> list[Written]:
-        """Greedy text after each prompt, to the first of ``stop`` (left out), the boundary or ``max_tokens``.
+        """Text after each prompt, to the first of ``stop`` (left out), the boundary or ``max_tokens``.
 
         A cascade asks its helper, as it is served.
         """

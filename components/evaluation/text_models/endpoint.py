@@ -18,7 +18,7 @@ from components.clients.openai import Echo, OpenAIClient
 from components.core.errors import InputError, ServiceError
 from components.core.identity import digest_json
 from components.evaluation.evaluate_config import EndpointConfig
-from components.evaluation.text_models.base import Continuation, Likelihood, TokenScores, Written
+from components.evaluation.text_models.base import GREEDY, Continuation, Draw, Likelihood, TokenScores, Written
 from components.evaluation.text_models.predicted import check_finite
 
 Item = TypeVar("Item")
@@ -71,7 +71,12 @@ class EndpointModel:
         ]
 
     def write(
-        self, prompts: Sequence[str], max_tokens: int, stop: Sequence[str] = (), presence_penalty: float = 0.0
+        self,
+        prompts: Sequence[str],
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        presence_penalty: float = 0.0,
+        draw: Draw = GREEDY,
     ) -> list[Written]:
         """The tokens of one request are shared equally among its answers: servers tell their sum."""
         written: list[Written] = []
@@ -85,6 +90,9 @@ class EndpointModel:
                     model=self.model,
                     stop=list(stop),
                     presence_penalty=presence_penalty,
+                    temperature=draw.temperature,
+                    top_p=draw.top_p,
+                    seed=draw.seed + len(written),
                 )
             except EndpointError as error:
                 raise self._failed(error) from error

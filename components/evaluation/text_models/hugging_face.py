@@ -17,10 +17,11 @@ from torch import Tensor
 
 from components.evaluation.autocast import scoring_device
 from components.evaluation.text_models import predicted
-from components.evaluation.text_models.base import Continuation, Likelihood, TokenScores, Written
+from components.evaluation.text_models.base import GREEDY, Continuation, Draw, Likelihood, TokenScores, Written
 from components.evaluation.text_models.predicted import Predicted, Stretch
 from components.evaluation.text_models.requests import encoded
 from components.model.families.hugging_face import HuggingFaceModel, empty_cache, load_hugging_face
+from components.model.generate import Sampling, choose
 
 # Lengths are rounded up to this, and so many tokens are read at once; both are part of the result's last bits.
 _LENGTH_MULTIPLE = 32
@@ -64,7 +65,12 @@ class HuggingFaceText:
         return predicted.likelihoods(self._predicted, tokens, self.context_length)
 
     def write(
-        self, prompts: Sequence[str], max_tokens: int, stop: Sequence[str] = (), presence_penalty: float = 0.0
+        self,
+        prompts: Sequence[str],
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        presence_penalty: float = 0.0,
+        draw: Draw = GREEDY,
     ) -> list[Written]:
         room = max(1, self.context_length - max_tokens)
         ids = [self.network.encode(prompt)[-room:] for prompt in prompts]
@@ -75,7 +81,8 @@ class HuggingFaceText:
         for members in by_length.values():  # prompts of one length need no padding
             for start in range(0, len(members), _WRITTEN_TOGETHER):
                 together = members[start : start + _WRITTEN_TOGETHER]
-                answers = self._write([ids[number] for number in together], max_tokens, stop, presence_penalty)
+                drawers = [_Drawer(draw, number) for number in together]
+                answers = self._write([ids[number] for number in together], max_tokens, stop, presence_penalty, drawers)
                 written |= zip(together, answers, strict=True)
         return [written[number] for number in range(len(prompts))]
 
@@ -126,9 +133,14 @@ class HuggingFaceText:
 
     @torch.inference_mode()
     def _write(
-        self, prompts: Sequence[list[int]], max_tokens: int, stop: Sequence[str], presence_penalty: float
+        self,
+        prompts: Sequence[list[int]],
+        max_tokens: int,
+        stop: Sequence[str],
+        presence_penalty: float,
+        drawers: Sequence["_Drawer"],
     ) -> list[Written]:
-        """Greedy continuations of prompts of one length."""
+        """Continuations of prompts of one length."""
         model, cache = self.network.model, empty_cache()
         pending = torch.tensor(prompts, device=model.device)
         answers = [_Answer(self.network, prompt, stop) for prompt in prompts]
@@ -137,13 +149,27 @@ class HuggingFaceText:
             logits = model(pending, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].float()
             seen = torch.zeros_like(logits) if seen is None else seen
             logits[:, sorted(self.network.silent_ids)] = float("-inf")
-            pending = (logits - presence_penalty * seen).argmax(dim=-1, keepdim=True)
+            scores = (logits - presence_penalty * seen).cpu()
+            drawn = [drawer.take(row) for drawer, row in zip(drawers, scores, strict=True)]
+            pending = torch.tensor(drawn, device=model.device)[:, None]
             seen.scatter_(1, pending, 1.0)
             for answer, id in zip(answers, pending[:, 0].tolist(), strict=True):
                 answer.take(id)
             if all(answer.ended for answer in answers):
                 break
         return [answer.written for answer in answers]
+
+
+class _Drawer:
+    """Chooses the tokens of one prompt, independently of those of the others."""
+
+    def __init__(self, draw: Draw, number: int) -> None:
+        self._sampling = Sampling(draw.temperature, draw.top_p)
+        self._generator = torch.Generator().manual_seed(draw.seed + number)
+
+    def take(self, logits: Float[Tensor, "vocab"]) -> int:
+        """The next token."""
+        return choose(logits.log_softmax(dim=-1), self._sampling, self._generator, {})
 
 
 class _Answer:

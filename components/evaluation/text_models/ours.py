@@ -24,7 +24,7 @@ from components.evaluation.autocast import scoring_device
 from components.evaluation.gate.documents import token_sizes
 from components.evaluation.gate.served import ServedModel, served
 from components.evaluation.text_models import predicted
-from components.evaluation.text_models.base import Continuation, Likelihood, TokenScores, Written
+from components.evaluation.text_models.base import GREEDY, Continuation, Draw, Likelihood, TokenScores, Written
 from components.evaluation.text_models.predicted import Predicted, Stretch
 from components.evaluation.text_models.requests import encoded
 from components.model.bundle import Bundle
@@ -104,14 +104,31 @@ class LacewingModel:
         return predicted.likelihoods(self._predicted, tokens, self.context_length)
 
     def write(
-        self, prompts: Sequence[str], max_tokens: int, stop: Sequence[str] = (), presence_penalty: float = 0.0
+        self,
+        prompts: Sequence[str],
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        presence_penalty: float = 0.0,
+        draw: Draw = GREEDY,
     ) -> list[Written]:
         tokenizer = self.served.tokenizer
-        sampling = text_sampling(tokenizer.special, max_tokens, presence_penalty=presence_penalty)
+        samplings = [
+            text_sampling(
+                tokenizer.special,
+                max_tokens,
+                temperature=draw.temperature,
+                top_p=draw.top_p,
+                seed=draw.seed + number,
+                presence_penalty=presence_penalty,
+            )
+            for number in range(len(prompts))
+        ]
         room = max(1, self.context_length - max_tokens)
         requests = [
             CascadeRequest([tokenizer.end_of_text_id, *ids][-room:], sampling)
-            for ids in tokenizer.encode_batch([prompt.rstrip(" ") for prompt in prompts])
+            for ids, sampling in zip(
+                tokenizer.encode_batch([prompt.rstrip(" ") for prompt in prompts]), samplings, strict=True
+            )
         ]
         writing = _Writing(self.served, stop)
         try:

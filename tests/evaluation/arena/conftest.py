@@ -11,7 +11,7 @@ from components.data.world.comprehension import World
 from components.data.world.config import WorldConfig
 from components.data.world.files import DOCUMENTS, FACTS
 from components.data.world.writer import write_world
-from components.evaluation.text_models.base import Continuation, Likelihood, TokenScores, Written
+from components.evaluation.text_models.base import GREEDY, Continuation, Draw, Likelihood, TokenScores, Written
 
 
 @dataclass
@@ -25,7 +25,12 @@ class Writer:
     asked: list[str] = field(default_factory=list)
 
     def write(
-        self, prompts: Sequence[str], max_tokens: int, stop: Sequence[str] = (), presence_penalty: float = 0.0
+        self,
+        prompts: Sequence[str],
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        presence_penalty: float = 0.0,
+        draw: Draw = GREEDY,
     ) -> list[Written]:
         self.asked += prompts
         return [Written(text := self.says(prompt), len(text.split())) for prompt in prompts]

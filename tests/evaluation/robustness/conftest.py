@@ -15,7 +15,7 @@ from components.data.world.comprehension import World
 from components.data.world.config import WorldConfig
 from components.evaluation.robustness.config import RobustnessConfig
 from components.evaluation.robustness.items import Item, world_items
-from components.evaluation.text_models.base import Continuation, Likelihood, TokenScores, Written
+from components.evaluation.text_models.base import GREEDY, Continuation, Draw, Likelihood, TokenScores, Written
 
 CFG = RobustnessConfig(questions=40)
 
@@ -37,7 +37,12 @@ class TableModel:
         return [self._likelihood(each) for each in requests]
 
     def write(
-        self, prompts: Sequence[str], max_tokens: int, stop: Sequence[str] = (), presence_penalty: float = 0.0
+        self,
+        prompts: Sequence[str],
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        presence_penalty: float = 0.0,
+        draw: Draw = GREEDY,
     ) -> list[Written]:
         return [Written(text, len(text.split()), 1) for text in map(self._answer, prompts)]
 

@@ -16,7 +16,7 @@ from components.evaluation.robustness.sensitivity import (
     templates,
     wordings,
 )
-from components.evaluation.text_models.base import Continuation, Likelihood, Written
+from components.evaluation.text_models.base import GREEDY, Continuation, Draw, Likelihood, Written
 from tests.evaluation.robustness.conftest import CFG, TableModel
 
 ITEM = Item("id", "Where?", "one", "x", (), ())
@@ -27,7 +27,12 @@ class Spelled(TableModel):
     """Answers each prompt in its own way, and finds an answer likely by the length of the prompt."""
 
     def write(
-        self, prompts: Sequence[str], max_tokens: int, stop: Sequence[str] = (), presence_penalty: float = 0.0
+        self,
+        prompts: Sequence[str],
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        presence_penalty: float = 0.0,
+        draw: Draw = GREEDY,
     ) -> list[Written]:
         return [Written("" if prompt == "silent" else f" {prompt} again", 2) for prompt in prompts]
 

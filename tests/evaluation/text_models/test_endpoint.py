@@ -14,7 +14,7 @@ from components.data.config import DataConfig
 from components.evaluation.evaluate import PARTS, stage
 from components.evaluation.evaluate_config import EndpointConfig, EvaluateConfig, EvaluateStageConfig, TextConfig
 from components.evaluation.score_table import read_scores
-from components.evaluation.text_models.base import Continuation
+from components.evaluation.text_models.base import Continuation, Draw
 from components.evaluation.text_models.endpoint import API_KEY, EndpointModel
 from components.labelling.config import LabelConfig
 from tests.clients.server import Handler, Server
@@ -73,6 +73,14 @@ def test_a_server_without_echo_is_refused_and_not_scored_as_chance(server: Serve
     with pytest.raises(InputError, match="cannot be scored: it answers without log-probabilities"):
         far.likelihoods(ASKED)
     assert far.write(["Ada was born in"], 4)[0].text == " Brackwater, where"  # it can still write
+
+
+def test_text_can_be_drawn(server: Server) -> None:
+    model(server, parallel_texts=2).write(["a", "b", "c"], 4, draw=Draw(temperature=0.5, top_p=0.9, seed=7))
+    assert [(body["temperature"], body["top_p"], body["seed"]) for body in server.bodies] == [
+        (0.5, 0.9, 7),
+        (0.5, 0.9, 9),
+    ]
 
 
 def test_a_server_that_refuses_the_request_is_refused_with_its_words(server: Server) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from components.core.errors import ArtifactError, InputError
-from components.evaluation.text_models.base import Continuation
+from components.evaluation.text_models.base import Continuation, Draw
 from components.evaluation.text_models.hugging_face import HuggingFaceText
 from tests.hugging_face_folders import edit, write_folder
 
@@ -82,6 +82,13 @@ def test_a_presence_penalty_stops_a_loop(model: HuggingFaceText) -> None:
     (loop,) = model.write(["They"], 40)
     (varied,) = model.write(["They"], 40, presence_penalty=100.0)
     assert varied.text != loop.text
+
+
+def test_text_can_be_drawn_and_each_prompt_has_a_seed_of_its_own(model: HuggingFaceText) -> None:
+    together = model.write(["They", "They", "They lived near"], 12, draw=Draw(temperature=1.0, seed=3))
+    alone = model.write(["They"], 12, draw=Draw(temperature=1.0, seed=4))
+    assert together[1] == alone[0] != together[0]
+    assert model.write(["They"], 12, draw=Draw(temperature=1.0, top_p=1e-6)) == model.write(["They"], 12)
 
 
 def test_another_architecture_is_refused_by_name(tmp_path: Path) -> None:

@@ -16,41 +16,14 @@ from components.finetune.distill.objective import Distillation
 from components.finetune.distill.teach import stage as teach
 from components.finetune.distill.train import stage
 from components.model.checkpoint import load_model
-from components.model.config import ModelConfig
-from components.pretrain import stage as pretrain
-from components.training.config import PretrainConfig, TrainerConfig
 from components.training.loader import IGNORED, Batch, packed
 from components.training.objectives.base import ForwardPass, Outputs, Ranks
 from components.training.trained import TrainedModel
-from tests.training.conftest import prepare
+from tests.finetune.distill.conftest import TEACHER, TRAINER
 
-TEACHER = ModelConfig(name="teacher", layers=1, width=32, hidden_width=64, heads=4, kv_heads=2, context_length=32)
 STUDENT = TEACHER.model_copy(update={"name": "student", "width": 16, "hidden_width": 32})
-TRAINER = TrainerConfig(
-    max_steps=20,
-    batch_size=8,
-    micro_batch_size=4,
-    optimizer="adamw",
-    learning_rate=1e-2,
-    precision="32-true",
-    threads=1,
-    log_every_steps=5,
-    validate_every_steps=10,
-    validation_batches=4,
-)
 WHERE = ForwardPass(0, 0, Ranks())
 TOP = 8
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
-    return prepare(tmp_path_factory.mktemp("prepared"))
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory, prepared: PreparedData) -> TrainedModel:
-    run = Run.local(tmp_path_factory.mktemp("teacher"), "pretrain")
-    return pretrain(run, PretrainConfig(model=TEACHER, trainer=TRAINER), prepared=prepared)
 
 
 def settings(model: TrainedModel, **changes: object) -> TeachConfig:
