@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("kinds", nargs="*", default=["lora"], metavar="KIND", help=", ".join(get_args(Kind)[1:]))
     parser.add_argument("--rank", type=int, default=4)
     parser.add_argument("--rate", type=float, default=1e-2, help="of adapters")
-    parser.add_argument("--full-rate", type=float, default=5e-3, help="of all weights")
+    parser.add_argument("--full-rate", type=float, default=3e-3, help="of all weights")
     parser.add_argument("--steps", type=int, default=FinetuneConfig().training.max_steps)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--base", type=Path, help="artifact of pretrain; trained here by default")
