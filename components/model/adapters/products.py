@@ -57,7 +57,7 @@ class _SummedProduct(torch.autograd.Function):
         given, dtype = ctx.dtypes
         with torch.autocast(x.device.type, enabled=False):
             rows, inputs = gradient.flatten(0, -2), x.flatten(0, -2)
-            # A few long rows times a matrix: a matrix times a few short columns takes up to twenty times as long in fp32.
+            # A few long rows times a matrix: times a few short columns, it takes up to twenty times as long in fp32.
             of_left = F.linear(inputs, right.to(dtype)).T @ rows
             of_right = F.linear(rows, left.T.to(dtype).contiguous()).T @ inputs
             of_x = gradient @ _sum(weight, left, right, ctx.scale).to(dtype) if ctx.needs_input_grad[0] else None
