@@ -85,9 +85,11 @@ def tune(folder: Path, prepared: PreparedData, adapter: AdapterConfig, stop_at: 
     return session.train(Run.local(folder), config, prepared, shards, module, "tune", merge_adapter=write)
 
 
-@pytest.mark.parametrize("kind", ["pissa", "loftq"])
-def test_interrupted_and_resumed_the_weights_are_bit_equal(kind: Kind, prepared: PreparedData, tmp_path: Path) -> None:
-    adapter = AdapterConfig(kind=kind, rank=2, dropout=0.3)
+@pytest.mark.parametrize(("kind", "dropout"), [("pissa", 0.3), ("loftq", 0.3), ("lora", 0.0)])
+def test_interrupted_and_resumed_the_weights_are_bit_equal(
+    kind: Kind, dropout: float, prepared: PreparedData, tmp_path: Path
+) -> None:
+    adapter = AdapterConfig(kind=kind, rank=2, dropout=dropout)
     whole = tune(tmp_path / "whole", prepared, adapter)
     with pytest.raises(KilledError):
         tune(tmp_path / "killed", prepared, adapter, stop_at=8)

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from components.core.errors import InputError
 from components.data.special_tokens import SpecialTokens
@@ -81,7 +81,7 @@ def adapted(model: Transformer, config: AdapterConfig, special: SpecialTokens) -
 def attached(model: Transformer, config: AdapterConfig, row_ids: Sequence[int]) -> Adapter:
     """``adapted`` for a kind that is not none; ``row_ids`` are trained if the configuration asks for rows."""
     base = weights_digest(model.state_dict())
-    peft().inject_adapter_in_model(library_config(config), model, adapter_name=NAME)
+    peft().inject_adapter_in_model(_training_config(config), model, adapter_name=NAME)
     if config.kind == "loftq":
         _quantise(model, config)
         base = weights_digest(frozen_weights(model))
@@ -109,6 +109,16 @@ def library_config(config: AdapterConfig) -> Any:
         use_dora=config.kind == "dora",
         init_lora_weights="pissa" if config.kind == "pissa" else True,
     )
+
+
+def _training_config(config: AdapterConfig) -> Any:
+    """``library_config`` with the layer that computes fastest; only the model that it is put on knows of it."""
+    settings = library_config(config)
+    if config.kind not in ("dora", "ia3") and not config.dropout:
+        from components.model.adapters.products import SummedLinear  # PEFT is an extra
+
+        settings._register_custom_module({nn.Linear: SummedLinear})
+    return settings
 
 
 def frozen_weights(model: Transformer) -> dict[str, Tensor]:
