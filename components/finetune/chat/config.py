@@ -1,8 +1,11 @@
 """Settings of finetuning for conversations. Imports neither torch nor numpy: the flow's process reads it too."""
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from components.cascade.config import CascadeConfig
+from components.core.neutral import Neutral
 from components.data.chats.config import ConversationsConfig
 from components.delegation.config import DelegationConfig
 from components.evaluation.config import BootstrapConfig
@@ -37,6 +40,12 @@ class ChatConfig(BaseModel):
     delegate: bool = False
     """The assistant's factual tokens may become <CALL>, chosen as `delegation` says, so that the model asks instead of
     inventing."""
+    remember: Annotated[float, Neutral(0.0)] = Field(0.0, ge=0.0)
+    """Weight of KL(base || model) on the tokens of the replayed text: the model keeps all that its base expects of
+    them, not only the words that came. Meant for little replay; 0 leaves it out."""
+    tuned_share: Annotated[float, Neutral(1.0)] = Field(1.0, gt=0.0, le=1.0)
+    """The finished weights lie this part of the way from the base's to the tuned ones, those of the special tokens
+    excepted. Needs all weights to be trained, not an adapter. Losses in the history are those of the tuned weights."""
     measure: ConverseConfig = ConverseConfig()
     """How it is measured."""
 
@@ -52,6 +61,19 @@ class ChatTrainConfig(BaseModel):
     """Whether all weights are trained, or an adapter."""
     delegation: DelegationConfig | None = None
     """Which of the assistant's tokens become <CALL>; none: it learns to say all of them."""
+    remember: Annotated[float, Neutral(0.0)] = Field(0.0, ge=0.0)
+    """Weight of the divergence from the base on replayed text."""
+    tuned_share: Annotated[float, Neutral(1.0)] = Field(1.0, gt=0.0, le=1.0)
+    """How far from the base the finished weights lie."""
+
+    @model_validator(mode="after")
+    def _whole_models_are_blended(self) -> "ChatTrainConfig":
+        if self.tuned_share < 1 and self.adapter.kind != "none":
+            raise ValueError(
+                f"finetune.chat.tuned_share={self.tuned_share:g} with adapter.kind={self.adapter.kind}: the finished "
+                "model would be another one than its adapter. Set tuned_share=1, or train all weights with adapter.kind=none"
+            )
+        return self
 
 
 class ConverseStageConfig(BaseModel):
