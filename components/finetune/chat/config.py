@@ -71,7 +71,7 @@ class ChatTrainConfig(BaseModel):
         if self.tuned_share < 1 and self.adapter.kind != "none":
             raise ValueError(
                 f"finetune.chat.tuned_share={self.tuned_share:g} with adapter.kind={self.adapter.kind}: the finished "
-                "model would be another one than its adapter. Set tuned_share=1, or train all weights with adapter.kind=none"
+                "model would be another one than its adapter. Set tuned_share=1, or train all weights (kind=none)"
             )
         return self
 
