@@ -251,7 +251,7 @@ class ProjectConfig(Bounded):
             adapter=own.adapter,
             delegation=self.delegation if own.chat.delegate else None,
             remember=own.chat.remember,
-            tuned_share=own.chat.tuned_share,
+            remember_in_answers=own.chat.remember_in_answers,
         )
 
     @property

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from components.cascade.config import CascadeConfig
 from components.core.neutral import Neutral
@@ -43,9 +43,9 @@ class ChatConfig(BaseModel):
     remember: Annotated[float, Neutral(0.0)] = Field(0.0, ge=0.0)
     """Weight of KL(base || model) on the tokens of the replayed text: the model keeps all that its base expects of
     them, not only the words that came. Meant for little replay; 0 leaves it out."""
-    tuned_share: Annotated[float, Neutral(1.0)] = Field(1.0, gt=0.0, le=1.0)
-    """The finished weights lie this part of the way from the base's to the tuned ones, those of the special tokens
-    excepted. Needs all weights to be trained, not an adapter. Losses in the history are those of the tuned weights."""
+    remember_in_answers: Annotated[float, Neutral(0.0)] = Field(0.0, ge=0.0)
+    """Weight of the same on what the assistant says, where the base expects wordings that the answers do not have: they
+    are kept possible instead of unlearnt. Needs no replay, and one forward pass of the base more; 0 leaves it out."""
     measure: ConverseConfig = ConverseConfig()
     """How it is measured."""
 
@@ -63,17 +63,13 @@ class ChatTrainConfig(BaseModel):
     """Which of the assistant's tokens become <CALL>; none: it learns to say all of them."""
     remember: Annotated[float, Neutral(0.0)] = Field(0.0, ge=0.0)
     """Weight of the divergence from the base on replayed text."""
-    tuned_share: Annotated[float, Neutral(1.0)] = Field(1.0, gt=0.0, le=1.0)
-    """How far from the base the finished weights lie."""
+    remember_in_answers: Annotated[float, Neutral(0.0)] = Field(0.0, ge=0.0)
+    """Weight of the divergence from the base on what the assistant says."""
 
-    @model_validator(mode="after")
-    def _whole_models_are_blended(self) -> "ChatTrainConfig":
-        if self.tuned_share < 1 and self.adapter.kind != "none":
-            raise ValueError(
-                f"finetune.chat.tuned_share={self.tuned_share:g} with adapter.kind={self.adapter.kind}: the finished "
-                "model would be another one than its adapter. Set tuned_share=1, or train all weights (kind=none)"
-            )
-        return self
+    @property
+    def remembers(self) -> bool:
+        """Whether the base is asked what it expects."""
+        return self.remember > 0 or self.remember_in_answers > 0
 
 
 class ConverseStageConfig(BaseModel):

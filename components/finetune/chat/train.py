@@ -5,9 +5,8 @@ among it may become ``<CALL>``: tuning on facts that the weights do not hold tea
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ from components.delegation.config import DETAILS
 from components.delegation.objective import Delegation
 from components.delegation.selection import LOOKS_AT_HELPER, LOOKS_AT_REFERENCE
 from components.finetune.adapting import adapting
-from components.finetune.chat.blending import blend
 from components.finetune.chat.config import ChatTrainConfig
 from components.finetune.chat.remembering import Remembering
 from components.labelling.artifact import Labels
@@ -54,28 +52,18 @@ def stage(
     plan = PretrainConfig(model=model.config, trainer=config.trainer)
     session = Session.open(plan)
     special = SpecialTokens.read(chats.tokenizer_folder)
-    finish = _finish(config, model, base, chats, special)
+    merge_adapter = adapting(model, config.adapter, chats.tokenizer_folder)
     objective: Objective = Masked(_objective(config, chats, special.call), LEARNT)
-    if config.remember:
-        objective = Remembering(objective, base.load(), config.remember, special.call)
+    if config.remembers:
+        objective = Remembering(objective, base.load(), config.remember, config.remember_in_answers, special)
     module = TrainingModule(model, config.trainer, objective, _nats_to_bits_per_byte(chats))
     details: dict[str, Any] = {"tokens_before": base.tokens_seen}
     if config.delegation is not None:
         details[DETAILS] = config.delegation.model_dump(mode="json")
     columns = _columns(config, chats, labels)
     return session.train(
-        run, plan, chats, chats.shards(), module, "chat", columns, details, _rows, merge_adapter=finish
+        run, plan, chats, chats.shards(), module, "chat", columns, details, _rows, merge_adapter=merge_adapter
     )
-
-
-def _finish(
-    config: ChatTrainConfig, model: Transformer, base: TrainedModel, chats: Chats, special: SpecialTokens
-) -> Callable[[Path], None]:
-    """What happens to the weights after the last step."""
-    merge_adapter = adapting(model, config.adapter, chats.tokenizer_folder)
-    if config.tuned_share == 1:
-        return merge_adapter
-    return lambda folder: blend(model, base.load(), config.tuned_share, special)
 
 
 def _rows(metrics: Mapping[str, float]) -> Rows:
@@ -117,7 +105,7 @@ def _objective(config: ChatTrainConfig, chats: Chats, call_id: int) -> Objective
 
 def _columns(config: ChatTrainConfig, chats: Chats, labels: Labels | None) -> TokenColumns:
     columns = chats.columns
-    known: TokenColumns = {name: columns[name] for name in ((LEARNT, ASSISTANT) if config.remember else (LEARNT,))}
+    known: TokenColumns = {name: columns[name] for name in ((LEARNT, ASSISTANT) if config.remembers else (LEARNT,))}
     if config.delegation is None:
         return known
     if labels is None:
