@@ -88,7 +88,7 @@ def test_the_gradient_leads_back_to_the_base_and_leaves_it_alone() -> None:
         loss = objective.losses(batch, outputs(model, batch), HERE).losses.sum()
         divergences.append(loss.item() / 1e6)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     assert divergences[-1] < 0.05 * divergences[0]
     assert all(torch.equal(weight, before[name]) for name, weight in base.state_dict().items())
