@@ -256,8 +256,14 @@ class ProjectConfig(Bounded):
     @property
     def chat(self) -> ChatTrainConfig:
         """The slice that training on conversations sees."""
-        delegation = self.delegation if self.finetune.chat.delegate else None
-        return ChatTrainConfig(trainer=self.finetune.training, adapter=self.finetune.adapter, delegation=delegation)
+        own = self.finetune
+        return ChatTrainConfig(
+            trainer=own.training,
+            adapter=own.adapter,
+            delegation=self.delegation if own.chat.delegate else None,
+            remember=own.chat.remember,
+            remember_in_answers=own.chat.remember_in_answers,
+        )
 
     @property
     def converse(self) -> ConverseStageConfig:

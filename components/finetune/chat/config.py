@@ -1,8 +1,11 @@
 """Settings of finetuning for conversations. Imports neither torch nor numpy: the flow's process reads it too."""
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from components.cascade.config import CascadeConfig
+from components.core.neutral import Neutral
 from components.data.chats.config import ConversationsConfig
 from components.delegation.config import DelegationConfig
 from components.evaluation.config import BootstrapConfig
@@ -37,6 +40,12 @@ class ChatConfig(BaseModel):
     delegate: bool = False
     """The assistant's factual tokens may become <CALL>, chosen as `delegation` says, so that the model asks instead of
     inventing."""
+    remember: Annotated[float, Neutral(0.0)] = Field(0.0, ge=0.0)
+    """Weight of KL(base || model) on the tokens of the replayed text: the model keeps all that its base expects of
+    them, not only the words that came. Meant for little replay; 0 leaves it out."""
+    remember_in_answers: Annotated[float, Neutral(0.0)] = Field(0.0, ge=0.0)
+    """Weight of the same on what the assistant says, where the base expects wordings that the answers do not have: they
+    are kept possible instead of unlearnt. Needs no replay, and one forward pass of the base more; 0 leaves it out."""
     measure: ConverseConfig = ConverseConfig()
     """How it is measured."""
 
@@ -52,6 +61,15 @@ class ChatTrainConfig(BaseModel):
     """Whether all weights are trained, or an adapter."""
     delegation: DelegationConfig | None = None
     """Which of the assistant's tokens become <CALL>; none: it learns to say all of them."""
+    remember: Annotated[float, Neutral(0.0)] = Field(0.0, ge=0.0)
+    """Weight of the divergence from the base on replayed text."""
+    remember_in_answers: Annotated[float, Neutral(0.0)] = Field(0.0, ge=0.0)
+    """Weight of the divergence from the base on what the assistant says."""
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the base is asked what it expects."""
+        return self.remember > 0 or self.remember_in_answers > 0
 
 
 class ConverseStageConfig(BaseModel):

@@ -26,6 +26,7 @@ from components.delegation.objective import Delegation
 from components.delegation.selection import LOOKS_AT_HELPER, LOOKS_AT_REFERENCE
 from components.finetune.adapting import adapting
 from components.finetune.chat.config import ChatTrainConfig
+from components.finetune.chat.remembering import Remembering
 from components.finetune.chat.whole_answers import WHOLE_ANSWERS, WholeAnswers
 from components.labelling.artifact import Labels
 from components.model.transformer import Transformer
@@ -51,9 +52,12 @@ def stage(
     model = _model(base, chats)
     plan = PretrainConfig(model=model.config, trainer=config.trainer)
     session = Session.open(plan)
+    special = SpecialTokens.read(chats.tokenizer_folder)
     merge_adapter = adapting(model, config.adapter, chats.tokenizer_folder)
-    call_id = SpecialTokens.read(chats.tokenizer_folder).call
-    objective = WholeAnswers(Masked(_objective(config, chats, call_id), LEARNT), call_id)
+    objective: Objective = Masked(_objective(config, chats, special.call), LEARNT)
+    if config.remembers:
+        objective = Remembering(objective, base.load(), config.remember, config.remember_in_answers, special)
+    objective = WholeAnswers(objective, special.call)
     module = TrainingModule(model, config.trainer, objective, _nats_to_bits_per_byte(chats))
     details: dict[str, Any] = {"tokens_before": base.tokens_seen}
     if config.delegation is not None:
