@@ -11,8 +11,6 @@ per byte of a text: learning to ask costs nothing here.
 A window with tokens of a weight costs one forward pass of the base, and two matrices of these tokens by the vocabulary.
 """
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,10 +19,11 @@ from components.data.chats.columns import ASSISTANT, LEARNT
 from components.data.special_tokens import SpecialTokens
 from components.model.transformer import Transformer
 from components.training.loader import Batch
-from components.training.objectives.base import ForwardPass, Objective, Outputs, Ranks, TokenLosses
+from components.training.objectives.base import ForwardPass, Objective, Outputs, TokenLosses
+from components.training.objectives.wrapped import WrappedObjective
 
 
-class Remembering:
+class Remembering(WrappedObjective):
     """``objective``, and the divergence from ``base``: ``on_text`` times where a learnt token is of replayed text,
     ``in_answers`` times where the assistant says it. The end of a turn is left out, for no text ever ended so.
 
@@ -35,7 +34,7 @@ class Remembering:
     def __init__(
         self, objective: Objective, base: Transformer, on_text: float, in_answers: float, special: SpecialTokens
     ) -> None:
-        self.objective = objective
+        super().__init__(objective)
         self.base = base.requires_grad_(False).eval()
         self.on_text = on_text
         self.in_answers = in_answers
@@ -57,27 +56,6 @@ class Remembering:
         given = self._log_probabilities(outputs.hidden[rows], outputs.output_weight)
         costs = weight.flatten()[rows] * (expected.exp() * (expected - given)).sum(dim=1)
         return found._replace(losses=found.losses.index_add(0, rows, costs.to(found.losses.dtype)))
-
-    def metrics(self) -> dict[str, float]:
-        return self.objective.metrics()
-
-    def totals(self) -> dict[str, float]:
-        return self.objective.totals()
-
-    def start_validation(self, device: torch.device) -> None:
-        self.objective.start_validation(device)
-
-    def validate(self, batch: Batch, outputs: Outputs, where: ForwardPass) -> None:
-        self.objective.validate(batch, outputs, where)
-
-    def validation_metrics(self, ranks: Ranks) -> dict[str, float]:
-        return self.objective.validation_metrics(ranks)
-
-    def state(self) -> dict[str, Any]:
-        return self.objective.state()
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.objective.restore(state)
 
     def _log_probabilities(
         self, hidden: Float[Tensor, "rows width"], weight: Float[Tensor, "vocab width"]

@@ -5,8 +5,6 @@ before it, is the true one. So a validation knows without generating. A place th
 model would rather ask than say the true token: the helper says it then.
 """
 
-from typing import Any
-
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -15,27 +13,19 @@ from components.data.chats.columns import ASSISTANT
 from components.delegation.columns import FACTUAL
 from components.model import ops
 from components.training.loader import IGNORED, Batch
-from components.training.objectives.base import ForwardPass, Objective, Outputs, Ranks, TokenLosses
+from components.training.objectives.base import ForwardPass, Objective, Outputs, Ranks
+from components.training.objectives.wrapped import WrappedObjective
 
 WHOLE_ANSWERS = "validation_whole_answers"
 
 
-class WholeAnswers:
+class WholeAnswers(WrappedObjective):
     """``objective``, whose validation also reports the share of answers that are right to the last token."""
 
     def __init__(self, objective: Objective, call_id: int) -> None:
-        self.objective = objective
+        super().__init__(objective)
         self.call_id = call_id
         self._counted = torch.zeros(2)
-
-    def losses(self, batch: Batch, outputs: Outputs, where: ForwardPass) -> TokenLosses:
-        return self.objective.losses(batch, outputs, where)
-
-    def metrics(self) -> dict[str, float]:
-        return self.objective.metrics()
-
-    def totals(self) -> dict[str, float]:
-        return self.objective.totals()
 
     def start_validation(self, device: torch.device) -> None:
         self._counted = torch.zeros(2, dtype=torch.float64, device=device)
@@ -53,12 +43,6 @@ class WholeAnswers:
         right, answers = ranks.gather(self._counted).sum(dim=0).tolist()
         share = {WHOLE_ANSWERS: right / answers} if answers else {}
         return {**self.objective.validation_metrics(ranks), **share}
-
-    def state(self) -> dict[str, Any]:
-        return self.objective.state()
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.objective.restore(state)
 
     def _right(self, batch: Batch, outputs: Outputs) -> Bool[Tensor, "rows"]:
         targets = batch.targets.flatten()
