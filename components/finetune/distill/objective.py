@@ -15,7 +15,7 @@ from torch import Tensor
 
 from components.finetune.distill.artifact import TEACHER_IDS, TEACHER_LOGPROBS
 from components.finetune.distill.config import DistillObjectiveConfig
-from components.finetune.distill.divergence import divergence, logits_at, with_rest
+from components.finetune.distill.divergence import divergence, with_rest
 from components.training.loader import IGNORED, Batch
 from components.training.objectives.base import ForwardPass, Outputs, Ranks, TokenLosses
 from kernels.cross_entropy import TokenStats
@@ -31,20 +31,22 @@ class Distillation:
 
     def losses(self, batch: Batch, outputs: Outputs, where: ForwardPass) -> TokenLosses:
         cfg, valid = self.config, (batch.targets != IGNORED).flatten()
-        stats = outputs.token_stats(batch, self.call_id)
-        apart, held = self._apart(batch, outputs, stats)
+        stats = self._stats(batch, outputs)
+        apart, held = self._apart(batch, stats)
         taught = torch.where(self._chosen(apart.detach(), held, valid), apart, 0.0)
         losses = (1 - cfg.alpha) * stats.nll_full + cfg.alpha * cfg.temperature**2 * taught
         return TokenLosses(losses, valid.float())
 
-    def _apart(
-        self, batch: Batch, outputs: Outputs, stats: TokenStats
-    ) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows"]]:
+    def _stats(self, batch: Batch, outputs: Outputs) -> TokenStats:
+        """Those of every target, with the student's logits at the teacher's top tokens."""
+        return outputs.token_stats(batch, self.call_id, batch.columns[TEACHER_IDS].flatten(0, 1))
+
+    def _apart(self, batch: Batch, stats: TokenStats) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows"]]:
         """The divergence at every target, and how much probability the teacher's top tokens hold."""
         cfg = self.config
         teacher = batch.columns[TEACHER_LOGPROBS].flatten(0, 1).float()
-        ids = batch.columns[TEACHER_IDS].flatten(0, 1).long()
-        student = logits_at(outputs.hidden, outputs.output_weight, ids) - stats.lse_x[:, None]
+        assert stats.z_chosen is not None
+        student = stats.z_chosen - stats.lse_x[:, None]
         one, other = self._softened(with_rest(teacher)), self._softened(with_rest(student))
         return divergence(one, other, cfg.divergence, cfg.js_share), teacher.exp().sum(dim=1)
 
@@ -72,8 +74,8 @@ class Distillation:
 
     def validate(self, batch: Batch, outputs: Outputs, where: ForwardPass) -> None:
         valid = (batch.targets != IGNORED).flatten()
-        stats = outputs.token_stats(batch, self.call_id)
-        apart, _ = self._apart(batch, outputs, stats)
+        stats = self._stats(batch, outputs)
+        apart, _ = self._apart(batch, stats)
         self._validation += torch.stack([stats.nll_full.sum(), torch.where(valid, apart, 0.0).sum(), valid.sum()])
 
     def validation_metrics(self, ranks: Ranks) -> dict[str, float]:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.finetune.distill.divergence import SMALLEST_REST, divergence, logits_at, with_rest
+from components.finetune.distill.divergence import SMALLEST_REST, divergence, with_rest
 from components.finetune.distill.teach import top_tokens
 
 KINDS = ("forward", "reverse", "js")
@@ -49,21 +49,6 @@ def test_a_teacher_that_is_certain_leaves_the_numbers_finite(kind: str) -> None:
     assert student.grad is not None
     assert student.grad.isfinite().all()
     assert with_rest(teacher)[0, -1].exp() == pytest.approx(SMALLEST_REST)
-
-
-def test_gathered_logits_are_those_of_the_whole_matrix() -> None:
-    torch.manual_seed(0)
-    hidden, weight = torch.randn(7, 6, requires_grad=True), torch.randn(20, 6, requires_grad=True)
-    ids = torch.randint(20, (7, 3))
-    wanted, found = (hidden @ weight.T).gather(1, ids), logits_at(hidden, weight, ids)
-    torch.testing.assert_close(found, wanted)
-    chosen = torch.randn(7, 3)
-    for one, other in zip(
-        torch.autograd.grad((found * chosen).sum(), (hidden, weight)),
-        torch.autograd.grad((wanted * chosen).sum(), (hidden, weight)),
-        strict=True,
-    ):
-        torch.testing.assert_close(one, other)
 
 
 def test_the_teacher_never_expects_a_call() -> None:
