@@ -32,7 +32,7 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 
 class LinearTokenStats(torch.autograd.Function):
-    """``(lse_x, z_y, z_c, z_chosen, argmax, entropy)``, ``[rows]`` each (``[0]`` if not asked for), chosen [rows, k]."""
+    """``(lse_x, z_y, z_c, z_chosen, argmax, entropy)``, ``[rows]`` each, ``[0]`` if not asked for; z_chosen [rows, k]."""
 
     @staticmethod
     def forward(
@@ -52,7 +52,8 @@ class LinearTokenStats(torch.autograd.Function):
         *stats, kept = op.forward(narrow_x, narrow_weight, target, chosen, *rules, keep, argmax, entropy, triton)
         context.save_for_backward(narrow_x, narrow_weight, target, chosen, *stats[:3], kept)
         context.mark_non_differentiable(*stats[4:])
-        context.rules, context.triton, context.keep = rules, triton, keep
+        context.rules, context.triton = rules, triton
+        context.spends = keep and (triton or chosen.shape[1] > 0)  # does backward write to what was kept?
         context.dtypes = x.dtype, weight.dtype
         return tuple(stats)
 
@@ -64,9 +65,10 @@ class LinearTokenStats(torch.autograd.Function):
         _refuse_the_second_time(context)
         x, weight, target, chosen, *measured, kept = context.saved_tensors
         need_x, need_weight = context.needs_input_grad[:2]
-        run = op.backward_ if context.triton else op.backward
+        run = op.backward_ if context.spends else op.backward
+        upstream = g_lse, g_y, g_c, g_chosen
         g_x, g_weight = run(
-            kept, x, weight, target, chosen, *context.rules, *measured, g_lse, g_y, g_c, g_chosen, need_x, need_weight
+            kept, x, weight, target, chosen, *context.rules, *measured, *upstream, need_x, need_weight, context.triton
         )
         x_dtype, weight_dtype = context.dtypes
         return (
@@ -77,7 +79,7 @@ class LinearTokenStats(torch.autograd.Function):
 
 
 def _refuse_the_second_time(context: Any) -> None:
-    if not context.triton or not context.keep or torch.compiler.is_compiling():
+    if not context.spends or torch.compiler.is_compiling():
         return
     if getattr(context, "spent", False):
         raise RuntimeError(

@@ -12,8 +12,6 @@ need no matrix product of their own. On a CPU, ``index_add_`` on the flat matrix
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,16 +19,10 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The least factor that gradients are divided by (see ``added_to_slopes``), as a part of the largest of their row. What
+# The least factor that gradients are divided by (see ``add_to_slopes_``), as a part of the largest of their row. What
 # it lets through elsewhere is below all rounding, and no quotient overflows; float16 has no room for more than this.
 _LEAST_FACTOR = {torch.float16: 2.0**-10}
 _LEAST_FACTOR_ELSE = 2.0**-60
-
-
-def gather_chosen(logits: Tensor, chosen: Tensor, columns: int, out: Tensor) -> None:
-    """Write the logits [rows, width] at ``chosen`` to ``out`` [rows, k]; those from ``columns`` on are not there."""
-    if chosen.shape[1]:
-        out.copy_(logits[:, :columns].gather(1, chosen))
 
 
 def without_targets(chosen: Tensor, target: Tensor, skip: Tensor, g_y: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,27 +41,20 @@ def add_to_gradient_(wide: Tensor, chosen: Tensor, g: Tensor) -> None:
         wide.view(-1).index_add_(0, _places(chosen, wide), g.to(wide.dtype).view(-1))
 
 
-@contextmanager
-def added_to_slopes(slopes: Tensor, factor: Tensor, chosen: Tensor, g: Tensor) -> Iterator[Tensor]:
-    """The factors [rows] with which ``slopes`` [rows, columns] are, within the block, the gradient of the logits:
+def add_to_slopes_(slopes: Tensor, factor: Tensor, chosen: Tensor, g: Tensor) -> Tensor:
+    """Add to ``slopes`` [rows, columns] what makes them, times the factors returned, the gradient of the logits:
 
-        factor * slopes (within) = factor * slopes (before) + onehot(chosen) * g
+        returned * slopes (after) = factor * slopes (before) + onehot(chosen) * g
 
-    After the block, ``slopes`` are what they were, bit by bit. A factor near zero is raised to a tiny part of the
-    largest ``g`` of its row: what it multiplies besides is then too small to be seen beside that.
+    The factors [rows] are those given, but one near zero is raised to a tiny part of the largest ``g`` of its row: what
+    it multiplies besides is then too small to be seen beside that.
     """
     if not chosen.shape[1]:
-        yield factor
-        return
+        return factor
     least = g.abs().amax(1).mul_(_LEAST_FACTOR.get(slopes.dtype, _LEAST_FACTOR_ELSE))
     factor = torch.where(factor.abs() < least, least, factor)
-    added = g / factor.masked_fill(factor == 0, 1.0)[:, None]
-    # With a version counter of its own, for autograd must not take saved slopes for changed.
-    flat, places = slopes.data.view(-1), _places(chosen, slopes)
-    before = flat.index_select(0, places)
-    flat.index_add_(0, places, added.to(slopes.dtype).view(-1))
-    yield factor
-    flat.index_copy_(0, places, before)
+    add_to_gradient_(slopes, chosen, g / factor.masked_fill(factor == 0, 1.0)[:, None])
+    return factor
 
 
 def _places(chosen: Tensor, wide: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from kernels.cross_entropy import rows_torch
-from kernels.cross_entropy.chosen import add_to_gradient_, added_to_slopes, gather_chosen, without_targets
+from kernels.cross_entropy.chosen import add_to_gradient_, add_to_slopes_, without_targets
 from kernels.cross_entropy.products import add_product_
 from kernels.cross_entropy.statistics import Statistics, Upstream, accumulator, empty_statistics
 
@@ -47,13 +47,11 @@ def forward(
         stats = empty_statistics(len(x), x, rules, argmax, entropy, chosen.shape[1])
         if keep:
             kept = torch.mm(x, _used(weight, rules, triton).T)
-            gather_chosen(kept, chosen, rules.columns, stats.z_chosen)
-            measure(kept, target, rules, stats, triton, slopes=True)
+            measure(kept, target, rules, stats, triton, slopes=True, chosen=chosen)
             return stats, kept
         for chunk in chunks(len(x), x.device):
             logits = torch.mm(x[chunk], _used(weight, rules, triton).T)
-            gather_chosen(logits, chosen[chunk], rules.columns, stats.z_chosen[chunk])
-            measure(logits, target[chunk], rules, stats.of(chunk), triton, slopes=False)
+            measure(logits, target[chunk], rules, stats.of(chunk), triton, slopes=False, chosen=chosen[chunk])
         return stats, x.new_empty(0)
 
 
@@ -74,7 +72,8 @@ def backward(
     """dX and dW in the accumulator's dtype (Triton: dX in that of ``x``); empty where not needed.
 
     Arguments:
-        kept: from ``forward``. The Triton path overwrites it with the gradient of the logits. Empty: computed again.
+        kept: from ``forward``. The Triton path overwrites it with the gradient of the logits, and where columns are
+            chosen, the PyTorch path adds to it. Empty: computed again.
         chosen: columns whose logits were asked for, ``[rows, k]``.
     """
     with torch.autocast(x.device.type, enabled=False):
@@ -121,7 +120,7 @@ class Gradients:
         stats: Statistics,
         gradients: Upstream,
     ) -> None:
-        """``wide``: logits (Triton; overwritten) or slopes (PyTorch) of the rows of ``chunk``."""
+        """``wide``: logits (Triton; overwritten) or slopes (PyTorch; with chosen columns, added to) of ``chunk``."""
         x, weight = self._operands
         x, rules = x[chunk], self._rules
         if self._triton:
@@ -133,12 +132,11 @@ class Gradients:
                 add_product_(self.weight, wide.T, x)
             return
         factors = rows_torch.factors(target, rules, stats, *gradients[:3])
-        with added_to_slopes(wide, factors.slopes, chosen, gradients.z_chosen) as slopes:
-            factors = factors._replace(slopes=slopes)
-            if self._need_x:
-                self.x[chunk] = rows_torch.gradient_x(wide, weight[: rules.columns], target, rules, factors)
-            if self._need_weight:
-                rows_torch.add_gradient_weight_(self.weight[: rules.columns], wide, x, target, rules, factors)
+        factors = factors._replace(slopes=add_to_slopes_(wide, factors.slopes, chosen, gradients.z_chosen))
+        if self._need_x:
+            self.x[chunk] = rows_torch.gradient_x(wide, weight[: rules.columns], target, rules, factors)
+        if self._need_weight:
+            rows_torch.add_gradient_weight_(self.weight[: rules.columns], wide, x, target, rules, factors)
 
 
 def _used(weight: Tensor, rules: Rules, triton: bool) -> Tensor:
@@ -147,15 +145,24 @@ def _used(weight: Tensor, rules: Rules, triton: bool) -> Tensor:
 
 
 def measure(
-    logits: Tensor, target: Tensor, rules: Rules, out: Statistics, triton: bool, *, slopes: bool | None = None
+    logits: Tensor,
+    target: Tensor,
+    rules: Rules,
+    out: Statistics,
+    triton: bool,
+    *,
+    slopes: bool | None = None,
+    chosen: Tensor | None = None,
 ) -> None:
-    """Write the statistics of given logits to ``out``; see ``rows_torch.measure_`` for ``slopes``."""
+    """Write the statistics of given logits to ``out``; see ``rows_torch.measure`` for ``slopes``."""
     if triton:
         import kernels.cross_entropy.rows as rows
 
+        if chosen is not None and chosen.shape[1]:
+            out.z_chosen.copy_(logits[:, : rules.columns].gather(1, chosen))
         rows.measure(logits, target, rules, out)
     else:
-        rows_torch.measure(logits, target, rules, out, slopes=slopes)
+        rows_torch.measure(logits, target, rules, out, slopes=slopes, chosen=chosen)
 
 
 def differentiate_(

@@ -20,14 +20,15 @@ _RULES = "int columns, int call, int ignored"
 
 torch.library.define(
     "lacewing::linear_token_stats",
-    f"(Tensor x, Tensor weight, Tensor target, Tensor chosen, {_RULES}, bool keep, bool argmax, bool entropy, bool triton)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    f"(Tensor x, Tensor weight, Tensor target, Tensor chosen, {_RULES}, bool keep, bool argmax, bool entropy,"
+    " bool triton) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 for _name, _kept in ("linear_token_stats_backward", "Tensor"), ("linear_token_stats_backward_", "Tensor(a!)"):
     torch.library.define(
         f"lacewing::{_name}",
         f"({_kept} kept, Tensor x, Tensor weight, Tensor target, Tensor chosen, {_RULES},"
-        " Tensor lse_x, Tensor z_y, Tensor z_c, Tensor g_lse, Tensor g_y, Tensor g_c, Tensor g_chosen, bool need_x, bool need_weight) -> (Tensor, Tensor)",
+        " Tensor lse_x, Tensor z_y, Tensor z_c, Tensor g_lse, Tensor g_y, Tensor g_c, Tensor g_chosen,"
+        " bool need_x, bool need_weight, bool triton) -> (Tensor, Tensor)",
     )
 
 
@@ -79,7 +80,6 @@ def _backward(
     g_chosen: Tensor,
     need_x: bool,
     need_weight: bool,
-    *,
     triton: bool,
 ) -> tuple[Tensor, Tensor]:
     nothing = x.new_empty(0)
@@ -101,7 +101,7 @@ def _backward(
 def _backward_fake(
     kept: Tensor, x: Tensor, weight: Tensor, *rest: Tensor | int | float | bool
 ) -> tuple[Tensor, Tensor]:
-    need_x, need_weight = rest[-2:]
+    need_x, need_weight, _ = rest[-3:]
     dtype = accumulator(x.dtype)
     return (
         x.new_empty(x.shape if need_x else (0,)),
@@ -109,18 +109,9 @@ def _backward_fake(
     )
 
 
-@torch.library.impl("lacewing::linear_token_stats_backward", ("cpu", "cuda"))
-def _backward_torch(*arguments) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
-    return _backward(*arguments, triton=False)
-
-
-@torch.library.impl("lacewing::linear_token_stats_backward_", ("cpu", "cuda"))
-def _backward_triton(*arguments) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
-    return _backward(*arguments, triton=True)
-
-
-torch.library.register_fake("lacewing::linear_token_stats_backward")(_backward_fake)
-torch.library.register_fake("lacewing::linear_token_stats_backward_")(_backward_fake)
+for _name in "linear_token_stats_backward", "linear_token_stats_backward_":
+    torch.library.impl(f"lacewing::{_name}", ("cpu", "cuda"))(_backward)
+    torch.library.register_fake(f"lacewing::{_name}")(_backward_fake)
 
 torch.library.define(
     "lacewing::logit_lse", f"(Tensor logits, Tensor target, {_RULES}, bool triton) -> (Tensor, Tensor)"
@@ -174,6 +165,6 @@ def _logit_nll_backward_fake(*_: Tensor | int | float | bool) -> None:
 
 forward = torch.ops.lacewing.linear_token_stats
 backward = torch.ops.lacewing.linear_token_stats_backward
-backward_ = torch.ops.lacewing.linear_token_stats_backward_  # writes to kept: the Triton path
+backward_ = torch.ops.lacewing.linear_token_stats_backward_  # writes to kept: with Triton, or with chosen columns
 logit_lse = torch.ops.lacewing.logit_lse
 logit_nll_backward_ = torch.ops.lacewing.logit_nll_backward_

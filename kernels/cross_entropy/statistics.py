@@ -45,9 +45,7 @@ def accumulator(logits: torch.dtype) -> torch.dtype:
     return torch.float64 if logits == torch.float64 else torch.float32
 
 
-def empty_statistics(
-    rows: int, like: Tensor, rules: Rules, argmax: bool, entropy: bool, chosen: int = 0
-) -> Statistics:
+def empty_statistics(rows: int, like: Tensor, rules: Rules, argmax: bool, entropy: bool, chosen: int = 0) -> Statistics:
     def numbers(wanted: bool, dtype: torch.dtype) -> Tensor:
         return like.new_empty(rows if wanted else 0, dtype=dtype)
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from kernels.cross_entropy import configurations, linear, linear_token_stats, reference
-from kernels.cross_entropy.chosen import added_to_slopes
+from kernels.cross_entropy.chosen import add_to_slopes_
 from tests.kernels.cross_entropy.cases import Case, as_leaves, case, error, gradients, outputs
 
 BOTH = pytest.mark.parametrize("impl", ["torch", "triton"])
@@ -101,20 +101,32 @@ def test_shape_strides_and_index_dtype_of_the_caller(impl: str) -> None:
     assert stats.detached().z_chosen is not None
 
 
-def test_slopes_are_bitwise_what_they_were_and_a_second_backward_repeats_the_first() -> None:
-    slopes = torch.rand(6, 20).bfloat16()
-    before, chosen = slopes.clone(), torch.randint(20, (6, 4))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_slopes_times_the_factors_are_the_gradient_however_small_the_factor(dtype: torch.dtype) -> None:
+    slopes = torch.rand(6, 20).to(dtype)
+    before, chosen = slopes.double().clone(), torch.randint(20, (6, 4))
     chosen[:, 1] = chosen[:, 0]
-    g, factor = torch.randn(6, 4), torch.tensor([1.0, 0.0, -0.5, 1e-20, 1.0, 1.0])
-    with added_to_slopes(slopes, factor, chosen, g) as raised:
-        found = raised[:, None] * slopes.float()
-    right = (factor[:, None] * before.float()).scatter_add(1, chosen, g)
-    torch.testing.assert_close(found, right, rtol=2e-2, atol=2e-2)
-    assert torch.equal(slopes, before)
+    g, factor = torch.randn(6, 4), torch.tensor([1.0, 0.0, -0.5, 1e-20, 1.0, 0.0])
+    g[5] = 0.0
+    raised = add_to_slopes_(slopes, factor, chosen, g)
+    right = (factor.double()[:, None] * before).scatter_add(1, chosen, g.double())
+    close = 1e-6 if dtype == torch.float64 else 2e-2
+    torch.testing.assert_close(raised.double()[:, None] * slopes.double(), right, rtol=close, atol=close)
+
+
+@BOTH
+def test_a_second_backward_over_spent_slopes_is_refused_and_otherwise_repeats_the_first(impl: str) -> None:
     given = case(5, 20)
-    stats = linear_token_stats(*given, impl="torch", chosen=chosen[:5])
-    first, second = gradients(given, stats, again=True), gradients(given, stats)
-    assert all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
+    chosen = torch.randint(20, (5, 4))
+    stats = linear_token_stats(*given, impl=impl, mode="save", chosen=chosen)
+    first = gradients(given, stats, again=True)
+    with pytest.raises(RuntimeError, match=r'overwritten by its first backward.*mode="recompute"'):
+        gradients(given, stats)
+    stats = linear_token_stats(*given, impl=impl, mode="recompute", chosen=chosen)
+    second, third = gradients(given, stats, again=True), gradients(given, stats)
+    for one, two, three in zip(first, second, third, strict=True):
+        torch.testing.assert_close(one, two)
+        assert torch.equal(two, three)
 
 
 @BOTH

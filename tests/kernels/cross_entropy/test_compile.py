@@ -20,8 +20,8 @@ def test_the_operators_are_what_they_say(triton: bool, keep: bool, k: int) -> No
     given_ids = x, weight, target, torch.randint(20, (5, k))
     torch.library.opcheck(op.forward, (*given_ids, *RULES, keep, True, True, triton), test_utils=CHECKS)
     *stats, kept = op.forward(*given_ids, *RULES, keep, False, False, triton)
-    backward = op.backward_ if triton else op.backward
-    arguments = (kept, *given_ids, *RULES, *stats[:3], *torch.randn(3, 5), torch.randn(5, k), True, True)
+    backward = op.backward_ if keep and (triton or k) else op.backward
+    arguments = (kept, *given_ids, *RULES, *stats[:3], *torch.randn(3, 5), torch.randn(5, k), True, True, triton)
     torch.library.opcheck(backward, arguments, test_utils=CHECKS)
 
 
