@@ -32,7 +32,7 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 
 class LinearTokenStats(torch.autograd.Function):
-    """``(lse_x, z_y, z_c, z_chosen, argmax, entropy)``, ``[rows]`` each, ``[0]`` if not asked for; z_chosen [rows, k]."""
+    """``(lse_x, z_y, z_c, z_chosen, argmax, entropy)``, ``[rows]`` each or ``[0]``; ``z_chosen`` is ``[rows, k]``."""
 
     @staticmethod
     def forward(
