@@ -57,5 +57,5 @@ def linear_token_stats(
     chosen: Int[Tensor, "*tokens k"] | None = None,
 ) -> TokenStats:
     """``TokenStats`` of the logits ``x @ weight.T``."""
-    options = {"call_id": call_id, "ignore_index": ignore_index, "n_cols": n_cols}
-    return logit_token_stats(x @ weight.T, target, **options, chosen=chosen)
+    logits = x @ weight.T
+    return logit_token_stats(logits, target, call_id=call_id, ignore_index=ignore_index, n_cols=n_cols, chosen=chosen)
