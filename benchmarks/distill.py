@@ -1,9 +1,9 @@
 """A student with a teacher against the same student alone, at equal time. ``python -m benchmarks.distill [STEPS ...]``.
 
 The teacher is a model of the closed world, as ``make run`` trains it; the student has one layer of width 64 and starts
-from scratch. ``STEPS`` are those of the student alone. Its rival gets as many as take the same time: how much longer a
-step with the teacher takes is measured first, as a ratio of CPU times in turns, in one process and on one thread, for
-all else that runs on a machine disturbs both alike. A second rival pays for the teacher's one pass over the text too.
+from scratch. ``STEPS`` are those of the student alone. Its rival gets as many as take the same CPU time, on one thread.
+What the teacher adds to a step is measured first, in turns with plain steps and in one process, so that other load on
+the machine disturbs both alike. A second rival pays for the teacher's one pass over the text too.
 Bits per byte are those of the validation split, the seeds those of weights and order.
 Give ``--base`` and ``--prepared`` for a teacher that is there already, and ``--teaching`` for what it has said.
 """
@@ -106,23 +106,22 @@ class Race:
 
     def results(self, steps: Sequence[int], seeds: Sequence[int]) -> Iterator[Result]:
         """What a step costs, and who has fewer bits when the time is up."""
-        ratio, seconds = self.cost()
+        bare, seconds = self.cost()
         yield Result(
-            "time of a step with the teacher / alone",
-            f"{ratio:.3f} x",
+            "time of a bare step with the teacher / alone",
+            f"{bare:.3f} x",
             f"<= {OVERHEAD_GOAL:g} x",
             f"{1000 * seconds:.1f} ms of CPU alone; {self.objective.divergence}, top {self.teaching.details['top_k']}, "
             f"alpha {self.objective.alpha:g}, temperature {self.objective.temperature:g}",
         )
         alone: dict[int, float] = {}
         for count in steps:
+            began = time.process_time()
             baseline = [self.bits(count, seed, taught=False) for seed in seeds]
-            alone[count] = mean(baseline)
-            for what, left in (
-                ("", count),
-                (", the teacher's pass counted", count - self.teaching_seconds / seconds),
-            ):
-                rivals = round(left / ratio)
+            alone[count], spent = mean(baseline), (time.process_time() - began) / len(seeds)
+            step = spent / count
+            for what, left in (("", spent), (", the teacher's pass counted", spent - self.teaching_seconds)):
+                rivals = round(left / (step + (bare - 1) * seconds))
                 if rivals < 1:
                     continue
                 found = [self.bits(rivals, seed, taught=True) for seed in seeds]
@@ -131,7 +130,7 @@ class Race:
                     f"bits per byte, taught {rivals:,} steps / alone {count:,}{what}",
                     f"{mean(found):.4f} / {mean(baseline):.4f}, {mean(changes):+.1f} %",
                     "fewer",
-                    f"{count * seconds:.0f} s of CPU; by seed {' '.join(f'{change:+.1f}' for change in changes)} %",
+                    f"{spent:.0f} s of CPU; by seed {' '.join(f'{change:+.1f}' for change in changes)} %",
                 )
         for fewer, more in pairwise(steps):
             slope = log(alone[more] / alone[fewer]) / log(more / fewer)
