@@ -272,16 +272,18 @@ def linear_token_stats(
     targets: Int[Tensor, "*tokens"],
     *,
     call_id: int | None = None,
+    chosen: Int[Tensor, "*tokens k"] | None = None,
     ignore_index: int = -100,
     **options: Any,
 ) -> TokenStats:
     """``kernels.cross_entropy.linear_token_stats`` by the implementation chosen here: see there.
 
-    What a loss that knows about ``<CALL>`` is made of: ``lse_x``, ``z_y`` and ``z_c`` of every token, differentiable.
+    What a loss that knows about ``<CALL>`` is made of: ``lse_x``, ``z_y`` and ``z_c`` of every token, differentiable;
+    and what one that learns from a teacher needs besides, the logits at the tokens ``chosen``.
     """
     path = _loss_path(hidden.device)
     return cross_entropy_kernel.linear_token_stats(
-        hidden, weight, targets, call_id=call_id, ignore_index=ignore_index, impl=path, **options
+        hidden, weight, targets, call_id=call_id, chosen=chosen, ignore_index=ignore_index, impl=path, **options
     )
 
 

@@ -35,6 +35,7 @@ def linear_token_stats(
     call_id: int | None = None,
     ignore_index: int = -100,
     n_cols: int | None = None,
+    chosen: Int[Tensor, "*tokens k"] | None = None,
     mode: Mode = "auto",
     impl: Implementation | None = None,
     return_argmax: bool = False,
@@ -50,6 +51,9 @@ def linear_token_stats(
             kernel if TRITON_DEBUG=1): loud, but nothing is trained on it.
         call_id: column of CALL, to be left out of ``lse_x``.
         n_cols: the real vocabulary; rows of ``weight`` from here on are padding: no probability, zero gradient.
+        chosen: columns whose logits are wanted too, as ``z_chosen``: k for every token, in any order, twice the same
+            if need be. They cost a gather and, on the way back, an addition of k numbers a row; no matrix product. On
+            the CPU a column that is not there is refused; on CUDA it trips an assertion of torch's gather.
         mode: "save" keeps all logits for backward, in the dtype of the products; "recompute" makes a fourth matrix
             product instead; "auto" saves while they fit ``border.kept_bytes``.
         impl: "auto", "torch" or "triton"; see ``kernels.dispatch``.
@@ -62,12 +66,12 @@ def linear_token_stats(
     """
     from kernels.cross_entropy.autograd import LinearTokenStats
 
-    call = checked_linear(x, weight, target, call_id, ignore_index, n_cols, impl)
+    call = checked_linear(x, weight, target, call_id, ignore_index, n_cols, impl, chosen)
     keep = call.needed != (False, False) and call.keeps(mode)
     results = LinearTokenStats.apply(  # type: ignore[no-untyped-call]
-        call.x, weight, call.target, call.rules, keep, return_argmax, return_entropy, call.triton
+        call.x, weight, call.target, call.chosen, call.rules, keep, return_argmax, return_entropy, call.triton
     )
-    return _token_stats(results, target, ignore_index, call_id, return_argmax, return_entropy)
+    return _token_stats(results, target, ignore_index, call_id, chosen, return_argmax, return_entropy)
 
 
 def cross_entropy(
@@ -98,10 +102,11 @@ def _token_stats(
     target: Tensor,
     ignore_index: int,
     call_id: int | None,
+    chosen: Tensor | None,
     return_argmax: bool,
     return_entropy: bool,
 ) -> TokenStats:
-    lse_x, z_y, z_c, argmax, entropy = results
+    lse_x, z_y, z_c, z_chosen, argmax, entropy = results
     shape = target.shape
     return TokenStats(
         lse_x=lse_x.view(shape),
@@ -110,4 +115,5 @@ def _token_stats(
         ignored=target == ignore_index,
         argmax=argmax.view(shape) if return_argmax else None,
         entropy=entropy.view(shape) if return_entropy else None,
+        z_chosen=None if chosen is None else z_chosen.view(chosen.shape),
     )

@@ -1,8 +1,9 @@
 """Where autograd meets the operators.
 
-Equals autograd of ``reference.linear_token_stats``: the three statistics send back one number a row each,
+Equals autograd of ``reference.linear_token_stats``: three statistics send back one number a row each, chosen columns k,
 
-    dz = p_x * g_lse (not in column c) + onehot(y) * g_y + onehot(c) * g_c,    p_x = exp(z - lse_x)
+    dz = p_x * g_lse (not in column c) + onehot(y) * g_y + onehot(c) * g_c + onehot(chosen) * g_chosen,
+    p_x = exp(z - lse_x)
 
 which is all that dX = dz @ W and dW = dz.T @ X need.
 """
@@ -31,7 +32,7 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 
 class LinearTokenStats(torch.autograd.Function):
-    """``(lse_x, z_y, z_c, argmax, entropy)``, ``[rows]`` each (``[0]`` if not asked for)."""
+    """``(lse_x, z_y, z_c, z_chosen, argmax, entropy)``, ``[rows]`` each or ``[0]``; ``z_chosen`` is ``[rows, k]``."""
 
     @staticmethod
     def forward(
@@ -39,6 +40,7 @@ class LinearTokenStats(torch.autograd.Function):
         x: Tensor,
         weight: Tensor,
         target: Tensor,
+        chosen: Tensor,
         rules: Rules,
         keep: bool,
         argmax: bool,
@@ -47,35 +49,37 @@ class LinearTokenStats(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         dtype = compute_dtype(x)
         narrow_x, narrow_weight = x.to(dtype), weight.to(dtype)
-        *stats, kept = op.forward(narrow_x, narrow_weight, target, *rules, keep, argmax, entropy, triton)
-        context.save_for_backward(narrow_x, narrow_weight, target, *stats[:3], kept)
-        context.mark_non_differentiable(*stats[3:])
-        context.rules, context.triton, context.keep = rules, triton, keep
+        *stats, kept = op.forward(narrow_x, narrow_weight, target, chosen, *rules, keep, argmax, entropy, triton)
+        context.save_for_backward(narrow_x, narrow_weight, target, chosen, *stats[:3], kept)
+        context.mark_non_differentiable(*stats[4:])
+        context.rules, context.triton = rules, triton
+        context.spends = keep and (triton or chosen.shape[1] > 0)  # does backward write to what was kept?
         context.dtypes = x.dtype, weight.dtype
         return tuple(stats)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(
-        context: FunctionCtx, g_lse: Tensor, g_y: Tensor, g_c: Tensor, *_: Tensor
+        context: FunctionCtx, g_lse: Tensor, g_y: Tensor, g_c: Tensor, g_chosen: Tensor, *_: Tensor
     ) -> tuple[Tensor | None, ...]:
         _refuse_the_second_time(context)
-        x, weight, target, lse_x, z_y, z_c, kept = context.saved_tensors
+        x, weight, target, chosen, *measured, kept = context.saved_tensors
         need_x, need_weight = context.needs_input_grad[:2]
-        run = op.backward_ if context.triton else op.backward
+        run = op.backward_ if context.spends else op.backward
+        upstream = g_lse, g_y, g_c, g_chosen
         g_x, g_weight = run(
-            kept, x, weight, target, *context.rules, lse_x, z_y, z_c, g_lse, g_y, g_c, need_x, need_weight
+            kept, x, weight, target, chosen, *context.rules, *measured, *upstream, need_x, need_weight, context.triton
         )
         x_dtype, weight_dtype = context.dtypes
         return (
             g_x.to(x_dtype) if need_x else None,
             g_weight.to(weight_dtype) if need_weight else None,
-            *(None,) * 6,
+            *(None,) * 7,
         )
 
 
 def _refuse_the_second_time(context: Any) -> None:
-    if not context.triton or not context.keep or torch.compiler.is_compiling():
+    if not context.spends or torch.compiler.is_compiling():
         return
     if getattr(context, "spent", False):
         raise RuntimeError(

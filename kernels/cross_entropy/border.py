@@ -21,6 +21,7 @@ class Call(NamedTuple):
 
     x: Tensor  # [rows, width], or the logits themselves
     target: Tensor  # [rows], i64
+    chosen: Tensor  # [rows, k], i64; k = 0 if none were asked for
     rules: Rules
     needed: tuple[bool, bool]  # will the gradient of x, of weight be asked for?
     triton: bool
@@ -53,6 +54,7 @@ def checked_linear(
     ignore_index: int,
     n_cols: int | None,
     impl: Implementation | None,
+    chosen: Tensor | None = None,
 ) -> Call:
     _check_tensors(x, "x", target)
     if weight.ndim != 2 or weight.shape[1] != x.shape[-1] or weight.shape[0] == 0:
@@ -69,10 +71,12 @@ def checked_linear(
     rules = _rules(columns, call_id, ignore_index)
     flat, rows = x.reshape(-1, x.shape[-1]), target.reshape(-1)
     rows = _checked_target(rows, rules)
+    chosen = rows.new_empty(len(rows), 0) if chosen is None else _checked_chosen(chosen, target, rules)
     graded = torch.is_grad_enabled()
     return Call(
         x=flat if flat.stride(-1) == 1 else flat.contiguous(),
         target=rows,
+        chosen=chosen,
         rules=rules,
         needed=(graded and x.requires_grad, graded and weight.requires_grad),
         triton=_takes_triton(impl, x.device),
@@ -91,6 +95,7 @@ def checked_logits(logits: Tensor, target: Tensor, ignore_index: int, impl: Impl
     return Call(
         x=flat if flat.stride(-1) == 1 else flat.contiguous(),
         target=rows,
+        chosen=rows.new_empty(len(rows), 0),
         rules=rules,
         needed=(torch.is_grad_enabled() and logits.requires_grad, False),
         triton=_takes_triton(impl, logits.device),
@@ -134,3 +139,23 @@ def _checked_target(target: Tensor, rules: Rules) -> Tensor:
                 f"{rules.ignored}"
             )
     return target.long().contiguous()
+
+
+def _checked_chosen(chosen: Tensor, target: Tensor, rules: Rules) -> Tensor:
+    """As i64, one row after the other; its range is looked at where that of targets is."""
+    if chosen.ndim != target.ndim + 1 or chosen.shape[:-1] != target.shape:
+        raise ValueError(
+            f"chosen has shape {tuple(chosen.shape)}; allowed is that of target and one dimension more, "
+            f"({', '.join(map(str, target.shape))}, k)"
+        )
+    if chosen.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"chosen is {chosen.dtype}; allowed are torch.int64, torch.int32")
+    if chosen.device != target.device:
+        raise ValueError(f"chosen is on {chosen.device} and target on {target.device}; they must be on one device")
+    flat = chosen.reshape(-1, chosen.shape[-1])
+    if flat.numel() and flat.device.type == "cpu" and not torch.compiler.is_compiling():
+        least, largest = flat.aminmax()
+        if least < 0 or largest >= rules.columns:
+            wrong = least if least < 0 else largest
+            raise ValueError(f"chosen holds {wrong.item()}; allowed is 0 to {rules.columns - 1}")
+    return flat.long().contiguous()

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from kernels.cross_entropy import rows_torch
+from kernels.cross_entropy.chosen import add_to_gradient_, add_to_slopes_, without_targets
 from kernels.cross_entropy.products import add_product_
-from kernels.cross_entropy.statistics import Statistics, accumulator, empty_statistics
+from kernels.cross_entropy.statistics import Statistics, Upstream, accumulator, empty_statistics
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,18 +31,27 @@ def chunks(rows: int, device: torch.device) -> Iterator[slice]:
 
 
 def forward(
-    x: Tensor, weight: Tensor, target: Tensor, rules: Rules, *, keep: bool, argmax: bool, entropy: bool, triton: bool
+    x: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    chosen: Tensor,
+    rules: Rules,
+    *,
+    keep: bool,
+    argmax: bool,
+    entropy: bool,
+    triton: bool,
 ) -> tuple[Statistics, Tensor]:
     """Statistics, and if ``keep`` what ``backward`` would else compute again: logits (Triton) or slopes (PyTorch)."""
     with torch.autocast(x.device.type, enabled=False):
-        stats = empty_statistics(len(x), x, rules, argmax, entropy)
+        stats = empty_statistics(len(x), x, rules, argmax, entropy, chosen.shape[1])
         if keep:
             kept = torch.mm(x, _used(weight, rules, triton).T)
-            measure(kept, target, rules, stats, triton, slopes=True)
+            measure(kept, target, rules, stats, triton, slopes=True, chosen=chosen)
             return stats, kept
         for chunk in chunks(len(x), x.device):
             logits = torch.mm(x[chunk], _used(weight, rules, triton).T)
-            measure(logits, target[chunk], rules, stats.of(chunk), triton, slopes=False)
+            measure(logits, target[chunk], rules, stats.of(chunk), triton, slopes=False, chosen=chosen[chunk])
         return stats, x.new_empty(0)
 
 
@@ -50,9 +60,10 @@ def backward(
     x: Tensor,
     weight: Tensor,
     target: Tensor,
+    chosen: Tensor,
     rules: Rules,
     stats: Statistics,
-    gradients: tuple[Tensor, Tensor, Tensor],
+    gradients: Upstream,
     *,
     need_x: bool,
     need_weight: bool,
@@ -61,13 +72,18 @@ def backward(
     """dX and dW in the accumulator's dtype (Triton: dX in that of ``x``); empty where not needed.
 
     Arguments:
-        kept: from ``forward``. The Triton path overwrites it with the gradient of the logits. Empty: computed again.
-        gradients: of ``lse_x``, ``z_y`` and ``z_c``, ``[rows]`` each.
+        kept: from ``forward``. The Triton path overwrites it with the gradient of the logits, and where columns are
+            chosen, the PyTorch path adds to it. Empty: computed again.
+        chosen: columns whose logits were asked for, ``[rows, k]``.
     """
     with torch.autocast(x.device.type, enabled=False):
+        if chosen.shape[1]:
+            skip = rows_torch.skipped(target, rules)
+            g_y, g_chosen = without_targets(chosen, target, skip, gradients.z_y, gradients.z_chosen)
+            gradients = gradients._replace(z_y=g_y, z_chosen=g_chosen)
         collected = Gradients(x, weight, rules, need_x, need_weight, triton)
         if kept.numel():
-            collected.add(slice(0, len(x)), kept, target, stats, gradients)
+            collected.add(slice(0, len(x)), kept, target, chosen, stats, gradients)
             return collected.x, collected.weight
         for chunk in chunks(len(x), x.device):
             logits = torch.mm(x[chunk], _used(weight, rules, triton).T)
@@ -80,8 +96,7 @@ def backward(
                     triton,
                     slopes=True,
                 )
-            some = (gradients[0][chunk], gradients[1][chunk], gradients[2][chunk])
-            collected.add(chunk, logits, target[chunk], stats.of(chunk), some)
+            collected.add(chunk, logits, target[chunk], chosen[chunk], stats.of(chunk), gradients.of(chunk))
         return collected.x, collected.weight
 
 
@@ -101,20 +116,23 @@ class Gradients:
         chunk: slice,
         wide: Tensor,
         target: Tensor,
+        chosen: Tensor,
         stats: Statistics,
-        gradients: tuple[Tensor, Tensor, Tensor],
+        gradients: Upstream,
     ) -> None:
-        """``wide``: logits (Triton; overwritten) or slopes (PyTorch) of the rows of ``chunk``."""
+        """``wide``: logits (Triton; overwritten) or slopes (PyTorch; with chosen columns, added to) of ``chunk``."""
         x, weight = self._operands
         x, rules = x[chunk], self._rules
         if self._triton:
             differentiate_(wide, target, rules, stats, gradients, triton=True)
+            add_to_gradient_(wide, chosen, gradients.z_chosen)
             if self._need_x:
                 torch.mm(wide, weight, out=self.x[chunk])
             if self._need_weight:
                 add_product_(self.weight, wide.T, x)
             return
-        factors = rows_torch.factors(target, rules, stats, *gradients)
+        factors = rows_torch.factors(target, rules, stats, *gradients[:3])
+        factors = factors._replace(slopes=add_to_slopes_(wide, factors.slopes, chosen, gradients.z_chosen))
         if self._need_x:
             self.x[chunk] = rows_torch.gradient_x(wide, weight[: rules.columns], target, rules, factors)
         if self._need_weight:
@@ -127,15 +145,24 @@ def _used(weight: Tensor, rules: Rules, triton: bool) -> Tensor:
 
 
 def measure(
-    logits: Tensor, target: Tensor, rules: Rules, out: Statistics, triton: bool, *, slopes: bool | None = None
+    logits: Tensor,
+    target: Tensor,
+    rules: Rules,
+    out: Statistics,
+    triton: bool,
+    *,
+    slopes: bool | None = None,
+    chosen: Tensor | None = None,
 ) -> None:
-    """Write the statistics of given logits to ``out``; see ``rows_torch.measure_`` for ``slopes``."""
+    """Write the statistics of given logits to ``out``; see ``rows_torch.measure`` for ``slopes``."""
     if triton:
         import kernels.cross_entropy.rows as rows
 
+        if chosen is not None and chosen.shape[1]:
+            out.z_chosen.copy_(logits[:, : rules.columns].gather(1, chosen))
         rows.measure(logits, target, rules, out)
     else:
-        rows_torch.measure(logits, target, rules, out, slopes=slopes)
+        rows_torch.measure(logits, target, rules, out, slopes=slopes, chosen=chosen)
 
 
 def differentiate_(
@@ -143,13 +170,13 @@ def differentiate_(
     target: Tensor,
     rules: Rules,
     stats: Statistics,
-    gradients: tuple[Tensor, Tensor, Tensor],
+    gradients: Upstream,
     triton: bool,
 ) -> None:
-    """Write the gradient of given logits over them."""
+    """Write the gradient of given logits over them, without that of chosen columns."""
     if triton:
         import kernels.cross_entropy.rows as rows
 
-        rows.differentiate_(logits, target, rules, stats, *gradients)
+        rows.differentiate_(logits, target, rules, stats, *gradients[:3])
     else:
-        rows_torch.differentiate_(logits, target, rules, stats, *gradients)
+        rows_torch.differentiate_(logits, target, rules, stats, *gradients[:3])

@@ -14,20 +14,21 @@ from torch import Tensor
 
 from kernels.cross_entropy import linear
 from kernels.cross_entropy.rules import Rules
-from kernels.cross_entropy.statistics import Statistics, accumulator, empty_statistics
+from kernels.cross_entropy.statistics import Statistics, Upstream, accumulator, empty_statistics
 
 _RULES = "int columns, int call, int ignored"
 
 torch.library.define(
     "lacewing::linear_token_stats",
-    f"(Tensor x, Tensor weight, Tensor target, {_RULES}, bool keep, bool argmax, bool entropy, bool triton)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    f"(Tensor x, Tensor weight, Tensor target, Tensor chosen, {_RULES}, bool keep, bool argmax, bool entropy,"
+    " bool triton) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 for _name, _kept in ("linear_token_stats_backward", "Tensor"), ("linear_token_stats_backward_", "Tensor(a!)"):
     torch.library.define(
         f"lacewing::{_name}",
-        f"({_kept} kept, Tensor x, Tensor weight, Tensor target, {_RULES}, Tensor lse_x, Tensor z_y, Tensor z_c,"
-        " Tensor g_lse, Tensor g_y, Tensor g_c, bool need_x, bool need_weight) -> (Tensor, Tensor)",
+        f"({_kept} kept, Tensor x, Tensor weight, Tensor target, Tensor chosen, {_RULES},"
+        " Tensor lse_x, Tensor z_y, Tensor z_c, Tensor g_lse, Tensor g_y, Tensor g_c, Tensor g_chosen,"
+        " bool need_x, bool need_weight, bool triton) -> (Tensor, Tensor)",
     )
 
 
@@ -36,6 +37,7 @@ def _forward(
     x: Tensor,
     weight: Tensor,
     target: Tensor,
+    chosen: Tensor,
     columns: int,
     call: int,
     ignored: int,
@@ -45,15 +47,17 @@ def _forward(
     triton: bool,
 ) -> tuple[Tensor, ...]:
     rules = Rules(columns, call, ignored)
-    stats, kept = linear.forward(x, weight, target, rules, keep=keep, argmax=argmax, entropy=entropy, triton=triton)
+    stats, kept = linear.forward(
+        x, weight, target, chosen, rules, keep=keep, argmax=argmax, entropy=entropy, triton=triton
+    )
     return *stats, kept
 
 
 @torch.library.register_fake("lacewing::linear_token_stats")
-def _forward_fake(x: Tensor, weight: Tensor, target: Tensor, *options: Any) -> tuple[Tensor, ...]:
+def _forward_fake(x: Tensor, weight: Tensor, target: Tensor, chosen: Tensor, *options: Any) -> tuple[Tensor, ...]:
     columns, call, ignored, keep, argmax, entropy, triton = options
     rules = Rules(columns, call, ignored)
-    stats = empty_statistics(x.shape[0], x, rules, argmax, entropy)
+    stats = empty_statistics(x.shape[0], x, rules, argmax, entropy, chosen.shape[1])
     wide = weight.shape[0] if triton else columns
     return *stats, x.new_empty((x.shape[0], wide) if keep else 0)
 
@@ -63,6 +67,7 @@ def _backward(
     x: Tensor,
     weight: Tensor,
     target: Tensor,
+    chosen: Tensor,
     columns: int,
     call: int,
     ignored: int,
@@ -72,9 +77,9 @@ def _backward(
     g_lse: Tensor,
     g_y: Tensor,
     g_c: Tensor,
+    g_chosen: Tensor,
     need_x: bool,
     need_weight: bool,
-    *,
     triton: bool,
 ) -> tuple[Tensor, Tensor]:
     nothing = x.new_empty(0)
@@ -83,9 +88,10 @@ def _backward(
         x,
         weight,
         target,
+        chosen,
         Rules(columns, call, ignored),
-        Statistics(lse_x, z_y, z_c, nothing, nothing),
-        (g_lse, g_y, g_c),
+        Statistics(lse_x, z_y, z_c, nothing, nothing, nothing),
+        Upstream(g_lse, g_y, g_c, g_chosen),
         need_x=need_x,
         need_weight=need_weight,
         triton=triton,
@@ -95,7 +101,7 @@ def _backward(
 def _backward_fake(
     kept: Tensor, x: Tensor, weight: Tensor, *rest: Tensor | int | float | bool
 ) -> tuple[Tensor, Tensor]:
-    need_x, need_weight = rest[-2:]
+    need_x, need_weight, _ = rest[-3:]
     dtype = accumulator(x.dtype)
     return (
         x.new_empty(x.shape if need_x else (0,)),
@@ -103,18 +109,9 @@ def _backward_fake(
     )
 
 
-@torch.library.impl("lacewing::linear_token_stats_backward", ("cpu", "cuda"))
-def _backward_torch(*arguments) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
-    return _backward(*arguments, triton=False)
-
-
-@torch.library.impl("lacewing::linear_token_stats_backward_", ("cpu", "cuda"))
-def _backward_triton(*arguments) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
-    return _backward(*arguments, triton=True)
-
-
-torch.library.register_fake("lacewing::linear_token_stats_backward")(_backward_fake)
-torch.library.register_fake("lacewing::linear_token_stats_backward_")(_backward_fake)
+for _name in "linear_token_stats_backward", "linear_token_stats_backward_":
+    torch.library.impl(f"lacewing::{_name}", ("cpu", "cuda"))(_backward)
+    torch.library.register_fake(f"lacewing::{_name}")(_backward_fake)
 
 torch.library.define(
     "lacewing::logit_lse", f"(Tensor logits, Tensor target, {_RULES}, bool triton) -> (Tensor, Tensor)"
@@ -156,8 +153,9 @@ def _logit_nll_backward(
     triton: bool,
 ) -> None:
     rules = Rules(columns, call, ignored)
-    stats = Statistics(lse, z_y, *(logits.new_empty(0) for _ in range(3)))
-    linear.differentiate_(logits, target, rules, stats, (g_nll, -g_nll, g_nll), triton)
+    stats = Statistics(lse, z_y, *(logits.new_empty(0) for _ in range(4)))
+    upstream = Upstream(g_nll, -g_nll, g_nll, logits.new_empty(0))
+    linear.differentiate_(logits, target, rules, stats, upstream, triton)
 
 
 @torch.library.register_fake("lacewing::logit_nll_backward_")
@@ -167,6 +165,6 @@ def _logit_nll_backward_fake(*_: Tensor | int | float | bool) -> None:
 
 forward = torch.ops.lacewing.linear_token_stats
 backward = torch.ops.lacewing.linear_token_stats_backward
-backward_ = torch.ops.lacewing.linear_token_stats_backward_  # writes to kept: the Triton path
+backward_ = torch.ops.lacewing.linear_token_stats_backward_  # writes to kept: with Triton, or with chosen columns
 logit_lse = torch.ops.lacewing.logit_lse
 logit_nll_backward_ = torch.ops.lacewing.logit_nll_backward_

@@ -23,6 +23,7 @@ def logit_token_stats(
     call_id: int | None = None,
     ignore_index: int = -100,
     n_cols: int | None = None,
+    chosen: Int[Tensor, "*tokens k"] | None = None,
 ) -> TokenStats:
     """``TokenStats`` of given logits, in the dtype of the logits; arguments as in ``linear_token_stats``."""
     z = logits[..., :n_cols]
@@ -41,6 +42,7 @@ def logit_token_stats(
         ignored=ignored,
         argmax=without_call.argmax(-1).int(),
         entropy=-(log_p.exp() * log_p.clamp_min(torch.finfo(log_p.dtype).min)).sum(-1).detach(),
+        z_chosen=None if chosen is None else z.gather(-1, chosen),
     )
 
 
@@ -52,6 +54,8 @@ def linear_token_stats(
     call_id: int | None = None,
     ignore_index: int = -100,
     n_cols: int | None = None,
+    chosen: Int[Tensor, "*tokens k"] | None = None,
 ) -> TokenStats:
     """``TokenStats`` of the logits ``x @ weight.T``."""
-    return logit_token_stats(x @ weight.T, target, call_id=call_id, ignore_index=ignore_index, n_cols=n_cols)
+    logits = x @ weight.T
+    return logit_token_stats(logits, target, call_id=call_id, ignore_index=ignore_index, n_cols=n_cols, chosen=chosen)

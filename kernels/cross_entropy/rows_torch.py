@@ -46,7 +46,15 @@ def skipped(target: Tensor, rules: Rules) -> Tensor:
     return (target == rules.ignored) | (target < 0) | (target >= rules.columns)
 
 
-def measure(logits: Tensor, target: Tensor, rules: Rules, out: Statistics, *, slopes: bool | None) -> None:
+def measure(
+    logits: Tensor,
+    target: Tensor,
+    rules: Rules,
+    out: Statistics,
+    *,
+    slopes: bool | None,
+    chosen: Tensor | None = None,
+) -> None:
     """Write the statistics to ``out``.
 
     What becomes of the logits says ``slopes``. True: these are in their place. False: anything. None: they stay.
@@ -55,6 +63,8 @@ def measure(logits: Tensor, target: Tensor, rules: Rules, out: Statistics, *, sl
     skip = skipped(target, rules)
     column = target.masked_fill(skip, 0)[:, None]
     for some, narrow, z in _blocks(logits, copied=slopes is None):
+        if chosen is not None and chosen.shape[1]:  # here, where the block is in the cache
+            torch.gather(z, 1, chosen[some], out=out.z_chosen[some])
         _measure_block(z, column[some], rules, out.of(some), bool(slopes))
         if slopes and z is not narrow:
             narrow.copy_(z)

@@ -1,4 +1,4 @@
-"""Where the row functions write: one number for every row."""
+"""Where the row functions write: one number for every row, and what backward gets for them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Statistics(NamedTuple):
     lse_x: Tensor
     z_y: Tensor
     z_c: Tensor
+    z_chosen: Tensor  # [rows, k], k = 0 if not asked for
     argmax: Tensor  # i32
     entropy: Tensor
 
@@ -26,12 +27,25 @@ class Statistics(NamedTuple):
         return Statistics(*(field[chunk] for field in self))
 
 
+class Upstream(NamedTuple):
+    """Gradients of the statistics that have one, ``[rows]`` each and ``[rows, k]``."""
+
+    lse_x: Tensor
+    z_y: Tensor
+    z_c: Tensor
+    z_chosen: Tensor
+
+    def of(self, chunk: slice) -> Upstream:
+        """Those of these rows."""
+        return Upstream(*(field[chunk] for field in self))
+
+
 def accumulator(logits: torch.dtype) -> torch.dtype:
     """The dtype of sums over a row: fp32, and fp64 for fp64 logits (gradcheck needs it)."""
     return torch.float64 if logits == torch.float64 else torch.float32
 
 
-def empty_statistics(rows: int, like: Tensor, rules: Rules, argmax: bool, entropy: bool) -> Statistics:
+def empty_statistics(rows: int, like: Tensor, rules: Rules, argmax: bool, entropy: bool, chosen: int = 0) -> Statistics:
     def numbers(wanted: bool, dtype: torch.dtype) -> Tensor:
         return like.new_empty(rows if wanted else 0, dtype=dtype)
 
@@ -40,6 +54,7 @@ def empty_statistics(rows: int, like: Tensor, rules: Rules, argmax: bool, entrop
         lse_x=numbers(True, dtype),
         z_y=numbers(True, dtype),
         z_c=numbers(rules.call >= 0, dtype),
+        z_chosen=like.new_empty((rows, chosen), dtype=dtype),
         argmax=numbers(argmax, torch.int32),
         entropy=numbers(entropy, dtype),
     )

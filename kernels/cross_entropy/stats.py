@@ -2,9 +2,9 @@
 
 Equals, with ``z`` the logits of a row in fp32, ``y`` its target and ``c`` the column of CALL::
 
-    lse_x = logsumexp(z without column c);  z_y = z[y];  z_c = z[c]
+    lse_x = logsumexp(z without column c);  z_y = z[y];  z_c = z[c];  z_chosen = z[chosen]
 
-Everything else is arithmetic on these three. The sum leaves CALL out from the start: taking it out afterwards,
+Everything else is arithmetic on these. The sum leaves CALL out from the start: taking it out afterwards,
 log(exp(lse) - exp(z_c)), leaves nothing where CALL is almost certain.
 """
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 class TokenStats:
     """Per-token results in the shape of ``target``, in nats; fp32, or fp64 for fp64 logits.
 
-    ``lse_x``, ``z_y`` and ``z_c`` carry gradients, and with them all that is derived from them.
-    Ignored rows have ``z_y == 0``, every nll exactly 0, and send no gradient back from anything; ``lse_x`` and ``z_c``
-    are theirs all the same. Without CALL nothing is left out: ``lse_x`` is the ordinary logsumexp.
+    ``lse_x``, ``z_y``, ``z_c`` and ``z_chosen`` carry gradients, and with them all that is derived from them.
+    Ignored rows have ``z_y == 0``, every nll exactly 0, and send no gradient back from anything; ``lse_x``, ``z_c`` and
+    ``z_chosen`` are theirs all the same. Without CALL nothing is left out: ``lse_x`` is the ordinary logsumexp.
     """
 
     lse_x: Float[Tensor, "*tokens"]  # logsumexp of all real columns but CALL's
@@ -36,6 +36,7 @@ class TokenStats:
     ignored: Bool[Tensor, "*tokens"]
     argmax: Int[Tensor, "*tokens"] | None = None  # i32; the most likely column, CALL left out
     entropy: Float[Tensor, "*tokens"] | None = None  # of the distribution without CALL; carries no gradient
+    z_chosen: Float[Tensor, "*tokens k"] | None = None  # logits of the columns that were asked for
 
     @property
     def nll_excl(self) -> Float[Tensor, "*tokens"]:
@@ -64,4 +65,6 @@ class TokenStats:
     def detached(self) -> TokenStats:
         """The same numbers without gradients."""
         z_c = None if self.z_c is None else self.z_c.detach()
-        return TokenStats(self.lse_x.detach(), self.z_y.detach(), z_c, self.ignored, self.argmax, self.entropy)
+        z_chosen = None if self.z_chosen is None else self.z_chosen.detach()
+        lse_x, z_y = self.lse_x.detach(), self.z_y.detach()
+        return TokenStats(lse_x, z_y, z_c, self.ignored, self.argmax, self.entropy, z_chosen)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from components.finetune.distill.artifact import TEACHER_IDS, TEACHER_LOGPROBS
 from components.finetune.distill.config import DistillObjectiveConfig
-from components.finetune.distill.divergence import divergence, logits_at, with_rest
+from components.finetune.distill.divergence import divergence
 from components.training.loader import IGNORED, Batch
 from components.training.objectives.base import ForwardPass, Outputs, Ranks, TokenLosses
 from kernels.cross_entropy import TokenStats
@@ -31,31 +31,28 @@ class Distillation:
 
     def losses(self, batch: Batch, outputs: Outputs, where: ForwardPass) -> TokenLosses:
         cfg, valid = self.config, (batch.targets != IGNORED).flatten()
-        stats = outputs.token_stats(batch, self.call_id)
-        apart, held = self._apart(batch, outputs, stats)
-        taught = torch.where(self._chosen(apart.detach(), held, valid), apart, 0.0)
+        stats = self._stats(batch, outputs)
+        apart = self._apart(batch, stats)
+        taught = torch.where(self._chosen(apart.detach(), batch, valid), apart, 0.0)
         losses = (1 - cfg.alpha) * stats.nll_full + cfg.alpha * cfg.temperature**2 * taught
         return TokenLosses(losses, valid.float())
 
-    def _apart(
-        self, batch: Batch, outputs: Outputs, stats: TokenStats
-    ) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows"]]:
-        """The divergence at every target, and how much probability the teacher's top tokens hold."""
+    def _stats(self, batch: Batch, outputs: Outputs) -> TokenStats:
+        """Those of every target, with the student's logits at the teacher's top tokens."""
+        return outputs.token_stats(batch, self.call_id, batch.columns[TEACHER_IDS].flatten(0, 1))
+
+    def _apart(self, batch: Batch, stats: TokenStats) -> Float[Tensor, "rows"]:
+        """The divergence at every target."""
         cfg = self.config
-        teacher = batch.columns[TEACHER_LOGPROBS].flatten(0, 1).float()
-        ids = batch.columns[TEACHER_IDS].flatten(0, 1).long()
-        student = logits_at(outputs.hidden, outputs.output_weight, ids) - stats.lse_x[:, None]
-        one, other = self._softened(with_rest(teacher)), self._softened(with_rest(student))
-        return divergence(one, other, cfg.divergence, cfg.js_share), teacher.exp().sum(dim=1)
+        assert stats.z_chosen is not None
+        student = stats.z_chosen - stats.lse_x[:, None]
+        return divergence(_teacher(batch), student, cfg.divergence, cfg.js_share, cfg.temperature)
 
-    def _softened(self, logprobs: Float[Tensor, "rows k1"]) -> Float[Tensor, "rows k1"]:
-        return logprobs if self.config.temperature == 1 else (logprobs / self.config.temperature).log_softmax(dim=1)
-
-    def _chosen(
-        self, apart: Float[Tensor, "rows"], held: Float[Tensor, "rows"], valid: Bool[Tensor, "rows"]
-    ) -> Bool[Tensor, "rows"]:
+    def _chosen(self, apart: Float[Tensor, "rows"], batch: Batch, valid: Bool[Tensor, "rows"]) -> Bool[Tensor, "rows"]:
         """The tokens that learn from the teacher."""
-        sure = valid & (held >= self.config.least_confidence)
+        sure = valid
+        if self.config.least_confidence > 0:
+            sure = valid & (_teacher(batch).exp().sum(dim=1) >= self.config.least_confidence)
         if self.config.need == 1:
             return sure
         needed = apart.masked_fill(~sure, -torch.inf)
@@ -72,8 +69,8 @@ class Distillation:
 
     def validate(self, batch: Batch, outputs: Outputs, where: ForwardPass) -> None:
         valid = (batch.targets != IGNORED).flatten()
-        stats = outputs.token_stats(batch, self.call_id)
-        apart, _ = self._apart(batch, outputs, stats)
+        stats = self._stats(batch, outputs)
+        apart = self._apart(batch, stats)
         self._validation += torch.stack([stats.nll_full.sum(), torch.where(valid, apart, 0.0).sum(), valid.sum()])
 
     def validation_metrics(self, ranks: Ranks) -> dict[str, float]:
@@ -85,3 +82,8 @@ class Distillation:
 
     def restore(self, state: dict[str, Any]) -> None:
         pass
+
+
+def _teacher(batch: Batch) -> Float[Tensor, "rows k"]:
+    """Log-probabilities of the teacher's top tokens."""
+    return batch.columns[TEACHER_LOGPROBS].flatten(0, 1).float()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from components.model import ops
@@ -27,10 +27,16 @@ class Outputs:
     """Final hidden states; row t predicts target t."""
     output_weight: Float[Tensor, "vocabulary width"]
 
-    def token_stats(self, batch: Batch, call_id: int | None = None) -> TokenStats:
-        """Statistics of every target; with ``call_id``, also as if that token did not exist."""
+    def token_stats(
+        self, batch: Batch, call_id: int | None = None, chosen: Int[Tensor, "rows k"] | None = None
+    ) -> TokenStats:
+        """Statistics of every target; with ``call_id``, also as if that token did not exist.
+
+        ``chosen`` are tokens whose logits are wanted too, as ``z_chosen``.
+        """
+        targets = batch.targets.flatten()
         return ops.linear_token_stats(
-            self.hidden, self.output_weight, batch.targets.flatten(), call_id=call_id, ignore_index=IGNORED
+            self.hidden, self.output_weight, targets, call_id=call_id, chosen=chosen, ignore_index=IGNORED
         )
 
 

@@ -37,7 +37,8 @@ def as_leaves(case: Case, dtype: torch.dtype) -> Case:
 
 
 def outputs(stats: TokenStats) -> list[Tensor]:
-    return [stats.lse_x, stats.z_y] + ([] if stats.z_c is None else [stats.z_c])
+    optional = [stats.z_c, stats.z_chosen]
+    return [stats.lse_x, stats.z_y, *(output for output in optional if output is not None)]
 
 
 def mixed(stats: TokenStats) -> Tensor:

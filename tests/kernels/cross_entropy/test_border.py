@@ -8,6 +8,7 @@ import torch
 from kernels.cross_entropy import cross_entropy, linear_token_stats
 
 X, WEIGHT, TARGET = torch.randn(4, 8), torch.randn(20, 8), torch.tensor([0, 19, -100, 3])
+ONE = torch.ones(4, 2, dtype=torch.long)
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "dtype of x": ({"x": X.int()}, r"x is torch.int32; allowed are torch.bfloat16, .*torch.float64"),
@@ -27,6 +28,12 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "nothing but call": ({"call_id": 0, "n_cols": 1}, r"call_id is 0 in a vocabulary of 1"),
     "no real column": ({"n_cols": 0}, r"n_cols is 0; allowed is 1 to 20"),
     "more real columns than rows": ({"n_cols": 21}, r"n_cols is 21; allowed is 1 to 20"),
+    "shape of chosen": ({"chosen": TARGET}, r"chosen has shape \(4,\); allowed is that of target and .*, \(4, k\)"),
+    "dtype of chosen": ({"chosen": torch.ones(4, 2)}, r"chosen is torch.float32; allowed are torch.int64, torch.int32"),
+    "device of chosen": ({"chosen": ONE.to("meta")}, r"chosen is on meta and target on cpu"),
+    "chosen too large": ({"chosen": 20 * ONE}, r"chosen holds 20; allowed is 0 to 19"),
+    "chosen negative": ({"chosen": -ONE}, r"chosen holds -1; allowed is 0 to 19"),
+    "chosen in the padding": ({"chosen": 18 * ONE, "n_cols": 18, "target": TARGET.clamp(max=3)}, r"chosen holds 18"),
     "impl": ({"impl": "cuda"}, r"impl is 'cuda'; allowed are auto, torch, triton"),
 }
 

@@ -13,13 +13,15 @@ CHECKS = ("test_schema", "test_faketensor")  # autograd is outside the operators
 
 @BOTH
 @pytest.mark.parametrize("keep", [False, True])
-def test_the_operators_are_what_they_say(triton: bool, keep: bool) -> None:
+@pytest.mark.parametrize("k", [0, 3])
+def test_the_operators_are_what_they_say(triton: bool, keep: bool, k: int) -> None:
     given = case(5, 20, torch.float32, padding=4)
     x, weight, target = given.x.detach(), given.weight.detach(), given.target
-    torch.library.opcheck(op.forward, (x, weight, target, *RULES, keep, True, True, triton), test_utils=CHECKS)
-    *stats, kept = op.forward(x, weight, target, *RULES, keep, False, False, triton)
-    backward = op.backward_ if triton else op.backward
-    arguments = (kept, x, weight, target, *RULES, *stats[:3], *torch.randn(3, 5), True, True)
+    given_ids = x, weight, target, torch.randint(20, (5, k))
+    torch.library.opcheck(op.forward, (*given_ids, *RULES, keep, True, True, triton), test_utils=CHECKS)
+    *stats, kept = op.forward(*given_ids, *RULES, keep, False, False, triton)
+    backward = op.backward_ if keep and (triton or k) else op.backward
+    arguments = (kept, *given_ids, *RULES, *stats[:3], *torch.randn(3, 5), torch.randn(5, k), True, True, triton)
     torch.library.opcheck(backward, arguments, test_utils=CHECKS)
 
 
@@ -35,12 +37,15 @@ def test_the_operators_on_logits_are_what_they_say(triton: bool) -> None:
 @pytest.mark.parametrize(
     ("impl", "mode"), [("torch", "save"), ("triton", "save"), ("triton", "recompute"), (None, "auto")]
 )
-def test_a_compiled_graph_is_whole_and_bitwise_the_same(impl: str | None, mode: str) -> None:
+@pytest.mark.parametrize("k", [None, 3])
+def test_a_compiled_graph_is_whole_and_bitwise_the_same(impl: str | None, mode: str, k: int | None) -> None:
     given = case(5, 20, torch.float32)
+    chosen = None if k is None else torch.randint(20, (5, k))
 
     def loss(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        stats = linear_token_stats(x, weight, given.target, call_id=4, mode=mode, impl=impl)
-        return stats.nll_full - 0.1 * stats.logp_call
+        stats = linear_token_stats(x, weight, given.target, call_id=4, chosen=chosen, mode=mode, impl=impl)
+        taught = 0.0 if stats.z_chosen is None else stats.z_chosen.sum(1)
+        return stats.nll_full - 0.1 * stats.logp_call + taught
 
     compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
     results = []

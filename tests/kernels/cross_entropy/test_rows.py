@@ -45,7 +45,9 @@ def test_every_statistic_and_every_logit_is_written_padding_included() -> None:
         field.fill_(torch.nan if field.is_floating_point() else -1)
     rows.measure(wide, target, rules, out)
     right = logit_token_stats(wide[:, :100], target, call_id=5)
-    for mine, theirs in zip(out, (right.lse_x, right.z_y, right.z_c, right.argmax, right.entropy), strict=True):
+    for mine, theirs in zip(
+        out, (right.lse_x, right.z_y, right.z_c, wide[:, :0], right.argmax, right.entropy), strict=True
+    ):
         torch.testing.assert_close(mine, theirs)
     ones = torch.ones(4, dtype=torch.float64)
     rows.differentiate_(wide, target, rules, out, ones, ones, ones)
@@ -65,7 +67,7 @@ def test_the_gradient_of_given_logits_is_autograds(functions: ModuleType) -> Non
     outputs = torch.stack([stats.lse_x, stats.z_y, stats.z_c])
     (right,) = torch.autograd.grad((outputs * upstream).sum(), logits)
     nothing = torch.empty(0)
-    kept = Statistics(stats.lse_x.detach(), stats.z_y.detach(), stats.z_c.detach(), nothing, nothing)
+    kept = Statistics(stats.lse_x.detach(), stats.z_y.detach(), stats.z_c.detach(), nothing, nothing, nothing)
     given = logits.detach().clone()
     functions.differentiate_(given, target, rules, kept, *upstream)
     torch.testing.assert_close(given, right)
