@@ -23,7 +23,16 @@ from torch import Tensor
 
 from kernels.attention.configurations import Configuration
 from kernels.attention.forward import accumulator
-from kernels.attention.spans import both_loaded, key_span, of_head, row_span, scores_of, tile
+from kernels.attention.spans import (
+    both_loaded,
+    key_span,
+    masked_count,
+    masked_first,
+    of_head,
+    row_span,
+    scores_of,
+    tile,
+)
 from kernels.interpreter import dot, tile_offset
 
 LOG2_E = tl.constexpr(math.log2(math.e))
@@ -34,7 +43,7 @@ def _meet_keys(
     dq,
     q,
     key_value,
-    span,
+    first,
     do,
     lse,
     delta,
@@ -43,19 +52,16 @@ def _meet_keys(
     length,
     SCALE: tl.constexpr,  # noqa: N803
     KEYS: tl.constexpr,  # noqa: N803
-    CAUSAL: tl.constexpr,  # noqa: N803
+    MASKED: tl.constexpr,  # noqa: N803
     DOCUMENTS: tl.constexpr,  # noqa: N803
 ):
-    """Add to grad_query what the keys of ``span`` contribute. Only the CAUSAL tiles may pass the row's end."""
-    for first in tl.range(span[0], span[1], KEYS):
-        first = tl.multiple_of(first, KEYS)
-        k, v = both_loaded(key_value, first, length, KEYS, q.shape[1], WHOLE=not CAUSAL)
-        scores = scores_of(q, k, rows, starts, first, dq.dtype, CAUSAL, DOCUMENTS)
-        p = tl.exp2(scores * SCALE - lse[:, None])
-        dp = dot(do, tl.trans(v), tl.zeros([q.shape[0], KEYS], dq.dtype))
-        ds = p * (dp - delta[:, None])
-        dq = dot(ds.to(k.dtype), k, dq)
-    return dq
+    """Add to grad_query what the keys of the tile at ``first`` contribute. Only MASKED ones may pass the row's end."""
+    k, v = both_loaded(key_value, first, length, KEYS, q.shape[1], WHOLE=not MASKED)
+    scores = scores_of(q, k, rows, starts, first, dq.dtype, MASKED, MASKED and DOCUMENTS)
+    p = tl.exp2(scores * SCALE - lse[:, None])
+    dp = dot(do, tl.trans(v), tl.zeros([q.shape[0], KEYS], dq.dtype))
+    ds = p * (dp - delta[:, None])
+    return dot(ds.to(k.dtype), k, dq)
 
 
 @triton.jit
@@ -112,24 +118,18 @@ def _grad_query(
     bounds = key_span(doc_start, first, length, ROWS, KEYS, DOCUMENTS)
 
     dq = tl.zeros([ROWS, HEAD_DIM], ACC)
-    for stage in tl.static_range(3):
-        if DOCUMENTS or stage > 0:
-            dq = _meet_keys(
-                dq,
-                q,
-                (key, key_strides[1], value, value_strides[1]),
-                (bounds[stage], bounds[stage + 1]),
-                do,
-                row_lse,
-                row_delta,
-                rows,
-                starts,
-                length,
-                SCALE * LOG2_E,
-                KEYS,
-                CAUSAL=stage == 2,
-                DOCUMENTS=DOCUMENTS and stage != 1,
-            )
+    key_value = (key, key_strides[1], value, value_strides[1])
+    for number in tl.range(0, masked_count(bounds, KEYS)):
+        dq = _meet_keys(
+            dq, q, key_value, masked_first(bounds, number, KEYS), do, row_lse, row_delta, rows, starts, length,
+            SCALE * LOG2_E, KEYS, MASKED=True, DOCUMENTS=DOCUMENTS,
+        )  # fmt: skip
+    for begin in tl.range(bounds[1], bounds[2], KEYS):
+        begin = tl.multiple_of(begin, KEYS)
+        dq = _meet_keys(
+            dq, q, key_value, begin, do, row_lse, row_delta, rows, starts, length,
+            SCALE * LOG2_E, KEYS, MASKED=False, DOCUMENTS=DOCUMENTS,
+        )  # fmt: skip
     grad_query = of_head(grad_query, batch, head, strides)
     grad_query = tile(grad_query, first, heads * HEAD_DIM, ROWS, HEAD_DIM)
     tl.store(grad_query, (dq * SCALE).to(q.dtype), mask=inside[:, None])
@@ -146,35 +146,26 @@ def _meet_rows(
     delta,
     keys,
     ends,
-    span,
+    first,
     length,
     SCALE: tl.constexpr,  # noqa: N803
     ROWS: tl.constexpr,  # noqa: N803
-    CAUSAL: tl.constexpr,  # noqa: N803
     DOCUMENTS: tl.constexpr,  # noqa: N803
-    INSIDE: tl.constexpr,  # noqa: N803
 ):
-    """Add to grad_key and grad_value what the queries of ``span`` of one head contribute; all tiles transposed."""
-    for first in tl.range(span[0], span[1], ROWS):
-        first = tl.multiple_of(first, ROWS)
-        rows = first + tl.arange(0, ROWS)
-        q, do = both_loaded(query_grad_out, first, length, ROWS, k.shape[1], WHOLE=INSIDE)
-        if INSIDE:
-            row_lse = tl.load(lse + rows)
-            row_delta = tl.load(delta + rows)
-        else:
-            row_lse = tl.load(lse + rows, mask=rows < length, other=float("inf"))  # p is 0 in rows that are not there
-            row_delta = tl.load(delta + rows, mask=rows < length, other=0.0)
-        scores = dot(k, tl.trans(q), tl.zeros([k.shape[0], ROWS], dk.dtype))
-        if CAUSAL:
-            scores = tl.where(rows[None, :] >= keys[:, None], scores, float("-inf"))
-        if DOCUMENTS:
-            scores = tl.where(rows[None, :] < ends[:, None], scores, float("-inf"))
-        p = tl.exp2(scores * SCALE - row_lse[None, :])
-        dv = dot(p.to(do.dtype), do, dv)
-        dp = dot(v, tl.trans(do), tl.zeros([k.shape[0], ROWS], dk.dtype))
-        ds = p * (dp - row_delta[None, :])
-        dk = dot(ds.to(q.dtype), q, dk)
+    """Add to grad_key and grad_value what the tile of queries from ``first`` on of one head contributes; transposed."""
+    rows = first + tl.arange(0, ROWS)
+    q, do = both_loaded(query_grad_out, first, length, ROWS, k.shape[1], WHOLE=False)
+    row_lse = tl.load(lse + rows, mask=rows < length, other=float("inf"))  # p is 0 in rows that are not there
+    row_delta = tl.load(delta + rows, mask=rows < length, other=0.0)
+    scores = dot(k, tl.trans(q), tl.zeros([k.shape[0], ROWS], dk.dtype))
+    scores = tl.where(rows[None, :] >= keys[:, None], scores, float("-inf"))
+    if DOCUMENTS:
+        scores = tl.where(rows[None, :] < ends[:, None], scores, float("-inf"))
+    p = tl.exp2(scores * SCALE - row_lse[None, :])
+    dv = dot(p.to(do.dtype), do, dv)
+    dp = dot(v, tl.trans(do), tl.zeros([k.shape[0], ROWS], dk.dtype))
+    ds = p * (dp - row_delta[None, :])
+    dk = dot(ds.to(q.dtype), q, dk)
     return dk, dv
 
 
@@ -219,7 +210,7 @@ def _grad_key_value(
     if DOCUMENTS:
         doc_end += tile_offset(batch, length)
         ends = tl.load(doc_end + keys, mask=inside, other=0)
-    bounds = row_span(doc_end, first, length, ROWS, KEYS, DOCUMENTS)
+    low, high = row_span(doc_end, first, length, ROWS, KEYS, DOCUMENTS)
 
     dk = tl.zeros([KEYS, HEAD_DIM], ACC)
     dv = tl.zeros([KEYS, HEAD_DIM], ACC)
@@ -228,25 +219,13 @@ def _grad_key_value(
         of_rows = tile_offset(batch * kv_heads * GROUP + head, length)
         query_of_head = of_head(query, batch, head, query_strides)
         grad_out_of_head = of_head(grad_out, batch, head, grad_out_strides)
-        for stage in tl.static_range(3):
+        query_grad_out = (query_of_head, query_strides[1], grad_out_of_head, grad_out_strides[1])
+        for begin in tl.range(low, high, ROWS):
+            begin = tl.multiple_of(begin, ROWS)
             dk, dv = _meet_rows(
-                dk,
-                dv,
-                k,
-                v,
-                (query_of_head, query_strides[1], grad_out_of_head, grad_out_strides[1]),
-                lse + of_rows,
-                delta + of_rows,
-                keys,
-                ends,
-                (bounds[stage], bounds[stage + 1]),
-                length,
-                SCALE * LOG2_E,
-                ROWS,
-                CAUSAL=stage == 0,
-                DOCUMENTS=DOCUMENTS and stage != 1,
-                INSIDE=stage == 1,
-            )
+                dk, dv, k, v, query_grad_out, lse + of_rows, delta + of_rows, keys, ends,
+                begin, length, SCALE * LOG2_E, ROWS, DOCUMENTS=DOCUMENTS,
+            )  # fmt: skip
 
     to = tile_offset(batch, length * kv_heads * HEAD_DIM) + tile_offset(kv_head, HEAD_DIM)
     tl.store(

@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.attention.configurations import Tiles
-from kernels.attention.spans import both_loaded, key_span, of_head, scores_of, tile
+from kernels.attention.spans import both_loaded, key_span, masked_count, masked_first, of_head, scores_of, tile
 from kernels.interpreter import dot, tile_offset
 
 # Where the running maximum starts. Finite, so that a query that has met only masked keys (scores of -inf) subtracts
@@ -33,27 +33,24 @@ def _meet(
     peak,
     q,
     key_value,
-    span,
+    first,
     rows,
     starts,
     length,
     SCALE: tl.constexpr,  # noqa: N803
     KEYS: tl.constexpr,  # noqa: N803
-    CAUSAL: tl.constexpr,  # noqa: N803
+    MASKED: tl.constexpr,  # noqa: N803
     DOCUMENTS: tl.constexpr,  # noqa: N803
 ):
-    """Take the keys of ``span`` into the running sums. Only tiles on the diagonal are CAUSAL or pass the end."""
-    for first in tl.range(span[0], span[1], KEYS):
-        first = tl.multiple_of(first, KEYS)
-        k, v = both_loaded(key_value, first, length, KEYS, q.shape[1], WHOLE=not CAUSAL)
-        scores = scores_of(q, k, rows, starts, first, acc.dtype, CAUSAL, DOCUMENTS)
-        higher = tl.maximum(peak, tl.max(scores, 1) * SCALE)
-        p = tl.exp2(scores * SCALE - higher[:, None])
-        shrink = tl.exp2(peak - higher)
-        total = total * shrink + tl.sum(p, 1)
-        acc = dot(p.to(v.dtype), v, acc * shrink[:, None])
-        peak = higher
-    return acc, total, peak
+    """Take the tile of keys from ``first`` on into the running sums. Only a MASKED one may pass the row's end."""
+    k, v = both_loaded(key_value, first, length, KEYS, q.shape[1], WHOLE=not MASKED)
+    scores = scores_of(q, k, rows, starts, first, acc.dtype, MASKED, MASKED and DOCUMENTS)
+    higher = tl.maximum(peak, tl.max(scores, 1) * SCALE)
+    p = tl.exp2(scores * SCALE - higher[:, None])
+    shrink = tl.exp2(peak - higher)
+    total = total * shrink + tl.sum(p, 1)
+    acc = dot(p.to(v.dtype), v, acc * shrink[:, None])
+    return acc, total, higher
 
 
 @triton.jit
@@ -99,23 +96,18 @@ def _forward(
     acc = tl.zeros([ROWS, HEAD_DIM], ACC)
     total = tl.zeros([ROWS], ACC)
     peak = tl.full([ROWS], LOWEST, ACC)
-    for stage in tl.static_range(3):
-        if DOCUMENTS or stage > 0:
-            acc, total, peak = _meet(
-                acc,
-                total,
-                peak,
-                q,
-                (key, key_strides[1], value, value_strides[1]),
-                (bounds[stage], bounds[stage + 1]),
-                rows,
-                starts,
-                length,
-                SCALE,
-                KEYS,
-                CAUSAL=stage == 2,
-                DOCUMENTS=DOCUMENTS and stage != 1,
-            )
+    key_value = (key, key_strides[1], value, value_strides[1])
+    for number in tl.range(0, masked_count(bounds, KEYS)):
+        acc, total, peak = _meet(
+            acc, total, peak, q, key_value, masked_first(bounds, number, KEYS), rows, starts, length, SCALE, KEYS,
+            MASKED=True, DOCUMENTS=DOCUMENTS,
+        )  # fmt: skip
+    for begin in tl.range(bounds[1], bounds[2], KEYS):
+        begin = tl.multiple_of(begin, KEYS)
+        acc, total, peak = _meet(
+            acc, total, peak, q, key_value, begin, rows, starts, length, SCALE, KEYS,
+            MASKED=False, DOCUMENTS=DOCUMENTS,
+        )  # fmt: skip
 
     o = of_head(out, batch, head, (length * heads * HEAD_DIM, heads * HEAD_DIM, HEAD_DIM))
     o = tile(o, first, heads * HEAD_DIM, ROWS, HEAD_DIM)

@@ -9,7 +9,10 @@ keys that have any visible pair, and between them the tiles whose pairs are all 
     middle .. diagonal           every pair is visible, no mask
     diagonal .. high             causality and documents are tested, and the row may end
 
-and for the tile of keys [n0, n1) the same, mirrored: causality first, documents last.
+The masked tiles of both parts are met in one loop, and the others in a second: chained loops for the three parts make
+ptxas serialise Hopper's matrix products (C7515) and cost a hundred registers. The tile of keys [n0, n1) meets the
+queries from n0 up to the end of its last document, all masked: with a second loop for the others its kernel spills.
+
 Bounds come from memory, so they are clamped to the row: whatever they hold, nothing outside is read.
 """
 
@@ -54,22 +57,31 @@ def row_span(
     KEYS: tl.constexpr,  # noqa: N803
     DOCUMENTS: tl.constexpr,  # noqa: N803
 ):
-    """``(low, free, trailing, high)`` of the queries that meet the keys from ``first_key`` on.
+    """``(low, high)`` of the queries that meet the keys from ``first_key`` on.
 
-    low .. free: causality, documents and the row's end are tested; free .. trailing: no mask; trailing .. high:
-    documents and the row's end. ``doc_end`` points to the bounds of this batch row.
+    ``doc_end`` points to the bounds of this batch row.
     """
     low = first_key // ROWS * ROWS
     if DOCUMENTS:
         last_key = tl.minimum(first_key + KEYS, length) - 1
-        earliest = tl.maximum(tl.minimum(tl.load(doc_end + first_key), length), first_key)
         high = tl.maximum(tl.minimum(tl.load(doc_end + last_key), length), first_key)
     else:
-        earliest = first_key * 0 + length
-        high = earliest
-    free = tl.minimum(tl.cdiv(first_key + KEYS - 1, ROWS) * ROWS, tl.cdiv(high, ROWS) * ROWS)
-    trailing = tl.maximum(earliest // ROWS * ROWS, free)
-    return low, free, trailing, high
+        high = first_key * 0 + length
+    return low, high
+
+
+@triton.jit
+def masked_count(bounds, SIZE: tl.constexpr):  # noqa: N803
+    """How many of the tiles between these four ``bounds`` need a mask: those of the first part and of the last."""
+    return (bounds[1] - bounds[0]) // SIZE + tl.cdiv(bounds[3] - bounds[2], SIZE)
+
+
+@triton.jit
+def masked_first(bounds, number, SIZE: tl.constexpr):  # noqa: N803
+    """Where the masked tile of this number begins."""
+    of_first_part = (bounds[1] - bounds[0]) // SIZE
+    first = tl.where(number < of_first_part, bounds[0] + number * SIZE, bounds[2] + (number - of_first_part) * SIZE)
+    return tl.multiple_of(first, SIZE)
 
 
 @triton.jit

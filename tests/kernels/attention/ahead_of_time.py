@@ -1,12 +1,19 @@
 # mypy: ignore-errors
-"""Compile the attention kernels for a GPU that need not be there; print the shared memory that each program takes.
+"""Compile the attention kernels for a GPU that need not be there; print what each program takes, and what ptxas says.
 
 Run by test_ahead_of_time.py in a process of its own, as Triton decides at import whether it interprets:
 
-    python -m tests.kernels.attention.ahead_of_time 9 0 bfloat16 64 1
+    python -m tests.kernels.attention.ahead_of_time 9 0 bfloat16 64 1 4
+
+Prints for each kernel: name, bytes of shared memory, ``wgmma`` or ``-``, bytes of registers spilled, and the codes of
+ptxas's advice about matrix products that it had to serialise (C7510 to C7515), or ``-``.
 """
 
+import re
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import torch
 import triton
@@ -21,11 +28,11 @@ POINTERS = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp
 AS_FP32, AS_INT32 = ("lse", "delta"), ("doc_start", "doc_end")
 
 
-def compiled(kernel, tiles: Tiles, case: Case):
-    """The kernel as a launch with 16-byte aligned tensors and grouped heads would compile it."""
+def compiled(kernel, tiles: Tiles, case: Case, group: int = 4):
+    """The kernel as a launch with 16-byte aligned tensors and ``group`` heads for each key would compile it."""
     constants = {
         "SCALE": case.head_dim**-0.5,
-        "GROUP": 4,
+        "GROUP": group,
         "HEAD_DIM": case.head_dim,
         "ROWS": tiles.rows,
         "KEYS": tiles.keys,
@@ -53,8 +60,24 @@ def compiled(kernel, tiles: Tiles, case: Case):
     return triton.compile(ASTSource(kernel, signature, values, aligned), target=target, options=options)
 
 
+def advice(ptx: str, target: str) -> tuple[int, str]:
+    """Bytes that spill, and the codes of the advice, for a program in PTX."""
+    from triton.backends.nvidia.compiler import get_ptxas
+
+    architecture = int(target.removeprefix("sm_").rstrip("a"))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.ptx"
+        path.write_text(ptx)
+        options = ["-v", f"--gpu-name={target}", "-o", f"{folder}/kernel.cubin"]
+        command = [get_ptxas(architecture).path, *options, str(path)]
+        told = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    spilled = re.search(r"(\d+) bytes spill stores", told)
+    assert spilled, told
+    return int(spilled[1]), ",".join(sorted(set(re.findall(r"C751\d", told)))) or "-"
+
+
 def main() -> None:
-    major, minor, dtype, head_dim, documents = sys.argv[1:]
+    major, minor, dtype, head_dim, documents, group = sys.argv[1:]
     case = Case((int(major), int(minor)), getattr(torch, dtype), int(head_dim), documents == "1")
     entry: Configuration = TABLE[case]
     for kernel, tiles in (
@@ -62,8 +85,10 @@ def main() -> None:
         (backward._grad_query, entry.grad_query),
         (backward._grad_key_value, entry.grad_key_value),
     ):
-        program = compiled(kernel, tiles, case)
-        print(kernel.__name__, program.metadata.shared, "wgmma" if "wgmma" in program.asm["ptx"] else "-")
+        program = compiled(kernel, tiles, case, int(group))
+        ptx = program.asm["ptx"]
+        told = advice(ptx, re.search(r"\.target (\w+)", ptx)[1])
+        print(kernel.__name__, program.metadata.shared, "wgmma" if "wgmma" in ptx else "-", *told)
 
 
 if __name__ == "__main__":
