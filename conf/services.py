@@ -16,8 +16,8 @@ class TrackingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     uri: str = Field(default_factory=lambda: os.environ.get(TRACKING_URI, ""))
-    """Address of MLflow: ``http(s)://host:port``, ``sqlite:///file`` or a database URL; empty: in the workspace. Without
-    it that of LACEWING_TRACKING_URI."""
+    """Address of MLflow: ``http(s)://host:port``, ``sqlite:///file`` or a database URL; empty: in the workspace. If
+    it is not set, that of LACEWING_TRACKING_URI."""
     experiment: str = "lacewing"
     """Name of the MLflow experiment that holds the runs."""
     registered_model: str = "lacewing"
@@ -43,8 +43,8 @@ class VersioningConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     remote: str = Field(default_factory=lambda: os.environ.get(REMOTE, ""))
-    """DVC remote: a folder or an ``s3://bucket/path`` (needs the ``s3`` extra); empty: a folder in the workspace. Without
-    it that of LACEWING_REMOTE."""
+    """DVC remote: a folder or an ``s3://bucket/path`` (needs the ``s3`` extra); empty: a folder in the workspace. If
+    it is not set, that of LACEWING_REMOTE."""
     endpoint_url: str = ""
     """Endpoint of an S3-compatible service; empty means the provider's own."""
     region: str = ""

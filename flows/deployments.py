@@ -13,8 +13,8 @@ as on the command line.
 
 import inspect
 import sys
-from contextlib import suppress
 from collections.abc import Iterator
+from contextlib import suppress
 
 from prefect import serve
 from prefect.client.orchestration import get_client

@@ -285,8 +285,8 @@ class Registry:
             "rollback": "Look at the champion, and roll back again if it should still go.",
         }
         return (
-            f"{to} was not made champion: at the same moment {other.by} on {other.host} has made version {other.version} "
-            f"the champion of {self.name!r} at {self.connection.address}. {advice[action]}"
+            f"{to} was not made champion: at the same moment {other.by} on {other.host} has made version "
+            f"{other.version} the champion of {self.name!r} at {self.connection.address}. {advice[action]}"
         )
 
     def _described(

@@ -31,8 +31,9 @@ AFTER, VERSION, BY, OWNER, MADE = (
     "lacewing.made",
 )
 CARD = (
-    "The order in which versions of `{name}` became champion. `lacewing` announces each move here before it makes it, so "
-    "that of two machines that share this registry only one succeeds. Nothing here can be served. Do not delete versions."
+    "The order in which versions of `{name}` became champion. `lacewing` announces each move here before it makes "
+    "it, so that of two machines that share this registry only one succeeds. Nothing here can be served. Do not delete "
+    "versions."
 )
 # A mover needs three requests from its announcement to the mark that it has moved, each tried twice.
 _REQUESTS = 6

@@ -47,7 +47,7 @@ def listed() -> list[str]:
 
 
 def register(weights: str) -> tuple[int, str]:
-    files = {name: "{}" for name in ("config.json", "tokenizer.json", "manifest.json")}
+    files = dict.fromkeys(("config.json", "tokenizer.json", "manifest.json"), "{}")
     bundle = seal("bundle", {"model.safetensors": weights * 100, **files})
     return Registry(TrackingConfig()).register(bundle).number, bundle.key
 

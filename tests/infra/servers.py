@@ -1,7 +1,7 @@
 """The services of `infra/compose.yaml` without a container engine: its own commands and settings, started by hand.
 
-PostgreSQL is Debian's, the S3-compatible server is moto's (PyPI), MLflow and Prefect are started with the very commands of
-the compose file; only host names and ports are put in their place.
+PostgreSQL is Debian's, the S3-compatible server is moto's (PyPI), MLflow and Prefect are started with the very commands
+of the compose file; only host names and ports are put in their place.
 """
 
 import os
@@ -31,8 +31,8 @@ SETTINGS = {
     "S3_SECRET_KEY": secrets.token_hex(8),
     "LACEWING_API_KEY": secrets.token_hex(8),
     "DOMAIN": "lacewing.example.org",
-    **{name: "x" for name in ("OIDC_ISSUER_URL", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET", "OIDC_COOKIE_SECRET")},
-    **{name: "x" for name in ("OIDC_EMAIL_DOMAINS", "MACHINE_USER", "MACHINE_PASSWORD_HASH")},
+    **dict.fromkeys(("OIDC_ISSUER_URL", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET", "OIDC_COOKIE_SECRET"), "x"),
+    **dict.fromkeys(("OIDC_EMAIL_DOMAINS", "MACHINE_USER", "MACHINE_PASSWORD_HASH"), "x"),
 }
 
 

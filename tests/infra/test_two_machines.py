@@ -55,7 +55,7 @@ def test_a_database_that_goes_away_is_told_and_nothing_is_half_done(
     machines: tuple[Machine, Machine], place: Place
 ) -> None:
     first, second = machines
-    number, key = second.ask("register", "d")
+    number, _ = second.ask("register", "d")
     champion = first.ask("champion")
     place.postgres.stop()
     first.tell("promote", number, None, "erin")

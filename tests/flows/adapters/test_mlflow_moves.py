@@ -50,7 +50,9 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(machine, monke
     ours, theirs = machine("ours"), machine("theirs")
     ours.promote(1, "first")
     meet(monkeypatch, ours, lambda: theirs.promote(3, "better", by="bob", judged_against=f"{1:032x}"))
-    with pytest.raises(ChampionMovedError, match=r"version 2 .* was not made champion: .* bob on \S+ has made version 3"):
+    with pytest.raises(
+        ChampionMovedError, match=r"version 2 .* was not made champion: .* bob on \S+ has made version 3"
+    ):
         ours.promote(2, "better", by="alice", judged_against=f"{1:032x}")
     assert champion(ours) == champion(theirs) == 3
     assert "lacewing.promoted_at" not in ours.version(2).tags, "nothing of the move that lost has happened"
@@ -82,7 +84,9 @@ def test_who_comes_next_waits_until_the_alias_has_moved(machine, monkeypatch):
             theirs.moves.finish(announced)
 
     monkeypatch.setattr(mlflow_moves.time, "sleep", move)
-    with pytest.raises(ChampionMovedError, match="was compared with no champion, but the champion is lacewing version 3"):
+    with pytest.raises(
+        ChampionMovedError, match="was compared with no champion, but the champion is lacewing version 3"
+    ):
         ours.promote(2, "better", judged_against="")
     assert len(waits) == 3
 
@@ -116,7 +120,7 @@ def test_a_mover_that_was_overtaken_after_all_moves_the_alias_back(machine, monk
         set_alias(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(theirs.model, "set_alias", slow)
-    with pytest.raises(ChampionMovedError, match="alice on .* has made version 2"):
+    with pytest.raises(ChampionMovedError, match=r"alice on .* has made version 2"):
         theirs.promote(3, "better", by="bob")
     assert champion(ours) == champion(theirs) == 2
     assert theirs.rolled_back("anything") is None, "the next call writes the move off"
