@@ -18,9 +18,9 @@ from tests.infra.servers import Place, Postgres, free_port, health_of, postgres_
 class Machine:
     """A process with a workspace of its own, which shares the services."""
 
-    def __init__(self, place: Place, workspace: Path) -> None:
+    def __init__(self, place: Place, workspace: Path, **settings: str) -> None:
         self.workspace = workspace
-        environment = place.environment("worker") | {"LACEWING_WORKSPACE": str(workspace)}
+        environment = place.environment("worker") | {"LACEWING_WORKSPACE": str(workspace)} | settings
         self.log = workspace.with_suffix(".log")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(

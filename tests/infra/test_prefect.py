@@ -1,6 +1,7 @@
 """Prefect on PostgreSQL, as infra/ starts it: flows of two machines, a work pool, and a database that comes late."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.infra.servers import INFRA, START_SECONDS, Place, answers, health_of, running
+from tests.infra.servers import INFRA, START_SECONDS, Place, answers, free_port, health_of, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.infra]
 
@@ -77,7 +78,7 @@ def test_a_worker_of_the_work_pool_runs_what_the_form_asks(place: Place, prefect
     manifest = next(iter(yaml.safe_load_all((INFRA / "kubernetes" / "base" / "worker.yaml").read_text())))
     pod = manifest["spec"]["template"]["spec"]
     register, start = pod["initContainers"][0]["command"], pod["containers"][0]["command"]
-    port = place.ports["prefect:4200"] + 1 if place.ports["prefect:4200"] < 65535 else 20000
+    port = free_port()
     environment = machine(place, tmp_path / "worker") | {"PREFECT_WORKER_WEBSERVER_PORT": str(port)}
     (tmp_path / "worker").mkdir()
     done = subprocess.run([sys.executable, *register[1:]], env=environment, cwd=ROOT, capture_output=True, text=True)
@@ -109,47 +110,58 @@ def test_a_worker_of_the_work_pool_runs_what_the_form_asks(place: Place, prefect
     assert len(list((tmp_path / "worker").glob("artifacts/prepare/*/artifact.json"))) == 1
 
 
+class Restarted:
+    """A server that is started again when it ends, as Compose, Kubernetes and systemd do it; on a port of its own."""
+
+    def __init__(self, place: Place, service: str, folder: Path) -> None:
+        name = next(name for name in place.ports if name.startswith(f"{service}:"))
+        own = Place()
+        own.ports = {**place.ports, name: free_port()}
+        self.command, self.environment = own.command(service), own.environment(service)
+        self.health = own.translated(health_of(service).replace(f"127.0.0.1:{name.partition(':')[2]}", name))
+        self.log, self.starts = folder / f"{service}.log", 0
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def look(self) -> bool:
+        """Start the server if it does not run; returns whether it answers."""
+        if self.process is None or self.process.poll() is not None:
+            self.starts += 1
+            with self.log.open("ab") as log:
+                self.process = subprocess.Popen(
+                    self.command,
+                    env=self.environment,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    cwd=self.log.parent,
+                )
+        return answers(self.health)
+
+    def has_missed_its_database(self) -> bool:
+        return re.search(r"refused|Connect call failed", self.log.read_text()) is not None
+
+    def stop(self) -> None:
+        if self.process:
+            os.killpg(self.process.pid, 9)
+            self.process.wait()
+
+
 def test_servers_that_start_before_their_database_come_up_with_it(place: Place, tmp_path: Path) -> None:
-    """Compose, Kubernetes and systemd start again what has ended; so does this."""
     place.postgres.stop()
-    services = {
-        "mlflow": place.translated(health_of("mlflow").replace("127.0.0.1:5000", "mlflow:5000")),
-        "prefect": prefect_health(place),
-    }
-    ports = {name: place.ports[name] for name in ("mlflow:5000", "prefect:4200")}
-    place.ports |= {name: port + 1 for name, port in ports.items()}
-    services = {
-        name: address.replace(str(ports[key]), str(place.ports[key]))
-        for (name, address), key in zip(services.items(), ports, strict=True)
-    }
-    processes: dict[str, subprocess.Popen[bytes]] = {}
-    ended = dict.fromkeys(services, 0)
+    servers = [Restarted(place, service, tmp_path) for service in ("mlflow", "prefect")]
     try:
-        deadline, database = time.monotonic() + START_SECONDS, time.monotonic() + 20
-        while waiting := [name for name, address in services.items() if not answers(address)]:
-            assert time.monotonic() < deadline, [(tmp_path / f"{name}.log").read_text()[-2000:] for name in waiting]
-            for name in waiting:
-                process = processes.get(name)
-                if process is None or process.poll() is not None:
-                    ended[name] += process is not None
-                    with (tmp_path / f"{name}.log").open("ab") as log:
-                        processes[name] = subprocess.Popen(
-                            place.command(name),
-                            env=place.environment(name),
-                            stdout=log,
-                            stderr=log,
-                            start_new_session=True,
-                            cwd=tmp_path,
-                        )
-            if database and time.monotonic() > database:
+        deadline, stopped = time.monotonic() + START_SECONDS, True
+        while sum(server.look() for server in servers) < len(servers):
+            words = [server.log.read_text()[-2000:] for server in servers]
+            assert time.monotonic() < deadline, words
+            if stopped and all(server.has_missed_its_database() for server in servers):
                 place.postgres.start()
-                database = 0.0
+                stopped = False
             time.sleep(1)
-        assert not database, "a server said that it is well without its database"
+        assert not stopped, "a server said that it is well without its database"
     finally:
-        for process in processes.values():
-            os.killpg(process.pid, 9)
-            process.wait()
-        place.ports |= ports
-        if database:
+        for server in servers:
+            server.stop()
+        if stopped:
             place.postgres.start()
+    print({server.log.stem: server.starts for server in servers})

@@ -1,9 +1,11 @@
 """Two machines, that is two workspaces and two processes, share one registry, one remote and one Prefect server."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.infra.conftest import Machine
-from tests.infra.servers import Place
+from tests.infra.servers import SETTINGS, Place
 
 pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.infra]
 
@@ -66,3 +68,23 @@ def test_a_database_that_goes_away_is_told_and_nothing_is_half_done(
     assert first.ask("champion") == champion
     assert first.ask("promote", number, None, "erin") == number
     assert second.ask("champion") == [number, "d" * 100]
+
+
+def test_a_machine_may_use_the_database_itself(machines: tuple[Machine, Machine], place: Place, tmp_path: Path) -> None:
+    """Without MLflow's server in between: the order of the moves is the database's, and so the same."""
+    first, _ = machines
+    number, _ = first.ask("register", "e")
+    champion = first.ask("champion")[0]
+    address = place.environment("mlflow")["MLFLOW_BACKEND_STORE_URI"]
+    direct = Machine(place, tmp_path / "direct", LACEWING_TRACKING_URI=address)
+    try:
+        assert direct.ask("promote", number, None, "fay") == number
+        first.tell("promote", champion, "", "gus")
+        assert first.answer()["error"] == "ChampionMovedError"
+        assert first.ask("champion") == [number, "e" * 100]
+        assert direct.ask("rollback", "fay") == first.ask("champion")[0] == champion
+    finally:
+        direct.stop()
+    ledger = (tmp_path / "direct" / "ledger.jsonl").read_text()
+    assert "postgresql+psycopg://127.0.0.1" in ledger
+    assert SETTINGS["POSTGRES_PASSWORD"] not in ledger

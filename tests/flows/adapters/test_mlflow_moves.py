@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from components.core.errors import ServiceError
 from conf.services import TrackingConfig
 from flows.adapters import mlflow_moves
 from flows.adapters.mlflow_moves import Announcement, OvertakenError
@@ -141,3 +142,26 @@ def test_only_announcements_made_in_view_of_the_one_before_count(machine):
     assert (fifth.number, fifth.after) == (5, 1)
     moves.finish(fifth)
     assert moves.last() == 5
+
+
+def test_a_bundle_that_two_machines_register_at_once_is_one_version(machine, make_bundle, monkeypatch):
+    theirs, ours = machine("theirs"), machine("workspace")
+    bundle = make_bundle("a")
+    run_of = ours.model._run_of
+
+    def late(bundle):
+        assert theirs.register(bundle).number == 6
+        return run_of(bundle)
+
+    monkeypatch.setattr(ours.model, "_run_of", late)
+    assert ours.register(bundle).number == 6
+    assert [version.number for version in ours.versions()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_files_that_only_another_machine_has_are_not_looked_for_in_vain(machine, make_bundle, tmp_path):
+    """Of a bare database, which knows where files were written, and has no way to them."""
+    registry = machine("workspace")
+    registry.promote(registry.register(make_bundle("a")).number, "good")
+    (tmp_path / "workspace").rename(tmp_path / "moved away")
+    with pytest.raises(ServiceError, match=r"are not on this machine: .* need an MLflow server that keeps the files"):
+        machine("elsewhere").champion()
