@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import yaml
 
 from tests.conftest import ROOT
 
 INFRA = ROOT / "infra"
 START_SECONDS = 300
+ROOT_CERTIFICATE = "caddy/pki/authorities/local/root.crt"
 SETTINGS = {
     "POSTGRES_PASSWORD": secrets.token_hex(8),
     "S3_ACCESS_KEY": "lacewing",
@@ -125,7 +127,7 @@ class Place:
     def translated(self, text: str) -> str:
         for name, port in self.ports.items():
             text = text.replace(name, f"127.0.0.1:{port}")
-        return text
+        return text.replace(f"mlflow.{SETTINGS['DOMAIN']}", "localhost:*")  # the proxy's name for it
 
     def environment(self, service: str) -> dict[str, str]:
         """Of a service of the compose file, beside that of this process."""
@@ -166,6 +168,54 @@ def running(command: list[str], environment: Mapping[str, str], log: Path, healt
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, 9)
             process.wait()
+
+
+@contextmanager
+def proxy(folder: Path, places: Mapping[str, str], sites: Mapping[str, str], password: str) -> Iterator[int]:
+    """Debian's Caddy with the file of the compose file; yields its port for HTTPS.
+
+    Args:
+        folder: for its files; its authority's certificate comes to lie in ``ROOT_CERTIFICATE`` there.
+        places: where the services are that the file names.
+        sites: other addresses for its names, where ``prefect.localhost`` and so on cannot be used.
+        password: of machines.
+
+    Skips the test without Caddy.
+    """
+    caddy = shutil.which("caddy")
+    if caddy is None:
+        pytest.skip("caddy is not installed: apt install caddy")
+    port, plain = free_port(), free_port()
+    hashed = subprocess.run(
+        [caddy, "hash-password", "--plaintext", password], capture_output=True, text=True, check=True
+    )
+    text = (INFRA / "compose" / "Caddyfile").read_text()
+    text = text.replace("admin off", f"admin off\n\thttp_port {plain}\n\thttps_port {port}\n\tskip_install_trust", 1)
+    for name, site in sites.items():
+        text = text.replace(f"\n{name}.{{$DOMAIN}} {{", f"\n{site} {{")
+    for name, place in places.items():
+        text = text.replace(name, place)
+    (folder / "Caddyfile").write_text(text)
+    settings = {"DOMAIN": "localhost", "MACHINE_USER": "machine", "MACHINE_PASSWORD_HASH": hashed.stdout.strip()}
+    environment = {**settings, "HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+    command = [caddy, "run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not (folder / ROOT_CERTIFICATE).exists() or not _listens(port):
+            assert time.monotonic() < deadline, (folder / "log").read_text()
+            assert process.poll() is None, (folder / "log").read_text()
+            time.sleep(0.2)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def answers(url: str) -> bool:

@@ -14,7 +14,17 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.infra.servers import INFRA, START_SECONDS, Place, answers, free_port, health_of, running
+from tests.infra.servers import (
+    INFRA,
+    ROOT_CERTIFICATE,
+    START_SECONDS,
+    Place,
+    answers,
+    free_port,
+    health_of,
+    proxy,
+    running,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.infra]
 
@@ -108,6 +118,45 @@ def test_a_worker_of_the_work_pool_runs_what_the_form_asks(place: Place, prefect
             time.sleep(1)
     assert state["state_type"] == "COMPLETED", (state["state"], (tmp_path / "worker.log").read_text()[-3000:])
     assert len(list((tmp_path / "worker").glob("artifacts/prepare/*/artifact.json"))) == 1
+
+
+def test_a_machine_outside_works_through_the_proxy(place: Place, prefect: str, tmp_path: Path) -> None:
+    """With the variables of the guide's section on a second host, over TLS, with the machine's password."""
+    folder = tmp_path / "caddy"
+    folder.mkdir()
+    ports = {name: free_port() for name in ("prefect", "mlflow", "s3")}
+    sites = {name: f"localhost:{number}" for name, number in ports.items()}
+    places = {name: f"127.0.0.1:{number}" for name, number in place.ports.items()}
+    before = len(runs(prefect))
+    with proxy(folder, places, sites, "secret"):
+        certificate = str(folder / ROOT_CERTIFICATE)
+        trusted = dict.fromkeys(
+            ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "PREFECT_API_SSL_CERT_FILE"), certificate
+        )
+        environment = machine(place, tmp_path / "outside") | trusted
+        environment |= {
+            "PREFECT_API_URL": f"https://{sites['prefect']}/api",
+            "PREFECT_API_AUTH_STRING": "machine:secret",
+            "LACEWING_TRACKING_URI": f"https://{sites['mlflow']}",
+            "MLFLOW_TRACKING_USERNAME": "machine",
+            "MLFLOW_TRACKING_PASSWORD": "secret",
+            "AWS_ENDPOINT_URL": f"https://{sites['s3']}",
+        }
+        command = [sys.executable, "-m", "flows.cli", "prepare", "data.world.entities=61", "data.vocab_size=512"]
+        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Not sent" not in done.stderr, done.stderr
+        assert "Not pushed" not in done.stderr, done.stderr
+        wrong = subprocess.run(
+            [*command[:3], "data", "list"],
+            env=environment | {"AWS_ENDPOINT_URL": "https://localhost:1"},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert wrong.returncode != 0, "it was not this address that was asked"
+    assert len(runs(prefect)) == before + 1
+    assert {run["state_type"] for run in runs(prefect)} == {"COMPLETED"}
 
 
 class Restarted:

@@ -1,19 +1,15 @@
 """The proxy of infra/compose, as Debian's Caddy runs it: TLS, and nobody gets in who has not said who they are."""
 
 import base64
-import shutil
-import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.infra.servers import INFRA, free_port
+from tests.infra.servers import INFRA, proxy
 
 PASSWORD = "correct horse"
 NAMES = ("login:4180", "prefect:4200", "mlflow:5000", "s3:7070", "server:8000")
@@ -39,47 +35,18 @@ class Upstream(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Port of the proxy for HTTPS; the services behind it are stand-ins."""
-    caddy = shutil.which("caddy")
-    if caddy is None:
-        pytest.skip("caddy is not installed: apt install caddy")
-    folder, port, plain = tmp_path_factory.mktemp("caddy"), free_port(), free_port()
-    hashed = subprocess.run(
-        [caddy, "hash-password", "--plaintext", PASSWORD], capture_output=True, text=True, check=True
-    )
-    text = (INFRA / "compose" / "Caddyfile").read_text()
-    text = text.replace("admin off", f"admin off\n\thttp_port {plain}\n\thttps_port {port}\n\tskip_install_trust", 1)
-    servers = []
-    for name in NAMES:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), type("Named", (Upstream,), {"name": name}))
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Port of the proxy; the services behind it are stand-ins."""
+    servers = {
+        name: ThreadingHTTPServer(("127.0.0.1", 0), type("Named", (Upstream,), {"name": name})) for name in NAMES
+    }
+    for server in servers.values():
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        text = text.replace(name, f"127.0.0.1:{server.server_port}")
-        servers.append(server)
-    (folder / "Caddyfile").write_text(text)
-    settings = {"DOMAIN": "localhost", "MACHINE_USER": "machine", "MACHINE_PASSWORD_HASH": hashed.stdout.strip()}
-    environment = {**settings, "HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
-    command = [caddy, "run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        _wait(port)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(20)
-        for server in servers:
-            server.shutdown()
-
-
-def _wait(port: int) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            if ask(port, "models", "/health").status_code == 200:
-                return
-        except httpx.HTTPError:
-            time.sleep(0.2)
-    raise AssertionError("the proxy does not answer")
+    places = {name: f"127.0.0.1:{server.server_port}" for name, server in servers.items()}
+    with proxy(tmp_path_factory.mktemp("caddy"), places, {}, PASSWORD) as number:
+        yield number
+    for server in servers.values():
+        server.shutdown()
 
 
 def ask(port: int, name: str, path: str, **headers: str) -> httpx.Response:
@@ -96,36 +63,35 @@ def basic(password: str) -> str:
 
 
 @pytest.mark.parametrize(("name", "upstream"), [("prefect", "prefect:4200"), ("mlflow", "mlflow:5000")])
-def test_prefect_and_mlflow_ask_who_is_there(proxy: int, name: str, upstream: str) -> None:
-    stranger = ask(proxy, name, "/api/flows?x=1")
+def test_prefect_and_mlflow_ask_who_is_there(port: int, name: str, upstream: str) -> None:
+    stranger = ask(port, name, "/api/flows?x=1")
     assert stranger.status_code == 302
     assert stranger.headers["location"].startswith("https://login.localhost/oauth2/start?rd=https://")
     assert upstream not in stranger.text
-    person = ask(proxy, name, "/", Cookie="session=alice")
+    person = ask(port, name, "/", Cookie="session=alice")
     assert (person.status_code, person.text) == (200, f"{upstream} alice@example.org None")
-    machine = ask(proxy, name, "/", Authorization=basic(PASSWORD))
+    machine = ask(port, name, "/", Authorization=basic(PASSWORD))
     assert (machine.status_code, machine.text) == (200, f"{upstream} None None"), "the password goes no further"
-    assert ask(proxy, name, "/", Authorization=basic("wrong")).status_code == 401
-    assert ask(proxy, name, "/", Authorization="Bearer x").status_code == 302
+    assert ask(port, name, "/", Authorization=basic("wrong")).status_code == 401
+    assert ask(port, name, "/", Authorization="Bearer x").status_code == 302
 
 
-def test_nobody_can_say_himself_who_he_is(proxy: int) -> None:
+def test_nobody_can_say_himself_who_he_is(port: int) -> None:
     header = {"X-Auth-Request-Email": "root@example.org"}
-    assert ask(proxy, "mlflow", "/", **header).status_code == 302
-    assert "root@" not in ask(proxy, "mlflow", "/", Cookie="session=alice", **header).text
+    assert ask(port, "mlflow", "/", **header).status_code == 302
+    assert "root@" not in ask(port, "mlflow", "/", Cookie="session=alice", **header).text
 
 
-def test_the_server_of_models_shows_its_api_but_not_its_figures(proxy: int) -> None:
-    assert ask(proxy, "models", "/v1/models", Authorization="Bearer key").text == "server:8000 None Bearer key"
-    assert ask(proxy, "models", "/metrics").status_code == 404
-    assert ask(proxy, "s3", "/lacewing", Authorization="AWS4-HMAC-SHA256 x").text == "s3:7070 None AWS4-HMAC-SHA256 x"
+def test_the_server_of_models_shows_its_api_but_not_its_figures(port: int) -> None:
+    assert ask(port, "models", "/v1/models", Authorization="Bearer key").text == "server:8000 None Bearer key"
+    assert ask(port, "models", "/metrics").status_code == 404
+    assert ask(port, "s3", "/lacewing", Authorization="AWS4-HMAC-SHA256 x").text == "s3:7070 None AWS4-HMAC-SHA256 x"
 
 
-def test_a_name_that_is_not_ours_gets_no_certificate(proxy: int) -> None:
+def test_a_name_that_is_not_ours_gets_no_certificate(port: int) -> None:
     with pytest.raises(httpx.ConnectError):
-        ask(proxy, "other", "/")
+        ask(port, "other", "/")
 
 
 def test_the_file_is_what_compose_mounts() -> None:
     assert "./compose/Caddyfile:/etc/caddy/Caddyfile:ro" in (INFRA / "compose.yaml").read_text()
-    assert Path(INFRA / "compose" / "Caddyfile").is_file()
