@@ -10,7 +10,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 INDEX  := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help run up serve test quick-test soak chaos browser-test lint bench study gpu-bench screenshots reference lock clean
+.PHONY: help run up serve test quick-test soak infra-test chaos browser-test lint bench study gpu-bench screenshots reference lock clean
 
 help:  ## this page
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -55,6 +55,10 @@ test: quick-test  ## everything that CI runs: the quick tests, then whole flows
 
 soak: $(VENV)/dev  ## kills, outages, system calls (strace) and the README line by line; half an hour
 	$(BIN)/pytest --timeout=1800 -m soak
+
+infra-test: $(VENV)/dev  ## two machines on PostgreSQL and S3 (needs Debian's postgresql), and infra/ against its schemas
+	$(PIP) install $(INDEX) -c constraints.txt -e '.[dev,infra]'
+	$(BIN)/pytest --timeout=1800 -m infra
 
 chaos: $(VENV)/dev  ## kill processes of a tiny pipeline at 50 random moments (an hour); SEED=2 chooses others
 	LACEWING_CHAOS_KILLS=50 LACEWING_CHAOS_MINUTES=180 LACEWING_CHAOS_SEED=$(or $(SEED),1) $(BIN)/pytest -s tests/end_to_end/test_chaos.py

@@ -1,9 +1,12 @@
 """Settings of the services around the stages. None of them is part of a stage's key."""
 
+import os
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
+# Environment variables with the addresses that all commands of a machine take which name no others.
+TRACKING_URI, REMOTE = "LACEWING_TRACKING_URI", "LACEWING_REMOTE"
 TRACKING_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 
 
@@ -12,8 +15,9 @@ class TrackingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    uri: str = ""
-    """Address of MLflow: ``http(s)://host:port``, ``sqlite:///file`` or a database URL; empty: in the workspace."""
+    uri: str = Field(default_factory=lambda: os.environ.get(TRACKING_URI, ""))
+    """Address of MLflow: ``http(s)://host:port``, ``sqlite:///file`` or a database URL; empty: in the workspace. If
+    it is not set, that of LACEWING_TRACKING_URI."""
     experiment: str = "lacewing"
     """Name of the MLflow experiment that holds the runs."""
     registered_model: str = "lacewing"
@@ -38,8 +42,9 @@ class VersioningConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    remote: str = ""
-    """DVC remote: a folder or an ``s3://bucket/path`` (needs the ``s3`` extra); empty: a folder in the workspace."""
+    remote: str = Field(default_factory=lambda: os.environ.get(REMOTE, ""))
+    """DVC remote: a folder or an ``s3://bucket/path`` (needs the ``s3`` extra); empty: a folder in the workspace. If
+    it is not set, that of LACEWING_REMOTE."""
     endpoint_url: str = ""
     """Endpoint of an S3-compatible service; empty means the provider's own."""
     region: str = ""

@@ -3,6 +3,9 @@
 With ``--sole-worker`` it is the only one of its server, as under ``lacewing up``: runs that an earlier one has left
 unfinished are closed first.
 
+With ``--pool=NAME`` it registers the deployments with that work pool of Prefect, which it makes if there is none, and
+ends: workers are then started elsewhere, on one machine or many, by ``prefect worker start --pool NAME``.
+
 Each flow of the catalogue has one, or one for each preset or choice. All take the same two
 fields: a preset and a list of overrides. Entry points are module paths, so a run started from the UI is the same code
 as on the command line.
@@ -11,11 +14,14 @@ as on the command line.
 import inspect
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
 from prefect import serve
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.types.entrypoint import EntrypointType
 
 from conf.compose import CONF, DEFAULT_PRESET, Preset, choices
@@ -23,7 +29,7 @@ from flows.adapters.prefect_runs import close_abandoned
 from flows.catalogue import Flow, Form, flows
 from flows.entrypoints import prefect_flow
 
-SOLE_WORKER = "--sole-worker"
+SOLE_WORKER, POOL = "--sole-worker", "--pool="
 # One training run uses the whole machine; a second one waits.
 CONCURRENT_RUNS = 1
 # By it a later version of the project knows which deployments are its own.
@@ -33,6 +39,14 @@ TAG = "lacewing"
 def deployments() -> list[RunnerDeployment]:
     """Every deployment of this project."""
     return [deployment for entry in flows().values() for deployment in _deployments_of(entry)]
+
+
+def register(served: list[RunnerDeployment], pool: str) -> None:
+    """Register the deployments with the work pool ``pool``, whose workers start each run as a process of their own."""
+    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+    for deployment in served:
+        deployment.apply(work_pool_name=pool)
 
 
 def forget_former(current: list[RunnerDeployment]) -> None:
@@ -85,4 +99,7 @@ if __name__ == "__main__":
         close_abandoned(own_server=True, without_workers=True)
     served = deployments()
     forget_former(served)
-    serve(*served, limit=CONCURRENT_RUNS, print_starting_message=False, pause_on_shutdown=False)
+    if pools := [argument.removeprefix(POOL) for argument in sys.argv if argument.startswith(POOL)]:
+        register(served, pools[0])
+    else:
+        serve(*served, limit=CONCURRENT_RUNS, print_starting_message=False, pause_on_shutdown=False)

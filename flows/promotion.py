@@ -5,6 +5,9 @@ the ledger of this workspace; everything that describes the move comes after it:
 
     1 ledger: intended    2 alias    3 tags of the version that was promoted, or left by a rollback    4 ledger: done
 
+A lock keeps the processes of one workspace apart. Machines that share a registry are kept apart by the registry: each
+move is announced there before step 1 (``flows.adapters.mlflow_moves``), and of two at once one is refused.
+
 So a process that is killed leaves one of two states, and the next call tells them apart by the alias. If it has not
 moved, nothing has changed, and the intention is written off. If it has, steps 3 and 4 are repeated from the intention,
 with its time, person and reason. A move that was made by hand in MLflow, or in another workspace, is entered as
@@ -24,6 +27,7 @@ from components.core.errors import InputError
 from components.core.record_digest import intact
 from conf.services import TrackingConfig
 from flows.adapters.mlflow_connection import Connection
+from flows.adapters.mlflow_moves import Announcement, Moves, OvertakenError
 from flows.adapters.mlflow_registry import RegisteredModel, Version
 from flows.ledger import Action, Decision, Entry, Ledger
 from flows.person import person
@@ -56,6 +60,7 @@ class Registry:
         self.model = RegisteredModel(cfg)
         self.folder = self.model.folder
         self.ledger = Ledger(self.folder / "ledger.jsonl", self.connection.address, self.name)
+        self.moves = Moves(self.connection, self.name)
 
     @property
     def name(self) -> str:
@@ -156,9 +161,11 @@ class Registry:
                 ``None`` if it was not compared.
 
         Raises ``InputError`` if there is no such version or its bundle was rolled back before, and
-        ``ChampionMovedError`` if it was compared with a bundle that is not the champion now.
+        ``ChampionMovedError`` if it was compared with a bundle that is not the champion now, or if somebody else moves
+        the champion at the same moment.
         """
         with self._alone(), self.connection.explained():
+            seen = self.moves.last()  # before the champion is looked at: who moves it from here on is noticed
             version = self.model.version(str(number))
             if version is None:
                 raise InputError(f"the model {self.name!r} at {self.connection.address} has no version {number}")
@@ -170,7 +177,7 @@ class Registry:
                 raise _refusal(left[0])
             if champion and champion.number == number:
                 return champion
-            self._move("promote", version, champion, reason, by)
+            self._move("promote", version, champion, seen, reason, by)
             return self.model.existing(number)
 
     def decided(self, version: Version, decision: Decision, reason: str, by: str = "") -> None:
@@ -196,14 +203,16 @@ class Registry:
     def rollback(self, reason: str = "", by: str = "") -> Version:
         """Return to the champion before this one that was not itself rolled back; it is the champion from then on.
 
-        Raises ``InputError`` if there is no champion, or none before it.
+        Raises ``InputError`` if there is no champion, or none before it, and ``ChampionMovedError`` if somebody else
+        moves the champion at the same moment.
         """
         with self._alone(), self.connection.explained():
+            seen = self.moves.last()
             champion = self._champion()
             if champion is None:
                 raise InputError(f"the model {self.name!r} at {self.connection.address} has no champion to roll back")
             target = self._champion_before(champion)
-            self._move("rollback", target, champion, reason, by)
+            self._move("rollback", target, champion, seen, reason, by)
             return target
 
     # How
@@ -214,11 +223,27 @@ class Registry:
         with FileLock(self.folder / ".registry.lock"):
             yield
 
-    def _move(self, action: Action, to: Version, champion: Version | None, reason: str, by: str) -> None:
+    def _move(
+        self,
+        action: Action,
+        to: Version,
+        champion: Version | None,
+        seen: int,
+        reason: str,
+        by: str,
+    ) -> None:
+        by = by or person()
+        try:
+            mine = self.moves.announce(to.number, seen, by)
+        except OvertakenError as overtaken:
+            raise ChampionMovedError(self._overtaken(action, to, overtaken.first)) from overtaken
         previous = champion.number if champion else 0
-        move = self._described(action, to, previous, by or person(), reason).model_copy(update={"state": "intended"})
+        move = self._described(action, to, previous, by, reason).model_copy(update={"state": "intended"})
         self.ledger.append(move)
         self.model.set_alias(CHAMPION, to)
+        if other := self.moves.finish(mine):  # this process stood still for so long that it was taken for dead
+            self.model.set_alias(CHAMPION, self.model.existing(other.version))
+            raise ChampionMovedError(self._overtaken(action, to, other))
         self._complete(move)
 
     def _complete(self, move: Entry) -> None:
@@ -276,6 +301,16 @@ class Registry:
         raise InputError(
             f"{champion} has no champion before it that was not rolled back itself; it stays champion of "
             f"{self.name!r} at {self.connection.address}"
+        )
+
+    def _overtaken(self, action: Action, to: Version, other: Announcement) -> str:
+        advice = {
+            "promote": "Compare again: `lacewing release` does.",
+            "rollback": "Look at the champion, and roll back again if it should still go.",
+        }
+        return (
+            f"{to} was not made champion: at the same moment {other.by} on {other.host} has made version "
+            f"{other.version} the champion of {self.name!r} at {self.connection.address}. {advice[action]}"
         )
 
     def _described(self, action: Action, to: Version, previous: int, by: str, reason: str) -> Entry:

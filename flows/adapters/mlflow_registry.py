@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
 from components.core.artifact import RECORD, Artifact
-from components.core.errors import ArtifactError
+from components.core.errors import ArtifactError, ServiceError
 from components.core.identity import digest_file
 from conf.services import TrackingConfig
 from flows.adapters.mlflow_connection import Connection, limited
@@ -144,6 +145,11 @@ class RegisteredModel:
                 tags=limited({**_tags_of(bundle), MODEL_ID: model.model_id, **tags}),
                 model_id=model.model_id,
             )
+        # Another machine may have registered the same bundle meanwhile: then the older version stays.
+        first = self.versions(bundle.key)[0]
+        if first.number != int(version.version):
+            client.delete_model_version(self.name, version.version)
+            return first
         link_version(self.connection, model.model_id, self.name, int(version.version))
         return _version(version)
 
@@ -183,6 +189,7 @@ class RegisteredModel:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
             with self.connection.explained():
                 location = self.connection.client.get_model_version_download_uri(self.name, str(version.number))
+                self._require_reachable(version, location)
                 place = f"{location}/{version.tags.get(PLACE, '')}".rstrip("/")
                 fetched = Artifact.open(self.connection.download(place, Path(scratch)))
             if digest_file(fetched.folder / RECORD) != version.tags.get(RECORD_DIGEST):
@@ -193,6 +200,16 @@ class RegisteredModel:
                 raise ArtifactError(f"{version} was altered in the artifact store: {fault}")
             shutil.rmtree(folder, ignore_errors=True)
             fetched.folder.rename(folder)
+
+    def _require_reachable(self, version: Version, location: str) -> None:
+        """Refuse a folder of another machine: a bare database knows its path, and has no way to its files."""
+        path = Path(unquote(urlsplit(location).path))
+        if urlsplit(location).scheme in ("", "file") and not path.exists():
+            raise ServiceError(
+                f"the files of {version} are not on this machine: MLflow at {self.connection.address} says that they "
+                f"lie in {path}. Machines that share models need an MLflow server that keeps the files for all of them "
+                "(tracking.uri=http://..., docs/guides/infra.md), or this folder mounted at the same path."
+            )
 
 
 def _version(version: "ModelVersion") -> Version:

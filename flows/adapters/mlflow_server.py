@@ -16,7 +16,7 @@ from flows.adapters.mlflow_connection import Connection
 
 def main(options: Sequence[str]) -> None:
     """Prepare, then be the server; ends with one message if that is impossible."""
-    connection = Connection(TrackingConfig())
+    connection = Connection(TrackingConfig(uri=""))  # also where another address is the default of this machine
     try:
         with connection.explained():
             close_abandoned(connection)  # asks for the experiment, which is made where it is missing

@@ -26,6 +26,7 @@ SHOWN = 4
 # What each extra is for, but `dev`, which is for developers.
 EXTRAS: Mapping[str, str] = {
     "s3": "DVC remotes on S3",
+    "postgres": "an MLflow server on PostgreSQL",
     "hub": "Hugging Face data sets and models",
     "peft": "adapters",
     "sweep": "lacewing sweep",

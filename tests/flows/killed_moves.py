@@ -58,6 +58,7 @@ def killed(workspace: Path, name: str, point: int, answer: Connection) -> None:
     """Make the move called ``name`` and die at ``point``; who survives sends how many points there were."""
     registry = _registry(workspace)
     fatal = _Fatal(point)
+    fatal.strike(registry.connection.client, "create_model_version")
     fatal.strike(registry.connection.client, "set_registered_model_alias")
     fatal.strike(registry.connection.client, "set_model_version_tag")
     fatal.strike(registry.connection.client, "delete_model_version_tag")

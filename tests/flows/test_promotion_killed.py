@@ -91,7 +91,7 @@ def test_completing_a_killed_rollback_can_be_killed_as_well(registry: Killable) 
     registry.restore()
     points = registry.kill("rollback", -1)
     assert points
-    after_the_alias = 4  # the intention is passed in three points, and one comes before the alias
+    after_the_alias = 6  # two points of the announcement, three of the intention, and one before the alias
     for point in range(points):
         registry.restore()
         assert registry.kill("rollback", after_the_alias) is None

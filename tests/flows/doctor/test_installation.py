@@ -72,7 +72,7 @@ def test_another_version_than_the_tested_one_is_a_warning(installed: Install) ->
 
 def test_each_extra_has_a_purpose_and_an_old_version_in_one_is_told(installed: Install) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(installation.EXTRAS) == set(extras) - {"dev"}
+    assert set(installation.EXTRAS) == set(extras) - {"dev", "infra"}
     installed("optuna", "2.10.1")
     found = installation.extras()
     assert found.state == "warning"
