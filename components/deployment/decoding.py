@@ -25,7 +25,7 @@ from components.core.errors import InputError
 from components.data.tokenizer import TextTokenizer
 from components.deployment.protocol import SamplingRequest
 from components.deployment.text_stream import Detokenizer, StopMatcher
-from components.model.generate import Sampling
+from components.model.sampling import Sampling
 from components.model.transformer import KeyValueCache, Transformer
 
 # A scored prompt (``echo`` with ``logprobs``) is read in parts of this many tokens, so that other requests do not wait

@@ -254,7 +254,7 @@ def test_a_failure_in_one_request_leaves_the_others_alone(bundle: Bundle) -> Non
         )
         assert isinstance(broken_items.get(timeout=PATIENCE_SECONDS), Delta)
         row = next(row for row in engine._batch._rows if row.summary is broken.summary)
-        row.suppressed = torch.tensor([VOCAB_SIZE + 1])
+        row.row.suppressed = torch.tensor([VOCAB_SIZE + 1])
         with pytest.raises(ServiceError, match="decoding failed"):
             _whole(broken_items)
         assert _whole(other_items) == alone
