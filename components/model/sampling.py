@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from components.core.errors import InputError
@@ -18,8 +19,6 @@ from components.data.special_tokens import SpecialTokens
 
 # Below this temperature the likeliest token is certain in practice, and dividing by less overflows in the end.
 GREEDY_BELOW = 1e-5
-# The likeliest tokens that are sorted at first; only a flat distribution needs more of them to reach top p.
-_NUCLEUS = 256
 
 
 @dataclass(frozen=True)
@@ -126,33 +125,28 @@ def choose(
 def draw(scores: Float[Tensor, "vocab"], sampling: Sampling, generator: torch.Generator) -> int:
     """Draw one token: temperature, the top k, the smallest set that reaches top p, min p, and one uniform number.
 
-    Without top k and top p nothing is sorted: the number falls into one of the intervals whose lengths are the
-    probabilities, in the order of the ids.
+    The number falls into one of the intervals whose lengths are the probabilities, in the order of the ids.
     """
-    probabilities = (scores / sampling.temperature).softmax(dim=-1)
-    ids = None
+    probabilities = (scores / sampling.temperature).softmax(dim=-1).numpy().astype(np.float64)
     if sampling.top_k or sampling.top_p < 1.0:
-        probabilities, ids = _likeliest(probabilities, sampling)
+        probabilities[~_likeliest(probabilities, sampling)] = 0.0
     if sampling.min_p:
-        probabilities = probabilities.masked_fill(probabilities < sampling.min_p * probabilities.amax(), 0.0)
-    ends = probabilities.double().cumsum(dim=-1)
-    number = torch.rand(1, dtype=torch.float64, generator=generator) * ends[-1]
-    place = int(torch.searchsorted(ends, number, right=True))
-    if place == len(ends):  # rounded up to the sum itself
-        place = int(probabilities.nonzero()[-1])
-    return place if ids is None else int(ids[place])
+        probabilities[probabilities < sampling.min_p * probabilities.max()] = 0.0
+    ends = probabilities.cumsum()
+    number = float(torch.rand(1, dtype=torch.float64, generator=generator)) * ends[-1]
+    place = int(ends.searchsorted(number, side="right"))
+    return place if place < len(ends) else int(probabilities.nonzero()[0][-1])  # rounded up to the sum itself
 
 
-def _likeliest(probabilities: Float[Tensor, "vocab"], sampling: Sampling) -> tuple[Float[Tensor, " kept"], Tensor]:
-    """Probabilities and ids of the top k, those beyond top p with probability 0; the likeliest first."""
-    size = len(probabilities)
-    kept = min(sampling.top_k or _NUCLEUS, size)
-    values, ids = probabilities.topk(kept)
-    while not sampling.top_k and kept < size and float(values.sum()) < sampling.top_p:
-        kept = min(8 * kept, size)
-        values, ids = probabilities.topk(kept)
+def _likeliest(probabilities: Float[np.ndarray, "vocab"], sampling: Sampling) -> Bool[np.ndarray, "vocab"]:
+    """The top k, and of these the smallest set that reaches top p of what they have together; one at least."""
+    # Values only: numpy sorts those ten times as fast as torch sorts values with their places.
+    descending = np.sort(probabilities)[::-1]
     if sampling.top_k:
-        values = values / values.sum()
-    before = values.cumsum(dim=-1) - values  # what the more probable tokens have together
-    before[0] = 0.0  # never an empty set
-    return values.masked_fill(before >= sampling.top_p, 0.0), ids
+        descending = descending[: sampling.top_k]
+    sums = descending.cumsum()
+    count = max(1, int((sums - descending).searchsorted(sampling.top_p * sums[-1], side="left")))
+    least = descending[count - 1]
+    kept = np.asarray(probabilities > least)
+    kept[(probabilities == least).nonzero()[0][: count - int(kept.sum())]] = True
+    return kept

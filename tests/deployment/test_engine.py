@@ -105,6 +105,20 @@ def test_sampled_answers_equal_plain_generation_with_the_same_seed_and_end_at_a_
     assert ends == {"stop", "length"}, "the seeds no longer show both ends"
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"top_k": 3}, {"min_p": 0.2}, {"repetition_penalty": 1.5}, {"top_k": 9, "top_p": 0.9, "repetition_penalty": 0.7}],
+)
+def test_settings_of_sampling_reach_the_decoder(engine: Engine, settings: dict[str, float]) -> None:
+    prompt = engine.tokenizer.encode(PROMPT)
+    sampling = _sampling(engine, temperature=1.5, seed=4, max_tokens=40, **settings)
+    found = _ask(engine, Request(prompt, max_tokens=40, temperature=1.5, seed=4, logprobs=0, **settings))  # type: ignore[arg-type]
+    plain = [step.token for step in generate(engine.model, prompt, sampling)]
+    assert [token.id for token in found.tokens] == plain
+    free = _ask(engine, Request(prompt, max_tokens=40, temperature=1.5, seed=4, logprobs=0))
+    assert [token.id for token in free.tokens] != plain
+
+
 def test_without_a_seed_answers_vary(engine: Engine) -> None:
     prompt = engine.tokenizer.encode(PROMPT)
     assert len({_ask(engine, Request(prompt, max_tokens=30, temperature=1.5)).text for _ in range(3)}) > 1
@@ -301,14 +315,14 @@ def test_many_at_once_are_answered_as_each_alone(engine: Engine) -> None:
         assert [token.id for token in found.tokens] == [token.id for token in expected.tokens]
 
 
-def test_many_at_once_are_sampled_from_what_the_model_says_of_each(engine: Engine) -> None:
-    """Which token is drawn may hang on a rounding, so the scores are held against those of the finished text."""
+def test_many_at_once_are_sampled_as_each_alone_and_from_what_the_model_says(engine: Engine) -> None:
     requests = [
         Request(engine.tokenizer.encode(text), max_tokens=30, temperature=1.2, seed=number, logprobs=0)
         for number, text in enumerate(SENTENCES * 2)
     ]
     for request, answer in zip(requests, _together(engine, requests), strict=True):
         ids = [token.id for token in answer.tokens]
+        assert ids == [token.id for token in _ask(engine, request).tokens]
         whole = Request([*request.prompt, *ids], max_tokens=1, temperature=0.0, logprobs=0, echo=True)
         scores = _ask(engine, whole).tokens[len(request.prompt) : -1]
         assert [token.logprob for token in answer.tokens] == pytest.approx(

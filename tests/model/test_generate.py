@@ -116,11 +116,11 @@ def test_min_p_keeps_what_is_so_many_times_as_probable_as_the_likeliest(
     assert probabilities[token] >= min_p * probabilities.max() - 1e-6
 
 
-def test_a_large_nucleus_is_sorted_as_far_as_it_goes() -> None:
-    """A thousand equal tokens: three in four of them, whichever, are kept at top p 0.75."""
+def test_of_equal_tokens_as_many_are_kept_as_top_p_and_top_k_ask_for() -> None:
     generator = torch.Generator().manual_seed(0)
-    drawn = {choose(torch.zeros(1000), Sampling(top_p=0.75), generator, {}) for _ in range(6000)}
-    assert 700 < len(drawn) <= 751
+    for sampling, count in ((Sampling(top_p=0.75), 75), (Sampling(top_k=40), 40), (Sampling(top_k=40, top_p=0.5), 20)):
+        drawn = {choose(torch.zeros(100), sampling, generator, {}) for _ in range(1500)}
+        assert drawn == set(range(count))
 
 
 def test_the_repetition_penalty_is_ctrls_and_sees_the_prompt() -> None:
