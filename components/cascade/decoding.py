@@ -31,6 +31,7 @@ from components.core.errors import InputError
 from components.data.tokenizer import TextTokenizer
 from components.model.decoder import Decoder, FinishReason, Row, log_sums
 from components.model.decoder_pass import DecoderPass
+from components.model.prefix_blocks import PrefixBlocks
 from components.model.sampling import Sampling
 from components.model.transformer import KeyValueCache, Transformer
 
@@ -164,6 +165,7 @@ class Cascade:
         *,
         shared_rule: bool = False,
         executor: Executor | None = None,
+        prefixes: PrefixBlocks | None = None,
     ) -> None:
         """
         Arguments:
@@ -174,6 +176,7 @@ class Cascade:
                 to the budget (for measurements). Otherwise every request starts from the calibration, and its answer
                 does not depend on the others.
             executor: where to ask the helper while the rows that did not call continue; ``None`` asks in ``step``.
+            prefixes: where prompts are kept for prompts that begin alike; ``None`` reads each anew.
         """
         if model.vocab_size != tokenizer.vocab_size:
             raise InputError(
@@ -182,7 +185,7 @@ class Cascade:
             )
         self.model, self.tokenizer, self.helper = model, tokenizer, helper
         self.calibration, self.config = calibration, config
-        self.shared_rule, self.executor = shared_rule, executor
+        self.shared_rule, self.executor, self.prefixes = shared_rule, executor, prefixes
 
     @cached_property
     def forward(self) -> DecoderPass:
@@ -272,7 +275,7 @@ class CascadeDecoding:
 
     def __init__(self, cascade: Cascade) -> None:
         self._cascade = cascade
-        self._decoder = Decoder(cascade.model, cascade.forward)
+        self._decoder = Decoder(cascade.model, cascade.forward, cascade.prefixes)
         self._rows: list[_Row] = []
         self._added = 0
         self._shared: dict[float, CallRule] = {}

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from components.core.errors import InputError
 from components.model.decoder_pass import PIECE_TOKENS, DecoderPass
+from components.model.prefix_blocks import PrefixBlocks
 from components.model.sampling import Sampling, choose
 from components.model.transformer import KeyValueCache, Transformer
 
@@ -44,6 +45,8 @@ class Row:
     suppressed: Int[Tensor, " suppressed"]
     place: int
     """Its row of the cache."""
+    to_keep: bool
+    """Whether its prompt is kept for others once it has been read."""
     written: Counter[int] = field(default_factory=Counter)
     """The tokens of the answer, and how often it holds each."""
     finish: FinishReason | None = None
@@ -61,17 +64,21 @@ class Chosen:
 class Decoder:
     """Texts that are continued together by one model. For one thread."""
 
-    def __init__(self, model: Transformer, forward: DecoderPass | None = None) -> None:
+    def __init__(
+        self, model: Transformer, forward: DecoderPass | None = None, prefixes: PrefixBlocks | None = None
+    ) -> None:
         """
         Arguments:
             model: in evaluation mode, on any device.
             forward: of this model, if there is one already: to make it lays out all weights anew.
+            prefixes: of this model; what prompts have in common with earlier ones is not read again.
         """
         self.rows: list[Row] = []
         """The texts, by their row of the cache."""
         self._model = model
         self._forward = forward if forward is not None else DecoderPass(model)
         self._cache = self._forward.new_cache()
+        self._prefixes = prefixes
         self._suppressed: dict[frozenset[int], Tensor] = {}
         self._penalties: Float[np.ndarray, "rows vocab"] = np.zeros((0, model.vocab_size), dtype=np.float32)
 
@@ -88,10 +95,12 @@ class Decoder:
         room = self.room(prompt, sampling)
         if read is not None and read.length >= len(prompt):
             raise ValueError(f"the cache holds {read.length} tokens of a prompt of {len(prompt)}; truncate it first")
-        if read is None:
-            place = self._cache.add()
-        else:
+        if read is not None:
             place = self._cache.adopt(read.keys[:, 0, : read.length], read.values[:, 0, : read.length])
+        elif self._prefixes is not None and (known := self._prefixes.find(prompt)):
+            place = self._cache.adopt(*known)
+        else:
+            place = self._cache.add()
         row = Row(
             ids=list(prompt),
             prompt_tokens=len(prompt),
@@ -101,6 +110,7 @@ class Decoder:
             generator=torch.Generator().manual_seed(sampling.seed),
             suppressed=self._suppressed_by(sampling.suppress_ids),
             place=place,
+            to_keep=self._prefixes is not None and read is None,
         )
         self.rows.append(row)
         if sampling.counts_tokens:
@@ -168,6 +178,11 @@ class Decoder:
         for row in rows:
             if row.place in unread:
                 row.unread = row.unread[len(unread[row.place]) :]
+        for row in complete:
+            if row.to_keep and self._prefixes is not None:
+                row.to_keep = False
+                keys, values = (stored[:, row.place] for stored in (self._cache.keys, self._cache.values))
+                self._prefixes.keep(row.ids[: row.prompt_tokens], keys, values)
         if not complete:
             return [], torch.empty(0, self._model.vocab_size)
         return complete, self._forward.logits(hidden[: len(complete)]).float().cpu()

@@ -225,7 +225,9 @@ class DecoderPass:
             some = query[block.begin : block.end].view(count, self._kv_heads, -1, self._head_dim)
             grouped = some.permute(1, 2, 0, 3).flatten(1, 2)[None]
             key, value = (stored[block.row, : block.keys].transpose(0, 1)[None] for stored in (keys, values))
-            attended = F.scaled_dot_product_attention(grouped, key, value, attn_mask=block.mask)
+            if count == 1:  # as a document with one new token, whose attention is made of two rows at least
+                grouped, key, value = (stored.expand(2, -1, -1, -1) for stored in (grouped, key, value))
+            attended = F.scaled_dot_product_attention(grouped, key, value, attn_mask=block.mask)[0]
             by_head = attended.view(self._kv_heads, -1, count, self._head_dim)
             mixed.append(by_head.permute(2, 0, 1, 3).flatten(1))
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed)

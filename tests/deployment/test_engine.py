@@ -333,3 +333,19 @@ def test_many_at_once_are_sampled_as_each_alone_and_from_what_the_model_says(eng
 def test_call_cannot_be_part_of_a_prompt(engine: Engine) -> None:
     with pytest.raises(InputError, match="which the model may predict but never reads"):
         engine.submit([(Request([7, engine.tokenizer.call_id]), lambda item: None)])
+
+
+def test_a_prompt_that_was_read_before_is_not_read_again_and_answered_alike(bundle: Bundle) -> None:
+    with Engine(bundle.folder, threads=1) as engine:
+        read: list[int] = []
+        engine.model.embedding.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0].numel()))
+        request = Request(engine.tokenizer.encode(SENTENCES[1] * 3), max_tokens=30, temperature=0.0, logprobs=1)
+        first = _ask(engine, request)
+        assert max(read) == len(request.prompt)
+        read.clear()
+        again = _ask(engine, request)
+        assert max(read) < 64  # what is left of a block
+        assert (again.text, [token.logprob for token in again.tokens]) == (
+            first.text,
+            [token.logprob for token in first.tokens],
+        )
