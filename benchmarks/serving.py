@@ -14,6 +14,7 @@ from components.core.environment import quiet_threads
 quiet_threads()
 
 import argparse
+import http.client
 import json
 import os
 import random
@@ -22,14 +23,13 @@ import string
 import tempfile
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import torch
 import yaml
 from rich.console import Console
@@ -114,16 +114,14 @@ def _measured(name: str, options: argparse.Namespace) -> list[Result]:
         forward = DecoderPass(model)
         theirs = {dtype: _transformers(bundle.folder, torch_dtype) for dtype, torch_dtype in DTYPES.items()}
         prompts = _prompts(options.prompt_tokens, model.vocab_size)
-        with (
-            server(bundle.folder, Path(folder) / "log", 120.0, flags) as url,
-            httpx.Client(base_url=url, timeout=120.0, trust_env=False) as client,
-        ):
-            _serve(client, prompts, equal)  # warm up, and open the connections
+        with server(bundle.folder, Path(folder) / "log", 120.0, flags) as url:
+            port = int(url.rpartition(":")[2])
+            _serve(port, prompts, equal)  # warm up
             for _ in range(options.rounds):
-                rates.time("1 client", sum(equal[:1]), lambda: _serve(client, prompts[:1], equal[:1]))
-                rates.time("4 clients", sum(equal[:4]), lambda: _serve(client, prompts[:4], equal[:4]))
-                rates.time("8 clients", sum(equal), lambda: _serve(client, prompts, equal))
-                rates.time("8 clients, lengths", sum(lengths), lambda: _serve(client, prompts, lengths))
+                rates.time("1 client", sum(equal[:1]), lambda: _serve(port, prompts[:1], equal[:1]))
+                rates.time("4 clients", sum(equal[:4]), lambda: _serve(port, prompts[:4], equal[:4]))
+                rates.time("8 clients", sum(equal), lambda: _serve(port, prompts, equal))
+                rates.time("8 clients, lengths", sum(lengths), lambda: _serve(port, prompts, lengths))
                 rates.time("decoder 1", sum(equal[:1]), lambda: _decode(model, forward, prompts[:1], equal[:1]))
                 rates.time("decoder 8", sum(equal), lambda: _decode(model, forward, prompts, equal))
                 rates.time("decoder 8, lengths", sum(lengths), lambda: _decode(model, forward, prompts, lengths))
@@ -131,8 +129,8 @@ def _measured(name: str, options: argparse.Namespace) -> list[Result]:
                     rates.time(f"one {dtype}", equal[0], lambda o=other: _generate(o, prompts[:1], equal[0]))  # type: ignore[misc]
                     rates.time(f"batch {dtype}", sum(equal), lambda o=other: _generate(o, prompts, equal[0]))  # type: ignore[misc]
                     rates.best[f"batch, lengths {dtype}"] = rates.best[f"batch {dtype}"] * sum(lengths) / sum(equal)
-                alone += [_ask(client, prompts[0], 2)[0] for _ in range(10)]
-                loaded += _under_load(client, prompts, options.tokens)
+                alone += [_ask(port, prompts[0], 2)[0] for _ in range(10)]
+                loaded += _under_load(port, prompts, options.tokens)
     return _rows(f"{bundle.metrics['parameters'] / 1e6:.1f} M ({name})", rates, alone, loaded)
 
 
@@ -220,33 +218,36 @@ def _decode(model: Transformer, forward: DecoderPass, prompts: Sequence[Sequence
         decoder.step()
 
 
-def _serve(client: httpx.Client, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> None:
+def _serve(port: int, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> None:
     """Streamed answers to as many clients at once."""
     with ThreadPoolExecutor(len(prompts)) as threads:
-        answers = list(threads.map(lambda asked: _ask(client, *asked), zip(prompts, lengths, strict=True)))
+        answers = list(threads.map(lambda asked: _ask(port, *asked), zip(prompts, lengths, strict=True)))
     assert [count for _, count in answers] == list(lengths)
 
 
-def _under_load(client: httpx.Client, prompts: Sequence[Sequence[int]], tokens: int, requests: int = 10) -> list[float]:
+def _under_load(port: int, prompts: Sequence[Sequence[int]], tokens: int, requests: int = 10) -> list[float]:
     """Seconds to the first token of one client after another while seven others are answered without a pause."""
     ended = threading.Event()
 
     def keep_asking(prompt: Sequence[int]) -> None:
         while not ended.is_set():
-            _ask(client, prompt, tokens)
+            _ask(port, prompt, tokens)
 
     with ThreadPoolExecutor(CLIENTS) as threads:
         others = [threads.submit(keep_asking, prompt) for prompt in prompts[1:]]
         time.sleep(0.2)
-        found = [_ask(client, prompts[0], 2)[0] for _ in range(requests)]
+        found = [_ask(port, prompts[0], 2)[0] for _ in range(requests)]
         ended.set()
         for other in others:
             other.result()
     return found
 
 
-def _ask(client: httpx.Client, prompt: Sequence[int], tokens: int) -> tuple[float, int]:
-    """Stream one answer; seconds to the first token, and tokens written."""
+def _ask(port: int, prompt: Sequence[int], tokens: int) -> tuple[float, int]:
+    """Stream one answer; seconds to the first token, and tokens written.
+
+    Events are taken as they come and read at the end: the clients share the machine with the server.
+    """
     body = {
         "prompt": list(prompt),
         "max_tokens": tokens,
@@ -255,13 +256,18 @@ def _ask(client: httpx.Client, prompt: Sequence[int], tokens: int) -> tuple[floa
         "stream_options": {"include_usage": True},
     }
     started = time.perf_counter()
-    with client.stream("POST", "/v1/completions", json=body) as answer:
-        answer.raise_for_status()
-        events = (line for line in answer.iter_lines() if line.startswith("data: {"))
-        next(events)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120.0)
+    with closing(connection):
+        connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        events = [answer.read1()]
         first = time.perf_counter() - started
-        last = deque(events, maxlen=1)
-    return first, int(json.loads(last[0].removeprefix("data: "))["usage"]["completion_tokens"])
+        while part := answer.read1():
+            events.append(part)
+    *_, usage, done = b"".join(events).decode().strip().split("\n\n")
+    if answer.status != 200 or done != "data: [DONE]":
+        raise SystemExit(f"the server answered {answer.status}: {done}")
+    return first, int(json.loads(usage.removeprefix("data: "))["usage"]["completion_tokens"])
 
 
 if __name__ == "__main__":

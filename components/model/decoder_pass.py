@@ -11,6 +11,7 @@ What a document's tokens give depends on no other document, to the last bit, on 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -41,13 +42,19 @@ class _Layer:
     down: Product
 
 
+class _ByLayer(Protocol):
+    """Keys or values as attention reads them: ``[rows, kv_heads, keys, head]`` of every layer."""
+
+    def __getitem__(self, layer: int, /) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class _Singles:
     """Documents with one new token: the first ``count`` tokens of the pass."""
 
     count: int
-    rows: slice | Tensor
-    keys: int
+    keys: _ByLayer
+    values: _ByLayer
     mask: Float[Tensor, "rows 1 1 keys"] | None
 
 
@@ -57,8 +64,8 @@ class _Block:
 
     begin: int
     end: int
-    row: int
-    keys: int
+    keys: _ByLayer
+    values: _ByLayer
     mask: Float[Tensor, "queries keys"]
 
 
@@ -156,9 +163,14 @@ class DecoderPass:
         if min(lengths) < keys:
             visible = torch.arange(keys, device=device) < torch.tensor(lengths, device=device)[:, None]
             mask = _additive(visible, cache.keys.dtype)[:, None, None]
-        neighbours = list(rows) == list(range(rows[0], rows[0] + len(rows)))
-        read = slice(rows[0], rows[0] + len(rows)) if neighbours else torch.tensor(list(rows), device=device)
-        return _Singles(count, read, keys, mask)
+        read: list[_ByLayer]
+        if list(rows) == list(range(rows[0], rows[0] + len(rows))):
+            some = slice(rows[0], rows[0] + len(rows))
+            read = [_adjacent(stored, some, keys, count) for stored in (cache.keys, cache.values)]
+        else:
+            chosen = torch.tensor(list(rows), device=device)
+            read = [_Gathered(stored, chosen, keys) for stored in (cache.keys, cache.values)]
+        return _Singles(count, read[0], read[1], mask)
 
     def _blocks(
         self, cache: DecoderCache, unread: Mapping[int, Sequence[int]], rows: Sequence[int], offset: int
@@ -174,7 +186,12 @@ class DecoderPass:
                 position = torch.arange(begin, stop, device=device)
                 visible = torch.arange(keys, device=device) <= position[:, None]
                 mask = _additive(visible, dtype).repeat(self._heads // self._kv_heads, 1)
-                blocks.append(_Block(offset + begin - start, offset + stop - start, row, keys, mask))
+                # One query is computed as two, like a document with one new token.
+                read = [
+                    _adjacent(stored, slice(row, row + 1), keys, 2 if stop - begin == 1 else 1)
+                    for stored in (cache.keys, cache.values)
+                ]
+                blocks.append(_Block(offset + begin - start, offset + stop - start, read[0], read[1], mask))
                 begin = stop
             offset += end - start
         return blocks
@@ -191,46 +208,59 @@ class DecoderPass:
         hidden: Tensor = self.model.embedding(tokens[None])[0]
         cosine, sine = self._cosine[positions], self._sine[positions]
         shape = (-1, self._rotated + self._kv_heads, self._head_dim)
+        # Views of all layers at once: to make them one by one would take as long as the rotation.
+        all_keys, all_values = (stored.flatten(1, 2).unbind() for stored in (cache.keys, cache.values))
         for number, layer in enumerate(self._layers):
             heads = layer.query_key_value(_normed(layer.attention_norm, hidden)).view(shape)
             turned = heads[:, : self._rotated].view(-1, self._rotated, 2, self._head_dim // 2)
             turned = torch.addcmul(turned * cosine, turned.flip(2), sine).flatten(-2)
-            keys, values = cache.keys[number], cache.values[number]
-            keys.flatten(0, 1).index_copy_(0, places, turned[:, self._heads :])
-            values.flatten(0, 1).index_copy_(0, places, heads[:, self._rotated :])
-            mixed = self._attention(turned[:, : self._heads], keys, values, singles, blocks)
-            hidden = hidden + layer.output(mixed)
+            all_keys[number].index_copy_(0, places, turned[:, self._heads :])
+            all_values[number].index_copy_(0, places, heads[:, self._rotated :])
+            hidden = hidden + layer.output(self._attention(turned, number, singles, blocks))
             gate, up = layer.gate_up(_normed(layer.feed_forward_norm, hidden)).chunk(2, dim=-1)
             hidden = hidden + layer.down(F.silu(gate) * up)
         return hidden
 
     def _attention(
         self,
-        query: Float[Tensor, "tokens heads head"],
-        keys: Float[Tensor, "rows capacity kv_heads head"],
-        values: Float[Tensor, "rows capacity kv_heads head"],
+        turned: Float[Tensor, "tokens heads_and_kv_heads head"],
+        layer: int,
         singles: _Singles | None,
         blocks: Sequence[_Block],
     ) -> Float[Tensor, "tokens attention_width"]:
         mixed = []
+        # The queries of a group are the positions of one attention, so keys and values are never repeated.
         if singles is not None:
-            # The queries of a group are the positions of one attention, so keys and values are never repeated.
-            grouped = query[: singles.count].view(singles.count, self._kv_heads, -1, self._head_dim)
-            key, value = (stored[singles.rows, : singles.keys].transpose(1, 2) for stored in (keys, values))
-            if len(key) != singles.count:
-                key, value = (stored.expand(singles.count, -1, -1, -1) for stored in (key, value))
-            mixed.append(F.scaled_dot_product_attention(grouped, key, value, attn_mask=singles.mask).flatten(1))
+            query = turned[: singles.count, : self._heads].view(singles.count, self._kv_heads, -1, self._head_dim)
+            keys, values = singles.keys[layer], singles.values[layer]
+            mixed.append(F.scaled_dot_product_attention(query, keys, values, attn_mask=singles.mask).flatten(1))
         for block in blocks:
             count = block.end - block.begin
-            some = query[block.begin : block.end].view(count, self._kv_heads, -1, self._head_dim)
-            grouped = some.permute(1, 2, 0, 3).flatten(1, 2)[None]
-            key, value = (stored[block.row, : block.keys].transpose(0, 1)[None] for stored in (keys, values))
-            if count == 1:  # as a document with one new token, whose attention is made of two rows at least
-                grouped, key, value = (stored.expand(2, -1, -1, -1) for stored in (grouped, key, value))
-            attended = F.scaled_dot_product_attention(grouped, key, value, attn_mask=block.mask)[0]
+            query = turned[block.begin : block.end, : self._heads].view(count, self._kv_heads, -1, self._head_dim)
+            keys, values = block.keys[layer], block.values[layer]
+            grouped = query.permute(1, 2, 0, 3).flatten(1, 2)[None].expand(len(keys), -1, -1, -1)
+            attended = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=block.mask)[0]
             by_head = attended.view(self._kv_heads, -1, count, self._head_dim)
             mixed.append(by_head.permute(2, 0, 1, 3).flatten(1))
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+
+
+class _Gathered:
+    """Some rows of a cache that are not adjacent. They are copied when they are asked for: after new tokens came."""
+
+    def __init__(self, stored: Float[Tensor, "layers rows capacity kv_heads head"], rows: Tensor, keys: int) -> None:
+        self._stored, self._rows, self._keys = stored, rows, keys
+
+    def __getitem__(self, layer: int) -> Float[Tensor, "rows kv_heads keys head"]:
+        return self._stored[layer][self._rows, : self._keys].transpose(1, 2)
+
+
+def _adjacent(
+    stored: Float[Tensor, "layers rows capacity kv_heads head"], rows: slice, keys: int, count: int
+) -> tuple[Float[Tensor, "rows kv_heads keys head"], ...]:
+    """Adjacent rows as attention reads them, by layer; a lone row as often as ``count`` says."""
+    read = stored[:, rows, :keys].transpose(2, 3)
+    return (read if read.shape[1] == count else read.expand(-1, count, -1, -1, -1)).unbind()
 
 
 def _layer(block: torch.nn.Module) -> _Layer:
