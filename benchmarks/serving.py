@@ -129,8 +129,8 @@ def _measured(name: str, options: argparse.Namespace) -> list[Result]:
                     rates.time(f"one {dtype}", equal[0], lambda o=other: _generate(o, prompts[:1], equal[0]))  # type: ignore[misc]
                     rates.time(f"batch {dtype}", sum(equal), lambda o=other: _generate(o, prompts, equal[0]))  # type: ignore[misc]
                     rates.best[f"batch, lengths {dtype}"] = rates.best[f"batch {dtype}"] * sum(lengths) / sum(equal)
-                alone += [_ask(port, prompts[0], 2)[0] for _ in range(10)]
-                loaded += _under_load(port, prompts, options.tokens)
+                alone += [_ask(port, prompts[0], 2)[0] for _ in range(20)]
+                loaded += _under_load(port, prompts, lengths)
     return _rows(f"{bundle.metrics['parameters'] / 1e6:.1f} M ({name})", rates, alone, loaded)
 
 
@@ -225,16 +225,19 @@ def _serve(port: int, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) 
     assert [count for _, count in answers] == list(lengths)
 
 
-def _under_load(port: int, prompts: Sequence[Sequence[int]], tokens: int, requests: int = 10) -> list[float]:
-    """Seconds to the first token of one client after another while seven others are answered without a pause."""
+def _under_load(port: int, prompts: Sequence[Sequence[int]], lengths: Sequence[int], requests: int = 20) -> list[float]:
+    """Seconds to the first token of one client while seven others are answered without a pause.
+
+    Their answers have different lengths, so that they do not all begin together.
+    """
     ended = threading.Event()
 
-    def keep_asking(prompt: Sequence[int]) -> None:
+    def keep_asking(prompt: Sequence[int], tokens: int) -> None:
         while not ended.is_set():
             _ask(port, prompt, tokens)
 
     with ThreadPoolExecutor(CLIENTS) as threads:
-        others = [threads.submit(keep_asking, prompt) for prompt in prompts[1:]]
+        others = [threads.submit(keep_asking, *other) for other in zip(prompts[1:], lengths[1:], strict=True)]
         time.sleep(0.2)
         found = [_ask(port, prompts[0], 2)[0] for _ in range(requests)]
         ended.set()

@@ -159,8 +159,8 @@ class Decoder:
     def read(self, rows: Sequence[Row] | None = None) -> tuple[list[Row], Float[Tensor, "rows vocab"]]:
         """Read what is new; those of ``rows`` (``None``: all) that are complete, and what the model says comes next.
 
-        Of prompts longer than ``PIECE_TOKENS`` only one is read on, by such a part. Logits are fp32, on the CPU and
-        the caller's to change; suppressed tokens have -inf.
+        Of all prompts together ``PIECE_TOKENS`` are read, those of the first first; the others wait for the next step.
+        Logits are fp32, on the CPU and the caller's to change; suppressed tokens have -inf.
         """
         complete, logits = self.read_all(rows)
         self.suppress(complete, logits)
@@ -170,10 +170,9 @@ class Decoder:
     def read_all(self, rows: Sequence[Row] | None = None) -> tuple[list[Row], Float[Tensor, "rows vocab"]]:
         """``read`` with nothing suppressed."""
         rows = self.rows if rows is None else rows
-        complete = [row for row in rows if len(row.unread) <= PIECE_TOKENS]
-        unread = {row.place: row.unread for row in complete}
-        for row in [row for row in rows if len(row.unread) > PIECE_TOKENS][:1]:
-            unread[row.place] = row.unread[:PIECE_TOKENS]
+        unread = self._pieces(rows)
+        complete = [row for row in rows if len(unread.get(row.place, ())) == len(row.unread)]
+        at = {place: number for number, place in enumerate(unread)}
         hidden = self._forward(self._cache, unread)
         for row in rows:
             if row.place in unread:
@@ -185,7 +184,21 @@ class Decoder:
                 self._prefixes.keep(row.ids[: row.prompt_tokens], keys, values)
         if not complete:
             return [], torch.empty(0, self._model.vocab_size)
-        return complete, self._forward.logits(hidden[: len(complete)]).float().cpu()
+        if len(complete) < len(unread):
+            hidden = hidden[[at[row.place] for row in complete]]
+        return complete, self._forward.logits(hidden).float().cpu()
+
+    def _pieces(self, rows: Sequence[Row]) -> dict[int, list[int]]:
+        """What is read in one pass, by place: all single tokens, and of longer texts as much as delays no one."""
+        pieces, left = {}, PIECE_TOKENS
+        for row in rows:
+            piece = row.unread if len(row.unread) <= PIECE_TOKENS else row.unread[:PIECE_TOKENS]
+            if len(piece) == 1:
+                pieces[row.place] = piece
+            elif len(piece) <= left:
+                pieces[row.place] = piece
+                left -= len(piece)
+        return pieces
 
     def rewind(self, row: Row, unread: list[int]) -> None:
         """``unread``, the last of the row's ids, have not been read after all."""

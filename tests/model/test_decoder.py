@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 from components.core.errors import InputError
 from components.model.config import ModelConfig
 from components.model.decoder import Decoder, Row, log_sums
+from components.model.decoder_pass import PIECE_TOKENS
 from components.model.generate import Sampling, generate
 from components.model.transformer import KeyValueCache, Transformer
 from tests.model.conftest import VOCABULARY
+from tests.model.test_decoder_pass import long_model
 
 
 def prompt(length: int, seed: int = 0) -> list[int]:
@@ -87,6 +89,24 @@ def test_a_step_says_what_it_wrote_and_drops_what_has_ended(model: Transformer) 
     assert steps == 4
     assert (short.finish, long.finish) == ("length", "length")
     assert seen == {short: written(short), long: written(long)}
+
+
+def test_prompts_delay_a_text_under_way_by_no_more_than_one_piece_a_step() -> None:
+    model = long_model()
+    decoder, read = Decoder(model), list[int]()
+    model.embedding.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0].numel()))
+    under_way = decoder.add(prompt(5), Sampling(temperature=0, max_tokens=40))
+    decoder.step()
+    waiting = [decoder.add(prompt(length, length), Sampling(temperature=0, max_tokens=3)) for length in (100, 150, 600)]
+    before = len(written(under_way))
+    steps = 0
+    while any(row.finish is None for row in waiting):
+        decoder.step()
+        steps += 1
+    assert max(read) <= PIECE_TOKENS + 3
+    assert len(written(under_way)) - before == steps
+    for row in waiting:
+        assert written(row) == alone(model, row.ids[: row.prompt_tokens], row.sampling)
 
 
 def test_a_row_that_was_not_read_can_be_taken_back(model: Transformer) -> None:
