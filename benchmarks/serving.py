@@ -1,9 +1,11 @@
-"""What the server costs and gives, on random weights of a preset's size. ``python -m benchmarks.serving``.
+"""How fast the server answers, beside ``transformers.generate``. ``python -m benchmarks.serving``.
 
-Tokens per second of plain generation and of the server with 1, 4 and 16 clients (requests are decoded in one batch),
-and the time to the first token. The overhead over plain generation is given in wall time and, because other load on the
-machine disturbs that, in CPU time per token of the whole server process. All numbers are medians of interleaved rounds.
-Options: ``--threads 2 --tokens 128 --prompt-tokens 64``.
+Random weights of a preset's size, greedy answers. Tokens per second of the server with one, four and eight clients, of
+the decoder without a server, and of transformers: one prompt after another and as one static batch, in its faster
+dtype. Where lengths differ, a static batch goes on to its longest answer; only the tokens that were asked for count.
+Time to the first token of one client, alone and while seven others are answered. Rounds are interleaved; a rate is the
+best of them, because other load on the machine only takes away, and a ratio is of such rates.
+Options: ``--shapes quick,10m --threads 2 --tokens 128 --prompt-tokens 64 --rounds 5``. Needs transformers.
 """
 
 # ruff: noqa: E402 - how OpenMP threads wait is decided before torch is imported
@@ -12,19 +14,24 @@ from components.core.environment import quiet_threads
 quiet_threads()
 
 import argparse
+import http.client
 import json
+import os
 import random
 import statistics
 import string
 import tempfile
+import threading
 import time
-from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import httpx
 import torch
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -41,113 +48,136 @@ from components.deployment.smoke import server
 from components.evaluation.artifacts import Scores
 from components.model.checkpoint import save_model
 from components.model.config import ModelConfig
-from components.model.generate import Sampling, generate
+from components.model.decoder import Decoder
+from components.model.decoder_pass import DecoderPass
+from components.model.sampling import Sampling
 from components.model.transformer import Transformer
 from components.training.trained import TrainedModel
 
-# The size of ``model=quick``, and one ten times as large, where the matrix products outweigh the bookkeeping.
-SHAPES = (
-    ModelConfig(),
-    ModelConfig(name="12m", layers=8, width=384, hidden_width=1024, heads=6, kv_heads=2, context_length=512),
-)
-VOCAB_SIZE = 4096
-CLIENTS = (4, 16)
-ROUNDS = 3
+PRESETS = Path(__file__).parents[1] / "conf" / "model"
+VOCAB_SIZES = {"quick": 4096}
+VOCAB_SIZE = 32_768
+CLIENTS = 8
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What answers took."""
+@dataclass
+class Rates:
+    """Tokens per second, the best of the rounds, by what was measured."""
 
-    seconds_per_token: float
-    cpu_seconds_per_token: float
-    first_token_seconds: float
+    best: dict[str, float] = field(default_factory=dict)
+
+    def time(self, name: str, tokens: int, action: Callable[[], object]) -> None:
+        """Note how fast ``action`` writes ``tokens``."""
+        started = time.perf_counter()
+        action()
+        self.best[name] = max(self.best.get(name, 0.0), tokens / (time.perf_counter() - started))
+
+    def faster(self, name: str) -> tuple[str, float]:
+        """The faster dtype of transformers, and its rate."""
+        return max(((dtype, self.best[f"{name} {dtype}"]) for dtype in DTYPES), key=lambda found: found[1])
 
 
 def main() -> None:
-    """Measure every shape and print a table."""
+    """Measure every shape and print its rows."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of the forward pass")
+    parser.add_argument("--shapes", default="quick,10m", help="presets of the model")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of a forward pass, everywhere")
     parser.add_argument("--tokens", type=int, default=128, help="tokens of every answer")
     parser.add_argument("--prompt-tokens", type=int, default=64, help="tokens of every prompt")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
     add_record_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    table = Table(title=f"serving, {options.threads} thread(s), {options.prompt_tokens} + {options.tokens} tokens")
-    for column in (
-        "parameters",
-        "plain tokens/s",
-        "1 client tokens/s",
-        *(f"{clients} clients tokens/s" for clients in CLIENTS),
-        "overhead, wall",
-        "overhead, CPU",
-        "first token ms, 1 client",
-        *(f"{clients} clients" for clients in CLIENTS),
-    ):
-        table.add_column(column, justify="right")
-    results = []
-    for shape in SHAPES:
-        row = _measure(shape, options.threads, [5 + at for at in range(options.prompt_tokens)], options.tokens)
-        table.add_row(*row)
-        results.append(_result(row, options.threads))
-    Console(width=160).print(table)
+    results = [result for name in options.shapes.split(",") for result in _measured(name, options)]
+    what = f"{options.threads} thread(s), {options.prompt_tokens} + {options.tokens} tokens"
+    table = Table("what", "measured", "goal", "remark", title=f"serving, {what}")
+    for result in results:
+        table.add_row(result.what, result.measured, result.goal, result.remark)
+    console = Console(width=180)
+    console.print(table)
+    console.print(f"load of the machine at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     if options.record:
         record("serving", results, given_command("benchmarks.serving"))
 
 
-def _result(row: list[str], threads: int) -> Result:
-    """The same row for ``docs/results.md``."""
-    parameters, plain, one, four, sixteen, wall, cpu, first, *_ = row
-    return Result(
-        f"tokens/s with {parameters} parameters, {threads} thread(s); plain generation {plain}",
-        f"1 client {one}, 4 clients {four}, 16 clients {sixteen}",
-        remark=f"overhead {wall} wall, {cpu} CPU; first token after {first} ms",
-    )
-
-
-def _measure(shape: ModelConfig, threads: int, prompt: list[int], tokens: int) -> list[str]:
-    """One row of the table."""
-    options = ["--name=b", f"--threads={threads}", f"--max-concurrent-requests={CLIENTS[-1]}"]
+def _measured(name: str, options: argparse.Namespace) -> list[Result]:
+    """The rows of one shape."""
+    shape = ModelConfig(**yaml.safe_load((PRESETS / f"{name}.yaml").read_text()))
+    lengths = [options.tokens * (at + 1) // CLIENTS for at in range(CLIENTS)]
+    equal = [options.tokens] * CLIENTS
+    flags = ["--name=b", f"--threads={options.threads}", f"--max-concurrent-requests={CLIENTS}"]
+    rates, alone, loaded = Rates(), list[float](), list[float]()
     with tempfile.TemporaryDirectory() as folder:
-        bundle = _bundle(shape, Path(folder))
+        bundle = _bundle(shape, VOCAB_SIZES.get(name, VOCAB_SIZE), Path(folder))
         model = load_bundle(bundle.folder).model
-        with (
-            server(bundle.folder, Path(folder) / "log", 120.0, options) as url,
-            httpx.Client(base_url=url, timeout=120.0, trust_env=False) as client,
-        ):
-            _serve(client, prompt, tokens, CLIENTS[-1])  # warm up, and open the connections
-            rounds = [
-                (
-                    _plain(model, prompt, tokens),
-                    _serve(client, prompt, tokens, clients=1),
-                    *(_serve(client, prompt, tokens, clients) for clients in CLIENTS),
-                )
-                for _ in range(ROUNDS)
-            ]
-    plain, one, *many = (_median(list(column)) for column in zip(*rounds, strict=True))
+        forward = DecoderPass(model)
+        theirs = {dtype: _transformers(bundle.folder, torch_dtype) for dtype, torch_dtype in DTYPES.items()}
+        prompts = _prompts(options.prompt_tokens, model.vocab_size)
+        with server(bundle.folder, Path(folder) / "log", 120.0, flags) as url:
+            port = int(url.rpartition(":")[2])
+            _serve(port, prompts, equal)  # warm up
+            for _ in range(options.rounds):
+                rates.time("1 client", sum(equal[:1]), lambda: _serve(port, prompts[:1], equal[:1]))
+                rates.time("4 clients", sum(equal[:4]), lambda: _serve(port, prompts[:4], equal[:4]))
+                rates.time("8 clients", sum(equal), lambda: _serve(port, prompts, equal))
+                rates.time("8 clients, lengths", sum(lengths), lambda: _serve(port, prompts, lengths))
+                rates.time("decoder 1", sum(equal[:1]), lambda: _decode(model, forward, prompts[:1], equal[:1]))
+                rates.time("decoder 8", sum(equal), lambda: _decode(model, forward, prompts, equal))
+                rates.time("decoder 8, lengths", sum(lengths), lambda: _decode(model, forward, prompts, lengths))
+                for dtype, other in theirs.items():
+                    rates.time(f"one {dtype}", equal[0], lambda o=other: _generate(o, prompts[:1], equal[0]))  # type: ignore[misc]
+                    rates.time(f"batch {dtype}", sum(equal), lambda o=other: _generate(o, prompts, equal[0]))  # type: ignore[misc]
+                    rates.best[f"batch, lengths {dtype}"] = rates.best[f"batch {dtype}"] * sum(lengths) / sum(equal)
+                alone += [_ask(port, prompts[0], 2)[0] for _ in range(20)]
+                loaded += _under_load(port, prompts, lengths)
+    return _rows(f"{bundle.metrics['parameters'] / 1e6:.1f} M ({name})", rates, alone, loaded)
+
+
+def _rows(model: str, rates: Rates, alone: Sequence[float], loaded: Sequence[float]) -> list[Result]:
+    def against(what: str, ours: str, name: str, goal: str) -> Result:
+        dtype, other = rates.faster(name)
+        served, decoded = rates.best[f"8 clients{ours}"], rates.best[f"decoder 8{ours}"]
+        return Result(
+            f"{model}: 8 clients against transformers, {what}",
+            f"{served / other:.1f} x",
+            goal,
+            f"{served:.0f} against {other:.0f} tokens/s ({dtype}); the decoder without a server {decoded:.0f}",
+        )
+
+    unloaded, p95 = statistics.median(alone), statistics.quantiles(loaded, n=20)[-1]
+    one, four, decoder = rates.best["1 client"], rates.best["4 clients"], rates.best["decoder 1"]
     return [
-        f"{bundle.metrics['parameters'] / 1e6:.1f} M",
-        f"{1 / plain.seconds_per_token:.0f}",
-        f"{1 / one.seconds_per_token:.0f}",
-        *(f"{1 / cost.seconds_per_token:.0f} ({one.seconds_per_token / cost.seconds_per_token:.1f}x)" for cost in many),
-        f"{one.seconds_per_token / plain.seconds_per_token - 1:.0%}",
-        f"{one.cpu_seconds_per_token / plain.cpu_seconds_per_token - 1:.0%}",
-        f"{1e3 * one.first_token_seconds:.1f}",
-        *(f"{1e3 * cost.first_token_seconds:.1f}" for cost in many),
+        against("one after another", "", "one", ">= 4 x"),
+        against("static batch, equal lengths", "", "batch", ">= 1.2 x"),
+        against("static batch, lengths from 1/8 to all", ", lengths", "batch, lengths", ">= 1.5 x"),
+        Result(
+            f"{model}: 4 clients against 1",
+            f"{four / one:.1f} x",
+            ">= 2 x",
+            f"{four:.0f} against {one:.0f} tokens/s; one row of the decoder without a server {decoder:.0f}",
+        ),
+        Result(
+            f"{model}: first token, 95th percentile beside 7 other clients against the median alone",
+            f"{p95 / unloaded:.1f} x",
+            "<= 3 x",
+            f"{1e3 * p95:.1f} against {1e3 * unloaded:.1f} ms",
+        ),
     ]
 
 
-def _median(costs: list[Cost]) -> Cost:
-    return Cost(*(statistics.median(values) for values in zip(*map(astuple, costs), strict=True)))
+def _prompts(length: int, vocab_size: int) -> list[list[int]]:
+    drawn = random.Random(0)
+    return [[drawn.randrange(5, vocab_size) for _ in range(length)] for _ in range(CLIENTS)]
 
 
-def _bundle(shape: ModelConfig, folder: Path) -> Artifact:
+def _bundle(shape: ModelConfig, vocab_size: int, folder: Path) -> Artifact:
     """A bundle of random weights. The special tokens get logit 0, so that greedy answers have full length."""
     torch.manual_seed(0)
     letters = random.Random(0)
-    words = ["".join(letters.choices(string.ascii_lowercase, k=6)) for _ in range(2_000)] * 2
-    tokenizer = train_tokenizer([" ".join(words)], VOCAB_SIZE)
-    model = Transformer(shape, VOCAB_SIZE)
+    words = ["".join(letters.choices(string.ascii_lowercase, k=6)) for _ in range(vocab_size)] * 2
+    tokenizer = train_tokenizer([" ".join(words)], vocab_size)
+    model = Transformer(shape, tokenizer.get_vocab_size())
     with torch.no_grad():
         model.embedding.weight[:5] = 0.0
     pretrain, prepare, assess = (Run.local(folder / name, name) for name in ("pretrain", "prepare", "assess"))
@@ -156,58 +186,91 @@ def _bundle(shape: ModelConfig, folder: Path) -> Artifact:
     save_model(model, model_folder, SpecialTokens.read(model_folder))
     return bundle_stage.stage(
         Run.local(folder / "bundle", "bundle"),
-        BundleStageConfig(),
+        BundleStageConfig(presence_penalty=0.0),
         delegated=pretrain.seal({"tokens": 0.0}, view=TrainedModel),
         prepared=prepare.seal({}, view=PreparedData),
         assessment=assess.seal({}, view=Scores),
     )
 
 
-def _plain(model: Transformer, prompt: list[int], tokens: int) -> Cost:
-    """The same tokens without a server."""
-    sampling = Sampling(temperature=0.0, max_tokens=tokens)
-    started, started_cpu = time.perf_counter(), time.process_time()
-    steps = generate(model, prompt, sampling)
-    next(steps)
-    first = time.perf_counter() - started
-    written = 1 + sum(1 for _ in steps)
-    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - started_cpu
-    return Cost(seconds / written, cpu_seconds / written, first)
+def _transformers(folder: Path, dtype: torch.dtype) -> Any:
+    """The same weights in transformers, which never meets a token that ends an answer."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    model.generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = 0
+    return model
 
 
-def _serve(client: httpx.Client, prompt: list[int], tokens: int, clients: int) -> Cost:
-    """The same answer, streamed to ``clients`` at once; seconds per token of all of them together."""
-    started, started_cpu = time.perf_counter(), _cpu_seconds(client)
-    with ThreadPoolExecutor(clients) as threads:
-        answers = list(threads.map(lambda _: _ask(client, prompt, tokens), range(clients)))
-    seconds, cpu_seconds = time.perf_counter() - started, _cpu_seconds(client) - started_cpu
-    written = sum(count for _, count in answers)
-    return Cost(seconds / written, cpu_seconds / written, statistics.median(first for first, _ in answers))
+@torch.inference_mode()
+def _generate(model: Any, prompts: Sequence[Sequence[int]], tokens: int) -> None:
+    ids = torch.tensor(prompts)
+    written = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=tokens)
+    assert written.shape[1] == ids.shape[1] + tokens
 
 
-def _cpu_seconds(client: httpx.Client) -> float:
-    """CPU time of the server process so far."""
-    lines = client.get("/metrics").text.splitlines()
-    return float(next(line for line in lines if line.startswith("process_cpu_seconds_total ")).split()[1])
+def _decode(model: Transformer, forward: DecoderPass, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> None:
+    decoder = Decoder(model, forward)
+    for prompt, tokens in zip(prompts, lengths, strict=True):
+        decoder.add(prompt, Sampling(temperature=0.0, max_tokens=tokens))
+    while decoder.rows:
+        decoder.step()
 
 
-def _ask(client: httpx.Client, prompt: list[int], tokens: int) -> tuple[float, int]:
-    """Stream one answer; seconds to the first token, and tokens written."""
+def _serve(port: int, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> None:
+    """Streamed answers to as many clients at once."""
+    with ThreadPoolExecutor(len(prompts)) as threads:
+        answers = list(threads.map(lambda asked: _ask(port, *asked), zip(prompts, lengths, strict=True)))
+    assert [count for _, count in answers] == list(lengths)
+
+
+def _under_load(port: int, prompts: Sequence[Sequence[int]], lengths: Sequence[int], requests: int = 20) -> list[float]:
+    """Seconds to the first token of one client while seven others are answered without a pause.
+
+    Their answers have different lengths, so that they do not all begin together.
+    """
+    ended = threading.Event()
+
+    def keep_asking(prompt: Sequence[int], tokens: int) -> None:
+        while not ended.is_set():
+            _ask(port, prompt, tokens)
+
+    with ThreadPoolExecutor(CLIENTS) as threads:
+        others = [threads.submit(keep_asking, *other) for other in zip(prompts[1:], lengths[1:], strict=True)]
+        time.sleep(0.2)
+        found = [_ask(port, prompts[0], 2)[0] for _ in range(requests)]
+        ended.set()
+        for other in others:
+            other.result()
+    return found
+
+
+def _ask(port: int, prompt: Sequence[int], tokens: int) -> tuple[float, int]:
+    """Stream one answer; seconds to the first token, and tokens written.
+
+    Events are taken as they come and read at the end: the clients share the machine with the server.
+    """
     body = {
-        "prompt": prompt,
+        "prompt": list(prompt),
         "max_tokens": tokens,
         "temperature": 0,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
     started = time.perf_counter()
-    with client.stream("POST", "/v1/completions", json=body) as answer:
-        answer.raise_for_status()
-        events = (line for line in answer.iter_lines() if line.startswith("data: {"))
-        next(events)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120.0)
+    with closing(connection):
+        connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        events = [answer.read1()]
         first = time.perf_counter() - started
-        last = deque(events, maxlen=1)
-    return first, int(json.loads(last[0].removeprefix("data: "))["usage"]["completion_tokens"])
+        while part := answer.read1():
+            events.append(part)
+    *_, usage, done = b"".join(events).decode().strip().split("\n\n")
+    if answer.status != 200 or done != "data: [DONE]":
+        raise SystemExit(f"the server answered {answer.status}: {done}")
+    return first, int(json.loads(usage.removeprefix("data: "))["usage"]["completion_tokens"])
 
 
 if __name__ == "__main__":

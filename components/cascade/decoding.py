@@ -9,10 +9,10 @@ lost: the small model's own token, which has been computed already, is used inst
 import logging
 import secrets
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from typing import Literal
 
@@ -23,20 +23,35 @@ from torch import Tensor
 from components.cascade.calibration import CallCalibration
 from components.cascade.call_budget import CallBudget
 from components.cascade.call_rule import CallRule, FixedThreshold, call_rule
-from components.cascade.call_scores import call_probability, call_score
+from components.cascade.call_scores import call_score
 from components.cascade.config import CascadeConfig
 from components.cascade.helpers.base import Call, Helper, HelperError, Reply
 from components.cascade.reply_tokens import ends_inside_character, reply_fault, reply_ids
 from components.core.errors import InputError
 from components.data.tokenizer import TextTokenizer
-from components.model.generate import PIECE_TOKENS, Sampling, choose, read_rows
+from components.model.decoder import Decoder, FinishReason, Row, log_sums
+from components.model.decoder_pass import DecoderPass
+from components.model.prefix_blocks import PrefixBlocks
+from components.model.sampling import Sampling
 from components.model.transformer import KeyValueCache, Transformer
+
+__all__ = [
+    "Author",
+    "Cascade",
+    "CascadeAnswer",
+    "CascadeDecoding",
+    "CascadeRequest",
+    "CascadeStep",
+    "CascadeSummary",
+    "CascadeToken",
+    "FinishReason",
+    "Outcome",
+]
 
 logger = logging.getLogger(__name__)
 
 Author = Literal["small", "helper"]
 Outcome = Literal["none", "answered", "empty", "failed"]
-FinishReason = Literal["stop", "length"]
 
 # How long a step waits for the helper where no row can go on without it.
 _PATIENCE_SECONDS = 0.05
@@ -150,6 +165,7 @@ class Cascade:
         *,
         shared_rule: bool = False,
         executor: Executor | None = None,
+        prefixes: PrefixBlocks | None = None,
     ) -> None:
         """
         Arguments:
@@ -160,6 +176,7 @@ class Cascade:
                 to the budget (for measurements). Otherwise every request starts from the calibration, and its answer
                 does not depend on the others.
             executor: where to ask the helper while the rows that did not call continue; ``None`` asks in ``step``.
+            prefixes: where prompts are kept for prompts that begin alike; ``None`` reads each anew.
         """
         if model.vocab_size != tokenizer.vocab_size:
             raise InputError(
@@ -168,7 +185,12 @@ class Cascade:
             )
         self.model, self.tokenizer, self.helper = model, tokenizer, helper
         self.calibration, self.config = calibration, config
-        self.shared_rule, self.executor = shared_rule, executor
+        self.shared_rule, self.executor, self.prefixes = shared_rule, executor, prefixes
+
+    @cached_property
+    def forward(self) -> DecoderPass:
+        """The small model as all batches compute it; its weights are taken when the first of them begins."""
+        return DecoderPass(self.model)
 
     def decoding(self) -> "CascadeDecoding":
         """An empty batch to add requests to."""
@@ -206,21 +228,16 @@ class Cascade:
 
 @dataclass(eq=False)
 class _Row:
-    """One request between its steps; its cache row has the index of its place in ``CascadeDecoding._rows``."""
+    """One request between its steps."""
 
     number: int
     session: str
-    sampling: Sampling
+    row: Row
+    """Its text in the decoder."""
     alternatives: int
     rule: CallRule
     budget: CallBudget
-    ids: list[int]
     text: bytearray
-    unread: list[int]
-    left: int
-    generator: torch.Generator
-    suppressed: Tensor
-    written: Counter[int] = field(default_factory=Counter)
     summary: CascadeSummary = field(default_factory=CascadeSummary)
     waiting: bool = False
 
@@ -230,10 +247,19 @@ class _Decision:
     """What the small model says at one position."""
 
     row: _Row
-    log_probabilities: Float[Tensor, "vocab"]
+    batch: Float[Tensor, "rows vocab"]
+    """Logits of all decisions that were made together; those of suppressed tokens are -inf."""
+    at: int
+    """Which row of them this one's are."""
+    log_sum: float
+    """log of the sum of their exp: a logit minus this is a log-probability."""
     call_probability: float
     score: float
     seconds: float
+
+    @property
+    def logits(self) -> Float[Tensor, "vocab"]:
+        return self.batch[self.at]
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,7 +275,7 @@ class CascadeDecoding:
 
     def __init__(self, cascade: Cascade) -> None:
         self._cascade = cascade
-        self._cache = cascade.model.ragged_cache()
+        self._decoder = Decoder(cascade.model, cascade.forward, cascade.prefixes)
         self._rows: list[_Row] = []
         self._added = 0
         self._shared: dict[float, CallRule] = {}
@@ -266,40 +292,24 @@ class CascadeDecoding:
         Raises ``InputError`` for a prompt that is empty, has unknown ids or leaves no room, and for a budget outside
         0 to 1.
         """
-        prompt, context = list(request.prompt), self._cascade.model.config.context_length
         call_id, vocabulary = self._cascade.tokenizer.call_id, self._cascade.model.vocab_size
-        if not prompt:
-            raise InputError("the prompt is empty: give at least one token")
-        if foreign := [id for id in prompt if not 0 <= id < vocabulary or id == call_id]:
+        if foreign := [id for id in request.prompt if not 0 <= id < vocabulary or id == call_id]:
             raise InputError(
                 f"token id {foreign[0]} cannot be part of a prompt: ids go from 0 to {vocabulary - 1}, and {call_id}, "
                 "<CALL>, is never read"
             )
-        if len(prompt) >= context:
-            raise InputError(
-                f"the prompt has {len(prompt)} tokens, but the context of {context} must also hold at least one "
-                f"generated token: shorten the prompt to {context - 1} tokens"
-            )
+        sampling = replace(request.sampling, suppress_ids=request.sampling.suppress_ids | {call_id})
         budget = self._cascade.config.budget if request.budget is None else request.budget
-        room = min(request.sampling.max_tokens, context - len(prompt))
+        limits = CallBudget.of(budget, self._decoder.room(request.prompt, sampling), request.max_calls)
         row = _Row(
             number=self._added,
             session=secrets.token_hex(8),
-            sampling=request.sampling,
+            row=self._decoder.add(request.prompt, sampling, read),
             alternatives=request.alternatives,
-            budget=CallBudget.of(budget, room, request.max_calls),
             rule=self._rule(budget),
-            ids=prompt,
-            text=bytearray(b"".join(map(self._cascade.tokenizer.token_bytes, prompt))),
-            unread=prompt[read.length if read is not None else 0 :],
-            left=room,
-            generator=torch.Generator().manual_seed(request.sampling.seed),
-            suppressed=torch.tensor(sorted({*request.sampling.suppress_ids, call_id})),
+            budget=limits,
+            text=bytearray(b"".join(map(self._cascade.tokenizer.token_bytes, request.prompt))),
         )
-        if read is None:
-            self._cache.add()
-        else:
-            self._cache.adopt(read.keys[:, 0, : read.length], read.values[:, 0, : read.length])
         self._rows.append(row)
         self._added += 1
         return row.number
@@ -330,22 +340,21 @@ class CascadeDecoding:
             return steps or self._collect(_PATIENCE_SECONDS)
         decisions, failed = self._decided(free, began)
         steps += failed
-        calling = []
+        calling: list[_Decision] = []
+        speaking: list[_Decision] = []
         for decision in decisions:
             try:
-                if self._calls(decision):
-                    calling.append(decision)
-                else:
-                    steps.append(self._speak(decision, "none", decision.seconds))
+                (calling if self._calls(decision) else speaking).append(decision)
             except Exception as error:
                 steps.append(self._fail(decision.row, error))
+        steps += self._speak(speaking)
         if calling:
             steps += self._ask(calling)
         return steps
 
     def _decided(self, rows: Sequence[_Row], began: float) -> tuple[list[_Decision], list[CascadeStep]]:
         """Decisions of ``rows`` together; if that fails, one by one, so that one bad row stops no other."""
-        unread = [row.unread for row in rows]
+        unread = [row.row.unread for row in rows]
         try:
             return self._decide(rows, began), []
         except Exception as error:
@@ -353,9 +362,8 @@ class CascadeDecoding:
                 return [], [self._fail(rows[0], error)]
         decisions, failed = [], []
         for row, ids in zip(rows, unread, strict=True):
-            # Restore the old state: some or all of the passes may have succeeded.
-            row.unread = ids
-            self._cache.truncate(self._rows.index(row), len(row.ids) - len(ids))
+            # Restore the old state: some or all of the pass may have succeeded.
+            self._decoder.rewind(row.row, ids)
             found, failure = self._decided([row], began)
             decisions += found
             failed += failure
@@ -372,30 +380,27 @@ class CascadeDecoding:
         return self._shared[budget]
 
     def _decide(self, rows: Sequence[_Row], began: float) -> list[_Decision]:
-        """Read the unread tokens of ``rows``, and compute the next-token distribution of those that are complete."""
-        model, call_id = self._cascade.model, self._cascade.tokenizer.call_id
-        places = {id(row): place for place, row in enumerate(self._rows)}
-        through = [row for row in rows if len(row.unread) <= PIECE_TOKENS]
-        unread = {places[id(row)]: row.unread for row in through}
-        # One part of a long prompt per step, so that it does not delay the other requests.
-        for row in [row for row in rows if len(row.unread) > PIECE_TOKENS][:1]:
-            unread[places[id(row)]] = row.unread[:PIECE_TOKENS]
-        hidden = read_rows(model, self._cache, unread)
-        for row in rows:
-            row.unread = row.unread[len(unread.get(places[id(row)], ())) :]
-        if not through:
+        """Read the unread tokens of ``rows``; what the model says of those that are complete."""
+        call_id, kind = self._cascade.tokenizer.call_id, self._cascade.config.call_score
+        complete, logits = self._decoder.read_all([row.row for row in rows])
+        if not complete:
             return []
-        logits = model.logits(torch.stack([hidden[places[id(row)]] for row in through])[None])[0].float().cpu()
-        probabilities = call_probability(logits, call_id)
-        score = self._cascade.config.call_score
-        scores = probabilities if score == "call" else call_score(logits, call_id, score)
-        for row, values in zip(through, logits, strict=True):
-            values.index_fill_(0, row.suppressed, float("-inf"))
-        log_probabilities = logits.log_softmax(dim=-1)
+        doubts = call_score(logits, call_id, kind) if kind != "call" else None
+        # As ``call_probability``, with a sum over the others that is needed anyway.
+        call = logits[:, call_id].double()
+        logits[:, call_id] = float("-inf")
+        log_sum = log_sums(logits)
+        probabilities = torch.sigmoid(call - log_sum)
+        self._decoder.suppress(complete, logits)
+        if any(len(row.suppressed) > 1 for row in complete):
+            log_sum = log_sums(logits)
+        scores = (doubts if doubts is not None else probabilities).tolist()
         seconds = time.perf_counter() - began
+        by_row = {row.row: row for row in rows}
+        found = zip(complete, log_sum.tolist(), probabilities.tolist(), scores, strict=True)
         return [
-            _Decision(row, log_probabilities[at], probabilities[at].item(), scores[at].item(), seconds)
-            for at, row in enumerate(through)
+            _Decision(by_row[row], logits, at, log_of_sum, probability, score, seconds)
+            for at, (row, log_of_sum, probability, score) in enumerate(found)
         ]
 
     def _calls(self, decision: _Decision) -> bool:
@@ -416,7 +421,7 @@ class CascadeDecoding:
             Call(
                 session=decision.row.session,
                 text=decision.row.text.decode("utf-8", errors="replace"),
-                ids=tuple(decision.row.ids),
+                ids=tuple(decision.row.row.ids),
                 unit=config.unit,
                 max_tokens=config.max_unit_tokens,
             )
@@ -471,73 +476,84 @@ class CascadeDecoding:
             row.summary.helper_model_tokens += reply.tokens
             if not reply.text.strip():
                 row.summary.empty_calls += 1
-                return self._speak(decision, "empty", seconds, waited)
+                return self._speak_after_call(decision, "empty", seconds, waited)
             fault: object = reply_fault(reply.text, self._cascade.config.max_unit_tokens, tokenizer.special.ids)
         else:
             fault = reply
         if fault is not None or not isinstance(reply, Reply):
             logger.info("the helper's reply cannot be used, the small model continues alone: %s", fault)
             row.summary.failed_calls += 1
-            return self._speak(decision, "failed", seconds, waited)
-        ids = reply_ids(tokenizer, row.ids, reply.text)[: row.left]
+            return self._speak_after_call(decision, "failed", seconds, waited)
+        ids = reply_ids(tokenizer, row.row.ids, reply.text)[: row.row.left]
         row.summary.helper_tokens += len(ids)
         first = self._token(decision, ids[0], "helper", "answered", seconds, waited)
         rest = [CascadeToken(id, "helper", decision.call_probability, 0.0, 0.0, None, "answered") for id in ids[1:]]
         return self._emit(row, (first, *rest))
 
-    def _speak(self, decision: _Decision, call: Outcome, seconds: float, waited: float = 0.0) -> CascadeStep:
-        """The small model's own token."""
-        row = decision.row
-        id = choose(decision.log_probabilities, row.sampling, row.generator, row.written)
-        row.summary.small_tokens += 1
-        return self._emit(row, (self._token(decision, id, "small", call, seconds, waited),))
+    def _speak(self, decisions: Sequence[_Decision]) -> list[CascadeStep]:
+        """The small model's own tokens."""
+        if not decisions:
+            return []
+        steps = []
+        tokens = self._decoder.choose([decision.row.row for decision in decisions], _together(decisions))
+        for decision, id in zip(decisions, tokens, strict=True):
+            decision.row.summary.small_tokens += 1
+            token = self._token(decision, id, "small", "none", decision.seconds, 0.0)
+            steps.append(self._emit(decision.row, (token,)))
+        return steps
+
+    def _speak_after_call(self, decision: _Decision, call: Outcome, seconds: float, waited: float) -> CascadeStep:
+        """The small model's own token, in the place of a helper's."""
+        (id,) = self._decoder.choose([decision.row.row], decision.logits[None])
+        decision.row.summary.small_tokens += 1
+        return self._emit(decision.row, (self._token(decision, id, "small", call, seconds, waited),))
 
     def _token(
         self, decision: _Decision, id: int, author: Author, call: Outcome, seconds: float, waited: float
     ) -> CascadeToken:
-        best = decision.log_probabilities.topk(min(decision.row.alternatives, len(decision.log_probabilities)))
+        alternatives: tuple[tuple[int, float], ...] = ()
+        if decision.row.alternatives:
+            best = decision.logits.topk(min(decision.row.alternatives, len(decision.logits)))
+            found = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            alternatives = tuple((other, logit - decision.log_sum) for other, logit in found)
         return CascadeToken(
             id=id,
             author=author,
             call_probability=decision.call_probability,
             seconds=seconds,
             helper_seconds=waited,
-            logprob=decision.log_probabilities[id].item(),
+            logprob=decision.logits[id].item() - decision.log_sum,
             call=call,
-            alternatives=tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True)),
+            alternatives=alternatives,
         )
 
     def _emit(self, row: _Row, tokens: tuple[CascadeToken, ...]) -> CascadeStep:
         """Write ``tokens`` into the row's context."""
-        ids = [token.id for token in tokens]
-        row.ids += ids
-        row.written.update(ids)
-        row.unread += ids
-        for id in ids:
-            row.text += self._cascade.tokenizer.token_bytes(id)
-        row.left -= len(ids)
-        finish: FinishReason | None = None
-        if ids[-1] in row.sampling.stop_ids:
-            finish = "stop"
-        elif row.left == 0:
-            finish = "length"
-        if finish is None:
+        self._decoder.write(row.row, [token.id for token in tokens])
+        for token in tokens:
+            row.text += self._cascade.tokenizer.token_bytes(token.id)
+        if row.row.finish is None:
             return CascadeStep(row.number, tokens)
         self._drop(row)
-        return CascadeStep(row.number, tokens, finish, replace(row.summary))
+        return CascadeStep(row.number, tokens, row.row.finish, replace(row.summary))
 
     def _fail(self, row: _Row, error: Exception) -> CascadeStep:
         self._drop(row)
         return CascadeStep(row.number, (), error=error)
 
     def _drop(self, row: _Row) -> None:
-        place = self._rows.index(row)
-        self._cache.remove(place)
-        last = self._rows.pop()
-        if last is not row:
-            self._rows[place] = last
+        self._decoder.remove(row.row)
+        self._rows.remove(row)
         if self._cascade.helper is not None:
             self._cascade.helper.forget(row.session)
+
+
+def _together(decisions: Sequence[_Decision]) -> Float[Tensor, "rows vocab"]:
+    """The logits of ``decisions``; without a copy if they are all that were made together."""
+    whole = decisions[0].batch
+    if len(decisions) == len(whole) and all(decision.batch is whole for decision in decisions):
+        return whole
+    return torch.stack([decision.logits for decision in decisions])
 
 
 def _answers(helper: Helper, calls: Sequence[Call]) -> list[Reply | HelperError]:

@@ -25,7 +25,7 @@ from components.core.errors import InputError
 from components.data.tokenizer import TextTokenizer
 from components.deployment.protocol import SamplingRequest
 from components.deployment.text_stream import Detokenizer, StopMatcher
-from components.model.generate import Sampling
+from components.model.sampling import Sampling
 from components.model.transformer import KeyValueCache, Transformer
 
 # A scored prompt (``echo`` with ``logprobs``) is read in parts of this many tokens, so that other requests do not wait
@@ -50,8 +50,8 @@ class Request:
     top_p: float = 1.0
     """Sample among the likeliest tokens that hold this share of the probability."""
     seed: int | None = None
-    """The same seed, prompt and model give the same text, except for rounding, which may depend on the other requests
-    of the batch. ``None`` draws a seed."""
+    """The same seed, prompt and model give the same text, whatever else is in the batch. (Elsewhere than on a CPU,
+    rounding may depend on that.) ``None`` draws a seed."""
     stops: tuple[str, ...] = ()
     """Texts that end the answer; they are not part of it."""
     logprobs: int | None = None
@@ -66,6 +66,12 @@ class Request:
     """Taken off the logit of each token that the answer holds already; ``None``: as the bundle has it."""
     frequency_penalty: float = 0.0
     """The same once for every time that the answer holds the token."""
+    top_k: int = 0
+    """Sample among this many likeliest tokens; 0: among all."""
+    min_p: float = 0.0
+    """Sample among tokens that are at least this many times as probable as the likeliest."""
+    repetition_penalty: float = 1.0
+    """Divides the positive logits of tokens that prompt or answer hold, and multiplies the negative ones."""
 
 
 def request_of(
@@ -85,6 +91,9 @@ def request_of(
         max_calls=body.max_calls,
         presence_penalty=body.presence_penalty,
         frequency_penalty=body.frequency_penalty,
+        top_k=body.top_k,
+        min_p=body.min_p,
+        repetition_penalty=body.repetition_penalty,
     )
 
 
@@ -154,6 +163,9 @@ class Decoding:
             suppress_ids=frozenset({tokenizer.call_id}),
             presence_penalty=presence_penalty if request.presence_penalty is None else request.presence_penalty,
             frequency_penalty=request.frequency_penalty,
+            top_k=request.top_k,
+            min_p=request.min_p,
+            repetition_penalty=request.repetition_penalty,
         )
         self._detokenizer = Detokenizer()
         self._matcher = StopMatcher(request.stops)

@@ -25,6 +25,7 @@ from components.core.errors import InputError, LacewingError, ServiceError
 from components.deployment.bundle import LoadedBundle, load_bundle
 from components.deployment.decoding import Decoding, Delta, Request
 from components.deployment.deferred_helper import opened_helper
+from components.model.prefix_blocks import PrefixBlocks
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,8 @@ class Engine:
         self.manifest, self.model, self.tokenizer = bundle.manifest, bundle.model, bundle.tokenizer
         self.helper = _helper(bundle, folder, device, call_budget, helper_required)
         """The helper that the model asks; ``None`` if it answers alone."""
-        self._cascade = _cascade(bundle, self.helper, call_budget)
+        prefixes = PrefixBlocks(max_concurrent_requests * self.context_length)
+        self._cascade = _cascade(bundle, self.helper, call_budget, prefixes)
         self.capacity = max_concurrent_requests + max_queued_requests
         self._max_active = max_concurrent_requests
         self._active: list[Generation] = []
@@ -335,10 +337,10 @@ def _helper(
     return opened_helper(record, folder, device, required)
 
 
-def _cascade(bundle: LoadedBundle, helper: Helper | None, call_budget: float | None) -> Cascade:
+def _cascade(bundle: LoadedBundle, helper: Helper | None, call_budget: float | None, prefixes: PrefixBlocks) -> Cascade:
     record = bundle.delegation
     config = record.cascade if record is not None else CascadeConfig(budget=0.0)
     if call_budget is not None:
         config = config.model_copy(update={"budget": call_budget})
     calibration = record.calibration if record is not None else NEVER_CALLS
-    return Cascade(bundle.model, bundle.tokenizer, helper, calibration, config, executor=_Aside())
+    return Cascade(bundle.model, bundle.tokenizer, helper, calibration, config, executor=_Aside(), prefixes=prefixes)

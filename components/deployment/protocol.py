@@ -121,7 +121,11 @@ class SamplingRequest(_Request):
     frequency_penalty: float = Field(0.0, ge=-2.0, le=2.0)
     logit_bias: Annotated[dict[str, float], _neutral("leave it out", {})] = {}
     user: str = ""  # accepted and not used: it does not change the answer
-    # Not OpenAI's: how often the model may ask its helper.
+    # Not OpenAI's, but what many servers call by these names.
+    top_k: int = Field(0, ge=0)
+    min_p: float = Field(0.0, ge=0.0, le=1.0)
+    repetition_penalty: float = Field(1.0, gt=0.0, le=10.0)
+    # Nobody else's: how often the model may ask its helper.
     call_budget: float | None = Field(None, ge=0.0, le=1.0)
     max_calls: int | None = Field(None, ge=0)
 

@@ -6,15 +6,12 @@ and for the others.
 """
 
 import unicodedata
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int
 from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import Tensor
 
 from components.core.errors import ArtifactError
 from components.data.tokenizer import TextTokenizer
@@ -22,7 +19,9 @@ from components.evaluation.bootstrap import ratio_interval
 from components.evaluation.config import BootstrapConfig
 from components.evaluation.heldout import first_shuffled
 from components.evaluation.results import Answer, ExactMatch
-from components.model.transformer import KeyValueCache, Transformer
+from components.model.decoder import Decoder, Row
+from components.model.sampling import text_sampling
+from components.model.transformer import Transformer
 
 # Room for a token or two that the tokenizer splits otherwise when the model writes the answer.
 _SPARE_TOKENS = 2
@@ -83,18 +82,15 @@ def answer_questions(
         [tokenizer.end_of_text_id, *tokenizer.encode(question.prompt.rstrip())][new_tokens - context :]
         for question in questions
     ]
-    written = [""] * len(questions)
-    done = 0
-    for batch in _equal_lengths(prompts, batch_questions):
-        device = model.output_weight.device
-        rows = _continue_greedily(
-            model, torch.tensor([prompts[i] for i in batch], device=device), tokenizer, new_tokens
-        )
-        for i, ids in zip(batch, rows.tolist(), strict=True):
-            end = ids.index(tokenizer.end_of_text_id) if tokenizer.end_of_text_id in ids else len(ids)
-            written[i] = tokenizer.decode(ids[:end])
-        done += len(batch)
-        report(done / len(questions))
+    sampling = text_sampling(tokenizer.special, new_tokens)
+    decoder = Decoder(model)
+    written: list[str] = []
+    for start in range(0, len(prompts), batch_questions):
+        rows = [decoder.add(prompt, sampling) for prompt in prompts[start : start + batch_questions]]
+        while decoder.rows:
+            decoder.step()
+        written += [tokenizer.decode(_text(row)) for row in rows]
+        report(len(written) / len(questions))
     return [
         Answer(
             id=question.id,
@@ -146,26 +142,7 @@ def _words(text: str) -> list[str]:
     return "".join(character if character.isalnum() else " " for character in text).split()
 
 
-def _equal_lengths(prompts: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
-    """Batches of prompts of one length, which need no padding between prompt and continuation."""
-    by_length: defaultdict[int, list[int]] = defaultdict(list)
-    for i, prompt in enumerate(prompts):
-        by_length[len(prompt)].append(i)
-    for members in by_length.values():
-        for start in range(0, len(members), size):
-            yield members[start : start + size]
-
-
-def _continue_greedily(
-    model: Transformer, prompts: Int[Tensor, "batch seq"], tokenizer: TextTokenizer, new_tokens: int
-) -> Int[Tensor, "batch new"]:
-    suppressed = sorted(tokenizer.special.never_written)
-    batch, seq = prompts.shape
-    cache = KeyValueCache.for_model(model, batch, seq + new_tokens)
-    pending, written = prompts, []
-    for _ in range(new_tokens):
-        logits = model.logits(model(pending, cache=cache)[:, -1:])[:, 0]
-        logits[:, suppressed] = float("-inf")
-        pending = logits.argmax(dim=-1, keepdim=True)
-        written.append(pending)
-    return torch.cat(written, dim=1)
+def _text(row: Row) -> list[int]:
+    """What was written, without the token that ended it."""
+    written = row.ids[row.prompt_tokens :]
+    return written[:-1] if row.finish == "stop" else written

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from components.data.tokenizer import TextTokenizer
 from components.evaluation.config import SamplesConfig
 from components.evaluation.results import Sample
-from components.model.generate import generate, text_sampling
+from components.model.decoder import Decoder
+from components.model.sampling import text_sampling
 from components.model.transformer import Transformer
 
 
@@ -21,13 +22,16 @@ def continue_documents(
     sampling = text_sampling(
         tokenizer.special, cfg.max_tokens, temperature=cfg.temperature, top_p=cfg.top_p, seed=cfg.seed
     )
-    samples = []
+    decoder, samples = Decoder(model), []
     for number, text in enumerate(texts, start=1):
         prompt = _first_words(text, cfg.prompt_words)
         # Words can be many tokens each; half the context stays for the continuation.
         ids = tokenizer.encode(prompt)[: model.config.context_length // 2]
         prompt = tokenizer.decode(ids)
-        written = [step.token for step in generate(model, [tokenizer.end_of_text_id, *ids], sampling)]
+        row = decoder.add([tokenizer.end_of_text_id, *ids], sampling)
+        while row.finish is None:
+            decoder.step()
+        written = row.ids[row.prompt_tokens :]
         rest = tokenizer.encode(text[len(prompt) :])[: cfg.max_tokens]
         samples.append(Sample(prompt=prompt, continuation=tokenizer.decode(written), original=tokenizer.decode(rest)))
         report(number / len(texts))

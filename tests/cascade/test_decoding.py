@@ -357,9 +357,9 @@ def test_a_request_that_fails_leaves_the_others_alone(where: str) -> None:
     steps = [step for _ in range(3) for step in decoding.step()]
     broken = decoding._rows[2]
     if where == "after it":
-        broken.suppressed = torch.tensor([TOKENS.vocab_size + 1])
+        broken.row.suppressed = torch.tensor([TOKENS.vocab_size + 1])
     else:
-        broken.unread = [TOKENS.vocab_size + 1] * len(broken.unread)
+        broken.row.unread = [TOKENS.vocab_size + 1] * len(broken.row.unread)
     while decoding.active:
         steps += decoding.step()
     failed = [step.request for step in steps if step.error is not None]

@@ -105,6 +105,20 @@ def test_sampled_answers_equal_plain_generation_with_the_same_seed_and_end_at_a_
     assert ends == {"stop", "length"}, "the seeds no longer show both ends"
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"top_k": 3}, {"min_p": 0.2}, {"repetition_penalty": 1.5}, {"top_k": 9, "top_p": 0.9, "repetition_penalty": 0.7}],
+)
+def test_settings_of_sampling_reach_the_decoder(engine: Engine, settings: dict[str, float]) -> None:
+    prompt = engine.tokenizer.encode(PROMPT)
+    sampling = _sampling(engine, temperature=1.5, seed=4, max_tokens=40, **settings)
+    found = _ask(engine, Request(prompt, max_tokens=40, temperature=1.5, seed=4, logprobs=0, **settings))  # type: ignore[arg-type]
+    plain = [step.token for step in generate(engine.model, prompt, sampling)]
+    assert [token.id for token in found.tokens] == plain
+    free = _ask(engine, Request(prompt, max_tokens=40, temperature=1.5, seed=4, logprobs=0))
+    assert [token.id for token in free.tokens] != plain
+
+
 def test_without_a_seed_answers_vary(engine: Engine) -> None:
     prompt = engine.tokenizer.encode(PROMPT)
     assert len({_ask(engine, Request(prompt, max_tokens=30, temperature=1.5)).text for _ in range(3)}) > 1
@@ -254,7 +268,7 @@ def test_a_failure_in_one_request_leaves_the_others_alone(bundle: Bundle) -> Non
         )
         assert isinstance(broken_items.get(timeout=PATIENCE_SECONDS), Delta)
         row = next(row for row in engine._batch._rows if row.summary is broken.summary)
-        row.suppressed = torch.tensor([VOCAB_SIZE + 1])
+        row.row.suppressed = torch.tensor([VOCAB_SIZE + 1])
         with pytest.raises(ServiceError, match="decoding failed"):
             _whole(broken_items)
         assert _whole(other_items) == alone
@@ -301,14 +315,14 @@ def test_many_at_once_are_answered_as_each_alone(engine: Engine) -> None:
         assert [token.id for token in found.tokens] == [token.id for token in expected.tokens]
 
 
-def test_many_at_once_are_sampled_from_what_the_model_says_of_each(engine: Engine) -> None:
-    """Which token is drawn may hang on a rounding, so the scores are held against those of the finished text."""
+def test_many_at_once_are_sampled_as_each_alone_and_from_what_the_model_says(engine: Engine) -> None:
     requests = [
         Request(engine.tokenizer.encode(text), max_tokens=30, temperature=1.2, seed=number, logprobs=0)
         for number, text in enumerate(SENTENCES * 2)
     ]
     for request, answer in zip(requests, _together(engine, requests), strict=True):
         ids = [token.id for token in answer.tokens]
+        assert ids == [token.id for token in _ask(engine, request).tokens]
         whole = Request([*request.prompt, *ids], max_tokens=1, temperature=0.0, logprobs=0, echo=True)
         scores = _ask(engine, whole).tokens[len(request.prompt) : -1]
         assert [token.logprob for token in answer.tokens] == pytest.approx(
@@ -319,3 +333,19 @@ def test_many_at_once_are_sampled_from_what_the_model_says_of_each(engine: Engin
 def test_call_cannot_be_part_of_a_prompt(engine: Engine) -> None:
     with pytest.raises(InputError, match="which the model may predict but never reads"):
         engine.submit([(Request([7, engine.tokenizer.call_id]), lambda item: None)])
+
+
+def test_a_prompt_that_was_read_before_is_not_read_again_and_answered_alike(bundle: Bundle) -> None:
+    with Engine(bundle.folder, threads=1) as engine:
+        read: list[int] = []
+        engine.model.embedding.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0].numel()))
+        request = Request(engine.tokenizer.encode(SENTENCES[1] * 3), max_tokens=30, temperature=0.0, logprobs=1)
+        first = _ask(engine, request)
+        assert max(read) == len(request.prompt)
+        read.clear()
+        again = _ask(engine, request)
+        assert max(read) < 64  # what is left of a block
+        assert (again.text, [token.logprob for token in again.tokens]) == (
+            first.text,
+            [token.logprob for token in first.tokens],
+        )

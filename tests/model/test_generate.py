@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from components.core.errors import InputError
 from components.model.generate import Sampling, choose, generate
-from components.model.transformer import KeyValueCache, Transformer
+from components.model.transformer import Transformer
 
 PROMPT = [17, 101, 33, 90]
 
@@ -51,16 +51,6 @@ def test_generation_ends_when_the_context_is_full(model: Transformer) -> None:
     assert len(tokens(model, [5] * (limit - 1), max_tokens=1000)) == 1
 
 
-def test_a_cache_that_holds_a_prefix_of_the_prompt_changes_nothing(model: Transformer) -> None:
-    cache = KeyValueCache.for_model(model)
-    with torch.inference_mode():
-        model(torch.tensor([PROMPT[:3]]), cache=cache)
-    steps = generate(model, PROMPT, Sampling(temperature=0, max_tokens=8), cache)
-    assert [step.token for step in steps] == tokens(model, temperature=0, max_tokens=8)
-    with pytest.raises(ValueError, match="truncate it first"):
-        next(generate(model, PROMPT, Sampling(), cache))
-
-
 def test_an_empty_prompt_and_one_that_fills_the_context_are_refused(model: Transformer) -> None:
     with pytest.raises(InputError, match="prompt is empty"):
         tokens(model, [])
@@ -79,6 +69,10 @@ def test_an_empty_prompt_and_one_that_fills_the_context_are_refused(model: Trans
         {"top_k": -1},
         {"presence_penalty": 2.5},
         {"frequency_penalty": float("nan")},
+        {"min_p": -0.1},
+        {"min_p": 1.5},
+        {"repetition_penalty": 0.0},
+        {"repetition_penalty": float("nan")},
     ],
 )
 def test_impossible_sampling_is_refused_by_name(values: dict[str, float]) -> None:
@@ -109,6 +103,39 @@ def test_draws_follow_the_probabilities() -> None:
     for _ in range(4000):
         counts[choose(probabilities.log(), Sampling(), generator, {})] += 1
     torch.testing.assert_close(counts / 4000, probabilities, atol=0.03, rtol=0)
+
+
+@given(seed=st.integers(0, 1000), min_p=st.floats(0.0, 1.0), temperature=st.floats(0.1, 3))
+def test_min_p_keeps_what_is_so_many_times_as_probable_as_the_likeliest(
+    seed: int, min_p: float, temperature: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(12, generator=generator)
+    token = choose(logits, Sampling(temperature, min_p=min_p), generator, {})
+    probabilities = (logits / temperature).softmax(-1)
+    assert probabilities[token] >= min_p * probabilities.max() - 1e-6
+
+
+def test_of_equal_tokens_as_many_are_kept_as_top_p_and_top_k_ask_for() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for sampling, count in ((Sampling(top_p=0.75), 75), (Sampling(top_k=40), 40), (Sampling(top_k=40, top_p=0.5), 20)):
+        drawn = {choose(torch.zeros(100), sampling, generator, {}) for _ in range(1500)}
+        assert drawn == set(range(count))
+
+
+def test_the_repetition_penalty_is_ctrls_and_sees_the_prompt() -> None:
+    """arXiv:1909.05858: positive logits are divided, negative ones multiplied."""
+    logits = torch.tensor([3.0, 2.0, -1.0, -1.5])
+
+    def greedy(text: list[int], penalty: float, scores: torch.Tensor = logits) -> int:
+        sampling = Sampling(temperature=0, repetition_penalty=penalty)
+        return choose(scores, sampling, torch.Generator(), {}, text)
+
+    assert greedy([0, 0], 1.4) == 0
+    assert greedy([0], 1.6) == 1
+    assert greedy([2], 1.6, logits[2:].repeat(2)) == 0
+    assert greedy([0, 2], 1.6, logits[2:].repeat(2)) == 1
+    assert logits.tolist() == [3.0, 2.0, -1.0, -1.5]
 
 
 def test_penalties_are_openais() -> None:

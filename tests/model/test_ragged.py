@@ -4,29 +4,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.model.config import ModelConfig
-from components.model.generate import PIECE_TOKENS, Sampling, generate, read_rows
 from components.model.ragged import RaggedCache
 from components.model.transformer import KeyValueCache, Transformer
 from tests.model.conftest import VOCABULARY
 
 
+def read_rows(model: Transformer, cache: RaggedCache, unread: dict[int, list[int]]) -> dict[int, torch.Tensor]:
+    """Read all of it in one pass; the state after the last token of each row."""
+    counts = [len(ids) for ids in unread.values()]
+    padded = [[*ids, *[0] * (max(counts) - len(ids))] for ids in unread.values()]
+    hidden = model(torch.tensor(padded), cache=cache.extending(list(unread), counts))
+    return {row: hidden[at, count - 1] for at, (row, count) in enumerate(zip(unread, counts, strict=True))}
+
+
 def prompt(length: int, seed: int = 0) -> list[int]:
     return torch.randint(0, VOCABULARY, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
-
-
-def test_greedy_decoding_of_a_ragged_batch_is_that_of_each_prompt_alone(model: Transformer) -> None:
-    prompts = [prompt(length, length) for length in (1, 30, 7, 7, 44, 2)]
-    cache = model.ragged_cache()
-    unread = {cache.add(): ids for ids in prompts}
-    written: list[list[int]] = [[] for _ in prompts]
-    with torch.inference_mode():
-        for _ in range(20):
-            for row, hidden in read_rows(model, cache, unread).items():
-                written[row].append(int(model.logits(hidden[None, None]).argmax()))
-            unread = {row: [ids[-1]] for row, ids in enumerate(written)}
-    for ids, answer in zip(prompts, written, strict=True):
-        alone = [step.token for step in generate(model, ids, Sampling(temperature=0, max_tokens=20))]
-        assert answer == alone
 
 
 @settings(max_examples=12, deadline=None)
@@ -70,18 +62,6 @@ def test_rows_that_leave_and_rows_that_are_cut_back_do_not_disturb_the_others(mo
         for row, ids in ((0, [*texts[2][:11], 3, 4]), (1, [*texts[1], 5]), (new, [6, 7, 8])):
             torch.testing.assert_close(hidden[row], model(torch.tensor([ids]))[0, -1], atol=1e-5, rtol=1e-4)
     assert cache.lengths == [13, 6, 3]
-
-
-def test_a_long_prompt_is_read_in_pieces(config: ModelConfig) -> None:
-    torch.manual_seed(0)
-    model = Transformer(config.model_copy(update={"context_length": 600}), VOCABULARY).eval()
-    cache, ids = model.ragged_cache(), prompt(2 * PIECE_TOKENS + 50)
-    passes = []
-    model.embedding.register_forward_pre_hook(lambda module, inputs: passes.append(inputs[0].shape))
-    hidden = read_rows(model, cache, {cache.add(): ids, cache.add(): ids[:5]})
-    assert max(shape.numel() for shape in passes) <= PIECE_TOKENS
-    assert cache.lengths == [len(ids), 5]
-    torch.testing.assert_close(hidden[0], model(torch.tensor([ids]))[0, -1], atol=1e-5, rtol=1e-4)
 
 
 def test_impossible_extensions_are_refused(model: Transformer) -> None:

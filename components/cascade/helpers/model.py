@@ -20,7 +20,7 @@ from components.cascade.reply_unit import first_unit
 from components.core.errors import ArtifactError
 from components.data.tokenizer import TextTokenizer, tokenizer_digest
 from components.model.checkpoint import load_model
-from components.model.generate import read_rows
+from components.model.decoder_pass import DecoderPass
 from components.model.transformer import Transformer
 
 DEFAULT_SESSIONS = 64
@@ -74,7 +74,8 @@ class ModelHelper:
         self._max_sessions = max_sessions
         self._sessions: OrderedDict[str, _Session] = OrderedDict()  # the one that called last at the end
         self._rows: list[_Session] = []
-        self._cache = model.ragged_cache()
+        self._forward = DecoderPass(model)
+        self._cache = self._forward.new_cache()
         self._ends = (tokenizer.end_of_text_id, tokenizer.im_end_id)
         self._silent = [id for id in tokenizer.special.ids.values() if id not in self._ends]
         self._lock = threading.Lock()
@@ -127,7 +128,7 @@ class ModelHelper:
         with self._lock:
             self._sessions.clear()
             self._rows.clear()
-            self._cache = self._model.ragged_cache()
+            self._cache = self._forward.new_cache()
 
     @torch.inference_mode()
     def _write(self, calls: Sequence[Call]) -> list[_Writing]:
@@ -138,8 +139,8 @@ class ModelHelper:
         ]
         while going := [writing for writing in writings if not writing.ended]:
             rows = {self._rows.index(writing.session): writing for writing in going}
-            hidden = read_rows(self._model, self._cache, {row: writing.unread for row, writing in rows.items()})
-            logits = self._model.logits(torch.stack([hidden[row] for row in rows])[None])[0]
+            hidden = self._forward.read(self._cache, {row: writing.unread for row, writing in rows.items()})
+            logits = self._forward.logits(hidden)
             logits[:, self._silent] = float("-inf")
             for writing, id in zip(rows.values(), logits.argmax(dim=-1).tolist(), strict=True):
                 writing.session.ids += writing.unread

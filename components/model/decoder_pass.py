@@ -1,0 +1,285 @@
+"""One forward pass over new tokens of many documents, laid end to end without padding.
+
+Linear layers see all tokens as one matrix. Attention is made together for the documents with one new token, which are
+most of them, and for each other document alone, in blocks of ``BLOCK`` positions. So a prompt can be read in the same
+pass in which others get their next token.
+
+What a document's tokens give depends on no other document, to the last bit, on a CPU whose products are packed
+(``packed_product.py``): no product has a single row (one is computed twice), attention reads keys in multiples of 16
+(``decoder_cache.py``), and blocks begin at multiples of their size.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from components.model.decoder_cache import DecoderCache, aligned
+from components.model.packed_product import Product, joint_product, product
+from components.model.transformer import Block, RMSNorm, Transformer
+
+BLOCK = 64
+"""Positions of a document whose attention is computed together."""
+PIECE_TOKENS = 256
+"""Longest part of a prompt in one pass: a long prompt is read in several, so that others are not delayed."""
+PASS_TOKENS = 1024
+"""Most tokens of a pass of ``read``."""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The products of one block of the model."""
+
+    attention_norm: RMSNorm
+    query_key_value: Product
+    output: Product
+    feed_forward_norm: RMSNorm
+    gate_up: Product
+    down: Product
+
+
+class _ByLayer(Protocol):
+    """Keys or values as attention reads them: ``[rows, kv_heads, keys, head]`` of every layer."""
+
+    def __getitem__(self, layer: int, /) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class _Singles:
+    """Documents with one new token: the first ``count`` tokens of the pass."""
+
+    count: int
+    keys: _ByLayer
+    values: _ByLayer
+    mask: Float[Tensor, "rows 1 1 keys"] | None
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some neighbouring tokens of one document: ``begin`` to ``end`` of the pass."""
+
+    begin: int
+    end: int
+    keys: _ByLayer
+    values: _ByLayer
+    mask: Float[Tensor, "queries keys"]
+
+
+class DecoderPass:
+    """A model as a decoder multiplies by it. Weights are taken as they are now; norms and embedding are the model's."""
+
+    def __init__(self, model: Transformer) -> None:
+        """``model``: in evaluation mode, on any device. Its matrices are laid out anew, which takes their memory."""
+        self.model = model
+        config = model.config
+        self._heads, self._kv_heads, self._head_dim = config.heads, config.kv_heads, config.head_dim
+        self._rotated = config.heads + config.kv_heads
+        dtype = model.output_weight.dtype
+        half = config.head_dim // 2
+        self._cosine = model.cosine[:, :half].to(dtype)[:, None, None]
+        self._sine = model.sine.to(dtype).view(-1, 1, 2, half)
+        self._layers = [_layer(block) for block in model.blocks]
+        self._logits = product(model.output_weight)
+
+    def new_cache(self) -> DecoderCache:
+        """An empty cache on the device and in the dtype of the model."""
+        weight = self.model.output_weight
+        return DecoderCache(self.model.config, weight.device, weight.dtype)
+
+    def logits(self, hidden: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocab"]:
+        """Scores over the vocabulary."""
+        if len(hidden) == 1:
+            return self._logits(hidden.expand(2, -1).contiguous())[:1]
+        return self._logits(hidden)
+
+    @torch.inference_mode()
+    def __call__(self, cache: DecoderCache, unread: Mapping[int, Sequence[int]]) -> Float[Tensor, "rows width"]:
+        """Read new tokens into rows of ``cache``; the hidden state after the last token of each, in their order.
+
+        Arguments:
+            cache: of this model; its rows are longer afterwards.
+            unread: new ids of each row, at least one; together with what the row holds at most the context.
+
+        Raises ``ValueError`` if a row would exceed the context, ``IndexError`` for an id that is no token.
+        """
+        singles = [row for row, ids in unread.items() if len(ids) == 1]
+        longer = [row for row, ids in unread.items() if len(ids) != 1]
+        cache.reserve(max(cache.lengths[row] + len(ids) for row, ids in unread.items()))
+        # One token alone would be summed up in another order than the same token among others.
+        computed = singles * 2 if len(singles) == 1 else singles
+        tokens = [unread[row][0] for row in computed]
+        positions = [cache.lengths[row] for row in computed]
+        places = [row * cache.capacity + cache.lengths[row] for row in computed]
+        last = dict(zip(singles, range(len(singles)), strict=True))
+        for row in longer:
+            start, count = cache.lengths[row], len(unread[row])
+            tokens += unread[row]
+            positions += range(start, start + count)
+            places += range(row * cache.capacity + start, row * cache.capacity + start + count)
+            last[row] = len(tokens) - 1
+        device = cache.keys.device
+        hidden = self._through(
+            cache,
+            torch.tensor(tokens, device=device),
+            torch.tensor(positions, device=device),
+            torch.tensor(places, device=device),
+            self._singles(cache, singles, len(computed)),
+            self._blocks(cache, unread, longer, len(computed)),
+        )
+        for row, ids in unread.items():
+            cache.lengths[row] += len(ids)
+        chosen = [last[row] for row in unread]
+        if chosen != list(range(len(hidden))):
+            hidden = hidden[torch.tensor(chosen, device=device)]
+        return self.model.norm(hidden)  # type: ignore[no-any-return]
+
+    def read(self, cache: DecoderCache, unread: Mapping[int, Sequence[int]]) -> Float[Tensor, "rows width"]:
+        """As a call, in several passes where there is much to read, so that memory stays small."""
+        left = {row: list(ids) for row, ids in unread.items()}
+        last: dict[int, Tensor] = {}
+        while left:
+            some: dict[int, list[int]] = {}
+            for row, ids in left.items():
+                if not some or sum(map(len, some.values())) + min(len(ids), PIECE_TOKENS) <= PASS_TOKENS:
+                    some[row] = ids[:PIECE_TOKENS]
+            for row, hidden in zip(some, self(cache, some), strict=True):
+                left[row] = left[row][PIECE_TOKENS:]
+                if not left[row]:
+                    del left[row]
+                    last[row] = hidden
+        return torch.stack([last[row] for row in unread])
+
+    def _singles(self, cache: DecoderCache, rows: Sequence[int], count: int) -> _Singles | None:
+        if not rows:
+            return None
+        device = cache.keys.device
+        lengths = [cache.lengths[row] + 1 for row in rows]
+        keys = aligned(max(lengths))
+        mask = None
+        if min(lengths) < keys:
+            visible = torch.arange(keys, device=device) < torch.tensor(lengths, device=device)[:, None]
+            mask = _additive(visible, cache.keys.dtype)[:, None, None]
+        read: list[_ByLayer]
+        if list(rows) == list(range(rows[0], rows[0] + len(rows))):
+            some = slice(rows[0], rows[0] + len(rows))
+            read = [_adjacent(stored, some, keys, count) for stored in (cache.keys, cache.values)]
+        else:
+            chosen = torch.tensor(list(rows), device=device)
+            read = [_Gathered(stored, chosen, keys) for stored in (cache.keys, cache.values)]
+        return _Singles(count, read[0], read[1], mask)
+
+    def _blocks(
+        self, cache: DecoderCache, unread: Mapping[int, Sequence[int]], rows: Sequence[int], offset: int
+    ) -> list[_Block]:
+        device, dtype = cache.keys.device, cache.keys.dtype
+        blocks = []
+        for row in rows:
+            start, end = cache.lengths[row], cache.lengths[row] + len(unread[row])
+            begin = start
+            while begin < end:
+                stop = min(end, (begin // BLOCK + 1) * BLOCK)
+                keys = aligned(stop)
+                position = torch.arange(begin, stop, device=device)
+                visible = torch.arange(keys, device=device) <= position[:, None]
+                mask = _additive(visible, dtype).repeat(self._heads // self._kv_heads, 1)
+                # One query is computed as two, like a document with one new token.
+                read = [
+                    _adjacent(stored, slice(row, row + 1), keys, 2 if stop - begin == 1 else 1)
+                    for stored in (cache.keys, cache.values)
+                ]
+                blocks.append(_Block(offset + begin - start, offset + stop - start, read[0], read[1], mask))
+                begin = stop
+            offset += end - start
+        return blocks
+
+    def _through(
+        self,
+        cache: DecoderCache,
+        tokens: Int[Tensor, " tokens"],
+        positions: Int[Tensor, " tokens"],
+        places: Int[Tensor, " tokens"],
+        singles: _Singles | None,
+        blocks: Sequence[_Block],
+    ) -> Float[Tensor, "tokens width"]:
+        hidden: Tensor = self.model.embedding(tokens[None])[0]
+        cosine, sine = self._cosine[positions], self._sine[positions]
+        shape = (-1, self._rotated + self._kv_heads, self._head_dim)
+        # Views of all layers at once: to make them one by one would take as long as the rotation.
+        all_keys, all_values = (stored.flatten(1, 2).unbind() for stored in (cache.keys, cache.values))
+        for number, layer in enumerate(self._layers):
+            heads = layer.query_key_value(_normed(layer.attention_norm, hidden)).view(shape)
+            turned = heads[:, : self._rotated].view(-1, self._rotated, 2, self._head_dim // 2)
+            turned = torch.addcmul(turned * cosine, turned.flip(2), sine).flatten(-2)
+            all_keys[number].index_copy_(0, places, turned[:, self._heads :])
+            all_values[number].index_copy_(0, places, heads[:, self._rotated :])
+            hidden = hidden + layer.output(self._attention(turned, number, singles, blocks))
+            gate, up = layer.gate_up(_normed(layer.feed_forward_norm, hidden)).chunk(2, dim=-1)
+            hidden = hidden + layer.down(F.silu(gate) * up)
+        return hidden
+
+    def _attention(
+        self,
+        turned: Float[Tensor, "tokens heads_and_kv_heads head"],
+        layer: int,
+        singles: _Singles | None,
+        blocks: Sequence[_Block],
+    ) -> Float[Tensor, "tokens attention_width"]:
+        mixed = []
+        # The queries of a group are the positions of one attention, so keys and values are never repeated.
+        if singles is not None:
+            query = turned[: singles.count, : self._heads].view(singles.count, self._kv_heads, -1, self._head_dim)
+            keys, values = singles.keys[layer], singles.values[layer]
+            mixed.append(F.scaled_dot_product_attention(query, keys, values, attn_mask=singles.mask).flatten(1))
+        for block in blocks:
+            count = block.end - block.begin
+            query = turned[block.begin : block.end, : self._heads].view(count, self._kv_heads, -1, self._head_dim)
+            keys, values = block.keys[layer], block.values[layer]
+            grouped = query.permute(1, 2, 0, 3).flatten(1, 2)[None].expand(len(keys), -1, -1, -1)
+            attended = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=block.mask)[0]
+            by_head = attended.view(self._kv_heads, -1, count, self._head_dim)
+            mixed.append(by_head.permute(2, 0, 1, 3).flatten(1))
+        return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+
+
+class _Gathered:
+    """Some rows of a cache that are not adjacent. They are copied when they are asked for: after new tokens came."""
+
+    def __init__(self, stored: Float[Tensor, "layers rows capacity kv_heads head"], rows: Tensor, keys: int) -> None:
+        self._stored, self._rows, self._keys = stored, rows, keys
+
+    def __getitem__(self, layer: int) -> Float[Tensor, "rows kv_heads keys head"]:
+        return self._stored[layer][self._rows, : self._keys].transpose(1, 2)
+
+
+def _adjacent(
+    stored: Float[Tensor, "layers rows capacity kv_heads head"], rows: slice, keys: int, count: int
+) -> tuple[Float[Tensor, "rows kv_heads keys head"], ...]:
+    """Adjacent rows as attention reads them, by layer; a lone row as often as ``count`` says."""
+    read = stored[:, rows, :keys].transpose(2, 3)
+    return (read if read.shape[1] == count else read.expand(-1, count, -1, -1, -1)).unbind()
+
+
+def _layer(block: torch.nn.Module) -> _Layer:
+    assert isinstance(block, Block)  # for mypy
+    attention, feed_forward = block.attention, block.feed_forward
+    return _Layer(
+        block.attention_norm,
+        joint_product([attention.query, attention.key, attention.value]),
+        joint_product([attention.output]),
+        block.feed_forward_norm,
+        joint_product([feed_forward.gate, feed_forward.up]),
+        joint_product([feed_forward.down]),
+    )
+
+
+def _normed(norm: RMSNorm, hidden: Float[Tensor, "tokens width"]) -> Float[Tensor, "tokens width"]:
+    """``norm(hidden)`` without the calls around it."""
+    return F.rms_norm(hidden, norm.normalized_shape, norm.weight, norm.eps)
+
+
+def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, float("-inf"))

@@ -1,0 +1,46 @@
+"""Products of few rows with a fixed matrix, whose result for a row does not depend on the other rows.
+
+oneDNN multiplies two to three times faster than ``F.linear`` if it may lay the matrix out in its own way first (on an
+AMD EPYC with AVX-512, 8 rows by 32,768 x 192 in fp32: 1.0 instead of 2.8 ms). torch compiles frozen models to the same
+two operators. It sums in an order that does not depend on the number of rows as long as there are at least two, which
+``F.linear`` does not promise: so a text does not change with what else is in its batch.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Product = Callable[[Float[Tensor, "rows inputs"]], Float[Tensor, "rows outputs"]]
+
+
+def product(weight: Float[Tensor, "outputs inputs"]) -> Product:
+    """``x @ weight.T`` for this matrix as it is now. Takes the memory of the matrix once more where it is laid out."""
+    weight = weight.detach()
+    if not _packable(weight):
+        return lambda rows: F.linear(rows, weight)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
+    multiply = torch.ops.mkldnn._linear_pointwise.default
+    return lambda rows: multiply(rows, packed, None, "none", [], "")
+
+
+def joint_product(layers: Sequence[nn.Module]) -> Product:
+    """The outputs of several layers with the same input, side by side.
+
+    Layers that are more than a matrix (adapters, say) are called as they are.
+    """
+    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    plain = [layer.weight.detach() for layer in linear if type(layer) is nn.Linear and layer.bias is None]
+    if len(plain) == len(layers):
+        return product(torch.cat(plain))
+    return lambda rows: torch.cat([layer(rows) for layer in layers], dim=-1)
+
+
+def _packable(weight: Tensor) -> bool:
+    if weight.device.type != "cpu" or not torch._C._has_mkldnn:
+        return False
+    if weight.dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return weight.dtype == torch.float32
