@@ -126,8 +126,8 @@ class SamplingRequest(_Request):
     max_calls: int | None = Field(None, ge=0)
     pieces: bool = Field(
         False,
-        description="Not OpenAI's: each choice of a stream then has `pieces`, what single decisions wrote: text, author, "
-        "call_probability, call, seconds and helper_seconds. Only with stream=true and a model that has a helper.",
+        description="Not OpenAI's: each choice of a stream then has `pieces`, what single decisions wrote: text, "
+        "author, call_probability, call, seconds, helper_seconds. Only with stream=true and a model that has a helper.",
     )
 
     @model_validator(mode="after")
