@@ -4,8 +4,8 @@
 const OUTCOMES = {
   none: "",
   answered: "",
-  empty: "it asked, and the helper had nothing to add",
-  failed: "it asked, and the helper failed",
+  empty: "It asked, and the helper had nothing to add.",
+  failed: "It asked, and the helper failed.",
 };
 
 export class AnswerView {
@@ -67,14 +67,13 @@ export class AnswerView {
   }
 
   #details(piece) {
-    const author = piece.author === "helper" ? `by the helper (${this.helper})` : "by the small model";
-    const waited = piece.helper_seconds ? `the helper took ${milliseconds(piece.helper_seconds)}` : "";
-    const parts = [author, OUTCOMES[piece.call], waited].filter(Boolean);
+    const author = piece.author === "helper" ? `the helper (${this.helper})` : "the small model";
+    const waited = piece.helper_seconds ? ` It waited ${milliseconds(piece.helper_seconds)} for it.` : "";
     const text = document.createElement("q");
     text.textContent = piece.text.trim() || (piece.text ? "space" : "nothing to see");
     const probability = document.createElement("strong");
     probability.textContent = `P(CALL) ${percent(piece.call_probability)}`;
-    return [text, " ", parts.join(", "), " ", probability];
+    return [text, " ", probability, ` Written by ${author}. ${OUTCOMES[piece.call]}${waited}`];
   }
 
   #move(event) {
@@ -93,7 +92,7 @@ export class AnswerView {
 
 export function percent(share) {
   const digits = share > 0 && share < 0.1 ? 1 : 0;
-  return `${(100 * share).toFixed(digits)} %`;
+  return `${(100 * share).toFixed(digits)}\u00a0%`;
 }
 
 export function milliseconds(seconds) {

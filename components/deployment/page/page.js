@@ -18,10 +18,11 @@ async function start() {
     return failed(error, start);
   }
   view.helper = about.helper;
-  at("helper-name").textContent = about.helper ? `, the ${about.helper}` : "";
+  at("helper-name").textContent = about.helper ? `: the ${about.helper}` : "";
   at("marked-legend").hidden = at("budget-field").hidden = at("bars").hidden = !about.helper;
   at("budget").value = about.call_budget;
   at("mark").style.setProperty("--at", about.call_budget);
+  if (about.call_score !== "call") at("bars-note").textContent += `; it asks by its ${about.call_score}`;
   showBudget();
   at("examples").replaceChildren(...about.prompts.map(example));
   at("examples").hidden = !about.prompts.length;
@@ -65,8 +66,8 @@ function showBudget() {
   at("budget-value").textContent = percent(share);
   at("budget").setAttribute("aria-valuetext", `${percent(share)} of the decisions`);
   const most = Math.floor(share * at("max-tokens").valueAsNumber + 1e-9);
-  const bundled = `The mark is at ${percent(about.call_budget)}, as it is served.`;
-  at("budget-note").textContent = share ? `At most ${most} calls. ${bundled}` : `It writes alone. ${bundled}`;
+  const does = share ? `At most ${most} calls.` : "It writes alone.";
+  at("budget-note").textContent = `${does} The mark: ${percent(about.call_budget)}, as served.`;
 }
 
 function requested(prompt) {
@@ -95,6 +96,8 @@ async function write() {
   view.reset(chat ? `${prompt}\n` : prompt);
   notice("");
   busy(true);
+  // On a phone the answer is below: bring it in view together with the slider.
+  if (at("answer").getBoundingClientRect().top > 0.7 * innerHeight) at("budget-field").scrollIntoView();
   try {
     await stream(at("kind").value, requested(prompt), mine.signal, (chunk) => take(chunk, counts));
     if (view.pieces.length) at("detail").textContent = HINT;
@@ -116,6 +119,7 @@ function take(chunk, counts) {
   const choice = chunk.choices[0];
   if (choice) {
     counts.first ??= performance.now();
+    counts.finish = choice.finish_reason;
     if (!about.helper) {
       const text = choice.text ?? choice.delta.content ?? "";
       counts.tokens += text ? 1 : 0;
@@ -144,17 +148,17 @@ function figures(counts) {
   const calls = details?.calls ?? counts.calls;
   const decisions = details?.decisions ?? counts.decisions;
   const helper = details?.helper_tokens ?? counts.helper;
-  const rows = [["tokens", tokens]];
+  const rows = [["tokens", tokens, counts.finish === "length" ? "as many as allowed" : undefined]];
   if (about.helper) {
     rows.push(["of these by the helper", helper]);
     const share = decisions ? percent(calls / decisions) : "–";
-    rows.push(["calls", calls, `${share} of ${decisions} decisions, budget ${percent(counts.budget)}`]);
+    rows.push(["calls", calls, `${share} of ${decisions} decisions; budget ${percent(counts.budget)}`]);
     if (about.price_per_call) rows.push(["cost", (calls * about.price_per_call).toPrecision(3)]);
     rows.push(["waited for the helper", milliseconds(counts.waited)]);
   }
   rows.push(["to the first token", first ? milliseconds((first - began) / 1000) : "–"]);
-  rows.push(["in all", milliseconds((end - began) / 1000)]);
-  rows.push(["tokens per second", first ? (tokens / ((end - began) / 1000)).toFixed(0) : "–"]);
+  const seconds = (end - began) / 1000;
+  rows.push(["in all", milliseconds(seconds), `${(tokens / seconds).toFixed(0)} tokens per second`]);
   at("figures").replaceChildren(...rows.map(figure));
 }
 
