@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from components.cascade.calibration import Calibration
 from components.cascade.config import CallScore, HelperKind
 from components.core.artifact import RECORD, FileRecord
-from components.core.atomic import full_disk_explained, write_text
+from components.core.atomic import full_disk_explained, write_json, write_text
 from components.core.errors import ArtifactError
 from components.core.identity import digest_file, digest_json
 from components.core.records import read_record
@@ -30,6 +30,7 @@ from components.delegation.bundled import DelegationRecord
 from components.delegation.config import SelectionName
 from components.deployment.config import BundleConfig, BundleStageConfig
 from components.deployment.delegation import gather_delegation
+from components.deployment.showcase import prompts_to_try
 from components.evaluation.artifacts import Scores
 from components.evaluation.factuality.artifacts import CascadeAssessment
 from components.model.bundle import Bundle
@@ -178,6 +179,8 @@ def stage(
     if calibration is not None:
         run.report(len(FILES) / (len(FILES) + 1), "gathering what the helper needs")
         record = gather_delegation(run.folder, config.cascade, delegated, prepared, calibration, cascade)
+        if prompts := prompts_to_try(assessment):
+            write_json(run.folder / Bundle.PROMPTS, prompts)
     metrics = {
         f"{origin}.{name}": value
         for origin, artifact in (("training", delegated), ("assessment", assessment), ("cascade", cascade))
@@ -298,7 +301,8 @@ def _digests(prepared: PreparedData) -> dict[str, str]:
 def _file_records(folder: Path) -> dict[str, FileRecord]:
     """Of the model's files, and of what the cascade needs beside them."""
     index = (path.relative_to(folder).as_posix() for path in (folder / Bundle.RETRIEVAL).rglob("*") if path.is_file())
-    names = [*FILES, *(name for name in (Bundle.DELEGATION, Bundle.FACTS) if (folder / name).is_file()), *sorted(index)]
+    beside = (name for name in (Bundle.DELEGATION, Bundle.FACTS, Bundle.PROMPTS) if (folder / name).is_file())
+    names = [*FILES, *beside, *sorted(index)]
     return {name: FileRecord(bytes=(folder / name).stat().st_size, sha256=digest_file(folder / name)) for name in names}
 
 

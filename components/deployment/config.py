@@ -5,7 +5,16 @@ Imports neither torch nor numpy: the flow's process reads these classes and must
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
 
 from components.cascade.config import CascadeConfig
 from components.core.neutral import Neutral
@@ -68,6 +77,8 @@ class ServeConfig(BaseModel):
     helper_required: bool = True
     """Whether the server refuses to start without the helper of its model. If false, it answers without the helper,
     marks the answers as degraded, and uses the helper as soon as it is available."""
+    price_per_call: NonNegativeFloat = 0.0
+    """Price of one call to the helper, in any currency. The page at ``/`` then shows what an answer cost."""
     shutdown_seconds: PositiveInt = 5
     """How long running requests may continue after the first SIGINT or SIGTERM; the others end with an error."""
 

@@ -23,6 +23,7 @@ from components.cascade.decoding import (
 )
 from components.core.errors import InputError
 from components.data.tokenizer import TextTokenizer
+from components.deployment.pieces import Piece, PieceQueue
 from components.deployment.protocol import SamplingRequest
 from components.deployment.text_stream import Detokenizer, StopMatcher
 from components.model.sampling import Sampling
@@ -135,6 +136,8 @@ class Delta:
     """Set together with ``finish``: whether a call failed."""
     authors: tuple[AuthorSpan, ...] = ()
     """Set together with ``finish``: who wrote which characters of the whole answer, an echoed prompt left out."""
+    pieces: tuple[Piece, ...] = ()
+    """What single decisions wrote of ``text``, an echoed prompt left out."""
 
 
 class Decoding:
@@ -175,6 +178,7 @@ class Decoding:
         self._shown = 0
         self._held: list[ScoredToken] = []
         self._written: list[tuple[Author, str]] = []
+        self._pieces = PieceQueue()
         self.cache: KeyValueCache | None = None
         """The part of a scored prompt that has been read."""
 
@@ -250,6 +254,7 @@ class Decoding:
         characters = self._detokenizer.push(self._tokenizer.token_bytes(token.id))
         self._characters += len(characters)
         self._written.append((token.author, characters))
+        self._pieces.push(token, characters)
         shown = self._matcher.push(characters)
         self._shown += len(shown)
         return shown
@@ -266,10 +271,11 @@ class Decoding:
         return self._sent(text, self._held, finish)
 
     def _sent(self, text: str, tokens: list[ScoredToken], finish: FinishReason | None) -> Delta:
+        pieces = self._pieces.shown(len(text), ended=finish is not None)
         text, self._unsent = self._unsent + text, ""
         if finish is None:
-            return Delta(text, tuple(tokens))
-        return Delta(text, tuple(tokens), finish, self.summary.degraded, tuple(self._authors()))
+            return Delta(text, tuple(tokens), pieces=pieces)
+        return Delta(text, tuple(tokens), finish, self.summary.degraded, tuple(self._authors()), pieces)
 
     def _authors(self) -> list[AuthorSpan]:
         """Who wrote what is shown of the answer."""

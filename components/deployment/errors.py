@@ -31,12 +31,13 @@ class InvalidBodyError(InputError):
 
 
 class NoHelperError(InputError):
-    """A request that asks for calls to a server without a helper."""
+    """A request that asks for calls, or for what came of them, to a server without a helper."""
 
     def __init__(self, parameter: str, value: float) -> None:
+        possible, given = ("false", "true") if value is True else ("0", f"{value:g}")
         super().__init__(
-            f"{parameter}: this server answers with a plain model that has no helper, so only 0 is possible: leave "
-            f"it out; got {value:g}"
+            f"{parameter}: this server answers with a plain model that has no helper, so only {possible} is possible: "
+            f"leave it out; got {given}"
         )
         self.parameter = parameter
 

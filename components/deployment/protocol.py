@@ -128,11 +128,18 @@ class SamplingRequest(_Request):
     # Nobody else's: how often the model may ask its helper.
     call_budget: float | None = Field(None, ge=0.0, le=1.0)
     max_calls: int | None = Field(None, ge=0)
+    pieces: bool = Field(
+        False,
+        description="Not OpenAI's: each choice of a stream then has `pieces`, what single decisions wrote: text, "
+        "author, call_probability, call, seconds, helper_seconds. Only with stream=true and a model that has a helper.",
+    )
 
     @model_validator(mode="after")
     def _options_need_a_stream(self) -> "SamplingRequest":
         if self.include_usage and not self.stream:
             raise PydanticCustomError("stream_options", "stream_options is only allowed with stream=true")
+        if self.pieces and not self.stream:
+            raise PydanticCustomError("pieces", "pieces is only allowed with stream=true; a whole answer has authors")
         return self
 
     @property
@@ -293,6 +300,25 @@ class AuthorSpan(BaseModel):
     text: str
 
 
+class Piece(BaseModel):
+    """What one decision of the small model wrote: a token of its own, or the helper's reply.
+
+    Pieces come in streams, if the request has ``pieces``. Their texts joined are the answer, an echoed prompt left out.
+    """
+
+    text: str
+    """Empty for a token that completes no character, and for the token that ends an answer."""
+    author: Author
+    call_probability: float
+    """How strongly the small model asked for help here."""
+    call: Literal["none", "answered", "empty", "failed"]
+    """Whether it asked, and what came of it; after ``empty`` and ``failed`` it goes on with its own token."""
+    seconds: float
+    """Time of this decision, including the helper's answer."""
+    helper_seconds: float
+    """Of these, the time that it waited for the helper."""
+
+
 class CompletionLogprobs(BaseModel):
     """Parallel lists, one entry per token of ``text``.
 
@@ -316,6 +342,8 @@ class CompletionChoice(BaseModel):
     finish_reason: FinishReason | None
     authors: list[AuthorSpan] | None = Field(None, exclude_if=_absent)
     """Of a cascade only: who wrote which characters; in a stream on the chunk that ends the choice."""
+    pieces: list[Piece] | None = Field(None, exclude_if=_absent)
+    """Of a stream that asked for them."""
 
 
 class Completion(BaseModel):
@@ -388,6 +416,8 @@ class ChatChunkChoice(BaseModel):
     finish_reason: FinishReason | None = None
     authors: list[AuthorSpan] | None = Field(None, exclude_if=_absent)
     """Of a cascade only: who wrote which characters; in a stream on the chunk that ends the choice."""
+    pieces: list[Piece] | None = Field(None, exclude_if=_absent)
+    """Of a stream that asked for them."""
 
 
 class ChatChunk(BaseModel):

@@ -24,6 +24,7 @@ from components.deployment.protocol import (
     Completion,
     CompletionChoice,
     CompletionLogprobs,
+    Piece,
     TokenLogprob,
     Usage,
 )
@@ -48,12 +49,19 @@ class ResponseBuilder(Protocol):
 class CompletionBuilder:
     """``/v1/completions``."""
 
-    def __init__(self, model: str, tokenizer: TextTokenizer, logprobs: bool, helper: str | None) -> None:
-        """``helper``: which helper the model asks; ``None`` for a plain model, whose answers are OpenAI's only."""
+    def __init__(
+        self, model: str, tokenizer: TextTokenizer, logprobs: bool, helper: str | None, pieces: bool = False
+    ) -> None:
+        """
+        Arguments:
+            helper: which helper the model asks; ``None`` for a plain model, whose answers are OpenAI's only.
+            pieces: whether the chunks of a stream say what each decision wrote.
+        """
         self._base: dict[str, Any] = {"id": f"cmpl-{uuid4().hex}", "created": int(time.time()), "model": model}
         self._tokenizer = tokenizer
         self._logprobs = logprobs
         self._helper = helper
+        self._pieces = pieces
 
     def whole(self, deltas: list[Delta], usage: Usage) -> Completion:
         choices = [self._choice(index, delta) for index, delta in enumerate(deltas)]
@@ -74,6 +82,7 @@ class CompletionBuilder:
             logprobs=logprobs,
             finish_reason=delta.finish,
             authors=_authors(self._helper, delta),
+            pieces=_pieces(delta) if self._pieces else None,
         )
 
     def _scores(self, tokens: Sequence[ScoredToken]) -> CompletionLogprobs:
@@ -99,12 +108,15 @@ class CompletionBuilder:
 class ChatBuilder:
     """``/v1/chat/completions``."""
 
-    def __init__(self, model: str, tokenizer: TextTokenizer, logprobs: bool, helper: str | None) -> None:
-        """``helper``: as for ``CompletionBuilder``."""
+    def __init__(
+        self, model: str, tokenizer: TextTokenizer, logprobs: bool, helper: str | None, pieces: bool = False
+    ) -> None:
+        """``helper`` and ``pieces``: as for ``CompletionBuilder``."""
         self._base: dict[str, Any] = {"id": f"chatcmpl-{uuid4().hex}", "created": int(time.time()), "model": model}
         self._tokenizer = tokenizer
         self._logprobs = logprobs
         self._helper = helper
+        self._pieces = pieces
         self._begun = False
 
     def whole(self, deltas: list[Delta], usage: Usage) -> ChatCompletion:
@@ -123,9 +135,10 @@ class ChatBuilder:
         if not self._begun:
             self._begun = True
             yield self._chunk(ChatChunkChoice(delta=ChatDelta(role="assistant", content="")))
-        if delta.text or delta.tokens:
+        pieces = _pieces(delta) if self._pieces else None
+        if delta.text or delta.tokens or pieces:
             scores = self._scores(delta.tokens)
-            yield self._chunk(ChatChunkChoice(delta=ChatDelta(content=delta.text), logprobs=scores))
+            yield self._chunk(ChatChunkChoice(delta=ChatDelta(content=delta.text), logprobs=scores, pieces=pieces))
         if delta.finish is not None:
             last = ChatChunkChoice(delta=ChatDelta(), finish_reason=delta.finish, authors=_authors(self._helper, delta))
             yield self._chunk(last, _note(self._helper, [delta]))
@@ -168,6 +181,10 @@ def _authors(helper: str | None, delta: Delta) -> list[AuthorSpan] | None:
     if helper is None or delta.finish is None:
         return None
     return [AuthorSpan(**span._asdict()) for span in delta.authors]
+
+
+def _pieces(delta: Delta) -> list[Piece]:
+    return [Piece(**asdict(piece)) for piece in delta.pieces]
 
 
 def token_text(tokenizer: TextTokenizer, id: int) -> str:

@@ -75,7 +75,9 @@ def add_generation(app: FastAPI, engine: Engine, served: str, metrics: Metrics, 
             request_of(body, prompt, max_tokens=body.max_tokens, logprobs=body.logprobs, echo=body.echo)
             for prompt in await intake.prompts(body.prompts)
         ]
-        builder = CompletionBuilder(served, engine.tokenizer, body.logprobs is not None, _helper_name(engine))
+        builder = CompletionBuilder(
+            served, engine.tokenizer, body.logprobs is not None, _helper_name(engine), body.pieces
+        )
         return await _answer(http, body, Answer(engine, metrics, requests, _client(http)), builder)
 
     async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
@@ -87,7 +89,7 @@ def add_generation(app: FastAPI, engine: Engine, served: str, metrics: Metrics, 
             max_tokens=body.max_completion_tokens or body.max_tokens,
             logprobs=body.top_logprobs if body.logprobs else None,
         )
-        builder = ChatBuilder(served, engine.tokenizer, body.logprobs, _helper_name(engine))
+        builder = ChatBuilder(served, engine.tokenizer, body.logprobs, _helper_name(engine), body.pieces)
         return await _answer(http, body, Answer(engine, metrics, [request], _client(http)), builder)
 
     for path, endpoint, whole, chunk in (
@@ -118,10 +120,12 @@ def _check_model(name: str, served: str) -> None:
 
 
 def _check(body: SamplingRequest, served: str, engine: Engine) -> None:
-    """Refuse requests for another model, and calls if there is no helper."""
+    """Refuse requests for another model, and calls and pieces if there is no helper."""
     _check_model(body.model, served)
     if engine.helper is None and body.call_limit is not None:
         raise errors.NoHelperError(*body.call_limit)
+    if engine.helper is None and body.pieces:
+        raise errors.NoHelperError("pieces", True)
 
 
 def _helper_name(engine: Engine) -> str | None:

@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI
@@ -37,6 +38,8 @@ from components.deployment.intake import Intake
 from components.deployment.keys import Clients
 from components.deployment.metrics import Metrics
 from components.deployment.middleware import RequestLimits
+from components.deployment.page.origin import Origin
+from components.deployment.page.routes import add_page
 
 # Written to stdout once requests are answered; the process that started this one waits for it.
 READY = "serving {model} on http://{host}:{port}"
@@ -44,7 +47,9 @@ READY = "serving {model} on http://{host}:{port}"
 NOBODY = Clients()
 
 
-def create_app(engine: Engine, cfg: ServeConfig, clients: Clients = NOBODY, started: float = 0.0) -> FastAPI:
+def create_app(
+    engine: Engine, cfg: ServeConfig, clients: Clients = NOBODY, started: float = 0.0, origin: Origin | None = None
+) -> FastAPI:
     """The ASGI application that answers for ``engine`` under the name ``cfg.model``; it closes the engine at the end.
 
     Arguments:
@@ -52,6 +57,7 @@ def create_app(engine: Engine, cfg: ServeConfig, clients: Clients = NOBODY, star
         cfg: name of the model and limits.
         clients: whose keys ``/v1/`` accepts; nobody's: it asks for none.
         started: when the model was loaded, in seconds since 1970.
+        origin: what the page says about where the model comes from.
     """
 
     @asynccontextmanager
@@ -67,6 +73,7 @@ def create_app(engine: Engine, cfg: ServeConfig, clients: Clients = NOBODY, star
     routes.add_health(app, engine, cfg.model)
     routes.add_models(app, engine, cfg.model, started)
     routes.add_generation(app, engine, cfg.model, metrics, intake)
+    add_page(app, engine, cfg.model, origin or Origin(), cfg.price_per_call)
     documentation.without_422(app)
     app.add_middleware(
         RequestLimits,
@@ -97,8 +104,11 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(folder: Path, cfg: ServeConfig) -> None:
-    """Serve the bundle in ``folder`` until SIGINT or SIGTERM, which let requests in flight end within a time limit."""
+def serve(folder: Path, cfg: ServeConfig, version: str = "", address: str = "") -> None:
+    """Serve the bundle in ``folder`` until SIGINT or SIGTERM, which let requests in flight end within a time limit.
+
+    ``version`` and ``address`` say which registered model it is, and where a person can look at it.
+    """
     clients = Clients.of(cfg.keys, os.environ.get(API_KEY, ""))
     if not clients and not is_loopback(cfg.host):
         raise InputError(
@@ -116,7 +126,8 @@ def serve(folder: Path, cfg: ServeConfig) -> None:
             helper_required=cfg.helper_required,
         )
         port = listener.getsockname()[1]
-        app = create_app(engine, cfg, clients, started=Path(folder).stat().st_mtime)
+        origin = Origin.of(folder, version, address)
+        app = create_app(engine, cfg, clients, started=folder.stat().st_mtime, origin=origin)
         host = f"[{cfg.host}]" if ":" in cfg.host else cfg.host
         print(READY.format(model=cfg.model, host=host, port=port), flush=True)
         config = uvicorn.Config(
@@ -133,23 +144,32 @@ def _stop(number: int, frame: object) -> NoReturn:
     raise SystemExit(0)
 
 
-def _arguments(arguments: Sequence[str] | None) -> tuple[Path, ServeConfig]:
-    """The bundle's folder, and every setting of ``ServeConfig`` as an option."""
+def _arguments(arguments: Sequence[str] | None) -> tuple[Path, ServeConfig, str, str]:
+    """The bundle's folder, every setting of ``ServeConfig`` as an option, version and page of the registered model."""
     parser = argparse.ArgumentParser(prog="python -m components.deployment.server", description=ServeConfig.__doc__)
     parser.add_argument("folder", type=Path, help="bundle to serve")
     for name, field in ServeConfig.model_fields.items():
         options = [f"--{name.replace('_', '-')}"] + (["--name"] if name == "model" else [])
         parser.add_argument(*options, dest=name, help=f"{field.description} Default: {field.default}.")
+    parser.add_argument("--version", default="", help="Its version in the registry, which the page at / names.")
+    parser.add_argument("--address", default="", type=_web_page, help="Page of that version, http or https.")
     parser.add_argument(FOLLOW_PARENT, action="store_true", help="Stop at the end of standard input.")
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
-    folder = given.pop("folder")
+    folder, version, address = given.pop("folder"), given.pop("version"), given.pop("address")
     if given.pop("follow_parent"):
         follow_parent()
     try:
-        return folder, ServeConfig.model_validate(given)
+        return folder, ServeConfig.model_validate(given), version, address
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"--{'.'.join(map(str, first['loc']))} {first['input']}: {first['msg']}") from error
+
+
+def _web_page(address: str) -> str:
+    """A link may hold a script (``javascript:``), so only pages of the web are taken."""
+    if address and urlsplit(address).scheme not in ("http", "https"):
+        raise argparse.ArgumentTypeError(f"{address!r} is no address that begins with http:// or https://")
+    return address
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

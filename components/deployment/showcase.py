@@ -14,6 +14,7 @@ from components.evaluation.artifacts import Scores
 from components.evaluation.factuality.stated import stated_facts
 
 NOT_CHECKED = "not checked: only the facts of the closed world are known"
+PROMPTS_OF_A_KIND = 3
 NOTHING_STATED = "it states no fact that can be looked up"
 
 
@@ -21,6 +22,18 @@ def prompts_of(assessment: Scores, asks: bool) -> list[str]:
     """Prompts to choose from, each once; of a plain model, only the questions that it answered right."""
     answers = [answer.prompt for answer in assessment.answers() if asks or answer.correct]
     return list(dict.fromkeys(filter(str.strip, [*answers, *(sample.prompt for sample in assessment.samples())])))
+
+
+def prompts_to_try(assessment: Scores) -> list[str]:
+    """A few prompts of each kind for whoever has none, spread over all of them; none if nothing was asked."""
+    questions = [answer.prompt for answer in assessment.answers()]
+    sampled = (assessment.folder / Scores.SAMPLES).is_file()
+    texts = [sample.prompt for sample in assessment.samples()] if sampled else []
+    return list(dict.fromkeys(filter(str.strip, [*_spread(questions), *_spread(texts)])))
+
+
+def _spread(prompts: Sequence[str]) -> Sequence[str]:
+    return prompts[:: max(1, len(prompts) // PROMPTS_OF_A_KIND)][:PROMPTS_OF_A_KIND]
 
 
 def asked_and_answered(spans: Sequence[AuthorSpan]) -> bool:

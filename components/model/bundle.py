@@ -20,6 +20,8 @@ class Bundle(Artifact):
     DELEGATION: ClassVar = "delegation.json"
     FACTS: ClassVar = "facts.jsonl"
     RETRIEVAL: ClassVar = "retrieval"
+    PROMPTS: ClassVar = "prompts.json"
+    """Texts to try, for the page of the server."""
 
     @property
     def name(self) -> str:

@@ -6,6 +6,7 @@ writes it; which kind of work is meant can only be said in the address.
 """
 
 import json
+from urllib.parse import quote
 
 import httpx
 
@@ -42,6 +43,11 @@ def run_page(server: str, experiment_id: str, run_id: str) -> str:
 def file_page(server: str, experiment_id: str, run_id: str, name: str) -> str:
     """The page that shows a file of a run."""
     return f"{_experiment(server, experiment_id)}/runs/{run_id}/artifacts/{name}"
+
+
+def version_page(server: str, model: str, number: int) -> str:
+    """The page of one version of a registered model."""
+    return f"{server.rstrip('/')}/#/models/{quote(model, safe='')}/versions/{number}"
 
 
 def _experiment(server: str, experiment_id: str) -> str:

@@ -1,0 +1,38 @@
+"""What the page says about the served model beside its figures: where it comes from, and what to ask it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.core.artifact import RECORD
+from components.core.errors import ArtifactError
+from components.model.bundle import Bundle
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the served model comes from."""
+
+    key: str = ""
+    """Key of its bundle; empty for a folder that is no artifact."""
+    version: str = ""
+    """Its version in the registry, for people; empty if it was served from a folder."""
+    address: str = ""
+    """Page of that version, http or https; empty if there is none."""
+    prompts: tuple[str, ...] = ()
+    """Texts to try, from the assessment."""
+
+    @classmethod
+    def of(cls, folder: Path, version: str = "", address: str = "") -> "Origin":
+        """Of the bundle in ``folder``; raises ``ArtifactError`` if its prompts cannot be read."""
+        key = Bundle.open(folder).key if (folder / RECORD).is_file() else ""
+        return cls(key, version, address, _prompts(folder / Bundle.PROMPTS))
+
+
+def _prompts(path: Path) -> tuple[str, ...]:
+    if not path.is_file():  # a plain model, or a bundle from before there were any
+        return ()
+    try:
+        return tuple(str(prompt) for prompt in json.loads(path.read_text()))
+    except ValueError as error:
+        raise ArtifactError(f"{path} is damaged: {error}. Download the bundle again, or run the flow again.") from error

@@ -1,0 +1,50 @@
+"""``lacewing serve``: what the server's process is told about the model that it serves."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from conf.schema import ServeCommandConfig
+from conf.services import TrackingConfig
+from flows import serve as command
+from flows.promotion import Registry
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+class Replaced(Exception):  # noqa: N818 - not an error: in its place the process would become the server
+    """The process has become another."""
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the process becomes, word by word."""
+    words: list[str] = []
+
+    def execv(path: str, command: list[str]) -> None:
+        words.extend(command)
+        raise Replaced
+
+    monkeypatch.setattr(os, "execv", execv)
+    return words
+
+
+def served(reference: str) -> None:
+    with pytest.raises(Replaced):
+        command.serve(ServeCommandConfig(model=reference, port=0))
+
+
+def test_the_page_is_told_the_version_and_where_mlflow_shows_it(workspace, make_bundle, told, monkeypatch):
+    registry = Registry(TrackingConfig())
+    registry.promote(registry.register(make_bundle("a")).number, "the first", by="alice")
+    served("champion")
+    assert told[-2:] == ["--version=lacewing version 1", "--address="]
+    monkeypatch.setattr(command, "running", lambda server: f"http://127.0.0.1:5000/{server}")
+    served("1")
+    assert told[-1] == "--address=http://127.0.0.1:5000/mlflow/#/models/lacewing/versions/1"
+
+
+def test_a_folder_is_no_version(workspace: Path, make_bundle, told):
+    served(str(make_bundle("a").folder))
+    assert not [word for word in told if word.startswith(("--version", "--address"))]
