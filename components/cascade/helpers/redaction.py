@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+_LONGEST_NUMBER = 45
+"""Characters of an account's number, its spaces included."""
 _LEAST_REPEATED = 4
 """Characters of a known value at the end of a text that count as its beginning."""
 _PLACEHOLDER = re.compile(r"\[[A-Z]+_\d+\]")
@@ -19,19 +21,18 @@ _CUT_PLACEHOLDER = re.compile(r"\[(?:[A-Z]+(?:_\d*)?)?$")
 
 
 def _luhn(text: str) -> bool:
-    digits = [int(character) for character in text if character.isdigit()]
+    compact = re.sub("[ -]", "", text)
+    digits = [int(character) for character in compact if compact.isdecimal()]
     doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
     return 13 <= len(digits) <= 19 and (sum(doubled) + sum(digits[-1::-2])) % 10 == 0
 
 
 def _iban(text: str) -> bool:
-    compact = text.replace(" ", "").upper()
+    compact = text.replace(" ", "")
+    if not re.fullmatch(r"[A-Z]{2}[0-9]{2}[A-Z0-9]+", compact):
+        return False
     moved = compact[4:] + compact[:4]
     return 15 <= len(compact) <= 34 and int("".join(str(int(each, 36)) for each in moved)) % 97 == 1
-
-
-def _always(text: str) -> bool:
-    return True
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,10 @@ class Rule:
     kind: str
     pattern: re.Pattern[str]
     """The group ``value``, if there is one, is what is hidden; else all of it."""
-    check: Callable[[str], bool] = _always
+    check: Callable[[str], bool] | None = None
 
 
-def _rule(kind: str, pattern: str, check: Callable[[str], bool] = _always) -> Rule:
+def _rule(kind: str, pattern: str, check: Callable[[str], bool] | None = None) -> Rule:
     return Rule(kind, re.compile(pattern, re.VERBOSE), check)
 
 
@@ -71,19 +72,20 @@ RULES = (
             ["']?\s*(?:[:=]|\bis\b)\s*["']?(?P<value>[^\s"',;]{2,}[^\s"',;.])""",
     ),
     _rule("EMAIL", r"\b[\w.+-]+@(?:[\w-]+\.)+[A-Za-z]{2,}\b"),
-    _rule("IBAN", r"\b[A-Z]{2}\d{2}(?:\ ?[A-Z0-9]){11,30}\b", _iban),
-    _rule("CARD", r"(?<![\d.])\d(?:[ -]?\d){12,18}(?![\d.]?\d)", _luhn),
+    _rule("IBAN", r"\b[A-Z]{2}[0-9]{2}(?:\ ?[A-Z0-9]){11,}\b", _iban),
+    _rule("CARD", r"(?<![0-9.])[0-9](?:[ -]?[0-9]){12,}(?![0-9.]?[0-9])", _luhn),
     _rule("NUMBER", r"\b(?!000|666|9)\d{3}-\d{2}-\d{4}\b"),  # of social security in the United States
     _rule("PHONE", r"(?<![\w+])\+\d(?:[ ().-]{0,2}\d){7,14}\b"),
     _rule("ADDRESS", r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.]*\d)"),
 )
 
 
-def _beginnings(text: str) -> Iterator[str]:
-    """``text``, and what is left of it without its last words."""
-    yield text
-    for separator in reversed(list(re.finditer(r"[ -]", text))):
-        yield text[: separator.start()]
+def _parts(text: str) -> Iterator[str]:
+    """What is left of ``text`` without words at either end, the longest parts first."""
+    ends = [0, *(found.start() for found in re.finditer(r"[ -]", text)), len(text)]
+    spans = ((start, end) for start in ends for end in ends if 0 < end - start <= _LONGEST_NUMBER)
+    for start, end in sorted(spans, key=lambda span: span[0] - span[1]):
+        yield text[start:end].lstrip(" -")
 
 
 @dataclass
@@ -108,13 +110,20 @@ class Redaction:
         return _CUT_PLACEHOLDER.sub("", text) if values else text
 
     def _replaced(self, rule: Rule, found: re.Match[str]) -> str:
+        if rule.check is not None:
+            return self._checked(rule, found[0])
         group = "value" if "value" in rule.pattern.groupindex else 0
-        # A number may be followed by others that do not belong to it: the longest beginning that passes the check.
-        value = next((part for part in _beginnings(found[group]) if rule.check(part)), "")
-        if not value or _PLACEHOLDER.search(value):
+        if _PLACEHOLDER.search(value := found[group]):
             return found[0]
         start = found.start(group) - found.start()
         return found[0][:start] + self._placeholder(rule.kind, value) + found[0][start + len(value) :]
+
+    def _checked(self, rule: Rule, text: str) -> str:
+        """``text`` with a placeholder for all that passes the check: a number may have others for neighbours."""
+        assert rule.check is not None
+        while value := next((part for part in _parts(text) if rule.check(part)), ""):
+            text = text.replace(value, self._placeholder(rule.kind, value))
+        return text
 
     def _placeholder(self, kind: str, value: str) -> str:
         number = 1 + sum(each.startswith(f"[{kind}_") for each in self.placeholders.values())

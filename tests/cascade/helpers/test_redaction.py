@@ -37,7 +37,7 @@ HARMLESS = [
     "The word token has many meanings, and so has the word secret.",
     "It was founded on 12-05-1987 and had 1,234,567,890,123 visitors in 2,001 days.",
     "Version 1.2.3 came after 1.2.2.9.1; call 112; ISBN 978-3-16-148410-1; pi is 3.14159265358979.",
-    "4111 1111 1111 1112 fails the check of cards, and DE89 3704 0044 0532 0130 01 that of accounts.",
+    "4111 1111 1111 1112 fails the check of cards, and DE88 3704 0044 0532 0130 00 that of accounts.",
     "He wrote @ada and [EMAIL_9] and a-skeleton-key-of-considerable-length.",
 ]
 
