@@ -1,10 +1,13 @@
 """The pictures of the README and the guides, taken from a real run: ``make screenshots``.
 
 Starts ``lacewing up`` in the workspace, starts the pipeline through the API as the form does, and takes pictures of the
-run, its reports, the form and the registered model with headless Chromium. The picture of who wrote what is copied from
-the run's cascade artifact. Needs Debian's chromium and chromium-driver.
+run, its reports, the form, the registered model and the page of its server with headless Chromium. The picture of who
+wrote what is copied from the run's cascade artifact. Needs Debian's chromium and chromium-driver.
+
+``python docs/screenshots.py page`` takes the picture of the page only, of the champion in the workspace.
 """
 
+import base64
 import os
 import shutil
 import signal
@@ -21,12 +24,18 @@ import httpx
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
 
 from components.evaluation.factuality.artifacts import CascadeAssessment
+from flows.ports import answers
 from flows.workspace import workspace_folder
 
 IMAGES = Path(__file__).parent / "images"
 WIDTH, HEIGHT = 1440, 900
+PAGE_WIDTH = 1200
+PAGE_SECONDS = 60
 # A page of these UIs goes on loading after the document is complete.
 SETTLE_SECONDS = 8
 RUN_TIMEOUT_SECONDS = 900
@@ -35,6 +44,10 @@ RUN_TIMEOUT_SECONDS = 900
 def main() -> None:
     """Take all pictures."""
     IMAGES.mkdir(exist_ok=True)
+    if sys.argv[1:] == ["page"]:
+        with browser() as driver:
+            picture_of_the_page(driver)
+        return
     with platform() as (prefect, mlflow), browser() as driver:
         run_id, deployment_id = finished_pipeline_run(prefect)
         for name, address in {
@@ -47,6 +60,7 @@ def main() -> None:
             time.sleep(SETTLE_SECONDS)
             driver.save_screenshot(str(IMAGES / f"{name}.png"))
             print(f"{name}.png  {address}")
+        picture_of_the_page(driver)
     shutil.copyfile(newest_texts(), IMAGES / "who-wrote-what.png")
 
 
@@ -90,6 +104,34 @@ def browser() -> Iterator[webdriver.Chrome]:
         yield driver
     finally:
         driver.quit()
+
+
+def picture_of_the_page(driver: webdriver.Chrome) -> None:
+    """What ``lacewing serve`` shows of the champion, after it has continued the last of its prompts."""
+    address = f"http://127.0.0.1:{(port := free_port())}"
+    lacewing = str(Path(sys.executable).with_name("lacewing"))
+    process = subprocess.Popen([lacewing, "serve", "model=champion", f"port={port}"])
+    try:
+        while not answers(f"{address}/health"):
+            if process.poll() is not None:
+                raise SystemExit("lacewing serve ended before it answered")
+            time.sleep(0.5)
+        size = {"width": PAGE_WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        driver.get(address)
+        wait = WebDriverWait(driver, PAGE_SECONDS)
+        wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, "#examples button"))[-1].click()
+        wait.until(lambda page: page.find_element(By.ID, "detail").text)  # set at the end
+        helper = driver.find_element(By.CSS_SELECTOR, "#written .helper")
+        ActionChains(driver).move_to_element(helper).perform()
+        height = driver.execute_script("return document.documentElement.scrollHeight")
+        clip = {"x": 0, "y": 0, "width": PAGE_WIDTH, "height": height, "scale": 1}
+        taken = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
+        (IMAGES / "page.png").write_bytes(base64.b64decode(taken["data"]))
+        print(f"page.png  {address}")
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait()
 
 
 def finished_pipeline_run(prefect: str) -> tuple[str, str]:

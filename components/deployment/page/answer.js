@@ -68,7 +68,7 @@ export class AnswerView {
 
   #details(piece) {
     const author = piece.author === "helper" ? `the helper (${this.helper})` : "the small model";
-    const waited = piece.helper_seconds ? ` It waited ${milliseconds(piece.helper_seconds)} for it.` : "";
+    const waited = piece.helper_seconds ? ` The helper took ${milliseconds(piece.helper_seconds)}.` : "";
     const text = document.createElement("q");
     text.textContent = piece.text.trim() || (piece.text ? "space" : "nothing to see");
     const probability = document.createElement("strong");

@@ -65,9 +65,12 @@ function showBudget() {
   const share = at("budget").valueAsNumber;
   at("budget-value").textContent = percent(share);
   at("budget").setAttribute("aria-valuetext", `${percent(share)} of the decisions`);
-  const most = Math.floor(share * at("max-tokens").valueAsNumber + 1e-9);
-  const does = share ? `At most ${most} calls.` : "It writes alone.";
+  const does = share ? `At most ${mostCalls()} calls.` : "It writes alone.";
   at("budget-note").textContent = `${does} The mark: ${percent(about.call_budget)}, as served.`;
+}
+
+function mostCalls() {
+  return Math.floor(at("budget").valueAsNumber * at("max-tokens").valueAsNumber + 1e-9);
 }
 
 function requested(prompt) {
@@ -89,8 +92,8 @@ async function write() {
   running?.abort();
   const mine = (running = new AbortController());
   const prompt = at("prompt").value;
-  const budget = at("budget").valueAsNumber;
-  const counts = { budget, tokens: 0, calls: 0, decisions: 0, helper: 0, waited: 0, began: performance.now() };
+  const allowed = `the budget of ${percent(at("budget").valueAsNumber)} allows ${mostCalls()}`;
+  const counts = { allowed, tokens: 0, calls: 0, decisions: 0, helper: 0, waited: 0, began: performance.now() };
   const chat = at("kind").value !== "/v1/completions";
   at("answer").classList.add("used");
   view.reset(chat ? `${prompt}\n` : prompt);
@@ -152,7 +155,7 @@ function figures(counts) {
   if (about.helper) {
     rows.push(["of these by the helper", helper]);
     const share = decisions ? percent(calls / decisions) : "–";
-    rows.push(["calls", calls, `${share} of ${decisions} decisions; budget ${percent(counts.budget)}`]);
+    rows.push(["calls", calls, `${share} of ${decisions} decisions; ${counts.allowed}`]);
     if (about.price_per_call) rows.push(["cost", (calls * about.price_per_call).toPrecision(3)]);
     rows.push(["waited for the helper", milliseconds(counts.waited)]);
   }
