@@ -127,7 +127,8 @@ class Moves:
 
     def _counting(self) -> list[Announcement]:
         """The announcements that count, oldest first: each was made in view of the one before."""
-        versions, page = [], None
+        versions: list[Announcement] = []
+        page = None
         while page is None or page.token:
             query, token = f"name = '{self.name}'", page.token if page else None
             page = self.connection.client.search_model_versions(query, page_token=token)
