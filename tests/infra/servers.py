@@ -4,6 +4,7 @@ PostgreSQL is Debian's, the S3-compatible server is moto's (PyPI), MLflow and Pr
 of the compose file; only host names and ports are put in their place.
 """
 
+import json
 import os
 import re
 import secrets
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +232,68 @@ def health_of(service: str) -> str:
     found = re.search(r"http://[\w.:/-]+", text)
     assert found
     return found[0]
+
+
+@contextmanager
+def services(programs: Path, logs: Path) -> Iterator[Place]:
+    """PostgreSQL, an S3-compatible server, and MLflow, as the compose file starts them."""
+    place = Place()
+    with ExitStack() as stack:
+        place.postgres = Postgres(programs)
+        place.postgres.start()
+        stack.callback(place.postgres.stop)
+        place.postgres.make_databases()
+        place.ports = {name: free_port() for name in place.ports} | {"postgres:5432": place.postgres.port}
+        store = ["-m", "moto.server", "-H", "127.0.0.1", "-p", str(place.ports["s3:7070"])]
+        address = place.translated("http://s3:7070/")
+        stack.enter_context(running([sys.executable, *store], place.environment("s3"), logs / "s3.log", address))
+        subprocess.run(place.command("bucket"), env=place.environment("bucket"), check=True)
+        health = health_of("mlflow").replace("127.0.0.1:5000", "mlflow:5000")
+        server = (place.command("mlflow"), place.environment("mlflow"), logs / "mlflow.log", place.translated(health))
+        stack.enter_context(running(*server))
+        yield place
+
+
+class Machine:
+    """A process with a workspace of its own, which shares the services."""
+
+    def __init__(self, place: Place, workspace: Path, **settings: str) -> None:
+        self.workspace = workspace
+        environment = place.environment("worker") | {"LACEWING_WORKSPACE": str(workspace)} | settings
+        self.log = workspace.with_suffix(".log")
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.infra.machine"],
+                env=environment,
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+
+    def tell(self, verb: str, *arguments: Any) -> None:
+        """Send a command; the machine begins at once."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps([verb, *arguments]) + "\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> dict[str, Any]:
+        """The answer to the oldest command that has not been answered."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.log.read_text()[-3000:]
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def ask(self, verb: str, *arguments: Any) -> Any:
+        """What a command returns, which must succeed."""
+        self.tell(verb, *arguments)
+        answer = self.answer()
+        assert "result" in answer, answer
+        return answer["result"]
+
+    def stop(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(30)
