@@ -111,7 +111,8 @@ def _measured(name: str, options: argparse.Namespace) -> list[Result]:
     with tempfile.TemporaryDirectory() as folder:
         bundle = _bundle(shape, VOCAB_SIZES.get(name, VOCAB_SIZE), Path(folder))
         model = load_bundle(bundle.folder).model
-        forward = DecoderPass(model)
+        rounded = load_bundle(bundle.folder).model.to(torch.bfloat16)
+        forward, rounded_forward = DecoderPass(model), DecoderPass(rounded)
         theirs = {dtype: _transformers(bundle.folder, torch_dtype) for dtype, torch_dtype in DTYPES.items()}
         prompts = _prompts(options.prompt_tokens, model.vocab_size)
         with server(bundle.folder, Path(folder) / "log", 120.0, flags) as url:
@@ -124,6 +125,7 @@ def _measured(name: str, options: argparse.Namespace) -> list[Result]:
                 rates.time("8 clients, lengths", sum(lengths), lambda: _serve(port, prompts, lengths))
                 rates.time("decoder 1", sum(equal[:1]), lambda: _decode(model, forward, prompts[:1], equal[:1]))
                 rates.time("decoder 8", sum(equal), lambda: _decode(model, forward, prompts, equal))
+                rates.time("decoder 8 bf16", sum(equal), lambda: _decode(rounded, rounded_forward, prompts, equal))
                 rates.time("decoder 8, lengths", sum(lengths), lambda: _decode(model, forward, prompts, lengths))
                 for dtype, other in theirs.items():
                     rates.time(f"one {dtype}", equal[0], lambda o=other: _generate(o, prompts[:1], equal[0]))  # type: ignore[misc]
@@ -147,6 +149,7 @@ def _rows(model: str, rates: Rates, alone: Sequence[float], loaded: Sequence[flo
 
     unloaded, p95 = statistics.median(alone), statistics.quantiles(loaded, n=20)[-1]
     one, four, decoder = rates.best["1 client"], rates.best["4 clients"], rates.best["decoder 1"]
+    fp32, bf16 = rates.best["decoder 8"], rates.best["decoder 8 bf16"]
     return [
         against("one after another", "", "one", ">= 4 x"),
         against("static batch, equal lengths", "", "batch", ">= 1.2 x"),
@@ -162,6 +165,11 @@ def _rows(model: str, rates: Rates, alone: Sequence[float], loaded: Sequence[flo
             f"{p95 / unloaded:.1f} x",
             "<= 3 x",
             f"{1e3 * p95:.1f} against {1e3 * unloaded:.1f} ms",
+        ),
+        Result(
+            f"{model}: the decoder in bf16 against fp32, 8 rows",
+            f"{bf16 / fp32:.2f} x",
+            remark=f"{bf16:.0f} against {fp32:.0f} tokens/s, without a server",
         ),
     ]
 

@@ -71,6 +71,9 @@ class ServeConfig(BaseModel):
     """CPU threads of the forward pass; 0 leaves the choice to torch (one per core)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to decode: ``auto`` takes the GPU if there is one."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Numbers that the weights and the cache are held in. ``bfloat16`` halves what every token reads, which pays on a
+    CPU with AVX512-BF16 or AMX and on a GPU; probabilities then have two or three digits, those of calls too."""
     call_budget: float | None = Field(None, ge=0.0, le=1.0)
     """Share of the small model's decisions that become calls, instead of the bundle's; a request may set its own.
     0 serves the small model alone and opens no helper."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 import torch
 
@@ -85,6 +85,7 @@ class Engine:
         device: str = "auto",
         call_budget: float | None = None,
         helper_required: bool = True,
+        dtype: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
         """Load the bundle in ``folder``, open its helper and start the decode thread.
 
@@ -99,10 +100,12 @@ class Engine:
             device: ``cpu``, ``cuda``, or ``auto`` for the GPU if there is one.
             call_budget: share of the decisions that become calls, instead of the bundle's; 0 opens no helper.
             helper_required: ``False`` answers without a helper that is not there yet, and says so in the answers.
+            dtype: of weights and cache.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         bundle = load_bundle(folder, device)
+        bundle.model.to(getattr(torch, dtype))
         self.manifest, self.model, self.tokenizer = bundle.manifest, bundle.model, bundle.tokenizer
         self.helper = _helper(bundle, folder, device, call_budget, helper_required)
         """The helper that the model asks; ``None`` if it answers alone."""

@@ -122,6 +122,7 @@ def serve(folder: Path, cfg: ServeConfig, version: str = "", address: str = "") 
             max_queued_requests=cfg.max_queued_requests,
             threads=cfg.threads,
             device=cfg.device,
+            dtype=cfg.dtype,
             call_budget=cfg.call_budget,
             helper_required=cfg.helper_required,
         )

@@ -349,3 +349,18 @@ def test_a_prompt_that_was_read_before_is_not_read_again_and_answered_alike(bund
             first.text,
             [token.logprob for token in first.tokens],
         )
+
+
+def test_in_bfloat16_it_says_what_the_rounded_model_says_to_one_and_to_many(bundle: Bundle) -> None:
+    with Engine(bundle.folder, threads=1, dtype="bfloat16") as engine:
+        assert engine.model.output_weight.dtype == torch.bfloat16
+        requests = [
+            Request(engine.tokenizer.encode(text), max_tokens=25, temperature=0.0, logprobs=2) for text in SENTENCES
+        ]
+        alone = [_ask(engine, request) for request in requests]
+        for request, answer in zip(requests, alone, strict=True):
+            plain = generate(engine.model, request.prompt, _sampling(engine, temperature=0.0, max_tokens=25))
+            assert [token.id for token in answer.tokens] == [step.token for step in plain]
+        assert [answer.text for answer in _together(engine, requests)] == [answer.text for answer in alone]
+        (scored,) = [_ask(engine, Request(requests[0].prompt, max_tokens=1, temperature=0.0, logprobs=0, echo=True))]
+        assert [token.logprob is None for token in scored.tokens] == [True] + [False] * len(requests[0].prompt)
