@@ -73,6 +73,9 @@ bench: $(VENV)/dev  ## measure every claim on this machine and write docs/result
 	$(BIN)/python -m benchmarks.cascade --record
 	$(BIN)/python -m benchmarks.serving --record
 	$(BIN)/python -m benchmarks.flow --record
+	$(BIN)/python -m benchmarks.finetuning --record
+	$(BIN)/python -m benchmarks.adapters --record
+	$(BIN)/python -m benchmarks.distill --record
 	# These read ../shared/data.
 	$(BIN)/python -m benchmarks.labels --record
 	$(BIN)/python -m benchmarks.contamination --record
