@@ -103,7 +103,7 @@ async function write() {
   if (at("answer").getBoundingClientRect().top > 0.7 * innerHeight) at("budget-field").scrollIntoView();
   try {
     await stream(at("kind").value, requested(prompt), mine.signal, (chunk) => take(chunk, counts));
-    if (view.pieces.length) at("detail").textContent = HINT;
+    if (view.pieces.length && view.selected < 0) at("detail").textContent = HINT;
   } catch (error) {
     if (error.name === "AbortError") {
       if (mine === running) notice("Stopped.");
