@@ -121,7 +121,7 @@ def picture_of_the_page(driver: webdriver.Chrome) -> None:
         driver.get(address)
         wait = WebDriverWait(driver, PAGE_SECONDS)
         wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, "#examples button"))[-1].click()
-        wait.until(lambda page: page.find_element(By.ID, "detail").text)  # set at the end
+        wait.until(lambda page: page.find_element(By.ID, "detail").text)  # a hint at the end
         helper = driver.find_element(By.CSS_SELECTOR, "#written .helper")
         ActionChains(driver).move_to_element(helper).perform()
         height = driver.execute_script("return document.documentElement.scrollHeight")

@@ -39,7 +39,7 @@ def _registered(registry: Registry, reference: str) -> list[str]:
     if not registry.connection.cfg.uri:
         server = running("mlflow")
     page = version_page(server, version.model, version.number) if server else ""
-    return [f"--version={version.model} version {version.number}", f"--address={page}"]
+    return [f"--model-version={version.model} version {version.number}", f"--model-page={page}"]
 
 
 def _option(value: object) -> str:

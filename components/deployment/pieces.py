@@ -16,6 +16,8 @@ class Piece:
 
     text: str
     """Empty for a token that completes no character, and for the token that ends an answer."""
+    tokens: int
+    """Tokens that it has, in the small model's tokenizer."""
     author: Author
     """Who wrote it."""
     call_probability: float
@@ -39,10 +41,18 @@ class PieceQueue:
         """``token`` has completed ``characters``. The further tokens of a reply belong to the decision before."""
         if token.author == "helper" and token.logprob is None:
             first = self._held.pop()
-            self._held.append(replace(first, text=first.text + characters))
+            self._held.append(replace(first, text=first.text + characters, tokens=first.tokens + 1))
             return
         self._held.append(
-            Piece(characters, token.author, token.call_probability, token.call, token.seconds, token.helper_seconds)
+            Piece(
+                text=characters,
+                tokens=1,
+                author=token.author,
+                call_probability=token.call_probability,
+                call=token.call,
+                seconds=token.seconds,
+                helper_seconds=token.helper_seconds,
+            )
         )
 
     def shown(self, characters: int, ended: bool) -> tuple[Piece, ...]:

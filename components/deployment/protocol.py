@@ -131,7 +131,8 @@ class SamplingRequest(_Request):
     pieces: bool = Field(
         False,
         description="Not OpenAI's: each choice of a stream then has `pieces`, what single decisions wrote: text, "
-        "author, call_probability, call, seconds, helper_seconds. Only with stream=true and a model that has a helper.",
+        "tokens, author, call_probability, call, seconds, helper_seconds. Only with stream=true and a model that has a "
+        "helper.",
     )
 
     @model_validator(mode="after")
@@ -308,6 +309,8 @@ class Piece(BaseModel):
 
     text: str
     """Empty for a token that completes no character, and for the token that ends an answer."""
+    tokens: int
+    """Tokens that it has, in the small model's tokenizer."""
     author: Author
     call_probability: float
     """How strongly the small model asked for help here."""

@@ -152,11 +152,11 @@ def _arguments(arguments: Sequence[str] | None) -> tuple[Path, ServeConfig, str,
     for name, field in ServeConfig.model_fields.items():
         options = [f"--{name.replace('_', '-')}"] + (["--name"] if name == "model" else [])
         parser.add_argument(*options, dest=name, help=f"{field.description} Default: {field.default}.")
-    parser.add_argument("--version", default="", help="Its version in the registry, which the page at / names.")
-    parser.add_argument("--address", default="", type=_web_page, help="Page of that version, http or https.")
+    parser.add_argument("--model-version", default="", help="Its version in the registry, which the page at / names.")
+    parser.add_argument("--model-page", default="", type=_web_page, help="Page of that version, http or https.")
     parser.add_argument(FOLLOW_PARENT, action="store_true", help="Stop at the end of standard input.")
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
-    folder, version, address = given.pop("folder"), given.pop("version"), given.pop("address")
+    folder, version, address = given.pop("folder"), given.pop("model_version"), given.pop("model_page")
     if given.pop("follow_parent"):
         follow_parent()
     try:

@@ -28,7 +28,16 @@ MLFLOW = "https://mlflow.example/#/models/lacewing/versions/3"
 @pytest.fixture(scope="module")
 def locked(asking: Bundle) -> Iterator[httpx.Client]:
     """Client of a server that asks for a key and knows where its model comes from."""
-    options = ["--port", "0", "--version", "lacewing version 3", "--address", MLFLOW, "--price-per-call", "0.002"]
+    options = [
+        "--port",
+        "0",
+        "--model-version",
+        "lacewing version 3",
+        "--model-page",
+        MLFLOW,
+        "--price-per-call",
+        "0.002",
+    ]
     with (
         started(asking.folder, *options, LACEWING_API_KEY="s3cret") as process,
         httpx.Client(base_url=url_of(process), timeout=60.0, trust_env=False) as client,
@@ -99,7 +108,7 @@ def test_a_plain_model_has_no_helper_and_no_registry(client: httpx.Client) -> No
 
 def test_a_link_that_holds_a_script_is_refused(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main([str(bundle.folder), "--address", "javascript:alert(1)"])
+        main([str(bundle.folder), "--model-page", "javascript:alert(1)"])
     assert "is no address that begins with http:// or https://" in capsys.readouterr().err
 
 

@@ -120,7 +120,7 @@ def opened(folder: Path, *options: str, **environment: str) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def served(folder: Path) -> Iterator[Page]:
-    options = ["--version", "lacewing version 3", "--address", MLFLOW, "--price-per-call", "0.5"]
+    options = ["--model-version", "lacewing version 3", "--model-page", MLFLOW, "--price-per-call", "0.5"]
     with opened(folder, *options, LACEWING_API_KEY="") as page:
         yield page
 
@@ -246,6 +246,15 @@ def test_an_example_is_written_at_once_and_the_model_is_named_with_a_link(page: 
     assert "(world)" in page.one("origin").text
 
 
+def test_a_wrong_setting_is_unfolded_and_not_sent(page: Page, fact: Fact) -> None:
+    page.one("prompt").send_keys(fact.prompt)
+    page.put("temperature", 3)
+    page.one("write").click()
+    assert page.one("temperature").is_displayed()
+    assert page.driver.switch_to.active_element == page.one("temperature")
+    assert page.one("figures").text == ""
+
+
 def test_a_message_is_answered_too(page: Page) -> None:
     page.put("kind", "/v1/chat/completions")
     page.ask("Who founded it?", tokens=6)
@@ -276,7 +285,7 @@ def test_it_fits_and_can_be_read(page: Page, fact: Fact, scheme: str, width: int
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
     try:
         page.open()
-        page.ask(fact.prompt)
+        page.ask(fact.prompt, tokens=400)  # more bars than a phone has pixels
         page.driver.execute_script("document.getElementById('settings').open = true")
         page.driver.save_screenshot(str(tmp_path / f"{scheme}-{width}.png"))
         assert page.driver.execute_script("return document.documentElement.scrollWidth <= innerWidth")
@@ -297,6 +306,9 @@ def test_it_fits_and_can_be_read(page: Page, fact: Fact, scheme: str, width: int
 def test_a_server_with_a_key_asks_for_it_and_it_stays_out_of_the_address(folder: Path, fact: Fact) -> None:
     with opened(folder, LACEWING_API_KEY=KEY) as page:
         assert page.one("key-dialog").is_displayed()
+        page.one("key").send_keys(Keys.ESCAPE)
+        page.one("write").click()
+        page.wait(lambda: page.one("key-dialog").is_displayed(), "it is asked for when it is needed")
         page.one("key").send_keys("wrong", Keys.ENTER)
         page.wait(lambda: "asks for its key" in page.one("notice").text, "a wrong key is told")
         page.wait(lambda: page.one("key-dialog").is_displayed(), "it is asked for again")

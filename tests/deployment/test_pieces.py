@@ -54,6 +54,7 @@ def test_pieces_are_the_answer_and_add_up_to_the_usage(cascade: httpx.Client, fa
     details = usage["usage"]["completion_tokens_details"]
     assert len(pieces) == details["decisions"]
     assert sum(piece["call"] != "none" for piece in pieces) == details["calls"] > 0
+    assert sum(piece["tokens"] for piece in pieces) == usage["usage"]["completion_tokens"]
     assert all(0.0 <= piece["call_probability"] <= 1.0 for piece in pieces)
     assert all(0.0 <= piece["helper_seconds"] <= piece["seconds"] for piece in pieces)
     asked = [piece for piece in pieces if piece["call"] == "answered"]

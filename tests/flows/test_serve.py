@@ -39,12 +39,12 @@ def test_the_page_is_told_the_version_and_where_mlflow_shows_it(workspace, make_
     registry = Registry(TrackingConfig())
     registry.promote(registry.register(make_bundle("a")).number, "the first", by="alice")
     served("champion")
-    assert told[-2:] == ["--version=lacewing version 1", "--address="]
+    assert told[-2:] == ["--model-version=lacewing version 1", "--model-page="]
     monkeypatch.setattr(command, "running", lambda server: f"http://127.0.0.1:5000/{server}")
     served("1")
-    assert told[-1] == "--address=http://127.0.0.1:5000/mlflow/#/models/lacewing/versions/1"
+    assert told[-1] == "--model-page=http://127.0.0.1:5000/mlflow/#/models/lacewing/versions/1"
 
 
 def test_a_folder_is_no_version(workspace: Path, make_bundle, told):
     served(str(make_bundle("a").folder))
-    assert not [word for word in told if word.startswith(("--version", "--address"))]
+    assert not [word for word in told if word.startswith(("--model-version", "--model-page"))]

@@ -33,7 +33,10 @@ export async function stream(path, body, signal, take) {
       const data = event.slice("data: ".length);
       if (data === "[DONE]") return;
       const chunk = JSON.parse(data);
-      if (chunk.error) throw new Refused(503, words(503, chunk.error.message));
+      if (chunk.error) {
+        const status = chunk.error.code === "internal_error" ? 500 : 503; // the stream's own status was 200
+        throw new Refused(status, words(status, chunk.error.message));
+      }
       take(chunk);
     }
   }

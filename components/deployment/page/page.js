@@ -86,7 +86,7 @@ function requested(prompt) {
 }
 
 async function write() {
-  if (!about) return;
+  if (!about) return start(); // the key is still missing, or the server was away
   if (!at("form").checkValidity()) at("settings").open = true; // the browser can point only at what is seen
   if (!at("form").reportValidity()) return;
   running?.abort();
@@ -103,7 +103,7 @@ async function write() {
   if (at("answer").getBoundingClientRect().top > 0.7 * innerHeight) at("budget-field").scrollIntoView();
   try {
     await stream(at("kind").value, requested(prompt), mine.signal, (chunk) => take(chunk, counts));
-    if (view.pieces.length) at("detail").textContent = HINT;
+    if (view.pieces.length && view.selected < 0) at("detail").textContent = HINT;
   } catch (error) {
     if (error.name === "AbortError") {
       if (mine === running) notice("Stopped.");
@@ -131,9 +131,9 @@ function take(chunk, counts) {
     for (const piece of choice.pieces ?? []) {
       view.add(piece);
       counts.decisions += 1;
-      counts.tokens += 1;
+      counts.tokens += piece.tokens;
       counts.calls += piece.call !== "none";
-      counts.helper += piece.author === "helper";
+      if (piece.author === "helper") counts.helper += piece.tokens;
       counts.waited += piece.helper_seconds;
     }
   }
