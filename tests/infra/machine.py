@@ -6,7 +6,10 @@
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
+
+from mlflow.exceptions import MlflowException
 
 from components.core.artifact import Artifact
 from components.core.errors import LacewingError
@@ -56,6 +59,8 @@ def register(text: str) -> tuple[int, str]:
 def add(key: str) -> tuple[int, str]:
     """A version without files, which takes one request and not some hundred."""
     registry = Registry(TrackingConfig())
+    with suppress(MlflowException):  # there is one
+        registry.connection.client.create_registered_model(registry.name)
     made = registry.connection.client.create_model_version(registry.name, "s3://lacewing/none", tags={KEY: key})
     return int(made.version), key
 

@@ -1,7 +1,7 @@
 """Two processes promote at the same instant, again and again: ``python -m tests.infra.race ROUNDS``.
 
-Prints how often both, one or neither became champion, and the median of the seconds until both had their answers. For the
-first line of the table in docs/guides/infra.md, the two processes ran flows/ as it was before moves were announced.
+Prints how often both, one or neither became champion, and the median of the seconds until both had their answers. For
+the first line of the table in docs/guides/infra.md, the processes ran flows/ as it was before moves were announced.
 """
 
 import sys
