@@ -33,8 +33,8 @@ class BundleStageConfig(BundleConfig):
     """Which helper the served model asks, and how often."""
 
 
-class ServeConfig(BaseModel):
-    """The server: its model, its address and its limits."""
+class ListenConfig(BaseModel):
+    """What is answered for, at which address, for whom and within which limits."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -58,10 +58,6 @@ class ServeConfig(BaseModel):
     """Largest accepted request body."""
     client_timeout_seconds: PositiveInt = 60
     """How long a client may take to send its headers, to send its body, and to read what was sent."""
-    threads: NonNegativeInt = 0
-    """CPU threads of the forward pass; 0 leaves the choice to torch (one per core)."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to decode: ``auto`` takes the GPU if there is one."""
     call_budget: float | None = Field(None, ge=0.0, le=1.0)
     """Share of the small model's decisions that become calls, instead of the bundle's; a request may set its own.
     0 serves the small model alone and opens no helper."""
@@ -75,6 +71,15 @@ class ServeConfig(BaseModel):
     @classmethod
     def _separated_by_commas(cls, value: object) -> object:
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
+class ServeConfig(ListenConfig):
+    """The server: its model, its address and its limits."""
+
+    threads: NonNegativeInt = 0
+    """CPU threads of the forward pass; 0 leaves the choice to torch (one per core)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to decode: ``auto`` takes the GPU if there is one."""
 
 
 class SmokeConfig(BaseModel):
