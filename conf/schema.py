@@ -15,6 +15,7 @@ from components.data.config import DataConfig
 from components.delegation.config import CalibrateConfig, DelegateConfig, DelegationConfig, SelectionName
 from components.deployment.config import BundleConfig, BundleStageConfig, ServeConfig, SmokeConfig
 from components.deployment.export.config import ExportConfig
+from components.deployment.gateway.config import GatewayConfig
 from components.derive.config import DeriveConfig, DeriveStageConfig
 from components.evaluation.arena.config import ArenaConfig, ArenaStageConfig
 from components.evaluation.comparison.config import ComparisonConfig
@@ -278,6 +279,15 @@ class ProjectConfig(Bounded):
 
 class ServeCommandConfig(Bounded, ServeConfig):
     """`lacewing serve`: the server's settings, and where the registry is."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # model=3 is version 3
+
+    tracking: TrackingConfig = TrackingConfig()
+    """Where MLflow keeps registered models."""
+
+
+class GatewayCommandConfig(Bounded, GatewayConfig):
+    """`lacewing gateway`: the gateway's settings, and where the registry is."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)  # model=3 is version 3
 

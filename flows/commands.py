@@ -42,11 +42,13 @@ def split_preset(overrides: Sequence[str]) -> tuple[str, list[str]]:
 def command_help(name: str) -> str:
     """What the command does, and every key it takes with its meaning and default."""
     from conf.help import schema_help
-    from conf.schema import ExportCommandConfig, ProjectConfig, ServeCommandConfig, UpConfig
+    from conf.schema import ExportCommandConfig, GatewayCommandConfig, ProjectConfig, ServeCommandConfig, UpConfig
 
     match name:
         case "serve":
             keys = schema_help(ServeCommandConfig)
+        case "gateway":
+            keys = schema_help(GatewayCommandConfig)
         case "export":
             keys = schema_help(ExportCommandConfig)
         case "up":
@@ -72,6 +74,14 @@ def _serve(arguments: list[str]) -> int:
     from flows.serve import serve
 
     return serve(compose_section(ServeCommandConfig, arguments))
+
+
+def _gateway(arguments: list[str]) -> int:
+    from conf.compose import compose_section
+    from conf.schema import GatewayCommandConfig
+    from flows.gateway import gateway
+
+    return gateway(compose_section(GatewayCommandConfig, arguments))
 
 
 def _export(arguments: list[str]) -> int:
@@ -251,6 +261,7 @@ def _completion(arguments: list[str]) -> int:
 
 COMMANDS = {
     "serve": Command("answer OpenAI requests from a registered model: model=champion port=8000", _serve),
+    "gateway": Command("run the cascade before llama.cpp, vLLM or SGLang: upstream=http://127.0.0.1:8080/v1", _gateway),
     "export": Command("write a registered model for llama.cpp or transformers: model=champion format=gguf", _export),
     "up": Command("start Prefect, MLflow and a worker on loopback, and print where they are", _up),
     "rollback": Command("return to the champion before this one", _rollback),

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from components.core.errors import InputError
 from conf.compose import GROUPS, choices, fields
 from conf.nearest import did_you_mean
-from conf.schema import ExportCommandConfig, ProjectConfig, ServeCommandConfig, UpConfig
+from conf.schema import ExportCommandConfig, GatewayCommandConfig, ProjectConfig, ServeCommandConfig, UpConfig
 from flows.catalogue import Flow, flows
 from flows.options import OF_FLOWS
 
@@ -123,6 +123,7 @@ def groups(commands: Sequence[str]) -> list[Group]:
     of_registry = [word for word in of_flow if word.startswith(("tracking.", "versioning."))]
     named = {
         "serve": (_settings(ServeCommandConfig), _values(ServeCommandConfig)),
+        "gateway": (_settings(GatewayCommandConfig), _values(GatewayCommandConfig)),
         "up": (_settings(UpConfig), _values(UpConfig)),
         "data": (["list", "pull", *of_flow], values),
         "accept": (["--reason", *of_flow], values),

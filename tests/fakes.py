@@ -49,7 +49,12 @@ def speaker(tokens: TextTokenizer, seed: int = 0, shape: ModelConfig = SHAPE) ->
 def calibration(low: float = 0.0, high: float = 1.0, factual: bool = True) -> CallCalibration:
     """Scores spread evenly from ``low`` to ``high``."""
     steps = [low + (high - low) * i / (LEVELS - 1) for i in range(LEVELS)]
-    return CallCalibration(quantiles=steps, tokens=1000, factual=factual, post_hoc={"entropy": steps, "margin": steps})
+    return CallCalibration(
+        quantiles=steps,
+        tokens=1000,
+        factual=factual,
+        post_hoc={"entropy": steps, "margin": steps, "logit_margin": steps},
+    )
 
 
 class Told:

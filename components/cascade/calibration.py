@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from components.cascade.config import CallScore
+from components.cascade.config import CalibratedScore
 from components.core.artifact import Artifact
 from components.core.atomic import write_text
 from components.core.errors import ArtifactError, InputError
@@ -68,8 +68,9 @@ class CallCalibration(BaseModel):
     """Budget, and share of calls on the second half of the documents at the threshold found on the first half."""
     running_realised: list[tuple[float, float]] = []
     """The same with the running quantile."""
-    post_hoc: dict[Literal["entropy", "margin"], list[float]] = {}
-    """Quantiles of the scores for models that never learned to call, at the same levels."""
+    post_hoc: dict[Literal["entropy", "margin", "logit_margin"], list[float]] = {}
+    """Quantiles of the other scores at the same levels: those of models that never learned to call, and the one that
+    other engines can follow."""
 
     @model_validator(mode="after")
     def _quantiles_ascend(self) -> "CallCalibration":
@@ -78,7 +79,7 @@ class CallCalibration(BaseModel):
                 raise ValueError(f"{name} must be {LEVELS} ascending numbers")
         return self
 
-    def levels(self, score: CallScore = "call") -> list[float]:
+    def levels(self, score: CalibratedScore = "call") -> list[float]:
         """Quantiles of ``score``; raises ``ArtifactError`` if it was not calibrated."""
         if score == "call":
             return self.quantiles
@@ -86,7 +87,7 @@ class CallCalibration(BaseModel):
             raise ArtifactError(f"this calibration has no quantiles of {score!r}: run `lacewing delegate` again")
         return self.post_hoc[score]
 
-    def threshold(self, budget: float, score: CallScore = "call") -> float:
+    def threshold(self, budget: float, score: CalibratedScore = "call") -> float:
         """Call where the score is above this: on text like the calibration's, a share ``budget`` of the positions.
 
         ``inf`` (never) for a budget of 0 and for text without facts, ``-inf`` (always) for 1. Raises ``InputError``

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from components.cascade.config import CallScore
+from components.cascade.config import CalibratedScore
 
 
 def call_probability(logits: Float[Tensor, "rows vocab"], call_id: int) -> Float[Tensor, "rows"]:
@@ -16,10 +16,16 @@ def call_probability(logits: Float[Tensor, "rows vocab"], call_id: int) -> Float
     return torch.sigmoid(logits[:, call_id].double() - _others(logits, call_id).float().logsumexp(dim=-1))
 
 
-def call_score(logits: Float[Tensor, "rows vocab"], call_id: int, score: CallScore) -> Float[Tensor, "rows"]:
-    """``call``: P(CALL). ``entropy``: nats of the prediction without CALL; ``margin``: 1 - its largest probability."""
+def call_score(logits: Float[Tensor, "rows vocab"], call_id: int, score: CalibratedScore) -> Float[Tensor, "rows"]:
+    """``call``: P(CALL). ``entropy``: nats of the prediction without CALL; ``margin``: 1 - its largest probability.
+
+    ``logit_margin``: logit of CALL less the largest other logit. It exceeds a threshold exactly where greedy decoding
+    would emit CALL if minus the threshold were added to the logit of CALL, as a logit bias is.
+    """
     if score == "call":
         return call_probability(logits, call_id)
+    if score == "logit_margin":
+        return (logits[:, call_id] - _others(logits, call_id).amax(dim=-1)).double()
     log_probabilities = _others(logits, call_id).float().log_softmax(dim=-1)
     if score == "margin":
         return -torch.expm1(log_probabilities.amax(dim=-1).double())

@@ -11,6 +11,8 @@ from components.core.neutral import Neutral
 
 ReturnUnit = Literal["token", "word", "entity"]
 CallScore = Literal["call", "entropy", "margin"]
+# The last is for other engines only, which can follow no other: it is calibrated, and no setting.
+CalibratedScore = CallScore | Literal["logit_margin"]
 HelperKind = Literal["auto", "none", "world", "model", "endpoint", "retrieval", "calculator"]
 Redact = Literal["auto", "on", "off"]
 

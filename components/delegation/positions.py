@@ -34,6 +34,8 @@ class Positions:
     """Nats of the prediction without CALL."""
     margin: Float[np.ndarray, " positions"]
     """One minus the largest probability without CALL."""
+    logit_margin: Float[np.ndarray, " positions"]
+    """Logit of CALL less the largest other logit."""
     wrong: Bool[np.ndarray, " positions"]
     """The likeliest token without CALL is not the one that follows."""
     factual: Bool[np.ndarray, " positions"]
@@ -107,7 +109,11 @@ def calibrated(positions: Positions, bins: int = 10, normalisation: str = "unkno
         reliability=_reliability(positions, bins),
         expected_vs_realised=_realised(positions, _fixed_share),
         running_realised=_realised(positions, _running_share),
-        post_hoc={"entropy": quantiles_of(positions.entropy), "margin": quantiles_of(positions.margin)},
+        post_hoc={
+            "entropy": quantiles_of(positions.entropy),
+            "margin": quantiles_of(positions.margin),
+            "logit_margin": quantiles_of(positions.logit_margin),
+        },
     )
 
 
@@ -156,12 +162,19 @@ def _positions(
             logits = hidden[rows].float() @ weight.T
             call = call_probability(logits, call_id)
             entropy, margin = call_score(logits, call_id, "entropy"), call_score(logits, call_id, "margin")
+            logit_margin = call_score(logits, call_id, "logit_margin")
             logits[:, call_id] = float("-inf")
             wrong = logits.argmax(dim=-1) != targets[rows].to(logits.device)
-            parts.append(torch.stack((call, entropy, margin, wrong.double())).cpu())
-    call_of, entropy_of, margin_of, wrong_of = torch.cat(parts, dim=1).numpy()
+            parts.append(torch.stack((call, entropy, margin, logit_margin, wrong.double())).cpu())
+    call_of, entropy_of, margin_of, logit_margin_of, wrong_of = torch.cat(parts, dim=1).numpy()
     return Positions(
-        call_of, entropy_of, margin_of, wrong_of.astype(np.bool_), factual, np.full(len(targets), second_half)
+        call_of,
+        entropy_of,
+        margin_of,
+        logit_margin_of,
+        wrong_of.astype(np.bool_),
+        factual,
+        np.full(len(targets), second_half),
     )
 
 

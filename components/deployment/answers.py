@@ -14,8 +14,8 @@ from starlette.types import Receive, Scope, Send
 
 from components.core.errors import LacewingError
 from components.deployment import errors
+from components.deployment.answering import Answering
 from components.deployment.decoding import Delta, Request
-from components.deployment.engine import Engine
 from components.deployment.keys import Client
 from components.deployment.metrics import Metrics
 from components.deployment.protocol import CompletionTokensDetails, ErrorBody, Usage
@@ -29,9 +29,9 @@ class Answer:
     """The generations of one HTTP request, one per prompt."""
 
     def __init__(
-        self, engine: Engine, metrics: Metrics, requests: Sequence[Request], client: Client | None = None
+        self, engine: Answering, metrics: Metrics, requests: Sequence[Request], client: Client | None = None
     ) -> None:
-        """Submit ``requests``; raises the errors of ``Engine.submit``. Call this in the event loop.
+        """Submit ``requests``; raises the errors of ``Answering.submit``. Call this in the event loop.
 
         ``client``: whose key the tokens count for.
         """

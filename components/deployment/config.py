@@ -42,8 +42,8 @@ class BundleStageConfig(BundleConfig):
     """Which helper the served model asks, and how often."""
 
 
-class ServeConfig(BaseModel):
-    """The server: its model, its address and its limits."""
+class ListenConfig(BaseModel):
+    """What is answered for, at which address, for whom and within which limits."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -67,21 +67,12 @@ class ServeConfig(BaseModel):
     """Largest accepted request body."""
     client_timeout_seconds: PositiveInt = 60
     """How long a client may take to send its headers, to send its body, and to read what was sent."""
-    threads: NonNegativeInt = 0
-    """CPU threads of the forward pass; 0 leaves the choice to torch (one per core)."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to decode: ``auto`` takes the GPU if there is one."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Numbers that the weights and the cache are held in. ``bfloat16`` halves what every token reads, which pays on a
-    CPU with AVX512-BF16 or AMX and on a GPU; probabilities then have two or three digits, those of calls too."""
     call_budget: float | None = Field(None, ge=0.0, le=1.0)
     """Share of the small model's decisions that become calls, instead of the bundle's; a request may set its own.
     0 serves the small model alone and opens no helper."""
     helper_required: bool = True
     """Whether the server refuses to start without the helper of its model. If false, it answers without the helper,
     marks the answers as degraded, and uses the helper as soon as it is available."""
-    price_per_call: NonNegativeFloat = 0.0
-    """Price of one call to the helper, in any currency. The page at ``/`` then shows what an answer cost."""
     shutdown_seconds: PositiveInt = 5
     """How long running requests may continue after the first SIGINT or SIGTERM; the others end with an error."""
 
@@ -89,6 +80,20 @@ class ServeConfig(BaseModel):
     @classmethod
     def _separated_by_commas(cls, value: object) -> object:
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
+class ServeConfig(ListenConfig):
+    """The server: its model, its address and its limits."""
+
+    price_per_call: NonNegativeFloat = 0.0
+    """Price of one call to the helper, in any currency. The page at ``/`` then shows what an answer cost."""
+    threads: NonNegativeInt = 0
+    """CPU threads of the forward pass; 0 leaves the choice to torch (one per core)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to decode: ``auto`` takes the GPU if there is one."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Numbers that the weights and the cache are held in. ``bfloat16`` halves what every token reads, which pays on a
+    CPU with AVX512-BF16 or AMX and on a GPU; probabilities then have two or three digits, those of calls too."""
 
 
 class SmokeConfig(BaseModel):

@@ -156,7 +156,7 @@ class Decoding:
         self.handover_seconds: list[float] = []
         """How long each call took."""
         self._model, self._tokenizer = model, tokenizer
-        room = _room(request.prompt, model, tokenizer.call_id)
+        room = answer_room(request.prompt, model.config.context_length, model.vocab_size, tokenizer.call_id)
         self._sampling = Sampling(
             temperature=request.temperature,
             top_p=request.top_p,
@@ -293,13 +293,15 @@ class Decoding:
         return [ScoredToken(*fields) for fields in zip(ids, chosen, alternatives, offsets, strict=True)]
 
 
-def _room(prompt: list[int], model: Transformer, call_id: int) -> int:
-    """Tokens that can be written after ``prompt``; at least one."""
-    context = model.config.context_length
+def answer_room(prompt: list[int], context: int, vocab_size: int, call_id: int) -> int:
+    """Tokens that can be written after ``prompt`` in a context of so many tokens; at least one.
+
+    Raises ``InputError`` if the prompt is empty, has ids that cannot be read or fills the context.
+    """
     if not prompt:
         raise InputError("the prompt is empty: give at least one character or one token id")
-    if foreign := [id for id in prompt if not 0 <= id < model.vocab_size]:
-        raise InputError(f"token id {foreign[0]} is not in the vocabulary: ids go from 0 to {model.vocab_size - 1}")
+    if foreign := [id for id in prompt if not 0 <= id < vocab_size]:
+        raise InputError(f"token id {foreign[0]} is not in the vocabulary: ids go from 0 to {vocab_size - 1}")
     if call_id in prompt:
         raise InputError(f"token id {call_id} is <CALL>, which the model may predict but never reads: leave it out")
     if len(prompt) >= context:

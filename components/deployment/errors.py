@@ -30,16 +30,23 @@ class InvalidBodyError(InputError):
     """A body that no request needs."""
 
 
-class NoHelperError(InputError):
+class UnsupportedError(InputError):
+    """A parameter with a value that this server cannot follow."""
+
+    def __init__(self, parameter: str, reason: str, value: object) -> None:
+        super().__init__(f"{parameter}: {reason}; got {value}")
+        self.parameter = parameter
+
+
+class NoHelperError(UnsupportedError):
     """A request that asks for calls, or for what came of them, to a server without a helper."""
 
     def __init__(self, parameter: str, value: float) -> None:
         possible, given = ("false", "true") if value is True else ("0", f"{value:g}")
-        super().__init__(
-            f"{parameter}: this server answers with a plain model that has no helper, so only {possible} is possible: "
-            f"leave it out; got {given}"
+        reason = (
+            f"this server answers with a plain model that has no helper, so only {possible} is possible: leave it out"
         )
-        self.parameter = parameter
+        super().__init__(parameter, reason, given)
 
 
 def detail(error: Exception) -> tuple[int, ErrorDetail]:
@@ -51,7 +58,7 @@ def detail(error: Exception) -> tuple[int, ErrorDetail]:
         return 400, _invalid(message, "prompt", "context_length_exceeded")
     if isinstance(error, InvalidBodyError):
         return 400, _invalid(message, code="invalid_body")
-    if isinstance(error, NoHelperError):
+    if isinstance(error, UnsupportedError):
         return 400, _invalid(message, error.parameter, "unsupported_value")
     if isinstance(error, InputError):
         return 400, _invalid(message, "prompt", "invalid_value")

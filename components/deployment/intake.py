@@ -19,9 +19,10 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
 from components.core.errors import InputError
+from components.deployment.answering import Answering
 from components.deployment.answers import CLIENT_CLOSED_REQUEST
 from components.deployment.decoding import ContextLengthError
-from components.deployment.engine import Engine, QueueFullError
+from components.deployment.engine import QueueFullError
 from components.deployment.errors import InvalidBodyError
 
 # Two, so that a short prompt need not wait for a long one.
@@ -40,7 +41,7 @@ T = TypeVar("T")
 class Intake:
     """Reads requests for one engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Answering) -> None:
         self._engine, self._tokenizer = engine, engine.tokenizer
         self._boundary = self._tokenizer.special.name(self._tokenizer.end_of_text_id) or ""
         self._longest_token = max(len(self._tokenizer.token_bytes(id)) for id in range(self._tokenizer.vocab_size))

@@ -1,12 +1,14 @@
 """What Prometheus reads at ``/metrics``."""
 
+from collections.abc import Sequence
+
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
 
-from components.deployment.engine import Engine, Generation
+from components.deployment.answering import Answered, Answering
 
 _HANDOVER_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -15,7 +17,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 class Metrics:
     """Counters and histograms of one server, in a registry of its own."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Answering) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)  # CPU seconds, memory, open files
         self.requests = Counter(
@@ -75,7 +77,7 @@ class Metrics:
             lambda: engine.queued
         )
 
-    def count(self, generations: list[Generation]) -> None:
+    def count(self, generations: Sequence[Answered]) -> None:
         """Add the tokens and calls of finished or abandoned generations."""
         for generation in generations:
             summary = generation.summary

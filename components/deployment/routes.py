@@ -10,9 +10,9 @@ from fastapi.responses import JSONResponse, Response
 
 from components.core.errors import ServiceError
 from components.deployment import documentation, errors
+from components.deployment.answering import Answering
 from components.deployment.answers import Answer, EventStream, respond
 from components.deployment.decoding import request_of
-from components.deployment.engine import Engine
 from components.deployment.intake import Intake, checked_route
 from components.deployment.keys import Client
 from components.deployment.metrics import Metrics
@@ -29,18 +29,18 @@ from components.deployment.protocol import (
 from components.deployment.responses import ChatBuilder, CompletionBuilder, ResponseBuilder
 
 
-def add_health(app: FastAPI, engine: Engine, served: str) -> None:
+def add_health(app: FastAPI, engine: Answering, served: str) -> None:
     """For whoever runs the server."""
 
     @app.get("/health", responses=documentation.health())
     async def health() -> JSONResponse:
         """200 while requests can be answered."""
         if not engine.running:
-            raise ServiceError("the decode thread has stopped")
+            raise ServiceError("requests are no longer answered")
         return JSONResponse({"status": "ok", "model": served})
 
 
-def add_models(app: FastAPI, engine: Engine, served: str, started: float) -> None:
+def add_models(app: FastAPI, engine: Answering, served: str, started: float) -> None:
     """The one model, under the name ``served``; loaded at ``started``, in seconds since 1970."""
     card = ModelCard(
         id=served,
@@ -65,7 +65,7 @@ def add_models(app: FastAPI, engine: Engine, served: str, started: float) -> Non
         return card
 
 
-def add_generation(app: FastAPI, engine: Engine, served: str, metrics: Metrics, intake: Intake) -> None:
+def add_generation(app: FastAPI, engine: Answering, served: str, metrics: Metrics, intake: Intake) -> None:
     """Completions and chat."""
 
     async def completions(body: CompletionRequest, http: HttpRequest) -> Response:
@@ -119,7 +119,7 @@ def _check_model(name: str, served: str) -> None:
         raise errors.UnknownModelError(f"the model {name!r} is not served here; this server has {served!r}")
 
 
-def _check(body: SamplingRequest, served: str, engine: Engine) -> None:
+def _check(body: SamplingRequest, served: str, engine: Answering) -> None:
     """Refuse requests for another model, and calls and pieces if there is no helper."""
     _check_model(body.model, served)
     if engine.helper is None and body.call_limit is not None:
@@ -128,5 +128,5 @@ def _check(body: SamplingRequest, served: str, engine: Engine) -> None:
         raise errors.NoHelperError("pieces", True)
 
 
-def _helper_name(engine: Engine) -> str | None:
+def _helper_name(engine: Answering) -> str | None:
     return engine.helper.name if engine.helper is not None else None

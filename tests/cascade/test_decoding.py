@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from components.cascade.calibration import CallCalibration
 from components.cascade.call_scores import call_probability, call_score
-from components.cascade.config import CallScore, CascadeConfig
+from components.cascade.config import CalibratedScore, CascadeConfig
 from components.cascade.decoding import Cascade, CascadeAnswer, CascadeRequest, CascadeStep
 from components.cascade.helpers.base import Call, HelperError, Reply
 from components.core.errors import InputError
@@ -181,16 +181,17 @@ def test_a_request_gets_the_same_answer_alone_and_among_others() -> None:
     assert any(answer.summary.calls for answer in together)
 
 
-@pytest.mark.parametrize("score", ["call", "entropy", "margin"])
-def test_calls_stand_where_the_score_is_above_the_threshold(score: CallScore) -> None:
+@pytest.mark.parametrize("score", ["call", "entropy", "margin", "logit_margin"])
+def test_calls_stand_where_the_score_is_above_the_threshold(score: CalibratedScore) -> None:
     """Also for a model that never learned to call: entropy or margin take the place of P(CALL)."""
     ids = plain(PROMPTS[0], Sampling(temperature=0, max_tokens=30))
     with torch.no_grad():
         logits = SMALL.logits(SMALL(torch.tensor([PROMPTS[0] + ids])))[0, len(PROMPTS[0]) - 1 : -1]
     scores = call_score(logits, TOKENS.call_id, score)
-    middle = scores.sort().values[20].item() + 1e-6
+    middle = scores.sort().values[20:22].mean().item()
     record = calibration(middle - 1.0, middle + 1.0)  # half of it lies above the threshold
-    asked = cascade(Told(""), record, budget=0.5, rule="fixed", call_score=score)
+    asked = cascade(Told(""), record, budget=0.5, rule="fixed")
+    asked.config = asked.config.model_copy(update={"call_score": score})  # of these, logit_margin is no setting
     (answer,) = asked.answers([CascadeRequest(PROMPTS[0], Sampling(temperature=0, max_tokens=30))])
     assert answer.ids == ids
     assert [token.call == "empty" for token in answer.tokens] == (scores > middle).tolist()

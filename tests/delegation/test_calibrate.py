@@ -83,7 +83,7 @@ def test_every_position_is_scored_as_one_forward_pass_over_its_document_scores_i
             with torch.no_grad():
                 logits = model.logits(model(torch.tensor([row[:-1]])))[0]
             here = slice(at, at + len(row) - 1)
-            for score in ("call", "entropy", "margin"):
+            for score in ("call", "entropy", "margin", "logit_margin"):
                 wanted = (call_score(logits, TOKENS.call_id, score)).numpy()
                 np.testing.assert_allclose(getattr(positions, score)[here], wanted, rtol=1e-3, atol=1e-6)
             logits[:, TOKENS.call_id] = -torch.inf
@@ -103,7 +103,7 @@ def test_the_record_follows_from_the_positions(result: Calibration, prepared: Pr
     assert record.factual
     assert record.normalisation == "full"
     for budget in (0.01, 0.15, 0.5, 0.99):
-        for score in ("call", "entropy", "margin"):
+        for score in ("call", "entropy", "margin", "logit_margin"):
             # Between the two lie equal scores: the first token of all documents is predicted from the same context.
             scores, threshold = getattr(positions, score), record.threshold(budget, score)
             assert (scores > threshold).mean() <= budget + 0.002

@@ -1,0 +1,152 @@
+"""The cascade around a server's pieces: it writes until it calls, the helper writes, and it goes on.
+
+The rule is the fixed threshold on ``logit_margin``. Everything else is as in ``components.cascade.decoding``: what a
+request may spend, no call inside a character, and the model's own token where a call brings nothing.
+"""
+
+import logging
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from components.cascade.call_budget import CallBudget
+from components.cascade.config import CascadeConfig
+from components.cascade.decoding import Author, CascadeSummary, FinishReason
+from components.cascade.helpers.base import Call, Helper, HelperError, Reply
+from components.cascade.reply_tokens import ends_inside_character, reply_fault, reply_ids
+from components.data.tokenizer import TextTokenizer
+from components.deployment.gateway.upstream import SUPPRESSED, Piece, Upstream, UpstreamError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one step adds to an answer."""
+
+    author: Author
+    ids: tuple[int, ...]
+    finish: FinishReason | None = None
+
+
+class GatewayAnswer:
+    """One answer. Iterate over it; ``summary`` goes on counting."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        helper: Helper | None,
+        tokenizer: TextTokenizer,
+        config: CascadeConfig,
+        prompt: Sequence[int],
+        *,
+        max_tokens: int,
+        piece_tokens: int,
+        bias: float,
+        budget: CallBudget,
+    ) -> None:
+        """
+        Arguments:
+            config: how much one call returns.
+            max_tokens: longest answer.
+            piece_tokens: what is asked of the server at once.
+            bias: of ``<CALL>``, minus the threshold on ``logit_margin``.
+            budget: the limit to the calls.
+        """
+        self._upstream, self._helper, self._tokenizer, self._config = upstream, helper, tokenizer, config
+        self._ids, self._left, self._piece_tokens = list(prompt), max_tokens, piece_tokens
+        self._text = bytearray(b"".join(map(tokenizer.token_bytes, prompt)))
+        self._bias, self._budget = bias, budget
+        self._session = secrets.token_hex(8)
+        self.summary = CascadeSummary()
+        self.handover_seconds: list[float] = []
+        """How long each call took."""
+
+    def __iter__(self) -> Iterator[Written]:
+        """The steps; the last has ``finish``. Raises ``UpstreamError``."""
+        try:
+            finish: FinishReason | None = None
+            while finish is None:
+                for step in self._piece():
+                    finish = step.finish
+                    yield step
+        finally:
+            if self._helper is not None:
+                self._helper.forget(self._session)
+
+    def _piece(self) -> Iterator[Written]:
+        """What the small model writes up to its next call, or the end of a piece; then what the helper does."""
+        may_call = self._helper is not None and self._budget.spent < self._budget.limit
+        piece = self._upstream.write(
+            self._ids, min(self._left, self._piece_tokens), self._bias if may_call else SUPPRESSED
+        )
+        if piece.end == "call" and not may_call:
+            raise UpstreamError(f"{self._upstream.name} wrote <CALL>, although its logit bias forbids it")
+        if piece.end == "length" and not piece.ids:
+            raise UpstreamError(f"{self._upstream.name} wrote nothing, and does not say why")
+        self.summary.decisions += len(piece.ids) + (piece.end != "length")
+        yield self._small(piece)
+        if piece.end == "call":
+            yield self._called()
+
+    def _called(self) -> Written:
+        """What follows where the small model calls."""
+        # Half a character cannot be sent as text.
+        if ends_inside_character(self._text) or not self._budget.take():
+            return self._own()
+        self.summary.calls += 1
+        began = time.perf_counter()
+        told = self._told()
+        self.handover_seconds.append(time.perf_counter() - began)
+        self.summary.helper_seconds += self.handover_seconds[-1]
+        if isinstance(told, Reply):
+            self.summary.helper_model_tokens += told.tokens
+            if not told.text.strip():
+                self.summary.empty_calls += 1
+                return self._own()
+            fault: object = reply_fault(told.text, self._config.max_unit_tokens, self._tokenizer.special.ids)
+        else:
+            fault = told
+        if fault is not None or not isinstance(told, Reply):
+            logger.info("the helper's reply cannot be used, the small model continues alone: %s", fault)
+            self.summary.failed_calls += 1
+            return self._own()
+        ids = reply_ids(self._tokenizer, self._ids, told.text)[: self._left]
+        self.summary.helper_tokens += len(ids)
+        return self._emit("helper", ids)
+
+    def _told(self) -> Reply | HelperError:
+        assert self._helper is not None
+        call = Call(
+            session=self._session,
+            text=self._text.decode("utf-8", errors="replace"),
+            ids=tuple(self._ids),
+            unit=self._config.unit,
+            max_tokens=self._config.max_unit_tokens,
+        )
+        try:
+            (reply,) = self._helper.answer([call])
+        except HelperError as error:
+            return error
+        return reply
+
+    def _own(self) -> Written:
+        """The small model's own token in place of a call."""
+        piece = self._upstream.write(self._ids, 1, SUPPRESSED)
+        if piece.end == "call" or (piece.end == "length" and len(piece.ids) != 1):
+            raise UpstreamError(f"{self._upstream.name} wrote no token where <CALL> was forbidden")
+        return self._small(piece)
+
+    def _small(self, piece: Piece) -> Written:
+        # The token that ends an answer counts as written.
+        self.summary.small_tokens += len(piece.ids) + (piece.end == "stop")
+        return self._emit("small", piece.ids, ended=piece.end == "stop")
+
+    def _emit(self, author: Author, ids: Sequence[int], ended: bool = False) -> Written:
+        self._ids += ids
+        for id in ids:
+            self._text += self._tokenizer.token_bytes(id)
+        self._left -= len(ids)
+        finish: FinishReason | None = "stop" if ended else "length" if self._left <= 0 else None
+        return Written(author, tuple(ids), finish)
