@@ -494,8 +494,13 @@ class CascadeDecoding:
         """The small model's own tokens."""
         if not decisions:
             return []
+        try:
+            tokens = self._decoder.choose([decision.row.row for decision in decisions], _together(decisions))
+        except Exception as error:  # one bad row stops no other
+            if len(decisions) == 1:
+                return [self._fail(decisions[0].row, error)]
+            return [step for decision in decisions for step in self._speak([decision])]
         steps = []
-        tokens = self._decoder.choose([decision.row.row for decision in decisions], _together(decisions))
         for decision, id in zip(decisions, tokens, strict=True):
             decision.row.summary.small_tokens += 1
             token = self._token(decision, id, "small", "none", decision.seconds, 0.0)

@@ -124,7 +124,7 @@ class SamplingRequest(_Request):
     # Not OpenAI's, but what many servers call by these names.
     top_k: int = Field(0, ge=0)
     min_p: float = Field(0.0, ge=0.0, le=1.0)
-    repetition_penalty: float = Field(1.0, gt=0.0, le=10.0)
+    repetition_penalty: float = Field(1.0, ge=0.1, le=10.0)
     # Nobody else's: how often the model may ask its helper.
     call_budget: float | None = Field(None, ge=0.0, le=1.0)
     max_calls: int | None = Field(None, ge=0)

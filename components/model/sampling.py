@@ -60,8 +60,8 @@ class Sampling:
             "min_p": (self.min_p, 0.0 <= self.min_p <= 1.0, "between 0 (off) and 1"),
             "repetition_penalty": (
                 self.repetition_penalty,
-                0.0 < self.repetition_penalty <= 10.0,
-                "above 0 and at most 10; 1 turns it off",
+                0.1 <= self.repetition_penalty <= 10.0,
+                "between 0.1 and 10; 1 turns it off",
             ),
         }
         for name, (value, allowed, words) in bounds.items():

@@ -349,7 +349,7 @@ def test_a_prompt_that_another_cache_has_read_is_taken_over() -> None:
     assert found == [plain(prompt, sampling) for prompt in PROMPTS[-2:]]
 
 
-@pytest.mark.parametrize("where", ["in the forward pass", "after it"])
+@pytest.mark.parametrize("where", ["in the forward pass", "after it", "in the choice"])
 def test_a_request_that_fails_leaves_the_others_alone(where: str) -> None:
     decoding = cascade(Told(" 1987"), budget=0.2).decoding()
     alone = cascade(Told(" 1987"), budget=0.2).answers(requests())
@@ -357,7 +357,10 @@ def test_a_request_that_fails_leaves_the_others_alone(where: str) -> None:
         decoding.add(request)
     steps = [step for _ in range(3) for step in decoding.step()]
     broken = decoding._rows[2]
-    if where == "after it":
+    if where == "in the choice":
+        broken.row.sampling = Sampling(top_k=5)
+        broken.row.generator = "none"  # type: ignore[assignment]
+    elif where == "after it":
         broken.row.suppressed = torch.tensor([TOKENS.vocab_size + 1])
     else:
         broken.row.unread = [TOKENS.vocab_size + 1] * len(broken.row.unread)

@@ -319,7 +319,7 @@ REFUSALS = [
     ({**GOOD, "frequency_penalty": -3}, 400, "frequency_penalty", "invalid_value", "greater than or equal to -2"),
     ({**GOOD, "top_k": -1}, 400, "top_k", "invalid_value", "greater than or equal to 0"),
     ({**GOOD, "min_p": 1.1}, 400, "min_p", "invalid_value", "less than or equal to 1"),
-    ({**GOOD, "repetition_penalty": 0}, 400, "repetition_penalty", "invalid_value", "greater than 0"),
+    ({**GOOD, "repetition_penalty": 1e-300}, 400, "repetition_penalty", "invalid_value", "equal to 0.1"),
     ({**GOOD_CHAT, "repetition_penalty": 11}, 400, "repetition_penalty", "invalid_value", "less than or equal to 10"),
     ({**GOOD, "logit_bias": {"5": 1}}, 400, "logit_bias", "unsupported_value", "only {} is supported"),
     ({**GOOD, "suffix": "end"}, 400, "suffix", "unsupported_value", "only continues text"),
