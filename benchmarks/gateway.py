@@ -46,7 +46,9 @@ def main() -> None:
     parser.add_argument("--answers", type=int, default=40)
     given = parser.parse_args()
     documents = held_out(PreparedData.open(given.data))
-    table = Table("call budget", "held-out positions: calls", "not as our margin", "answers: calls", "text as ours")
+    table = Table(
+        "call budget", "held-out positions: calls", "not as our margin", "answers: calls", "failed", "text as ours"
+    )
     rows = zip(
         positions(given.bundle, documents, given.upstream, given.positions),
         answers(given.bundle, documents, given.upstream, given.answers),
@@ -90,7 +92,7 @@ def positions(bundle: Path, documents: list[list[int]], url: str, most: int) -> 
     upstream.close()
 
 
-def answers(bundle: Path, documents: list[list[int]], url: str, most: int) -> Iterator[tuple[str, str]]:
+def answers(bundle: Path, documents: list[list[int]], url: str, most: int) -> Iterator[tuple[str, str, str]]:
     """For each budget: the calls of whole answers, and how many are word for word those of our own cascade."""
     loaded = load_bundle(bundle)
     assert loaded.delegation is not None
@@ -105,12 +107,13 @@ def answers(bundle: Path, documents: list[list[int]], url: str, most: int) -> It
     with GatewayEngine(bundle, GatewayConfig(upstream=url)) as engine:
         for budget in BUDGETS:
             requests = [CascadeRequest(prompt, greedy, budget) for prompt in prompts]
-            same = calls = decisions = 0
+            same = calls = decisions = failed = 0
             for prompt, ours in zip(prompts, cascade.answers(requests), strict=True):
                 text, generation = _answered(engine, Request(prompt, ANSWER_TOKENS, 0.0, call_budget=budget))
                 calls, decisions = calls + generation.calls, decisions + generation.decisions
+                failed += generation.failed_calls + ours.summary.failed_calls  # of both: too late on a busy machine
                 same += text == tokenizer.decode(ours.ids)
-            yield f"{calls / decisions:.1%} of {decisions:,}", f"{same} of {len(prompts)}"
+            yield f"{calls / decisions:.1%} of {decisions:,}", str(failed), f"{same} of {len(prompts)}"
 
 
 def _answered(engine: GatewayEngine, request: Request) -> tuple[str, CascadeSummary]:

@@ -14,11 +14,13 @@ import asyncio
 import logging
 import math
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import uvicorn
 from fastapi import FastAPI
@@ -105,9 +107,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _stop(number: int, frame: object) -> NoReturn:
+    # While the server behind is asked, and again after uvicorn's shutdown, which repeats the signal that stopped it.
+    raise SystemExit(0)
+
+
 if __name__ == "__main__":
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
-    code = main()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    try:
+        code = main()
+    except SystemExit as stop:  # of ``_stop`` or of the command line's parser
+        code = int(stop.code or 0)
     sys.stdout.flush()
     sys.stderr.flush()
     # A thread may still wait for the server behind.

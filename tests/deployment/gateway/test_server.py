@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from components.deployment.gateway.engine import GatewayEngine
-from components.deployment.gateway.server import create_app
+from components.deployment.gateway.server import create_app, main
 from components.model.bundle import Bundle
 from tests.deployment.conftest import Fact
 from tests.deployment.export.llama_cpp import LlamaCpp
@@ -117,3 +117,9 @@ def test_without_its_helper_it_goes_on_and_says_so(calling: Bundle, upstream: Ll
     assert body["cascade"]["degraded"]
     assert details["failed_calls"] == details["calls"] > 0
     assert body["choices"][0]["text"] == alone["choices"][0]["text"]
+
+
+def test_the_process_ends_with_the_reason(calling: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    url = "http://127.0.0.1:9/v1"
+    assert main([str(calling.folder), "--settings", settings(url, port=0).model_dump_json()]) == 6
+    assert capsys.readouterr().err.startswith(f"error: the server at {url} cannot be reached")
