@@ -146,6 +146,13 @@ def test_a_server_that_is_not_there_is_named(calling: Bundle) -> None:
         GatewayEngine(calling.folder, settings("http://127.0.0.1:9/v1"))
 
 
+def test_a_server_that_goes_away_ends_the_answer_with_the_reason(calling: Bundle) -> None:
+    with listening(Published(calling, "vllm")) as url:
+        engine = GatewayEngine(calling.folder, settings(url))
+    with engine, pytest.raises(UpstreamError, match="cannot be reached"):
+        answer(engine, Request([engine.tokenizer.end_of_text_id], max_tokens=8, temperature=0.0))
+
+
 def test_a_plain_model_and_an_old_calibration_are_refused(bundle: Bundle, asking: Bundle) -> None:
     with pytest.raises(InputError, match="plain model"):
         GatewayEngine(bundle.folder, settings("http://127.0.0.1:9/v1"))

@@ -58,6 +58,15 @@ def test_a_stream_is_the_answer_in_pieces(gateway: TestClient, fact: Fact) -> No
     assert chunks[-1]["choices"][0]["authors"] == whole["choices"][0]["authors"]
 
 
+def test_prompts_of_one_request_are_answered_as_each_alone(gateway: TestClient, fact: Fact) -> None:
+    prompts = [fact.prompt, "The town of", "In 1902"]
+    together = complete(gateway, prompt=prompts, call_budget=0.5)
+    alone = [complete(gateway, prompt=prompt, call_budget=0.5) for prompt in prompts]
+    assert [choice["text"] for choice in together["choices"]] == [each["choices"][0]["text"] for each in alone]
+    assert together["usage"]["total_tokens"] == sum(each["usage"]["total_tokens"] for each in alone)
+    assert "lacewing_calls_total" in gateway.get("/metrics").text
+
+
 def test_it_speaks_chat_and_stops_at_texts(gateway: TestClient) -> None:
     said = {"messages": [{"role": "user", "content": "Who was Ada?"}]}
     body = gateway.post("/v1/chat/completions", json={"temperature": 0, "max_tokens": 20, **said}).json()
