@@ -15,6 +15,7 @@ from components.core.artifact import Artifact
 from components.core.errors import LacewingError
 from components.core.identity import RecordedIdentity, digest_json
 from components.core.run import Run
+from components.data.prepared import PreparedData
 from conf.services import TrackingConfig, VersioningConfig
 from flows.adapters import dvc
 from flows.adapters.mlflow_logged_model import KEY
@@ -36,14 +37,14 @@ def seal(stage: str, files: dict[str, str]) -> Artifact:
 
 def prepare(text: str) -> str:
     """Prepare data and push it; returns the name by which others pull it."""
-    artifact = seal("prepare", {"raw/documents.jsonl": text, "shards/train.bin": text * 50})
+    artifact = seal("prepare", {f"{PreparedData.RAW}/text.jsonl": text, "shards/train.bin": text * 50})
     versions = dvc.ensure_versioned(artifact, VersioningConfig())
     assert all(version.pushed for version in versions), versions
     return dvc.name_of(artifact)
 
 
 def pull(name: str) -> str:
-    return (dvc.pull(name, VersioningConfig()).folder / "raw" / "documents.jsonl").read_text()
+    return (dvc.pull(name, VersioningConfig()).folder / PreparedData.RAW / "text.jsonl").read_text()
 
 
 def listed() -> list[str]:

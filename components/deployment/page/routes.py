@@ -15,6 +15,8 @@ from components.deployment.engine import Engine
 from components.deployment.page.origin import Origin
 
 INDEX = "index.html"
+# Spelt out: a stage's code is known by the names of the files that it reads.
+FILES = (INDEX, "answer.js", "api.js", "icon.svg", "page.css", "page.js")
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 # Scripts, styles and requests of this server only, nothing inline, no frame around the page. Trusted types make the
 # browser refuse ``innerHTML`` and its like, so that text of a model can never become markup.
@@ -65,7 +67,7 @@ def add_page(app: FastAPI, engine: Engine, served: str, origin: Origin, price_pe
     """``/``, its files under ``/page/``, and ``/v1/about``."""
     about = _about(engine, served, origin, price_per_call)
     folder = resources.files(__package__)
-    files = {file.name: file.read_bytes() for file in folder.iterdir() if file.name.rpartition(".")[2] in TYPES}
+    files = {name: (folder / name).read_bytes() for name in FILES}
 
     def answer(name: str) -> Response:
         content_type = f"{TYPES[name.rpartition('.')[2]]}; charset=utf-8"

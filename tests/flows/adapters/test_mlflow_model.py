@@ -128,7 +128,7 @@ def test_nothing_is_pickled_and_the_weights_are_stored_once(registered: Register
         f"artifacts/bundle/{name}" for name in (*asking.record.files, "artifact.json")
     }, "nothing but the sealed files"
     suffixes = {Path(name).suffix for name in files if not name.startswith("artifacts/")}
-    assert suffixes == {"", ".py", ".yaml", ".txt", ".json"}
+    assert suffixes == {"", ".py", ".yaml", ".txt", ".json", ".html", ".css", ".js", ".svg"}
     definition = (registered.folder / "MLmodel").read_text()
     assert "pickle" not in definition
     assert "model_code_path: lacewing_pyfunc.py\n" in definition, "no path of this machine"

@@ -57,7 +57,7 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(machine, monke
         ours.promote(2, "better", by="alice", judged_against=f"{1:032x}")
     assert champion(ours) == champion(theirs) == 3
     assert "lacewing.promoted_at" not in ours.version(2).tags, "nothing of the move that lost has happened"
-    assert [(move.action, move.version) for move in ours.ledger.moves()] == [("promote", 1)]
+    assert [(move.action, move.version) for move in ours.ledger.changes()] == [("promote", 1)]
     monkeypatch.undo()
     assert ours.promote(2, "compared again", judged_against=f"{3:032x}").number == champion(theirs) == 2
 
@@ -125,7 +125,7 @@ def test_a_mover_that_was_overtaken_after_all_moves_the_alias_back(machine, monk
         theirs.promote(3, "better", by="bob")
     assert champion(ours) == champion(theirs) == 2
     assert theirs.rolled_back("anything") is None, "the next call writes the move off"
-    assert [move.action for move in theirs.ledger.moves()] == []
+    assert [move.action for move in theirs.ledger.changes()] == []
 
 
 def test_only_announcements_made_in_view_of_the_one_before_count(machine):
