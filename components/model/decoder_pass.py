@@ -92,9 +92,10 @@ class DecoderPass:
 
     def logits(self, hidden: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocab"]:
         """Scores over the vocabulary."""
-        if len(hidden) == 1:
-            return self._logits(hidden.expand(2, -1).contiguous())[:1]
-        return self._logits(hidden)
+        with _own_arithmetic(hidden.device):
+            if len(hidden) == 1:
+                return self._logits(hidden.expand(2, -1).contiguous())[:1]
+            return self._logits(hidden)
 
     @torch.inference_mode()
     def __call__(self, cache: DecoderCache, unread: Mapping[int, Sequence[int]]) -> Float[Tensor, "rows width"]:
@@ -122,20 +123,22 @@ class DecoderPass:
             places += range(row * cache.capacity + start, row * cache.capacity + start + count)
             last[row] = len(tokens) - 1
         device = cache.keys.device
-        hidden = self._through(
-            cache,
-            torch.tensor(tokens, device=device),
-            torch.tensor(positions, device=device),
-            torch.tensor(places, device=device),
-            self._singles(cache, singles, len(computed)),
-            self._blocks(cache, unread, longer, len(computed)),
-        )
+        with _own_arithmetic(device):
+            hidden = self._through(
+                cache,
+                torch.tensor(tokens, device=device),
+                torch.tensor(positions, device=device),
+                torch.tensor(places, device=device),
+                self._singles(cache, singles, len(computed)),
+                self._blocks(cache, unread, longer, len(computed)),
+            )
         for row, ids in unread.items():
             cache.lengths[row] += len(ids)
         chosen = [last[row] for row in unread]
         if chosen != list(range(len(hidden))):
             hidden = hidden[torch.tensor(chosen, device=device)]
-        return self.model.norm(hidden)  # type: ignore[no-any-return]
+        with _own_arithmetic(device):
+            return self.model.norm(hidden)  # type: ignore[no-any-return]
 
     def read(self, cache: DecoderCache, unread: Mapping[int, Sequence[int]]) -> Float[Tensor, "rows width"]:
         """As a call, in several passes where there is much to read, so that memory stays small."""
@@ -274,6 +277,12 @@ def _layer(block: torch.nn.Module) -> _Layer:
         joint_product([feed_forward.gate, feed_forward.up]),
         joint_product([feed_forward.down]),
     )
+
+
+def _own_arithmetic(device: torch.device) -> torch.autocast:
+    """Whatever autocast the caller is under: texts are those that the server writes, and packed products know no other
+    numbers than those of the weights."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def _normed(norm: RMSNorm, hidden: Float[Tensor, "tokens width"]) -> Float[Tensor, "tokens width"]:

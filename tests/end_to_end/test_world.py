@@ -90,6 +90,7 @@ def test_the_champion_is_exported_for_llama_cpp_with_what_rounding_costs(
     assert (tmp_path / "out" / next(iter(record["files"]))).read_bytes()[:4] == b"GGUF"
 
 
+@pytest.mark.soak
 def test_the_champion_built_again_has_the_same_bits(
     place: Place, first_run: subprocess.CompletedProcess[str], tmp_path: Path
 ) -> None:

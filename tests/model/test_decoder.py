@@ -75,6 +75,18 @@ def test_a_text_is_the_same_alone_and_among_others_that_come_and_go(
         assert found == (expected if rows[number].finish is not None else expected[: len(found)])
 
 
+def test_a_text_is_the_same_under_the_callers_autocast(model: Transformer) -> None:
+    """The gate scores in bf16, and lets models write as they are served."""
+    sampling = Sampling(temperature=0, max_tokens=12)
+    expected = [alone(model, prompt(length), sampling) for length in (1, 9)]
+    with torch.autocast("cpu", torch.bfloat16):
+        decoder = Decoder(model)
+        rows = [decoder.add(prompt(length), sampling) for length in (1, 9)]
+        while decoder.rows:
+            decoder.step()
+    assert [written(row) for row in rows] == expected
+
+
 def test_a_step_says_what_it_wrote_and_drops_what_has_ended(model: Transformer) -> None:
     decoder = Decoder(model)
     short = decoder.add(prompt(5), Sampling(temperature=0, max_tokens=2))
