@@ -81,3 +81,13 @@ class Answering(Protocol):
 
     def close(self) -> None:
         """Stop; running requests end with an error."""
+
+
+class ServedEngine(Answering, Protocol):
+    """An engine that a server process owns."""
+
+    def end_requests(self) -> None:
+        """End the requests that are still being answered, with an error."""
+
+    def close(self) -> None:
+        """Give up threads and connections."""

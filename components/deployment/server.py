@@ -17,7 +17,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -30,7 +30,8 @@ from pydantic import ValidationError
 from components.core.errors import InputError, LacewingError, ServiceError
 from components.core.parent import FOLLOW_PARENT, follow_parent
 from components.deployment import documentation, errors, routes
-from components.deployment.config import API_KEY, ServeConfig
+from components.deployment.answering import ServedEngine
+from components.deployment.config import API_KEY, ListenConfig, ServeConfig
 from components.deployment.connections import GRACE_SECONDS, DrainingServer, timed_protocol
 from components.deployment.engine import Engine
 from components.deployment.hosts import AllowedHosts, is_loopback
@@ -60,6 +61,29 @@ def create_app(
         origin: what the page says about where the model comes from.
     """
 
+    return application(
+        "Lacewing",
+        engine,
+        cfg,
+        clients,
+        started,
+        lambda app: add_page(app, engine, cfg.model, origin or Origin(), cfg.price_per_call),
+    )
+
+
+def application(
+    title: str,
+    engine: ServedEngine,
+    cfg: ListenConfig,
+    clients: Clients,
+    started: float,
+    add_more: Callable[[FastAPI], object] = lambda app: None,
+) -> FastAPI:
+    """What every server of ours answers, and within which limits, whatever its ``engine``; see ``create_app``.
+
+    ``add_more`` adds the routes that only this one has.
+    """
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
@@ -67,13 +91,13 @@ def create_app(
         await asyncio.to_thread(engine.close)
 
     # The interactive documentation pages would load scripts from the internet; /openapi.json is there.
-    app = FastAPI(title="Lacewing", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title=title, lifespan=lifespan, docs_url=None, redoc_url=None)
     metrics, intake = Metrics(engine), Intake(engine)
     errors.register(app)
     routes.add_health(app, engine, cfg.model)
     routes.add_models(app, engine, cfg.model, started)
     routes.add_generation(app, engine, cfg.model, metrics, intake)
-    add_page(app, engine, cfg.model, origin or Origin(), cfg.price_per_call)
+    add_more(app)
     documentation.without_422(app)
     app.add_middleware(
         RequestLimits,
@@ -109,12 +133,7 @@ def serve(folder: Path, cfg: ServeConfig, version: str = "", address: str = "") 
 
     ``version`` and ``address`` say which registered model it is, and where a person can look at it.
     """
-    clients = Clients.of(cfg.keys, os.environ.get(API_KEY, ""))
-    if not clients and not is_loopback(cfg.host):
-        raise InputError(
-            f"{cfg.host} is reachable from other machines, so anyone could use the server: set {API_KEY} to a key, "
-            "name a file of keys with keys=FILE, or listen on host=127.0.0.1"
-        )
+    clients = known_clients(cfg, "server")
     with listen(cfg.host, cfg.port) as listener:
         engine = Engine(
             folder,
@@ -126,18 +145,33 @@ def serve(folder: Path, cfg: ServeConfig, version: str = "", address: str = "") 
             call_budget=cfg.call_budget,
             helper_required=cfg.helper_required,
         )
-        port = listener.getsockname()[1]
         origin = Origin.of(folder, version, address)
         app = create_app(engine, cfg, clients, started=folder.stat().st_mtime, origin=origin)
-        host = f"[{cfg.host}]" if ":" in cfg.host else cfg.host
-        print(READY.format(model=cfg.model, host=host, port=port), flush=True)
-        config = uvicorn.Config(
-            app,
-            http=timed_protocol(cfg.client_timeout_seconds),
-            log_level="warning",
-            timeout_graceful_shutdown=math.ceil(cfg.shutdown_seconds + GRACE_SECONDS),
+        answer(app, engine, cfg, listener)
+
+
+def known_clients(cfg: ListenConfig, what: str) -> Clients:
+    """Whose keys are accepted; raises ``InputError`` if other machines reach ``what``, and it would ask for none."""
+    clients = Clients.of(cfg.keys, os.environ.get(API_KEY, ""))
+    if not clients and not is_loopback(cfg.host):
+        raise InputError(
+            f"{cfg.host} is reachable from other machines, so anyone could use the {what}: set {API_KEY} to a key, "
+            "name a file of keys with keys=FILE, or listen on host=127.0.0.1"
         )
-        DrainingServer(config, cfg.shutdown_seconds, engine.end_requests).run([listener])
+    return clients
+
+
+def answer(app: FastAPI, engine: ServedEngine, cfg: ListenConfig, listener: socket.socket) -> None:
+    """Say that requests are answered, and answer them until a signal comes."""
+    host = f"[{cfg.host}]" if ":" in cfg.host else cfg.host
+    print(READY.format(model=cfg.model, host=host, port=listener.getsockname()[1]), flush=True)
+    config = uvicorn.Config(
+        app,
+        http=timed_protocol(cfg.client_timeout_seconds),
+        log_level="warning",
+        timeout_graceful_shutdown=math.ceil(cfg.shutdown_seconds + GRACE_SECONDS),
+    )
+    DrainingServer(config, cfg.shutdown_seconds, engine.end_requests).run([listener])
 
 
 def _stop(number: int, frame: object) -> NoReturn:
@@ -183,7 +217,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def run(main: Callable[[], int]) -> NoReturn:
+    """``main`` as a process of its own, which ends in order at the first signal."""
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
@@ -194,6 +229,10 @@ if __name__ == "__main__":
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Everything that must end in order has ended. Python would go on to take torch apart, which can take longer than
-    # ``shutdown_seconds``.
+    # Everything that must end in order has ended. Python would go on to take torch apart, or to wait for a thread that
+    # asks another server, which can take longer than ``shutdown_seconds``.
     os._exit(code)
+
+
+if __name__ == "__main__":
+    run(main)

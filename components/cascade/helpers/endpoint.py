@@ -5,7 +5,6 @@ The text of a request leaves this machine if the server is elsewhere: a warning 
 data are replaced before, see ``redaction``.
 """
 
-import ipaddress
 import logging
 import os
 import time
@@ -48,7 +47,7 @@ class EndpointHelper:
         self._client = OpenAIClient(self._url, api_key, _RESPONSE_BYTES)
         if self._client.has_password:
             raise HelperError(f"helper.url must not hold a user or password; set {API_KEY} instead")
-        self._redacts = redact == "on" or (redact == "auto" and not _is_loopback(self._client.host))
+        self._redacts = redact == "on" or (redact == "auto" and not self._client.is_on_this_machine)
 
     @classmethod
     def from_config(cls, config: HelperConfig) -> "EndpointHelper":
@@ -75,7 +74,7 @@ class EndpointHelper:
 
     def check(self) -> None:
         """Ask for one token; raises ``HelperError`` with what to do if none comes."""
-        if not _is_loopback(self._client.host):
+        if not self._client.is_on_this_machine:
             hidden = "without secrets and personal data" if self._redacts else "as it is"
             logger.warning(
                 "text of requests will be sent to the helper at %s, on another machine, %s", self._client.host, hidden
@@ -168,10 +167,3 @@ def _fitted(text: str, call: Call, prompt: str) -> str:
     if prompt and call.text[-1:] == " ":
         text = text.lstrip(" ")
     return first_unit(text, call.unit)[0]
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

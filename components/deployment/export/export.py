@@ -4,7 +4,6 @@ The loss is that of our own likelihood loop on the weights that the engine will 
 nothing else; what an engine computes from them in its own arithmetic comes on top. It is kept with the export.
 """
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from components.core.artifact import FileRecord
 from components.core.atomic import replacing, write_json, write_text
 from components.core.errors import InputError
 from components.core.identity import digest_file
+from components.core.records import read_object
 from components.data.prepared import PreparedData
 from components.data.tokenizer import TextTokenizer
 from components.deployment.bundle import FILES
@@ -160,7 +160,7 @@ def _write_hugging_face(model: Transformer, folder: Path, into: Path, precision:
         if name not in (WEIGHTS, CONFIG):
             with replacing(into / name) as temporary:
                 shutil.copyfile(folder / name, temporary)
-    config = _json(folder / CONFIG) | {key: str(dtype).removeprefix("torch.") for key in ("dtype", "torch_dtype")}
+    config = read_object(folder / CONFIG) | {key: str(dtype).removeprefix("torch.") for key in ("dtype", "torch_dtype")}
     write_json(into / CONFIG, config)
     weights = {name: weight.to(dtype) for name, weight in load_file(folder / WEIGHTS).items()}
     with replacing(into / WEIGHTS) as temporary:
@@ -168,7 +168,3 @@ def _write_hugging_face(model: Transformer, folder: Path, into: Path, precision:
     for weight in model.parameters():
         weight.copy_(weight.to(dtype))
     return Counter({precision: sum(weight.dim() == 2 for weight in model.parameters())})
-
-
-def _json(path: Path) -> dict[str, object]:
-    return dict(json.loads(path.read_text(encoding="utf-8")))

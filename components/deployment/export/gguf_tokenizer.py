@@ -1,11 +1,11 @@
 """The tokenizer of a GGUF file. llama.cpp knows how to split text by a name, so only known patterns can be written."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.core.errors import InputError
+from components.core.records import read_object
 from components.data.special_tokens import CHAT_TEMPLATE_FILE, TOKENIZER
 from components.data.tokenizer import TextTokenizer
 
@@ -34,7 +34,7 @@ def write_tokenizer(writer: "GGUFWriter", folder: Path) -> None:
     """Write the tokenizer of the model ``folder``; raises ``InputError`` if llama.cpp would read text otherwise."""
     from gguf import TokenType
 
-    content = json.loads((folder / TOKENIZER).read_text(encoding="utf-8"))
+    content = read_object(folder / TOKENIZER)
     tokenizer = TextTokenizer.load(folder)
     special = tokenizer.special
     pieces = {id: piece for piece, id in content["model"]["vocab"].items()}
