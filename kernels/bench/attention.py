@@ -7,6 +7,7 @@ provider's count: TFLOP/s then show the work that was skipped.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,43 +20,16 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kernels.attention import attention
+from kernels.bench import estimates
 from kernels.bench.record import Record
+from kernels.bench.sections import Section
+from kernels.bench.shapes import AttentionShape as Shape
 from kernels.bench.timing import Failed, Program, Spread, reason_of
 from kernels.documents import doc_bounds
 
 LAYERS = 12  # a block mask is made once a step and used by every layer
 INPUT_SETS = 3
 FORWARD_FACTOR, FULL_FACTOR = 1.0, 3.5
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of one attention call. ``mean_document``: mean length in tokens; ``None`` for one document a row."""
-
-    batch: int
-    seq: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    dtype: torch.dtype = torch.bfloat16
-    mean_document: int | None = None
-    equal_documents: bool = False
-
-    def __str__(self) -> str:
-        heads = f"H{self.heads}" if self.heads == self.kv_heads else f"H{self.heads}:{self.kv_heads}"
-        kind = "equal" if self.equal_documents else "mean"
-        documents = f" docs {kind} {self.mean_document}" if self.mean_document else ""
-        return f"B{self.batch} T{self.seq} {heads} D{self.head_dim}{documents}"
-
-    @property
-    def config(self) -> dict[str, object]:
-        """For the CSV file."""
-        fields = {name: getattr(self, name) for name in ("batch", "heads", "kv_heads", "head_dim", "mean_document")}
-        return {**fields, "dtype": str(self.dtype).removeprefix("torch."), "equal": self.equal_documents}
-
-    @property
-    def forward_flops(self) -> float:
-        return 2.0 * self.batch * self.heads * self.seq**2 * self.head_dim
 
 
 @dataclass(frozen=True)
@@ -169,9 +143,7 @@ def varlen(example: Inputs) -> Provider:
     """
     from torch.nn.attention.varlen import varlen_attn
 
-    starts = example.boundary.flatten().nonzero()[:, 0]
-    ends = torch.cat([starts, starts.new_tensor([example.boundary.numel()])]).int()
-    longest = int((ends[1:] - ends[:-1]).max())
+    ends, longest = _ends(example)
     known = inspect.signature(varlen_attn).parameters
     causal: dict[str, Any] = {"is_causal": True} if "is_causal" in known else {"window_size": (-1, 0)}
 
@@ -187,6 +159,40 @@ def varlen(example: Inputs) -> Provider:
         return mixed.view(given.query.shape)
 
     return call
+
+
+def flash3() -> Provider:
+    """FlashAttention-3 on whole rows. Raises ``ImportError`` where its wheel is missing."""
+    function = importlib.import_module("flash_attn_interface").flash_attn_func
+
+    def call(given: Inputs) -> Tensor:
+        return _only(function(*given.leaves, causal=True))
+
+    return call
+
+
+def flash3_varlen(example: Inputs) -> Provider:
+    """FlashAttention-3 on the documents end to end. Raises ``ImportError`` where its wheel is missing."""
+    function = importlib.import_module("flash_attn_interface").flash_attn_varlen_func
+    ends, longest = _ends(example)
+
+    def call(given: Inputs) -> Tensor:
+        query, key, value = (one.flatten(0, 1) for one in given.leaves)
+        return _only(function(query, key, value, ends, ends, longest, longest, causal=True)).view(given.query.shape)
+
+    return call
+
+
+def _only(result: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """The mixed values; some versions also give the logsumexp."""
+    return result[0] if isinstance(result, tuple) else result
+
+
+def _ends(example: Inputs) -> tuple[Tensor, int]:
+    """Where the documents of all rows end, one after the other, and the length of the longest."""
+    starts = example.boundary.flatten().nonzero()[:, 0]
+    ends = torch.cat([starts, starts.new_tensor([example.boundary.numel()])]).int()
+    return ends, int((ends[1:] - ends[:-1]).max())
 
 
 def program(name: str, provider: Provider, sets: Sequence[Inputs], mode: str) -> Program:
@@ -223,34 +229,45 @@ def compare(
     return times
 
 
-def measure(record: Record) -> None:
-    """All attention goals that are times or memory (errors: ``correctness``)."""
-    for shape in _plain_shapes(record):
-        with record.section("A1", "A2", "A3 flash", "A3 cudnn", "A9", what=f"attention {shape}"):
-            _plain(record, shape)
-    for shape in _document_shapes(record):
-        with record.section("A4", "A5", what=f"attention {shape}"):
-            _documents(record, shape)
-    for shape in _skipping_shapes(record):
-        with record.section("A6 equal", "A6 random", what=f"attention {shape}, documents against none"):
-            _skipping(record, shape)
+def sections(record: Record) -> list[Section]:
+    """All attention goals that are times or memory (errors: ``correctness``); packed documents, head 64, first."""
+    plain = ("A1", "A2", "A3 flash", "A3 cudnn", "A3 flash3", "A3 flex", "A9")
+    kinds = [
+        (document_shapes(record), "", ("A4", "A5", "A5 flash3"), _documents),
+        (skipping_shapes(record), ", documents against none", ("A6 equal", "A6 random"), _skipping),
+        (plain_shapes(record), "", plain, _plain),
+    ]
+    return [
+        Section("goals", "attention", f"attention {shape}{what}", goals, partial(run, shape=shape))
+        for shapes, what, goals, run in kinds
+        for shape in shapes
+    ]
 
 
 def _plain(record: Record, shape: Shape) -> None:
     sets = [make_inputs(shape, seed, record.device) for seed in range(INPUT_SETS)]
-    providers = plain_providers(record.ours)
+    makers: dict[str, Callable[[], Provider]] = {
+        **{name: partial(_same, provider) for name, provider in plain_providers(record.ours).items()},
+        "flash3": flash3,
+        "flex": lambda: flex(block_mask(sets[0].doc_start)),
+    }
+    providers, missing = _made(makers)
     own = record.ours
-    for mode, goals in (("forward", ["A1"]), ("backward", ["A2"]), ("full", ["A3 flash", "A3 cudnn"])):
-        times = compare(record, shape, mode, providers, sets)
-        for goal in goals:
+    compared = {"forward": {"A1": "sdpa_flash"}, "backward": {"A2": "sdpa_flash"}}
+    compared["full"] = {
+        f"A3 {name.removeprefix('sdpa_')}": name for name in ("sdpa_flash", "sdpa_cudnn", "flash3", "flex")
+    }
+    for mode, baselines in compared.items():
+        times = {**missing, **compare(record, shape, mode, providers, sets)}
+        for goal, baseline in baselines.items():
             if goal != "A1" or shape.seq >= 2048 or record.rehearsal:
-                baseline = "sdpa_cudnn" if goal == "A3 cudnn" else "sdpa_flash"
-                record.ratio(goal, str(shape), times[own], times[baseline])
+                expected = estimates.attention_speed_up(shape, baseline, mode)  # type: ignore[arg-type]
+                record.ratio(goal, str(shape), times[own], times[baseline], expected=expected)
     peaks = [
         record.peak("attention", "full", shape.seq, shape.config, program(name, providers[name], sets, "full"))
         for name in (own, "sdpa_flash")
     ]
-    record.share("A9", str(shape), *peaks)
+    record.share("A9", str(shape), peaks[0], peaks[1], expected=1.0)
 
 
 def plain_providers(impl: str) -> dict[str, Provider]:
@@ -262,28 +279,48 @@ def plain_providers(impl: str) -> dict[str, Provider]:
     }
 
 
-def _documents(record: Record, shape: Shape) -> None:
-    sets = [make_inputs(shape, seed, record.device) for seed in range(INPUT_SETS)]
-    example, own = sets[0], record.ours
-    providers: dict[str, Provider] = {own: ours(own, documents=True)}
+def _same(provider: Provider) -> Provider:
+    return provider
+
+
+def _made(makers: dict[str, Callable[[], Provider]]) -> tuple[dict[str, Provider], dict[str, Spread | Failed]]:
+    """Those that can be made here, and why the others cannot."""
+    providers: dict[str, Provider] = {}
     missing: dict[str, Spread | Failed] = {}
-    makers: dict[str, Callable[[], Provider]] = {
-        "flex": lambda: flex(block_mask(example.doc_start)),
-        "varlen": lambda: varlen(example),
-        "sdpa_mask": lambda: sdpa_mask(example),
-    }
     for name, maker in makers.items():
         try:
             providers[name] = maker()
-        except Exception as error:
+        except Exception as error:  # a baseline that this machine lacks must not end the table
             missing[name] = Failed(reason_of(error))
+    return providers, missing
+
+
+def document_makers(impl: str, example: Inputs) -> dict[str, Callable[[], Provider]]:
+    """Who can do packed documents, ours first."""
+    return {
+        impl: lambda: ours(impl, documents=True),
+        "flex": lambda: flex(block_mask(example.doc_start)),
+        "varlen": lambda: varlen(example),
+        "flash3": lambda: flash3_varlen(example),
+        "sdpa_mask": lambda: sdpa_mask(example),
+    }
+
+
+def _documents(record: Record, shape: Shape) -> None:
+    sets = [make_inputs(shape, seed, record.device) for seed in range(INPUT_SETS)]
+    example, own = sets[0], record.ours
+    providers, missing = _made(document_makers(own, example))
     times = {**missing, **compare(record, shape, "full", providers, sets)}
     mask = record.measure("attention", "mask", shape.seq, shape.config, [_mask_program(example)])["block_mask"]
     once_a_step = times["flex"]
     if isinstance(once_a_step, Spread) and isinstance(mask, Spread):
         once_a_step = once_a_step + mask.times(1 / LAYERS)
-    record.ratio("A4", str(shape), times[own], once_a_step, note=f", of it {_milliseconds(mask, 1 / LAYERS)} mask")
-    record.ratio("A5", str(shape), times[own], times["varlen"])
+    note = f", of it {_milliseconds(mask, 1 / LAYERS)} mask"
+    expected = estimates.documents_speed_up(shape, "flex")
+    record.ratio("A4", str(shape), times[own], once_a_step, note=note, expected=expected)
+    for goal, baseline in (("A5", "varlen"), ("A5 flash3", "flash3")):
+        expected = estimates.documents_speed_up(shape, baseline)  # type: ignore[arg-type]
+        record.ratio(goal, str(shape), times[own], times[baseline], expected=expected)
 
 
 def _mask_program(example: Inputs) -> Program:
@@ -304,11 +341,12 @@ def _skipping(record: Record, shape: Shape) -> None:
         programs.append(program(name, ours(record.ours, documents=True), sets, "full"))
     programs.append(program("dense", ours(record.ours, documents=False), sets, "full"))
     times = record.measure("attention", "full", shape.seq, {**shape.config, "compared": "documents"}, programs)
-    for goal in packed:
-        record.ratio(goal, f"{shape} docs {mean}", times[goal], times["dense"])
+    for goal, equal in packed.items():
+        expected = estimates.skipping_speed_up(replace(shape, mean_document=mean, equal_documents=equal))
+        record.ratio(goal, f"{shape} docs {mean}", times[goal], times["dense"], expected=expected)
 
 
-def _plain_shapes(record: Record) -> list[Shape]:
+def plain_shapes(record: Record) -> list[Shape]:
     if record.rehearsal:
         return [Shape(1, 64, 2, 1, 16, torch.float32)]
     lengths = [2048, 8192] if record.quick else [1024, 2048, 4096, 8192]
@@ -316,7 +354,7 @@ def _plain_shapes(record: Record) -> list[Shape]:
     return [Shape(32768 // seq, seq, *sizes) for sizes in heads for seq in lengths]
 
 
-def _document_shapes(record: Record) -> list[Shape]:
+def document_shapes(record: Record) -> list[Shape]:
     if record.rehearsal:
         return [Shape(1, 64, 2, 1, 16, torch.float32, mean_document=16)]
     packed = [(4096, 512), (8192, 1024)]
@@ -324,7 +362,7 @@ def _document_shapes(record: Record) -> list[Shape]:
     return [Shape(32768 // seq, seq, *sizes, mean_document=mean) for sizes in heads for seq, mean in packed]
 
 
-def _skipping_shapes(record: Record) -> list[Shape]:
+def skipping_shapes(record: Record) -> list[Shape]:
     if record.rehearsal:
         return [Shape(1, 64, 1, 1, 16, torch.float32)]
     return [Shape(4, 8192, 12, 12, 64), Shape(4, 8192, 16, 16, 128)]

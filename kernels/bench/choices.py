@@ -10,27 +10,35 @@ of the row. ``sdpa`` is PyTorch with a dense mask.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from kernels.bench.attention import INPUT_SETS, Provider, Shape, compare, make_inputs, ours, plain_providers, sdpa_mask
+from kernels.bench.attention import INPUT_SETS, Provider, compare, make_inputs, ours, plain_providers, sdpa_mask
 from kernels.bench.record import Record, describe
+from kernels.bench.sections import Section
+from kernels.bench.shapes import AttentionShape as Shape
 from kernels.bench.timing import Spread
 
 Choices = dict[str, dict[str, dict[str, dict[str, str]]]]  # dtype, head dimension, kind, length: name
 
 
-def measure(record: Record) -> Choices:
-    """Times every candidate in every case; a case in which nothing runs is left out."""
+def sections(record: Record) -> list[Section]:
+    """A section for each case of the table."""
+    return [
+        Section("choices", "attention", f"attention {shape} {shape.dtype}", (), partial(_measured, shape=shape))
+        for shape in _cases(record)
+    ]
+
+
+def table(cases: Iterable[dict[str, str]]) -> Choices:
+    """The table of all cases in which anything runs."""
     choices: Choices = {}
-    for shape in _cases(record):
-        with record.section(what=f"choices: attention {shape} {shape.dtype}"):
-            fastest = _fastest(record, shape)
-            if fastest:
-                dtype = choices.setdefault(str(shape.dtype).removeprefix("torch."), {})
-                kind = "documents" if shape.mean_document else "plain"
-                dtype.setdefault(str(shape.head_dim), {}).setdefault(kind, {})[str(shape.seq)] = fastest
+    for case in cases:
+        kinds = choices.setdefault(case["dtype"], {}).setdefault(case["head_dim"], {})
+        kinds.setdefault(case["kind"], {})[case["seq"]] = case["fastest"]
     return choices
 
 
@@ -53,14 +61,23 @@ def capability(device: torch.device) -> str:
     return "sm{}{}".format(*torch.cuda.get_device_capability(device)) if device.type == "cuda" else "cpu"
 
 
-def _fastest(record: Record, shape: Shape) -> str | None:
+def _measured(record: Record, shape: Shape) -> dict[str, str]:
+    """The fastest of one case; raises ``RuntimeError`` if nothing runs."""
     sets = [make_inputs(shape, seed, record.device) for seed in range(INPUT_SETS)]
     providers: dict[str, Provider] = plain_providers(record.ours)
     if shape.mean_document:
         providers = {record.ours: ours(record.ours, documents=True), "sdpa": sdpa_mask(sets[0])}
     times = compare(record, shape, "full", providers, sets)
     ran = {name: time.median for name, time in times.items() if isinstance(time, Spread)}
-    return min(ran, key=lambda name: ran[name]) if ran else None
+    if not ran:
+        raise RuntimeError("nothing runs")
+    return {
+        "dtype": str(shape.dtype).removeprefix("torch."),
+        "head_dim": str(shape.head_dim),
+        "kind": "documents" if shape.mean_document else "plain",
+        "seq": str(shape.seq),
+        "fastest": min(ran, key=lambda name: ran[name]),
+    }
 
 
 def _cases(record: Record) -> list[Shape]:

@@ -6,7 +6,7 @@ plus one unit in the last place. A fast wrong kernel ends the run here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -19,21 +19,37 @@ from kernels.bench import attention as attention_bench
 from kernels.bench import cross_entropy as cross_entropy_bench
 from kernels.bench.goals import GOALS
 from kernels.bench.record import Record
+from kernels.bench.sections import Section
+from kernels.bench.shapes import AttentionShape, LossShape
 from kernels.cross_entropy import TokenStats, cross_entropy, linear_token_stats, reference
 
 CALL_COLUMN = 7
 IGNORED = -100
 
 
-def failures(record: Record, kernels: Sequence[str]) -> list[str]:
-    """One sentence for each check that does not hold; adds the rows of the goals that are errors."""
-    found: list[str] = []
-    if "cross_entropy" in kernels:
-        found += _cross_entropy(record)
-    if "attention" in kernels:
-        for shape in _attention_shapes(record):
-            found += _attention(record, shape)
-    return found
+def sections(record: Record) -> list[Section]:
+    """The checks; each returns one sentence for everything that does not hold, and adds the rows of its goals."""
+    sizes = (12, 32, 123, 128) if record.rehearsal else (4096, 768, 50257, 50304)
+    loss = LossShape(*sizes, torch.float32 if record.rehearsal else torch.bfloat16)
+    return [
+        *(
+            Section(
+                "correctness",
+                "attention",
+                f"attention {shape} {shape.dtype}",
+                ("A7 forward", "A7 gradients", "A8"),
+                partial(_attention, shape=shape),
+            )
+            for shape in _attention_shapes(record)
+        ),
+        Section(
+            "correctness",
+            "cross_entropy",
+            f"cross-entropy {loss} {loss.dtype}",
+            ("C8 loss", "C8 gradient"),
+            partial(_cross_entropy, shape=loss),
+        ),
+    ]
 
 
 def relative_error(found: Tensor, exact: Tensor) -> float:
@@ -55,11 +71,8 @@ def last_place(exact: Tensor, dtype: torch.dtype) -> float:
     return 2.0 * float(exact.abs().max()) * torch.finfo(dtype).eps / 2
 
 
-def _cross_entropy(record: Record) -> list[str]:
-    sizes = (12, 32, 123, 128) if record.rehearsal else (4096, 768, 50257, 50304)
-    dtype = torch.float32 if record.rehearsal else torch.bfloat16
-    shape = cross_entropy_bench.Shape(*sizes, dtype)
-    record.say(f"  correctness: cross-entropy {shape} {dtype}")
+def _cross_entropy(record: Record, shape: LossShape) -> list[str]:
+    dtype = shape.dtype
     given = cross_entropy_bench.make_inputs(shape, 0, record.device)
     target = given.target.clone()
     target[::10] = IGNORED
@@ -101,7 +114,7 @@ def _cross_entropy(record: Record) -> list[str]:
     return found
 
 
-def _loss_of_logits(record: Record, shape: cross_entropy_bench.Shape, target: Tensor) -> list[str]:
+def _loss_of_logits(record: Record, shape: LossShape, target: Tensor) -> list[str]:
     generator = torch.Generator(record.device).manual_seed(1)
     sizes = (shape.rows, shape.vocab)
     logits = torch.randn(sizes, generator=generator, device=record.device, dtype=torch.float32).to(shape.dtype)
@@ -128,8 +141,7 @@ def _loss_of(stats: TokenStats) -> Tensor:
     return _token_losses(stats).sum()
 
 
-def _attention(record: Record, shape: attention_bench.Shape) -> list[str]:
-    record.say(f"  correctness: attention {shape} {shape.dtype}")
+def _attention(record: Record, shape: AttentionShape) -> list[str]:
     given = attention_bench.make_inputs(shape, 0, record.device)
     documents = shape.mean_document is not None
     own = attention_bench.ours(record.ours, documents)
@@ -162,8 +174,8 @@ def _judge(record: Record, goal: str, shape: str, own: float, theirs: float, rou
     return [f"{goal} {shape}: error {own:.2e} against fp64, torch's is {theirs:.2e}, allowed {allowed:.2e}"]
 
 
-def _attention_shapes(record: Record) -> list[attention_bench.Shape]:
-    shape = attention_bench.Shape
+def _attention_shapes(record: Record) -> list[AttentionShape]:
+    shape = AttentionShape
     if record.rehearsal:
         return [shape(1, 48, 2, 1, 16, torch.float32), shape(1, 48, 2, 1, 16, torch.float32, mean_document=9)]
     return [

@@ -16,32 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.bench import estimates
 from kernels.bench.record import Record
-from kernels.bench.timing import Failed, Program, Spread
+from kernels.bench.sections import Section
+from kernels.bench.shapes import LossShape as Shape
+from kernels.bench.timing import Failed, Program, Spread, reason_of
 from kernels.cross_entropy import cross_entropy, linear_token_stats
 
 INPUT_SETS = 3
 DELEGATED = 0.1  # share of tokens that the delegation loss sends to <CALL>
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Rows, width, vocabulary. The weight has ``padded`` rows, a multiple of 128 with which products are fast."""
-
-    rows: int
-    width: int
-    vocab: int
-    padded: int
-    dtype: torch.dtype = torch.bfloat16
-
-    def __str__(self) -> str:
-        return f"N{self.rows} D{self.width} V{self.vocab}" + (f" in {self.padded}" if self.padded > self.vocab else "")
-
-    @property
-    def config(self) -> dict[str, object]:
-        """For the CSV file."""
-        fields = {name: getattr(self, name) for name in ("rows", "width", "vocab", "padded")}
-        return {**fields, "dtype": str(self.dtype).removeprefix("torch.")}
 
 
 @dataclass(frozen=True)
@@ -120,6 +103,17 @@ def liger(reduction: str) -> Callable[[Inputs], Tensor]:
     return call
 
 
+def cut_cross_entropy() -> Loss:
+    """Apple's CCE, with every gradient (``cce_exact``). Raises ``ImportError`` where its wheel is missing."""
+    function = importlib.import_module("cut_cross_entropy").linear_cross_entropy
+
+    def call(given: Inputs) -> Tensor:
+        result: Tensor = function(given.hidden, given.weight[: given.vocab], given.target, impl="cce_exact")
+        return result
+
+    return call
+
+
 def delegation_loss(nll_excl: Tensor, logp_call: Tensor) -> Tensor:
     """The tenth of the tokens that cost most learn to call, the others their word; chosen over the whole batch."""
     chosen = nll_excl.detach().topk(max(int(DELEGATED * nll_excl.numel()), 1)).indices
@@ -168,19 +162,38 @@ def program(name: str, loss: Loss, sets: Sequence[Inputs]) -> Program:
     return Program(name, run, lambda number: sets[number % len(sets)])
 
 
-def measure(record: Record) -> None:
+def sections(record: Record) -> list[Section]:
     """All cross-entropy goals that are times or memory (errors: ``correctness``)."""
-    shapes = _shapes(record)
-    timed = ("C1", "C2 time", "C2 memory", "C3 save time", "C3 save memory", "C7")
+    shapes = loss_shapes(record)
+    timed = (
+        "C1",
+        "C2",
+        "C2 memory",
+        "C3 save time",
+        "C3 save memory",
+        "C3 recompute time",
+        "C3 recompute memory",
+        "C7",
+    )
+    found = []
     for shape in shapes:
-        goals = [f"C1 {_kind(shape)}" if name == "C1" else name for name in timed]
-        with record.section(*goals, what=f"cross-entropy {shape}"):
-            _losses(record, shape)
-    with record.section("C4", "C5 liger", "C5 compiled", what=f"cross-entropy {shapes[0]}: Liger, delegation"):
-        _delegation(record, shapes[0])
+        goals = tuple(f"{name} {_kind(shape)}" if name in ("C1", "C2") else name for name in timed)
+        found.append(Section("goals", "cross_entropy", f"cross-entropy {shape}", goals, partial(_losses, shape=shape)))
+    peers = f"cross-entropy {shapes[0]}: Liger, CCE, delegation"
+    goals = ("C4 liger", "C4 cce", "C5 liger", "C5 compiled")
+    found.append(Section("goals", "cross_entropy", peers, goals, partial(_peers, shape=shapes[0])))
     for rows, vocab in _logits_shapes(record):
-        with record.section("C6 forward", "C6 full", what=f"cross-entropy of given logits N{rows} V{vocab}"):
-            _given_logits(record, rows, vocab)
+        what = f"cross-entropy of given logits N{rows} V{vocab}"
+        run = partial(_given_logits, rows=rows, vocab=vocab)
+        found.append(Section("goals", "cross_entropy", what, ("C6 forward", "C6 full"), run))
+    return found
+
+
+_COMPARED: list[tuple[str, estimates.LossWay, estimates.LossWay]] = [
+    ("C2", "save", "eager"),
+    ("C3 save time", "save", "compiled"),
+    ("C3 recompute time", "recompute", "compiled"),
+]
 
 
 def _losses(record: Record, shape: Shape) -> None:
@@ -195,17 +208,21 @@ def _losses(record: Record, shape: Shape) -> None:
     programs = {name: program(name, loss, sets) for name, loss in losses.items()}
     times = record.measure("cross_entropy", "full", shape.rows, shape.config, list(programs.values()))
     floor = _floor(record, shape, sets)
-    label = str(shape)
-    record.ratio(f"C1 {_kind(shape)}", label, times["save"], floor, speed_up=False)
-    record.ratio("C2 time", label, times["save"], times["eager"])
-    record.ratio("C3 save time", label, times["save"], times["compiled"])
-    record.ratio("C7", label, times["save_call"], times["save"], speed_up=False)
+    label, kind = str(shape), _kind(shape)
+    expected = estimates.loss_milliseconds(shape, "save") / estimates.product_milliseconds(shape)
+    record.ratio(f"C1 {kind}", label, times["save"], floor, speed_up=False, expected=expected)
+    for goal, ours, baseline in _COMPARED:
+        expected = estimates.loss_speed_up(shape, ours, baseline)
+        goal = f"C2 {kind}" if goal == "C2" else goal
+        record.ratio(goal, label, times[ours], times[baseline], expected=expected)
+    record.ratio("C7", label, times["save_call"], times["save"], speed_up=False, expected=1.0)
     peaks = {
         name: record.peak("cross_entropy", "full", shape.rows, shape.config, programs[name])
         for name in ("save", "recompute", "eager", "compiled")
     }
-    record.share("C2 memory", label, peaks["save"], peaks["eager"])
-    record.share("C3 save memory", label, peaks["save"], peaks["compiled"])
+    record.share("C2 memory", label, peaks["save"], peaks["eager"], estimates.loss_memory("save", "eager"))
+    record.share("C3 save memory", label, peaks["save"], peaks["compiled"], estimates.loss_memory("save", "compiled"))
+    record.share("C3 recompute memory", label, peaks["recompute"], peaks["compiled"])
 
 
 def _floor(record: Record, shape: Shape, sets: Sequence[Inputs]) -> Spread | Failed:
@@ -233,7 +250,16 @@ def _floor(record: Record, shape: Shape, sets: Sequence[Inputs]) -> Spread | Fai
     return whole
 
 
-def _delegation(record: Record, shape: Shape) -> None:
+def peers() -> dict[str, Callable[[], Loss]]:
+    """Losses of other projects, by how they are made. Those of one name are compared with ours of the same kind."""
+    return {
+        "liger": lambda: liger("mean"),
+        "liger_delegating": lambda: partial(liger_delegating, liger("none")),
+        "cce": cut_cross_entropy,
+    }
+
+
+def _peers(record: Record, shape: Shape) -> None:
     sets = [make_inputs(shape, seed, record.device) for seed in range(INPUT_SETS)]
     losses: dict[str, Loss] = {
         "save": partial(ours_by_token, record.ours, "save"),
@@ -241,16 +267,26 @@ def _delegation(record: Record, shape: Shape) -> None:
         "compiled_delegating": compiled_delegating,
     }
     absent: dict[str, Spread | Failed] = {}
-    try:
-        losses["liger"] = liger("mean")
-        losses["liger_delegating"] = partial(liger_delegating, liger("none"))
-    except ImportError as error:
-        absent = {name: Failed(f"Liger's wheel is not here: {error}") for name in ("liger", "liger_delegating")}
+    for name, maker in peers().items():
+        try:
+            losses[name] = maker()
+        except Exception as error:  # a baseline that this machine lacks must not end the table
+            absent[name] = Failed(reason_of(error))
     programs = [program(name, loss, sets) for name, loss in losses.items()]
     times = {**absent, **record.measure("cross_entropy", "full", shape.rows, shape.config, programs)}
-    record.ratio("C4", str(shape), times["save"], times["liger"])
-    record.ratio("C5 liger", str(shape), times["delegating"], times["liger_delegating"])
-    record.ratio("C5 compiled", str(shape), times["delegating"], times["compiled_delegating"])
+    compared: list[tuple[str, str, str, float | None]] = [
+        ("C4 liger", "save", "liger", estimates.loss_speed_up(shape, "save", "liger")),
+        ("C4 cce", "save", "cce", estimates.loss_speed_up(shape, "save", "cce")),
+        ("C5 liger", "delegating", "liger_delegating", estimates.loss_speed_up(shape, "delegating", "liger")),
+        (
+            "C5 compiled",
+            "delegating",
+            "compiled_delegating",
+            estimates.loss_speed_up(shape, "delegating", "compiled_delegating"),
+        ),
+    ]
+    for goal, ours, baseline, expected in compared:
+        record.ratio(goal, str(shape), times[ours], times[baseline], expected=expected)
 
 
 def _given_logits(record: Record, rows: int, vocab: int) -> None:
@@ -297,7 +333,7 @@ def _kind(shape: Shape) -> str:
     return "wide" if shape.width >= 2048 else "narrow"
 
 
-def _shapes(record: Record) -> list[Shape]:
+def loss_shapes(record: Record) -> list[Shape]:
     if record.rehearsal:
         return [Shape(12, 32, 123, 128, torch.float32)]
     head = [Shape(32768, 768, 50304, 50304), Shape(32768, 2048, 50304, 50304)]

@@ -1,4 +1,7 @@
-"""Goals E1 to E7: whole training steps of a plain GPT, and what Lightning's Trainer adds to them.
+"""Goals E1 to E7: whole training steps.
+
+E1 to E4 train the product's own presets (``product.py``), E5 to E7 a plain GPT, for what Lightning's Trainer and the
+compiler add.
 
 MFU is printed with both denominators: the data sheet's 989.5 TFLOP/s of dense bf16, and what ``torch.mm`` reaches here.
 """
@@ -8,8 +11,9 @@ from __future__ import annotations
 import gc
 import importlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -19,7 +23,9 @@ from torch._dynamo.utils import counters
 
 from kernels.bench import gpt
 from kernels.bench.gpt import GPT, Batch, Parts, Shape
+from kernels.bench.product import PRESET_1B, PRESET_124M, PRESET_TINY, Preset, Training, Way
 from kernels.bench.record import Record
+from kernels.bench.sections import Section
 from kernels.bench.timing import Failed, Program, Spread
 
 DATASHEET_TFLOPS = 989.5
@@ -32,90 +38,95 @@ SYNCS = {"cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize
 class Sizes:
     """What is trained; a rehearsal has a tiny one."""
 
-    small: Shape
+    small: Preset
     small_rows: int
-    large: Shape
+    large: Preset
     large_rows: int
+    plain: Shape
     mean_document: int
     steps: int
 
+    @classmethod
+    def of(cls, record: Record) -> Sizes:
+        if record.rehearsal:
+            return cls(PRESET_TINY, 1, PRESET_TINY, 1, gpt.TINY, 8, 1)
+        return cls(PRESET_124M, 64, PRESET_1B, 16, gpt.GPT_124M, MEAN_DOCUMENT, 20)
 
-def measure(record: Record) -> None:
+
+def sections(record: Record) -> list[Section]:
     """All end-to-end goals."""
-    sizes = Sizes(gpt.GPT_124M, 64, gpt.GPT_1B, 16, MEAN_DOCUMENT, 20)
-    if record.rehearsal:
-        sizes = Sizes(gpt.TINY, 1, gpt.TINY, 1, 8, 1)
-    with record.section("E1", "E3 speed", "E3 memory", what="end to end, one document a row"):
-        _plain(record, sizes)
-    with record.section("E4", what="end to end, packed documents"):
-        _documents(record, sizes)
-    with record.section("E7 breaks", "E7 recompiles", what="end to end, compilation"):
-        _compilation(record, sizes)
-    with record.section("E2", what="end to end, 1B"):
-        _large(record, sizes)
-    with record.section("E5", "E6", what="end to end, Lightning's Trainer"):
-        _trainer(record, sizes)
+    parts = [
+        ("124M, packed documents", ("E4",), _documents),
+        ("124M, one document a row", ("E1", "E3 speed", "E3 compiled"), _plain),
+        ("124M, largest micro-batch", ("E3 memory",), _micro_batches),
+        ("GPT of 124M, compilation", ("E7 breaks", "E7 recompiles"), _compilation),
+        ("1B", ("E2",), _large),
+        ("GPT of 124M, Lightning's Trainer", ("E5", "E6"), _trainer),
+    ]
+    return [
+        Section("goals", "end_to_end", f"end to end, {what}", goals, partial(run, sizes=Sizes.of(record)))
+        for what, goals, run in parts
+    ]
 
 
 def _plain(record: Record, sizes: Sizes) -> None:
     batches = _batches(sizes.small, sizes.small_rows, record.device)
-    times = _compare(record, "step", sizes.small, batches)
+    times = _compare(record, "step", sizes.small, batches, ("ours", "torch", "torch_compiled"))
     label = _label(sizes.small, sizes.small_rows)
     ours = times["ours"]
     if isinstance(ours, Spread):
         thousands = batches[0].tokens.numel() / ours.median
-        record.row("E1", label, _speed(record, sizes.small, batches[0], ours), "", thousands)
+        record.row("E1", label, _speed(record, sizes.small, batches[0], ours), "", thousands, expected=470)
     else:
-        record.row("E1", label, reason=ours.reason)
-    record.ratio("E3 speed", label, times["ours"], times["torch"])
-    _micro_batches(record, sizes)
+        record.row("E1", label, reason=ours.reason, expected=470)
+    record.ratio("E3 speed", label, ours, times["torch"], expected=1.1)
+    record.ratio("E3 compiled", label, ours, times["torch_compiled"], expected=1.01)
 
 
 def _documents(record: Record, sizes: Sizes) -> None:
     batches = _batches(sizes.small, sizes.small_rows, record.device, sizes.mean_document)
-    times = _compare(record, "step_documents", sizes.small, batches)
+    times = _compare(record, "step_documents", sizes.small, batches, ("ours", "torch"))
     label = f"{_label(sizes.small, sizes.small_rows)} docs mean {sizes.mean_document}"
-    record.ratio("E4", label, times["ours"], times["torch"])
+    record.ratio("E4", label, times["ours"], times["torch"], expected=1.7)
 
 
 def _large(record: Record, sizes: Sizes) -> None:
     batches = _batches(sizes.large, sizes.large_rows, record.device)
-    _forget_compiled()
-    steps = [_step_program("ours", gpt.our_parts(record.ours), sizes.large, batches)]
-    config: dict[str, object] = {**vars(sizes.large), "rows": sizes.large_rows}
-    time = record.measure("end_to_end", "step_large", batches[0].tokens.numel(), config, steps)["ours"]
+    time = _compare(record, "step_large", sizes.large, batches, ("ours",))["ours"]
     label = _label(sizes.large, sizes.large_rows)
     if isinstance(time, Failed):
-        record.row("E2", label, reason=time.reason)
+        record.row("E2", label, reason=time.reason, expected=50)
         return
     flops = sizes.large.flops_per_token * batches[0].tokens.numel() / time.median / 1e9
-    record.row("E2", label, _speed(record, sizes.large, batches[0], time), "", 100 * flops / DATASHEET_TFLOPS)
+    shown = _speed(record, sizes.large, batches[0], time)
+    record.row("E2", label, shown, "", 100 * flops / DATASHEET_TFLOPS, expected=50)
 
 
-def _compare(record: Record, mode: str, shape: Shape, batches: list[Batch]) -> dict[str, Spread | Failed]:
+def _compare(
+    record: Record, mode: str, preset: Preset, batches: list[Batch], ways: Sequence[Way]
+) -> dict[str, Spread | Failed]:
     _forget_compiled()
-    parts = {"ours": gpt.our_parts(record.ours), "torch": gpt.torch_parts()}
-    programs = [_step_program(name, part, shape, batches) for name, part in parts.items()]
-    config: dict[str, object] = {**vars(shape), "rows": len(batches[0].tokens)}
-    times = record.measure("end_to_end", mode, batches[0].tokens.numel(), config, programs)
+    programs = [_step_program(way, preset, batches, record) for way in ways]
+    tokens = batches[0].tokens.numel()
+    config: dict[str, object] = {**preset.config, "rows": len(batches[0].tokens)}
+    times = record.measure("end_to_end", mode, tokens, config, programs)
     for name, time in times.items():
         if isinstance(time, Spread):
-            tokens = batches[0].tokens.numel()
             speed = Spread(*(1e3 * tokens / one for one in (time.median, time.high, time.low)))
             record.keep("end_to_end", name, mode, "tokens/s", tokens, speed, config)
     return times
 
 
-def _step_program(name: str, parts: Parts, shape: Shape, batches: list[Batch]) -> Program:
+def _step_program(way: Way, preset: Preset, batches: list[Batch], record: Record) -> Program:
     """Whole optimizer steps; the model is made and compiled in the program's first round."""
-    made: list[tuple[Callable[..., Tensor], torch.optim.Optimizer]] = []
+    made: list[Training] = []
 
     def run(batch: Batch) -> object:
         if not made:
-            made.append(_model(shape, parts, batch.tokens.device))
-        return gpt.train_step(*made[0], batch)
+            made.append(Training(preset, way, record.ours, record.device))
+        return made[0].step(batch)
 
-    return Program(name, run, lambda number: batches[number % len(batches)])
+    return Program(way, run, lambda number: batches[number % len(batches)])
 
 
 def _model(shape: Shape, parts: Parts, device: torch.device) -> tuple[Callable[..., Tensor], torch.optim.Optimizer]:
@@ -130,7 +141,7 @@ def _compiled(model: GPT) -> Callable[..., Tensor]:
     return torch.compile(model, fullgraph=True, dynamic=False) if on_gpu else model
 
 
-def _batches(shape: Shape, rows: int, device: torch.device, mean_document: int | None = None) -> list[Batch]:
+def _batches(shape: gpt.Text, rows: int, device: torch.device, mean_document: int | None = None) -> list[Batch]:
     return [gpt.synthetic_batch(shape, rows, seed, device, mean_document) for seed in range(BATCHES)]
 
 
@@ -142,39 +153,40 @@ def _micro_batches(record: Record, sizes: Sizes) -> None:
         return
     room = torch.cuda.get_device_properties(record.device).total_memory
     largest = {}
-    for name, parts in {"ours": gpt.our_parts(record.ours), "torch": gpt.torch_parts()}.items():
+    ways: tuple[Way, ...] = ("ours", "torch")
+    for way in ways:
         peaks = []
         for rows in (sizes.small_rows // 2, sizes.small_rows):
             _forget_compiled()
-            peaks.append(_peak_of_steps(parts, sizes.small, rows, record.device))
+            peaks.append(_peak_of_steps(way, sizes.small, rows, record))
         a_row = (peaks[1] - peaks[0]) / (sizes.small_rows - sizes.small_rows // 2)
-        largest[name] = sizes.small_rows + (room - peaks[1]) / a_row
+        largest[way] = sizes.small_rows + (room - peaks[1]) / a_row
     shown = {name: f"{rows:,.0f} rows, extrapolated" for name, rows in largest.items()}
-    record.row("E3 memory", label, shown["ours"], shown["torch"], largest["ours"] / largest["torch"])
+    record.row("E3 memory", label, shown["ours"], shown["torch"], largest["ours"] / largest["torch"], expected=1.6)
 
 
-def _peak_of_steps(parts: Parts, shape: Shape, rows: int, device: torch.device) -> int:
+def _peak_of_steps(way: Way, preset: Preset, rows: int, record: Record) -> int:
     gc.collect()
     torch.cuda.empty_cache()
-    before = torch.cuda.memory_allocated(device)
-    batch = gpt.synthetic_batch(shape, rows, 0, device)
-    model, optimizer = _model(shape, parts, device)
-    gpt.train_step(model, optimizer, batch)
-    torch.cuda.reset_peak_memory_stats(device)
-    gpt.train_step(model, optimizer, batch)
-    return torch.cuda.max_memory_allocated(device) - before
+    before = torch.cuda.memory_allocated(record.device)
+    batch = gpt.synthetic_batch(preset, rows, 0, record.device)
+    training = Training(preset, way, record.ours, record.device)
+    training.step(batch)
+    torch.cuda.reset_peak_memory_stats(record.device)
+    training.step(batch)
+    return torch.cuda.max_memory_allocated(record.device) - before
 
 
 def _compilation(record: Record, sizes: Sizes) -> None:
-    label = _label(sizes.small, sizes.small_rows)
+    label = _label(sizes.plain, sizes.small_rows)
     if record.device.type != "cuda":
         for goal in ("E7 breaks", "E7 recompiles"):
             record.row(goal, label, reason="compilation is not rehearsed")
         return
     _forget_compiled()
     counters.clear()
-    batches = _batches(sizes.small, sizes.small_rows, record.device, sizes.mean_document)  # other documents each step
-    model = GPT(sizes.small, gpt.our_parts(record.ours)).to(record.device)
+    batches = _batches(sizes.plain, sizes.small_rows, record.device, sizes.mean_document)  # other documents each step
+    model = GPT(sizes.plain, gpt.our_parts(record.ours)).to(record.device)
     steps, optimizer = torch.compile(model, dynamic=False), gpt.make_optimizer(model)
     for number in range(3):
         gpt.train_step(steps, optimizer, batches[number])
@@ -189,7 +201,7 @@ def _compilation(record: Record, sizes: Sizes) -> None:
 
 def _trainer(record: Record, sizes: Sizes) -> None:
     """The same compiled model, the same batches, in Lightning's loop and in ours."""
-    label = _label(sizes.small, sizes.small_rows)
+    label = _label(sizes.plain, sizes.small_rows)
     try:
         # By name: kernels/ depends on torch and triton alone, and borrows Lightning only to measure its cost.
         lightning = importlib.import_module("lightning")
@@ -198,9 +210,9 @@ def _trainer(record: Record, sizes: Sizes) -> None:
             record.row(goal, label, reason="lightning is not installed")
         return
     device = record.device
-    batches = _batches(sizes.small, sizes.small_rows, device)
+    batches = _batches(sizes.plain, sizes.small_rows, device)
     _forget_compiled()
-    compiled, _ = _model(sizes.small, gpt.our_parts(record.ours), device)
+    compiled, _ = _model(sizes.plain, gpt.our_parts(record.ours), device)
     loops: dict[str, PlainLoop | TrainerLoop] = {
         "plain": PlainLoop(compiled, device),
         "trainer": TrainerLoop(lightning, compiled, device),
@@ -213,7 +225,7 @@ def _trainer(record: Record, sizes: Sizes) -> None:
     if device.type == "cuda":
         syncs = {name: loop.syncs(batches, sizes.steps) for name, loop in loops.items()}
     times = {name: Spread.of([1e3 * one / sizes.steps for one in found]) for name, found in seconds.items()}
-    config: dict[str, object] = {**vars(sizes.small), "rows": sizes.small_rows, "steps": sizes.steps}
+    config: dict[str, object] = {**vars(sizes.plain), "rows": sizes.small_rows, "steps": sizes.steps}
     for name, spread in times.items():
         record.keep("end_to_end", name, "loop", "milliseconds", batches[0].tokens.numel(), spread, config)
     record.ratio("E5", label, times["trainer"], times["plain"])
@@ -350,7 +362,7 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _speed(record: Record, shape: Shape, batch: Batch, time: Spread) -> str:
+def _speed(record: Record, shape: Preset, batch: Batch, time: Spread) -> str:
     """Tokens a second and MFU, each with its denominator."""
     tokens = batch.tokens.numel()
     tflops = shape.flops_per_token * tokens / time.median / 1e9
@@ -370,5 +382,5 @@ def product_tflops(record: Record) -> float:
     return 0.0 if isinstance(time, Failed) else 2 * size**3 / time.median / 1e9
 
 
-def _label(shape: Shape, rows: int) -> str:
+def _label(shape: Shape | Preset, rows: int) -> str:
     return f"{shape.parameters / 1e6:,.0f}M T{shape.context} rows {rows}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from kernels.attention import attention
 from kernels.bench.attention import document_mask
+from kernels.bench.shapes import AttentionShape
 from kernels.cross_entropy import linear_token_stats
 
 
@@ -37,6 +39,16 @@ class Shape:
     @property
     def flops_per_token(self) -> float:
         return 6.0 * self.parameters + 12.0 * self.layers * self.width * self.context
+
+
+class Text(Protocol):
+    """What a batch of synthetic text depends on."""
+
+    @property
+    def vocab(self) -> int: ...
+
+    @property
+    def context(self) -> int: ...
 
 
 WORDS = 512  # that synthetic text has
@@ -140,15 +152,12 @@ class Block(nn.Module):
         return x + mlp
 
 
-def synthetic_batch(
-    shape: Shape, rows: int, seed: int, device: torch.device, mean_document: int | None = None
-) -> Batch:
+def synthetic_batch(shape: Text, rows: int, seed: int, device: torch.device, mean_document: int | None = None) -> Batch:
     """Deterministic text of a kind: each token follows from the one before by a fixed rule, three times in four.
 
     Few of the vocabulary's tokens occur, so a model learns within two hundred steps and two loss curves have something
     to differ in.
     """
-    from kernels.bench.attention import Shape as AttentionShape
     from kernels.bench.attention import boundaries
     from kernels.documents import doc_bounds
 

@@ -3,17 +3,20 @@
 import csv
 import json
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from kernels.bench.goals import GOALS, Goal, Kernel
 from kernels.bench.timing import Failed, Program, Spread, Stopwatch, reason_of
+
+if TYPE_CHECKING:
+    from kernels.bench.sections import Section
 
 COLUMNS = (
     "kernel provider mode metric x value p20 p80 config gpu timestamp torch triton cuda python rehearsal".split()  # noqa: SIM905
@@ -30,6 +33,7 @@ class Row:
     baseline: str = ""
     value: float | None = None
     reason: str = ""  # why there is no value, or why the value is no verdict
+    expected: float | None = None  # what arithmetic and published figures say of one H200
 
     @property
     def verdict(self) -> str:
@@ -43,6 +47,7 @@ class Row:
     def cells(self) -> list[str]:
         """As text, in the order of ``report.HEADINGS``."""
         value = "" if self.value is None else f"{self.value:.4g}"
+        expected = "" if self.expected is None else f"{self.expected:.2g}"
         stretch = str(self.goal.stretch or "")
         return [
             self.goal.name,
@@ -50,6 +55,7 @@ class Row:
             self.ours,
             self.baseline,
             value,
+            expected,
             str(self.goal.must),
             stretch,
             self.verdict,
@@ -67,6 +73,15 @@ class Measurement:
     x: float
     spread: Spread
     config: dict[str, object]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one section has found. ``result`` is JSON."""
+
+    rows: list[Row]
+    measurements: list[Measurement]
+    result: Any
 
 
 @dataclass
@@ -101,13 +116,14 @@ class Record:
         baseline: str = "",
         value: float | None = None,
         reason: str = "",
+        expected: float | None = None,
     ) -> None:
         """Adds a row. In a rehearsal the value stands, the verdict does not."""
         if self.rehearsal:
             reason = f"rehearsal, no goal{f' (not run: {reason})' if reason else ''}"
         elif reason:
             reason = f"not run ({reason})"
-        self.rows.append(Row(GOALS[goal], shape, ours, baseline, value, reason))
+        self.rows.append(Row(GOALS[goal], shape, ours, baseline, value, reason, expected))
 
     def ratio(
         self,
@@ -118,22 +134,26 @@ class Record:
         *,
         speed_up: bool = True,
         note: str = "",
+        expected: float | None = None,
     ) -> None:
         """Adds the row of two times: baseline over ours as a speed-up, else ours over the baseline."""
         reason = next((part.reason for part in (ours, baseline) if isinstance(part, Failed)), "")
         if isinstance(ours, Failed) or isinstance(baseline, Failed):
-            self.row(goal, shape, _shown(ours), _shown(baseline), None, reason)
+            self.row(goal, shape, _shown(ours), _shown(baseline), None, reason, expected)
             return
         value = baseline.median / ours.median if speed_up else ours.median / baseline.median
-        self.row(goal, shape, _shown(ours), f"{_shown(baseline)}{note}", value)
+        self.row(goal, shape, _shown(ours), f"{_shown(baseline)}{note}", value, expected=expected)
 
-    def share(self, goal: str, shape: str, ours: int | Failed, baseline: int | Failed) -> None:
+    def share(
+        self, goal: str, shape: str, ours: int | Failed, baseline: int | Failed, expected: float | None = None
+    ) -> None:
         """Adds the row of two amounts of memory, in bytes: ours over the baseline's."""
         reason = next((part.reason for part in (ours, baseline) if isinstance(part, Failed)), "")
         if isinstance(ours, Failed) or isinstance(baseline, Failed):
-            self.row(goal, shape, reason=reason)
+            self.row(goal, shape, reason=reason, expected=expected)
             return
-        self.row(goal, shape, f"{ours / 1e6:,.0f} MB", f"{baseline / 1e6:,.0f} MB", ours / max(baseline, 1))
+        shown = f"{ours / 1e6:,.0f} MB", f"{baseline / 1e6:,.0f} MB"
+        self.row(goal, shape, *shown, ours / max(baseline, 1), expected=expected)
 
     def measure(
         self, kernel: Kernel, mode: str, x: float, config: dict[str, object], programs: list[Program]
@@ -160,16 +180,29 @@ class Record:
             self.keep(kernel, program.name, mode, "peak_bytes", x, Spread(peak, peak, peak), config)
         return peak
 
-    @contextmanager
-    def section(self, *goals: str, what: str) -> Iterator[None]:
-        """Says what is measured. An error within it becomes ``not run`` rows of these goals; the run goes on."""
-        self.say(f"  {what}")
+    def attempt(self, section: "Section") -> Found | None:
+        """Measures one section. If it breaks, goals without a row get ``not run``, and there is nothing to save.
+
+        Raises ``DeviceLostError`` if the device answers no more.
+        """
+        self.say(f"  {section.name}")
+        rows, measurements = len(self.rows), len(self.measurements)
         try:
-            yield
-        except Exception as error:
+            result = section.run(self)
+        except Exception as error:  # one section that breaks must not end the table
             self.say(f"    stopped: {reason_of(error)}")
-            for goal in goals:
-                self.row(goal, what, reason=reason_of(error))
+            self.stopwatch.check()
+            met = {row.goal.name for row in self.rows[rows:]}
+            for goal in section.goals:
+                if goal not in met:
+                    self.row(goal, section.what, reason=reason_of(error))
+            return None
+        return Found(self.rows[rows:], self.measurements[measurements:], result)
+
+    def restore(self, found: Found) -> None:
+        """Takes over what an earlier run has found."""
+        self.rows += found.rows
+        self.measurements += found.measurements
 
     def complete(self, reason: str) -> None:
         """Adds a ``not run`` row for every goal that has none, and puts the rows in the order of the goals."""
@@ -179,15 +212,15 @@ class Record:
         order = list(GOALS)
         self.rows.sort(key=lambda row: order.index(row.goal.name))  # stable: shapes keep their order
 
-    def append_csv(self, path: Path) -> None:
-        """Appends every measurement; a file of several runs tells them apart by ``timestamp`` and ``gpu``."""
+    def append_csv(self, path: Path, measurements: list[Measurement]) -> None:
+        """Appends measurements; a file of several runs tells them apart by ``timestamp`` and ``gpu``."""
         machine = describe(self.device)
         fresh = not path.exists()
         with path.open("a", newline="") as file:
             lines = csv.DictWriter(file, COLUMNS)
             if fresh:
                 lines.writeheader()
-            for one in self.measurements:
+            for one in measurements:
                 spread, config = one.spread, json.dumps(one.config, sort_keys=True)
                 values = {"x": one.x, "value": spread.median, "p20": spread.low, "p80": spread.high, "config": config}
                 key = {"kernel": one.kernel, "provider": one.provider, "mode": one.mode, "metric": one.metric}

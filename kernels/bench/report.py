@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from kernels.bench.record import Row
 
-HEADINGS = ["goal", "shape", "ours", "baseline", "measured", "must", "stretch", "verdict"]
+HEADINGS = ["goal", "shape", "ours", "baseline", "measured", "expected", "must", "stretch", "verdict"]
 
 
 def text_table(rows: Sequence[Row]) -> str:

@@ -55,6 +55,10 @@ class Failed:
     reason: str
 
 
+class DeviceLostError(RuntimeError):
+    """The device answers no more in this process, for example after an illegal memory access."""
+
+
 class Stopwatch:
     """Times programs on one device.
 
@@ -115,6 +119,13 @@ class Stopwatch:
             return Failed(reason_of(error))
         finally:
             self._tidy()
+
+    def check(self) -> None:
+        """Raises ``DeviceLostError`` if the device answers no more."""
+        try:
+            self._wait()
+        except RuntimeError as error:
+            raise DeviceLostError(reason_of(error)) from error
 
     def _warm_up(self, program: Program) -> float:
         program.run(program.prepare(0))  # compiles

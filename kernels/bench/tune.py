@@ -1,7 +1,8 @@
 """Sweeps the configurations of a kernel on this GPU; prints the winner of each case for the tables.
 
-Offline on purpose: a table that is checked in gives the same kernel, so the same rounding, in every process. A
-candidate that does not compile here (shared memory) drops out, and so does one that is wrong, before it is timed.
+Offline on purpose: a table that is checked in gives the same kernel, so the same rounding, in every process. Candidates
+are compiled ahead of time first, many at once (``prefilter.py``): most drop out there. One that does not run here drops
+out next, and so does one that is wrong, before it is timed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,47 +20,63 @@ import torch
 from torch import Tensor
 
 from kernels.attention import configurations as attention_configurations
-from kernels.attention.configurations import Configuration, Tiles
+from kernels.attention.configurations import Case, Configuration, Tiles
 from kernels.bench import attention as attention_bench
-from kernels.bench import cross_entropy as cross_entropy_bench
-from kernels.bench.attention import Inputs, Shape, make_inputs, ours, program
+from kernels.bench import prefilter
+from kernels.bench.attention import Inputs, make_inputs, ours, program
 from kernels.bench.correctness import largest_error
 from kernels.bench.record import Record
+from kernels.bench.sections import Section
+from kernels.bench.shapes import AttentionShape as Shape
+from kernels.bench.shapes import LossShape
 from kernels.bench.timing import Failed, Program, Spread, reason_of
 from kernels.cross_entropy import configurations as row_configurations
 from kernels.cross_entropy import cross_entropy
 from kernels.cross_entropy.configurations import RowConfig
 
-Winners = list[dict[str, Any]]
+Winner = dict[str, Any]  # case, winner, ms, now_ms
 ROUNDINGS = 3.0  # in bf16, of the largest entry: so far a candidate may be from the configuration of today
+PARTS = {"forward": "forward", "grad_query": "backward", "grad_key_value": "backward"}  # kernel: what is timed
 
 
-def winners(record: Record, kernel: str, folder: Path) -> str:
-    """Sweeps and writes ``tuned-<kernel>.json``; returns what to say."""
-    found = {"attention": _attention, "cross_entropy": _cross_entropy}[kernel](record)
+def sections(record: Record) -> list[Section]:
+    """Each kernel of attention with the others as the table has them, instead of their product; then the rows."""
+    found = []
+    for shape in _attention_shapes(record):
+        for part in PARTS:
+            run = partial(_attention, shape=shape, part=part)
+            found.append(Section("tune", "attention", f"attention {shape} {shape.dtype}, {part}", (), run))
+    for rows, vocab, dtype in _logits_shapes(record):
+        shape_of_loss = LossShape(rows, 0, vocab, vocab, dtype)
+        what = f"rows N{rows} V{vocab} {dtype}"
+        found.append(Section("tune", "cross_entropy", what, (), partial(_cross_entropy, shape=shape_of_loss)))
+    return found
+
+
+def write(found: list[Winner], kernel: str, folder: Path) -> str:
+    """Writes ``tuned-<kernel>.json``; returns what to say."""
     path = folder / f"tuned-{kernel}.json"
     path.write_text(json.dumps(found, indent=2) + "\n")
-    record.append_csv(folder / "results.csv")
     lines = [f"{one['case']}: {one['winner']}  {one['ms']:.3f} ms (now {one['now_ms']:.3f} ms)" for one in found]
     table = {"attention": attention_configurations, "cross_entropy": row_configurations}[kernel].__name__
     return "\n".join([*lines, f"written to {path}; enter what is faster in {table}"])
 
 
-def _attention(record: Record) -> Winners:
-    """Forward first, then each kernel of backward with the others held; three short sweeps instead of their product."""
-    found: Winners = []
-    for shape in _attention_shapes(record):
-        sets = [make_inputs(shape, seed, record.device) for seed in range(2)]
-        documents = shape.mean_document is not None
-        best = attention_configurations.chosen(sets[0].query, documents=documents)
-        for part, mode in (("forward", "forward"), ("grad_query", "backward"), ("grad_key_value", "backward")):
-            tried = (getattr(best, part), *_tiles(record))
-            candidates = {f"{part} {tiles}": replace(best, **{part: tiles}) for tiles in tried}
-            best, spread, before = _sweep_attention(record, shape, sets, mode, candidates)
-            winner = asdict(getattr(best, part))
-            times = {"ms": spread.median, "now_ms": before.median}
-            found.append({"case": f"{shape} {shape.dtype}, {part}", "winner": winner, **times})
-    return found
+def _attention(record: Record, shape: Shape, part: str) -> Winner:
+    sets = [make_inputs(shape, seed, record.device) for seed in range(2)]
+    today = attention_configurations.chosen(sets[0].query, documents=shape.mean_document is not None)
+    tried = list(_tiles(record))
+    if not record.rehearsal:
+        case = Case(
+            torch.cuda.get_device_capability(record.device), shape.dtype, shape.head_dim, bool(shape.mean_document)
+        )
+        kept = prefilter.survivors(case, part, tried, shape.heads // shape.kv_heads)
+        record.say(f"    {len(kept)} of {len(tried)} candidates compile without spills and serialised products")
+        tried = kept
+    candidates = {f"{part} {tiles}": replace(today, **{part: tiles}) for tiles in (getattr(today, part), *tried)}
+    best, spread, before = _sweep_attention(record, shape, sets, PARTS[part], candidates)
+    times = {"ms": spread.median, "now_ms": before.median}
+    return {"case": f"{shape} {shape.dtype}, {part}", "winner": asdict(getattr(best, part)), **times}
 
 
 def _sweep_attention(
@@ -87,7 +105,7 @@ def _attention_results(provider: attention_bench.Provider, given: Inputs) -> lis
 
 def _sweep(
     record: Record,
-    shape: Shape | cross_entropy_bench.Shape,
+    shape: Shape | LossShape,
     mode: str,
     candidates: dict[str, Any],
     timed: Program,
@@ -135,28 +153,25 @@ def _attention_shapes(record: Record) -> list[Shape]:
     return [replace(shape, mean_document=mean) for shape in shapes for mean in (None, 512)]
 
 
-def _cross_entropy(record: Record) -> Winners:
+def _cross_entropy(record: Record, shape: LossShape) -> Winner:
     """Both row kernels share a configuration, so they are timed together: given logits, forward and backward."""
-    found: Winners = []
-    for rows, vocab, dtype in _logits_shapes(record):
-        shape = cross_entropy_bench.Shape(rows, 0, vocab, vocab, dtype)
-        sets = [torch.randn(rows, vocab, device=record.device).to(dtype).requires_grad_() for _ in range(2)]
-        target = torch.randint(vocab, (rows,), device=record.device)
-        timed = _given_logits(record, sets, target)
-        today = row_configurations.row_config(sets[0])
-        candidates = {str(config): config for config in (today, *_row_configs(record))}
-        right = timed.run(sets[0])
+    sizes = shape.rows, shape.vocab
+    sets = [torch.randn(sizes, device=record.device).to(shape.dtype).requires_grad_() for _ in range(2)]
+    target = torch.randint(shape.vocab, (shape.rows,), device=record.device)
+    timed = _given_logits(record, sets, target)
+    today = row_configurations.row_config(sets[0])
+    candidates = {str(config): config for config in (today, *_row_configs(record))}
+    right: Any = timed.run(sets[0])
 
-        def correct(_: object, timed: Program = timed, first: Tensor = sets[0], right: Any = right) -> bool:
-            found: Any = timed.run(first)
-            nll, grad = found
-            near = torch.allclose(nll, right[0], rtol=1e-5, atol=1e-5)
-            return near and largest_error(grad, right[1].double()) <= 2**-8 * float(right[1].abs().max())
+    def correct(_: object) -> bool:
+        found: Any = timed.run(sets[0])
+        nll, grad = found
+        near = torch.allclose(nll, right[0], rtol=1e-5, atol=1e-5)
+        return near and largest_error(grad, right[1].double()) <= 2**-8 * float(right[1].abs().max())
 
-        best, spread, before = _sweep(record, shape, "full", candidates, timed, trying_rows, correct)
-        times = {"ms": spread.median, "now_ms": before.median}
-        found.append({"case": f"N{rows} V{vocab} {dtype}", "winner": best._asdict(), **times})
-    return found
+    best, spread, before = _sweep(record, shape, "full", candidates, timed, trying_rows, correct)
+    times = {"ms": spread.median, "now_ms": before.median}
+    return {"case": f"N{shape.rows} V{shape.vocab} {shape.dtype}", "winner": best._asdict(), **times}
 
 
 def _given_logits(record: Record, sets: list[Tensor], target: Tensor) -> Program:

@@ -26,7 +26,7 @@ pytestmark = [
 def compile_and_check(case: Case, cache: Path, group: int = 4) -> None:
     arguments = [*map(str, case.capability), str(case.dtype).removeprefix("torch."), str(case.head_dim)]
     arguments += [str(int(case.documents)), str(group)]
-    command = [sys.executable, "-m", "tests.kernels.attention.ahead_of_time", *arguments]
+    command = [sys.executable, "-m", "kernels.bench.ahead_of_time", *arguments]
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(cache)}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[3])
     assert run.returncode == 0, run.stderr[-2000:]

@@ -11,8 +11,9 @@ from torch.nn.attention import SDPBackend
 from kernels.attention import attention
 from kernels.attention.configurations import TABLE, Case, Configuration, trying
 from kernels.attention.reference import attention_reference
-from kernels.bench.attention import Inputs, Provider, Shape, make_inputs, ours, sdpa, sdpa_mask
+from kernels.bench.attention import Inputs, Provider, make_inputs, ours, sdpa, sdpa_mask
 from kernels.bench.correctness import largest_error, last_place
+from kernels.bench.shapes import AttentionShape as Shape
 from tests.kernels.gpu import NEEDS_GPU
 
 pytestmark = NEEDS_GPU

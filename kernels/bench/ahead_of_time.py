@@ -1,12 +1,15 @@
 # mypy: ignore-errors
 """Compile the attention kernels for a GPU that need not be there; print what each program takes, and what ptxas says.
 
-Run by test_ahead_of_time.py in a process of its own, as Triton decides at import whether it interprets:
+Run in a process of its own, as Triton decides at import whether it interprets. The tests ask about the table:
 
-    python -m tests.kernels.attention.ahead_of_time 9 0 bfloat16 64 1 4
+    python -m kernels.bench.ahead_of_time 9 0 bfloat16 64 1 4
 
-Prints for each kernel: name, bytes of shared memory, ``wgmma`` or ``-``, bytes of registers spilled, and the codes of
-ptxas's advice about matrix products that it had to serialise (C7510 to C7515), or ``-``.
+prints for each kernel: name, bytes of shared memory, ``wgmma`` or ``-``, bytes of registers spilled, and the codes of
+ptxas's advice about matrix products that it had to serialise (C7510 to C7515), or ``-``. Tuning asks about candidates
+(``prefilter.py``): the same for each line of tiles on standard input, of the kernel that is named last.
+
+    echo 128 64 4 3 | python -m kernels.bench.ahead_of_time 9 0 bfloat16 64 1 4 forward
 """
 
 import re
@@ -76,19 +79,33 @@ def advice(ptx: str, target: str) -> tuple[int, str]:
     return int(spilled[1]), ",".join(sorted(set(re.findall(r"C751\d", told)))) or "-"
 
 
+def report(kernel, tiles: Tiles, case: Case, group: int) -> str:
+    """One line about a program, as the head of this file says."""
+    program = compiled(kernel, tiles, case, group)
+    ptx = program.asm["ptx"]
+    told = advice(ptx, re.search(r"\.target (\w+)", ptx)[1])
+    return " ".join(map(str, (kernel.__name__, program.metadata.shared, "wgmma" if "wgmma" in ptx else "-", *told)))
+
+
 def main() -> None:
-    major, minor, dtype, head_dim, documents, group = sys.argv[1:]
+    major, minor, dtype, head_dim, documents, group, *part = sys.argv[1:]
     case = Case((int(major), int(minor)), getattr(torch, dtype), int(head_dim), documents == "1")
     entry: Configuration = TABLE[case]
-    for kernel, tiles in (
-        (forward._forward, entry.forward),
-        (backward._grad_query, entry.grad_query),
-        (backward._grad_key_value, entry.grad_key_value),
-    ):
-        program = compiled(kernel, tiles, case, int(group))
-        ptx = program.asm["ptx"]
-        told = advice(ptx, re.search(r"\.target (\w+)", ptx)[1])
-        print(kernel.__name__, program.metadata.shared, "wgmma" if "wgmma" in ptx else "-", *told)
+    kernels = {
+        "forward": (forward._forward, entry.forward),
+        "grad_query": (backward._grad_query, entry.grad_query),
+        "grad_key_value": (backward._grad_key_value, entry.grad_key_value),
+    }
+    if not part:
+        for kernel, tiles in kernels.values():
+            print(report(kernel, tiles, case, int(group)))
+        return
+    kernel, _ = kernels[part[0]]
+    for line in sys.stdin:
+        try:
+            print(report(kernel, Tiles(*map(int, line.split())), case, int(group)), flush=True)
+        except Exception as error:  # a candidate that the compiler refuses is an answer too
+            print("refused", type(error).__name__, flush=True)
 
 
 if __name__ == "__main__":
