@@ -2,9 +2,9 @@
 
 Equals, for logits ``z`` [rows, width] whose columns from ``rules.columns`` on are padding::
 
-    measure:        reference.logit_token_stats(z[:, :columns], target)
-    differentiate_: autograd of it, i.e. for every column v, with p_x = exp(z - lse_x),
-                    dz[v] = p_x[v] * g_lse [v != c] + g_y [v = y] + g_c [v = c];  zeros in padding and skipped rows
+    measure:       reference.logit_token_stats(z[:, :columns], target)
+    differentiate: autograd of it, i.e. for every column v, with p_x = exp(z - lse_x),
+                   dz[v] = p_x[v] * g_lse [v != c] + g_y [v = y] + g_c [v = c];  zeros in padding and skipped rows
 
 Both are bound by memory: forward reads the logits once, backward reads and writes them once. Imported only where a
 kernel is launched, so that the CPU path works without Triton.
@@ -113,6 +113,8 @@ def _measure(
 def _differentiate(
     logits,
     stride,
+    out,
+    out_stride,
     width,
     target,
     lse_x,
@@ -137,10 +139,11 @@ def _differentiate(
         grad = tl.where(column == call, tl.load(g_c + row), grad)
     # In the same vector as the rest: a store of its own would need a barrier.
     grad += tl.where(column == y, tl.load(g_y + row), 0.0)
-    # Written, not left out: padding and skipped rows hold logits until now.
+    # Written, not left out: padding and skipped rows hold logits or nothing until now.
     trained = (y != ignored) & (y >= 0) & (y < COLUMNS)
     grad = tl.where(real & trained, grad, 0.0)
-    tl.store(base + column, grad.to(logits.dtype.element_ty), mask=column < width)
+    out += row_offset(row, out_stride)
+    tl.store(out + column, grad.to(out.dtype.element_ty), mask=column < width)
 
 
 def measure(logits: Tensor, target: Tensor, rules: Rules, out: Statistics) -> None:
@@ -171,10 +174,17 @@ def measure(logits: Tensor, target: Tensor, rules: Rules, out: Statistics) -> No
         )
 
 
-def differentiate_(
-    logits: Tensor, target: Tensor, rules: Rules, stats: Statistics, g_lse: Tensor, g_y: Tensor, g_c: Tensor
+def differentiate(
+    logits: Tensor,
+    target: Tensor,
+    rules: Rules,
+    stats: Statistics,
+    g_lse: Tensor,
+    g_y: Tensor,
+    g_c: Tensor,
+    out: Tensor,
 ) -> None:
-    """Write the gradient of ``logits`` [rows, width] over them, padding included.
+    """Write the gradient of ``logits`` [rows, width] to ``out``, padding included; ``out`` may be ``logits``.
 
     Arguments:
         g_lse, g_y, g_c: gradients of ``stats.lse_x``, ``z_y`` and ``z_c``, ``[rows]`` each.
@@ -189,6 +199,8 @@ def differentiate_(
         _differentiate[(rows, triton.cdiv(width, config.block))](
             logits,
             logits.stride(0),
+            out,
+            out.stride(0),
             width,
             target,
             stats.lse_x,

@@ -31,7 +31,7 @@ def test_the_operators_on_logits_are_what_they_say(triton: bool) -> None:
     torch.library.opcheck(op.logit_lse, (logits, target, 20, -1, -100, triton), test_utils=CHECKS)
     stats = op.logit_lse(logits, target, 20, -1, -100, triton)
     arguments = (logits, target, 20, -1, -100, *stats, torch.randn(5), triton)
-    torch.library.opcheck(op.logit_nll_backward_, arguments, test_utils=CHECKS)
+    torch.library.opcheck(op.logit_nll_backward, arguments, test_utils=CHECKS)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_every_statistic_and_every_logit_is_written_padding_included() -> None:
     ):
         torch.testing.assert_close(mine, theirs)
     ones = torch.ones(4, dtype=torch.float64)
-    rows.differentiate_(wide, target, rules, out, ones, ones, ones)
+    rows.differentiate(wide, target, rules, out, ones, ones, ones, out=wide)
     assert not wide[:, 100:].any()
     assert not wide[1].any()
     assert wide.isfinite().all()
@@ -68,9 +68,12 @@ def test_the_gradient_of_given_logits_is_autograds(functions: ModuleType) -> Non
     (right,) = torch.autograd.grad((outputs * upstream).sum(), logits)
     nothing = torch.empty(0)
     kept = Statistics(stats.lse_x.detach(), stats.z_y.detach(), stats.z_c.detach(), nothing, nothing, nothing)
-    given = logits.detach().clone()
-    functions.differentiate_(given, target, rules, kept, *upstream)
-    torch.testing.assert_close(given, right)
+    given, apart = logits.detach().clone(), torch.full_like(logits, torch.nan)
+    functions.differentiate(given, target, rules, kept, *upstream, out=apart)
+    assert torch.equal(given, logits)
+    torch.testing.assert_close(apart, right)
+    functions.differentiate(given, target, rules, kept, *upstream, out=given)
+    assert torch.equal(given, apart)
 
 
 @BOTH
@@ -142,7 +145,7 @@ def test_a_target_that_is_no_column_is_infinitely_bad_and_trains_nothing(functio
     functions.measure(logits, target, rules, out, **({"slopes": None} if functions is rows_torch else {}))
     assert (out.lse_x - out.z_y)[0] == torch.inf
     assert (out.lse_x - out.z_y)[1].isfinite()
-    functions.differentiate_(logits, target, rules, out, torch.ones(2), -torch.ones(2), torch.ones(2))
+    functions.differentiate(logits, target, rules, out, torch.ones(2), -torch.ones(2), torch.ones(2), out=logits)
     assert not logits[0].any()
     assert logits[1].all()
 
