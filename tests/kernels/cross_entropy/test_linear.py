@@ -1,8 +1,12 @@
 """A linear layer into statistics and back: every mode and implementation against the reference."""
 
+from collections.abc import Callable
+from itertools import accumulate
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from kernels.cross_entropy import TokenStats, configurations, linear, linear_token_stats, reference
 from tests.kernels.cross_entropy.cases import IGNORED, as_leaves, case, error, gradients, mixed, outputs
@@ -194,6 +198,31 @@ def test_without_gradients_no_logits_are_kept(impl: str, monkeypatch: pytest.Mon
     assert kept == [False]
     assert not stats.lse_x.requires_grad
     torch.testing.assert_close(stats.lse_x, reference.linear_token_stats(*given).lse_x)
+
+
+def peak_bytes(function: Callable[[], object]) -> int:
+    """The most memory that tensors took at once on the CPU, beyond what there was."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+        function()
+    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]  # type: ignore[union-attr]
+    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
+
+
+@BOTH
+def test_recomputing_holds_one_chunk_of_logits_at_a_time(impl: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "CHUNK_ROWS", {"cpu": 8, "cuda": 8})
+    given = case(24, 4096, torch.float32, width=2)
+    chunk = 8 * 4096 * 4
+
+    def forward() -> Tensor:
+        return linear_token_stats(*given, mode="recompute", impl=impl).nll_full.sum()
+
+    def backward() -> object:
+        return torch.autograd.grad(forward(), (given.x, given.weight))
+
+    backward()  # what is made once
+    assert chunk <= peak_bytes(forward) < 1.5 * chunk
+    assert chunk <= peak_bytes(backward) < 1.6 * chunk  # with the gradients, and what they are made of
 
 
 def test_a_second_backward_over_overwritten_logits_is_refused_and_otherwise_repeats_the_first() -> None:
