@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from kernels.attention import configurations as attention_configurations
-from kernels.attention.configurations import Configuration, Tiles
+from kernels.attention.configurations import HOPPER, Configuration, Tiles
 from kernels.bench import attention as attention_bench
 from kernels.bench import cross_entropy as cross_entropy_bench
 from kernels.bench.attention import Inputs, Shape, make_inputs, ours, program
@@ -123,9 +123,10 @@ def _tiles(record: Record) -> Iterator[Tiles]:
     if record.rehearsal:
         yield Tiles(16, 16)
         return
+    described = torch.cuda.get_device_capability() >= HOPPER
     for rows, keys, warps, stages in product((64, 128), (32, 64, 128), (4, 8), (2, 3, 4)):
         if warps == 4 or rows * keys >= 64 * 128:  # eight warps on a small tile only wait for each other
-            yield Tiles(rows, keys, warps, stages)
+            yield Tiles(rows, keys, warps, stages, described)
 
 
 def _attention_shapes(record: Record) -> list[Shape]:

@@ -53,7 +53,7 @@ class LinearTokenStats(torch.autograd.Function):
         context.save_for_backward(narrow_x, narrow_weight, target, chosen, *stats[:3], kept)
         context.mark_non_differentiable(*stats[4:])
         context.rules, context.triton = rules, triton
-        # Inductor answers an operator that writes to its argument with a pass of its own over the argument. So a compiled
+        # Inductor answers an operator that writes to its argument with a pass of its own over all of it. A compiled
         # graph gets one that does not, for a chunk of memory.
         context.spends = keep and op.linear.spends(chosen, triton) and not torch.compiler.is_compiling()
         context.dtypes = x.dtype, weight.dtype

@@ -72,7 +72,10 @@ def backward(
     triton: bool,
     overwrite: bool,
 ) -> tuple[Tensor, Tensor]:
-    """dX and dW in the accumulator's dtype (Triton: dX in that of ``x``); empty where not needed.
+    """dX in the dtype of ``x`` (fp32 for fp16) and dW in the accumulator's; empty where not needed.
+
+    Gradients of fp16 are computed as if the largest that comes from above were about one, and scaled back in fp32: the
+    mean of 65,536 rows sends each a gradient that, times a probability, fp16 cannot tell from zero.
 
     Arguments:
         kept: from ``forward``. Empty: computed again.
@@ -85,22 +88,20 @@ def backward(
             skip = rows_torch.skipped(target, rules)
             g_y, g_chosen = without_targets(chosen, target, skip, gradients.z_y, gradients.z_chosen)
             gradients = gradients._replace(z_y=g_y, z_chosen=g_chosen)
+        scale = None
+        if x.dtype == torch.float16 and len(x):
+            gradients, scale = _brought_to_one(gradients)
         collected = Gradients(x, weight, rules, need_x, need_weight, triton)
-        if kept.numel() and (overwrite or not spends(chosen, triton)):
-            collected.add(slice(0, len(x)), kept, target, chosen, stats, gradients, out=kept)
-            return collected.x, collected.weight
-        used = _used(weight, rules, triton).T
-        room = _room(x, used)
-        for chunk in chunks(len(x), x.device):
-            if kept.numel():
-                wide, out = kept[chunk], room[: len(x[chunk])]
-            else:
-                wide = out = _product(x[chunk], used, room)
-                if not triton:
-                    unused = empty_statistics(len(wide), wide, rules, argmax=False, entropy=False)
-                    measure(wide, target[chunk], rules, unused, triton, slopes=True)
-            collected.add(chunk, wide, target[chunk], chosen[chunk], stats.of(chunk), gradients.of(chunk), out=out)
-        return collected.x, collected.weight
+        collected.add_all(kept, target, chosen, stats, gradients, overwrite)
+        return collected.scaled_back(scale)
+
+
+def _brought_to_one(gradients: Upstream) -> tuple[Upstream, Tensor]:
+    """The gradients times a power of two that brings the largest to between a half and one; and the power."""
+    largest = torch.stack([gradient.abs().amax() for gradient in gradients if gradient.numel()]).amax()
+    _, exponent = torch.frexp(largest)
+    scale = torch.ldexp(torch.ones_like(largest), -exponent.clamp(-100, 100))  # what is beyond is 0, or no number
+    return Upstream(*(gradient * scale for gradient in gradients)), scale
 
 
 def spends(chosen: Tensor, triton: bool) -> bool:
@@ -118,6 +119,32 @@ class Gradients:
         self.x = x.new_empty(x.shape if need_x else 0, dtype=x.dtype)
         # Columns that no chunk ever touches are padding (or there is no row at all).
         self.weight = weight.new_zeros(weight.shape if need_weight else 0, dtype=dtype)
+
+    def add_all(
+        self, kept: Tensor, target: Tensor, chosen: Tensor, stats: Statistics, gradients: Upstream, overwrite: bool
+    ) -> None:
+        """What all rows contribute; arguments as in ``backward``."""
+        x, weight = self._operands
+        if kept.numel() and (overwrite or not spends(chosen, self._triton)):
+            self.add(slice(0, len(x)), kept, target, chosen, stats, gradients, out=kept)
+            return
+        used = _used(weight, self._rules, self._triton).T
+        room = _room(x, used)
+        for chunk in chunks(len(x), x.device):
+            if kept.numel():
+                wide, out = kept[chunk], room[: len(x[chunk])]
+            else:
+                wide = out = _product(x[chunk], used, room)
+                if not self._triton:
+                    unused = empty_statistics(len(wide), wide, self._rules, argmax=False, entropy=False)
+                    measure(wide, target[chunk], self._rules, unused, triton=False, slopes=True)
+            self.add(chunk, wide, target[chunk], chosen[chunk], stats.of(chunk), gradients.of(chunk), out=out)
+
+    def scaled_back(self, scale: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Both, divided by the ``scale`` of the gradients that they were made of, if it is not one."""
+        if scale is None:
+            return self.x, self.weight
+        return self.x.to(scale.dtype).div_(scale), self.weight.div_(scale)
 
     def add(
         self,

@@ -13,7 +13,6 @@ kernel is launched, so that the CPU path works without Triton.
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-any-return,no-untyped-call,misc,valid-type"
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +21,7 @@ import triton.language as tl
 
 from kernels.cross_entropy import configurations
 from kernels.cross_entropy.statistics import accumulator
+from kernels.launch import on_device_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -151,7 +151,7 @@ def measure(logits: Tensor, target: Tensor, rules: Rules, out: Statistics) -> No
     if not len(logits):
         return
     config = configurations.row_config(logits)
-    with _on(logits):
+    with on_device_of(logits):
         _measure[(len(logits),)](
             logits,
             logits.stride(0),
@@ -194,7 +194,7 @@ def differentiate(
         return
     config = configurations.row_config(logits)
     g_lse, g_y, g_c = (grad.contiguous() for grad in (g_lse, g_y, g_c))
-    with _on(logits):
+    with on_device_of(logits):
         # Rows first: the second dimension of a grid ends at 65535.
         _differentiate[(rows, triton.cdiv(width, config.block))](
             logits,
@@ -224,8 +224,3 @@ def _or(wanted: Tensor, other: Tensor) -> Tensor:
 
 def _sum(logits: Tensor) -> tl.dtype:
     return tl.float64 if accumulator(logits.dtype) == torch.float64 else tl.float32
-
-
-def _on(logits: Tensor) -> AbstractContextManager[object]:
-    """Triton launches on the current device, which need not be that of the tensors."""
-    return torch.cuda.device(logits.device) if logits.is_cuda else nullcontext()

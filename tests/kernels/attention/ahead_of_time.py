@@ -26,6 +26,12 @@ from kernels.attention.configurations import TABLE, Case, Configuration, Tiles
 
 POINTERS = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32"}
 AS_FP32, AS_INT32 = ("lse", "delta"), ("doc_start", "doc_end")
+MET = {
+    "_forward": (("key", "value"), "keys"),
+    "_grad_query": (("key", "value"), "keys"),
+    "_grad_key_value": (("query", "grad_out"), "rows"),
+}
+"""What may be given as descriptors, and how many tokens of it a tile has."""
 
 
 def compiled(kernel, tiles: Tiles, case: Case, group: int = 4):
@@ -37,14 +43,23 @@ def compiled(kernel, tiles: Tiles, case: Case, group: int = 4):
         "ROWS": tiles.rows,
         "KEYS": tiles.keys,
         "DOCUMENTS": case.documents,
+        "DESCRIBED": tiles.described,
         "ACC": tl.float32,
     }
     if not case.documents:
         constants |= dict.fromkeys(AS_INT32)
+    described = {}
+    if tiles.described:
+        met, size = MET[kernel.__name__]
+        block = f"[1,1,{getattr(tiles, size)},{case.head_dim}]"
+        described = dict.fromkeys(met, f"tensordesc<{POINTERS[case.dtype].removeprefix('*')}{block}>")
     signature, aligned = {}, {}
     for number, name in enumerate(kernel.arg_names):
         if name in constants:
             signature[name] = "constexpr"
+        elif name in described:
+            signature[name] = described[name]
+            continue
         elif name.endswith("_strides"):
             signature[name] = ("i32",) * 3
             aligned |= {(number, place): [["tt.divisibility", 16]] for place in range(3)}

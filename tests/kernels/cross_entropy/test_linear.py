@@ -211,6 +211,7 @@ def peak_bytes(function: Callable[[], object]) -> int:
 @BOTH
 def test_recomputing_holds_one_chunk_of_logits_at_a_time(impl: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "CHUNK_ROWS", {"cpu": 8, "cuda": 8})
+    monkeypatch.setattr(configurations, "_DEFAULT", configurations.RowConfig(block=4096, warps=4))  # quicker
     given = case(24, 4096, torch.float32, width=2)
     chunk = 8 * 4096 * 4
 
