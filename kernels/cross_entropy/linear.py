@@ -89,7 +89,7 @@ def backward(
             g_y, g_chosen = without_targets(chosen, target, skip, gradients.z_y, gradients.z_chosen)
             gradients = gradients._replace(z_y=g_y, z_chosen=g_chosen)
         scale = None
-        if x.dtype == torch.float16 and len(x):
+        if x.dtype == torch.float16:
             gradients, scale = _brought_to_one(gradients)
         collected = Gradients(x, weight, rules, need_x, need_weight, triton)
         collected.add_all(kept, target, chosen, stats, gradients, overwrite)
@@ -98,7 +98,8 @@ def backward(
 
 def _brought_to_one(gradients: Upstream) -> tuple[Upstream, Tensor]:
     """The gradients times a power of two that brings the largest to between a half and one; and the power."""
-    largest = torch.stack([gradient.abs().amax() for gradient in gradients if gradient.numel()]).amax()
+    each = [gradient.abs().amax() for gradient in gradients if gradient.numel()]
+    largest = torch.stack(each).amax() if each else gradients.lse_x.new_ones(())
     _, exponent = torch.frexp(largest)
     scale = torch.ldexp(torch.ones_like(largest), -exponent.clamp(-100, 100))  # what is beyond is 0, or no number
     return Upstream(*(gradient * scale for gradient in gradients)), scale

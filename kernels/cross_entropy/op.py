@@ -107,7 +107,7 @@ def _backward_fake(
     need_x, need_weight, _ = rest[-3:]
     dtype = accumulator(x.dtype)
     return (
-        x.new_empty(x.shape if need_x else (0,), dtype=dtype if x.dtype == torch.float16 and len(x) else x.dtype),
+        x.new_empty(x.shape if need_x else (0,), dtype=dtype if x.dtype == torch.float16 else x.dtype),
         weight.new_empty(weight.shape if need_weight else (0,), dtype=dtype),
     )
 

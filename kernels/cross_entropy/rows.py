@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
+LOADED_BYTES = 16
+"""What a thread loads at once, at most."""
 
 
 @triton.jit
@@ -66,39 +68,48 @@ def _measure(
     ENTROPY: tl.constexpr,  # noqa: N803
     SUM: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
+    GROUP: tl.constexpr,  # noqa: N803
 ):
     row = tl.program_id(0)
     base = logits + row_offset(row, stride)
-    largest = tl.full((), -float("inf"), SUM)
-    total = tl.full((), 0.0, SUM)  # of exp(z - largest)
-    moment = tl.full((), 0.0, SUM)  # of exp(z - largest) * (z - largest)
-    best = tl.full((), 0, tl.int32)
+    # Sums for each group of columns that one thread loads at once, and of the groups only at the end of the row: with
+    # sums over whole blocks, all threads would wait for each other block after block.
+    groups = tl.arange(0, BLOCK // GROUP) * GROUP
+    largest = tl.full([BLOCK // GROUP], -float("inf"), SUM)
+    total = tl.full([BLOCK // GROUP], 0.0, SUM)  # of exp(z - largest)
+    moment = tl.full([BLOCK // GROUP], 0.0, SUM)  # of exp(z - largest) * (z - largest)
+    best = tl.full([BLOCK // GROUP], 0, tl.int32)
     for start in range(0, COLUMNS, BLOCK):
-        column = start + tl.arange(0, BLOCK)
+        column = start + groups[:, None] + tl.arange(0, GROUP)[None, :]
         real = column < COLUMNS
         if HAS_CALL:
             real = real & (column != call)
         z = _logits(base, column, width, real, SUM)
-        block_largest = tl.max(z, 0)
+        group_largest = tl.max(z, 1)
         if ARGMAX:
-            best = tl.where(block_largest > largest, start + tl.argmax(z, 0).to(tl.int32), best)
-        higher = tl.maximum(largest, block_largest)
-        # A block of nothing but CALL has no largest; -inf minus -inf would be NaN.
+            best = tl.where(group_largest > largest, start + groups + tl.argmax(z, 1).to(tl.int32), best)
+        higher = tl.maximum(largest, group_largest)
+        # A group of nothing but CALL and padding has no largest; -inf minus -inf would be NaN.
         pivot = tl.where(higher == -float("inf"), 0.0, higher)
         shrink = tl.exp2((largest - pivot) * LOG2_E)
-        part = tl.exp2((z - pivot) * LOG2_E)
+        part = tl.exp2((z - pivot[:, None]) * LOG2_E)
         if ENTROPY:
-            shift = tl.where(total > 0, largest - pivot, 0.0)
-            below = tl.where(part > 0, z - pivot, 0.0)
-            moment = shrink * (moment + total * shift) + tl.sum(part * below, 0)
-        total = total * shrink + tl.sum(part, 0)
+            shift = tl.where(shrink > 0, largest - pivot, 0.0)
+            below = tl.where(part > 0, z - pivot[:, None], 0.0)
+            moment = shrink * (moment + total * shift) + tl.sum(part * below, 1)
+        total = total * shrink + tl.sum(part, 1)
         largest = higher
-    log_total = tl.log2(total) * LN_2
-    tl.store(lse_x_out + row, largest + log_total)
-    if ARGMAX:
-        tl.store(argmax_out + row, best)
+    highest = tl.max(largest, 0)
+    pivot = tl.where(highest == -float("inf"), 0.0, highest)
+    shrink = tl.exp2((largest - pivot) * LOG2_E)
+    whole = tl.sum(total * shrink, 0)
+    log_total = tl.log2(whole) * LN_2
+    tl.store(lse_x_out + row, highest + log_total)
+    if ARGMAX:  # of equals the first
+        tl.store(argmax_out + row, tl.min(tl.where(largest == highest, best, COLUMNS), 0))
     if ENTROPY:
-        tl.store(entropy_out + row, log_total - moment / total)
+        shift = tl.where(shrink > 0, largest - pivot, 0.0)
+        tl.store(entropy_out + row, log_total - tl.sum(shrink * (moment + total * shift), 0) / whole)
     if HAS_CALL:
         tl.store(z_c_out + row, _logits(base, call, width, call >= 0, SUM))
     y = tl.load(target + row)
@@ -170,6 +181,7 @@ def measure(logits: Tensor, target: Tensor, rules: Rules, out: Statistics) -> No
             ENTROPY=out.entropy.numel() > 0,
             SUM=_sum(logits),
             BLOCK=config.block,
+            GROUP=min(LOADED_BYTES // logits.element_size(), config.block),
             num_warps=config.warps,
         )
 

@@ -31,6 +31,15 @@ def test_the_operators_are_what_they_say(triton: bool, keep: bool, k: int) -> No
     torch.library.opcheck(backward, arguments, test_utils=CHECKS)
 
 
+@pytest.mark.parametrize("rows", [0, 5])
+def test_backward_of_fp16_is_what_it_says(rows: int) -> None:
+    given = case(rows, 20, torch.float16)
+    given_ids = given.x.detach(), given.weight.detach(), given.target, torch.randint(20, (rows, 0))
+    *stats, kept = op.forward(*given_ids, *RULES, True, False, False, False)
+    arguments = (kept, *given_ids, *RULES, *stats[:3], *torch.randn(3, rows), torch.randn(rows, 0), True, True, False)
+    torch.library.opcheck(op.backward, arguments, test_utils=CHECKS)
+
+
 @BOTH
 def test_the_operators_on_logits_are_what_they_say(triton: bool) -> None:
     logits, target = torch.randn(5, 20), torch.tensor([0, 19, -100, 4, 4])

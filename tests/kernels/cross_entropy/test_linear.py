@@ -249,6 +249,36 @@ def test_under_autocast_products_are_narrow_and_gradients_are_the_leaves_own(imp
     assert g_x.dtype == g_weight.dtype == torch.float32
 
 
+@pytest.mark.parametrize(
+    ("impl", "mode", "rows"), [("torch", "save", 65536), ("torch", "recompute", 65536), ("triton", "save", 8)]
+)
+def test_fp16_gradients_of_a_mean_over_many_rows_are_not_rounded_away(
+    impl: str, mode: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each row of 65,536 gets a gradient of 1.5e-5, times probabilities; fp16 ends at 6e-8. In the interpreter, some of
+    those rows."""
+    monkeypatch.setattr(linear, "CHUNK_ROWS", {"cpu": 16384, "cuda": 16384})
+    given = as_leaves(case(rows, 64, torch.float16), torch.float32)
+    exact = as_leaves(given, torch.float64)
+    right = torch.autograd.grad(reference.linear_token_stats(*exact).nll_full.sum() / 65536, (exact.x, exact.weight))
+    for loss_scale in (1.0, 65536.0):
+        with torch.autocast("cpu", torch.float16):
+            stats = linear_token_stats(*given, impl=impl, mode=mode)
+        ours = torch.autograd.grad(stats.nll_full.sum() * (loss_scale / 65536), (given.x, given.weight))
+        for mine, exactly in zip(ours, right, strict=True):
+            assert (mine.double() / loss_scale - exactly).norm() < 1e-3 * exactly.norm()
+
+
+@BOTH
+def test_a_gradient_that_is_no_number_shows_in_fp16(impl: str) -> None:
+    """A loss scale that was too large is found by this, and one row's is not hidden by the others'."""
+    given = case(6, 20, torch.float16)
+    stats = linear_token_stats(*given, impl=impl)
+    upstream = torch.ones(6).index_fill_(0, torch.tensor(2), torch.inf)
+    for gradient in torch.autograd.grad(stats.lse_x, (given.x, given.weight), upstream):
+        assert not gradient.isfinite().all()
+
+
 def test_auto_keeps_logits_while_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     from kernels.cross_entropy import border
 

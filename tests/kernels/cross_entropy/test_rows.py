@@ -121,17 +121,30 @@ def test_logits_that_are_a_slice_of_padded_ones_and_their_rows_apart(impl: str) 
 @pytest.mark.parametrize("size", [1e4, 3e38])
 def test_huge_logits_and_a_certain_call_lose_nothing(impl: str, size: float) -> None:
     """log(exp(lse) - exp(z_c)) would be log(0) here; and a pivot of zero would overflow."""
-    logits = torch.full((2, 130), -size)
+    logits = torch.full((3, 130), -size)
     logits[0, 7] = size  # CALL is certain
     logits[1, 8] = size
+    logits[2, 72] = size  # in the second block, after smaller ones in the first
     rules = Rules(130, 7, IGNORED)
-    out = empty_statistics(2, logits, rules, argmax=True, entropy=True)
+    out = empty_statistics(3, logits, rules, argmax=True, entropy=True)
     functions = {"torch": rows_torch.measure, "triton": rows.measure}[impl]
-    functions(logits.clone(), torch.tensor([8, 8]), rules, out, **({"slopes": None} if impl == "torch" else {}))
-    torch.testing.assert_close(out.lse_x, torch.tensor([-size + torch.log(torch.tensor(129.0)).item(), size]))
+    functions(logits.clone(), torch.tensor([8, 8, 8]), rules, out, **({"slopes": None} if impl == "torch" else {}))
+    torch.testing.assert_close(out.lse_x, torch.tensor([-size + torch.log(torch.tensor(129.0)).item(), size, size]))
     assert torch.equal(out.z_c, logits[:, 7])
-    assert out.argmax.tolist() == [0, 8]
-    torch.testing.assert_close(out.entropy, torch.tensor([129.0, 1.0]).log())
+    assert out.argmax.tolist() == [0, 8, 72]
+    torch.testing.assert_close(out.entropy, torch.tensor([129.0, 1.0, 1.0]).log())
+
+
+@BOTH
+def test_of_equal_logits_the_first_is_the_most_likely(impl: str) -> None:
+    logits = torch.zeros(3, 200)
+    for row, columns in enumerate([(5, 9, 70), (130, 66, 199), (4, 3, 67)]):  # in one group of loads, in other blocks
+        logits[row, list(columns)] = 1.0
+    rules = Rules(200, 3, IGNORED)
+    out = empty_statistics(3, logits, rules, argmax=True, entropy=False)
+    functions = {"torch": rows_torch.measure, "triton": rows.measure}[impl]
+    functions(logits, torch.tensor([0, 0, 0]), rules, out, **({"slopes": None} if impl == "torch" else {}))
+    assert out.argmax.tolist() == [5, 66, 4]
 
 
 @pytest.mark.parametrize("functions", [rows, rows_torch])
