@@ -66,7 +66,7 @@ def resolved(
     if device.type != "cuda":  # the interpreter is for tests: auto never takes it
         return "torch"
     if obstacle:
-        _say_once(f"PyTorch instead of the Triton kernel: {obstacle}")
+        say_once(f"PyTorch instead of the Triton kernel: {obstacle}")
         return "torch"
     return "triton"
 
@@ -106,5 +106,6 @@ def _checked(word: str, source: str) -> Implementation:
 
 
 @cache
-def _say_once(message: str) -> None:
+def say_once(message: str) -> None:
+    """Warn, the first time that there is this to say."""
     _log.warning(message)

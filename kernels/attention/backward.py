@@ -21,7 +21,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.attention.configurations import Configuration
+from kernels.attention.configurations import Configuration, Tiles
+from kernels.attention.descriptors import described
 from kernels.attention.forward import accumulator
 from kernels.attention.spans import (
     both_loaded,
@@ -29,11 +30,13 @@ from kernels.attention.spans import (
     masked_count,
     masked_first,
     of_head,
+    of_head_in_both,
     row_span,
     scores_of,
     tile,
 )
 from kernels.interpreter import dot, tile_offset
+from kernels.launch import on_device_of
 
 LOG2_E = tl.constexpr(math.log2(math.e))
 
@@ -54,9 +57,10 @@ def _meet_keys(
     KEYS: tl.constexpr,  # noqa: N803
     MASKED: tl.constexpr,  # noqa: N803
     DOCUMENTS: tl.constexpr,  # noqa: N803
+    DESCRIBED: tl.constexpr,  # noqa: N803
 ):
     """Add to grad_query what the keys of the tile at ``first`` contribute. Only MASKED ones may pass the row's end."""
-    k, v = both_loaded(key_value, first, length, KEYS, q.shape[1], WHOLE=not MASKED)
+    k, v = both_loaded(key_value, first, length, KEYS, q.shape[1], not MASKED, DESCRIBED)
     scores = scores_of(q, k, rows, starts, first, dq.dtype, MASKED, MASKED and DOCUMENTS)
     p = tl.exp2(scores * SCALE - lse[:, None])
     dp = dot(do, tl.trans(v), tl.zeros([q.shape[0], KEYS], dq.dtype))
@@ -87,6 +91,7 @@ def _grad_query(
     ROWS: tl.constexpr,  # noqa: N803
     KEYS: tl.constexpr,  # noqa: N803
     DOCUMENTS: tl.constexpr,  # noqa: N803
+    DESCRIBED: tl.constexpr,  # noqa: N803
     ACC: tl.constexpr,  # noqa: N803
 ):
     tiles = tl.cdiv(length, ROWS)
@@ -100,8 +105,7 @@ def _grad_query(
     grad_out = of_head(grad_out, batch, head, grad_out_strides)
     strides = (length * heads * HEAD_DIM, heads * HEAD_DIM, HEAD_DIM)  # of what forward made
     out = of_head(out, batch, head, strides)
-    key = of_head(key, batch, head // GROUP, key_strides)
-    value = of_head(value, batch, head // GROUP, value_strides)
+    key_value = of_head_in_both(key, value, batch, head // GROUP, key_strides, value_strides, DESCRIBED)
     of_rows = tile_offset(tl.program_id(0) // tiles, length) + rows
 
     q = tl.load(tile(query, first, query_strides[1], ROWS, HEAD_DIM), mask=inside[:, None], other=0.0)
@@ -118,17 +122,16 @@ def _grad_query(
     bounds = key_span(doc_start, first, length, ROWS, KEYS, DOCUMENTS)
 
     dq = tl.zeros([ROWS, HEAD_DIM], ACC)
-    key_value = (key, key_strides[1], value, value_strides[1])
     for number in tl.range(0, masked_count(bounds, KEYS)):
         dq = _meet_keys(
             dq, q, key_value, masked_first(bounds, number, KEYS), do, row_lse, row_delta, rows, starts, length,
-            SCALE * LOG2_E, KEYS, MASKED=True, DOCUMENTS=DOCUMENTS,
+            SCALE * LOG2_E, KEYS, MASKED=True, DOCUMENTS=DOCUMENTS, DESCRIBED=DESCRIBED,
         )  # fmt: skip
     for begin in tl.range(bounds[1], bounds[2], KEYS):
         begin = tl.multiple_of(begin, KEYS)
         dq = _meet_keys(
             dq, q, key_value, begin, do, row_lse, row_delta, rows, starts, length,
-            SCALE * LOG2_E, KEYS, MASKED=False, DOCUMENTS=DOCUMENTS,
+            SCALE * LOG2_E, KEYS, MASKED=False, DOCUMENTS=DOCUMENTS, DESCRIBED=DESCRIBED,
         )  # fmt: skip
     grad_query = of_head(grad_query, batch, head, strides)
     grad_query = tile(grad_query, first, heads * HEAD_DIM, ROWS, HEAD_DIM)
@@ -151,10 +154,11 @@ def _meet_rows(
     SCALE: tl.constexpr,  # noqa: N803
     ROWS: tl.constexpr,  # noqa: N803
     DOCUMENTS: tl.constexpr,  # noqa: N803
+    DESCRIBED: tl.constexpr,  # noqa: N803
 ):
     """Add to grad_key and grad_value what the tile of queries from ``first`` on of one head contributes; transposed."""
     rows = first + tl.arange(0, ROWS)
-    q, do = both_loaded(query_grad_out, first, length, ROWS, k.shape[1], WHOLE=False)
+    q, do = both_loaded(query_grad_out, first, length, ROWS, k.shape[1], False, DESCRIBED)
     row_lse = tl.load(lse + rows, mask=rows < length, other=float("inf"))  # p is 0 in rows that are not there
     row_delta = tl.load(delta + rows, mask=rows < length, other=0.0)
     scores = dot(k, tl.trans(q), tl.zeros([k.shape[0], ROWS], dk.dtype))
@@ -192,6 +196,7 @@ def _grad_key_value(
     ROWS: tl.constexpr,  # noqa: N803
     KEYS: tl.constexpr,  # noqa: N803
     DOCUMENTS: tl.constexpr,  # noqa: N803
+    DESCRIBED: tl.constexpr,  # noqa: N803
     ACC: tl.constexpr,  # noqa: N803
 ):
     tiles = tl.cdiv(length, KEYS)
@@ -217,14 +222,12 @@ def _grad_key_value(
     for member in tl.range(0, GROUP):
         head = kv_head * GROUP + member
         of_rows = tile_offset(batch * kv_heads * GROUP + head, length)
-        query_of_head = of_head(query, batch, head, query_strides)
-        grad_out_of_head = of_head(grad_out, batch, head, grad_out_strides)
-        query_grad_out = (query_of_head, query_strides[1], grad_out_of_head, grad_out_strides[1])
+        query_grad_out = of_head_in_both(query, grad_out, batch, head, query_strides, grad_out_strides, DESCRIBED)
         for begin in tl.range(low, high, ROWS):
             begin = tl.multiple_of(begin, ROWS)
             dk, dv = _meet_rows(
                 dk, dv, k, v, query_grad_out, lse + of_rows, delta + of_rows, keys, ends,
-                begin, length, SCALE * LOG2_E, ROWS, DOCUMENTS=DOCUMENTS,
+                begin, length, SCALE * LOG2_E, ROWS, DOCUMENTS=DOCUMENTS, DESCRIBED=DESCRIBED,
             )  # fmt: skip
 
     to = tile_offset(batch, length * kv_heads * HEAD_DIM) + tile_offset(kv_head, HEAD_DIM)
@@ -263,44 +266,50 @@ def backward(
         "DOCUMENTS": doc_start is not None,
         "ACC": tl.float64 if query.dtype == torch.float64 else tl.float32,
     }
-    tiles = configuration.grad_query
-    _grad_query[(batch * heads * triton.cdiv(length, tiles.rows),)](
-        grad_out,
-        query,
-        key,
-        value,
-        out,
-        lse,
-        delta,
-        grads[0],
-        doc_start,
-        *strides,
-        heads,
-        length,
-        **constants,
-        ROWS=tiles.rows,
-        KEYS=tiles.keys,
-        num_warps=tiles.warps,
-        num_stages=tiles.stages,
-    )
-    tiles = configuration.grad_key_value
-    _grad_key_value[(batch * kv_heads * triton.cdiv(length, tiles.keys),)](
-        grad_out,
-        query,
-        key,
-        value,
-        lse,
-        delta,
-        grads[1],
-        grads[2],
-        doc_end,
-        *strides,
-        kv_heads,
-        length,
-        **constants,
-        ROWS=tiles.rows,
-        KEYS=tiles.keys,
-        num_warps=tiles.warps,
-        num_stages=tiles.stages,
-    )
+    with on_device_of(query):
+        tiles = configuration.grad_query
+        met = described(key, value, tiles.keys) if tiles.described else None
+        _grad_query[(batch * heads * triton.cdiv(length, tiles.rows),)](
+            grad_out,
+            query,
+            *(met or (key, value)),
+            out,
+            lse,
+            delta,
+            grads[0],
+            doc_start,
+            *strides,
+            heads,
+            length,
+            **constants,
+            **_cut(tiles, met),
+        )
+        tiles = configuration.grad_key_value
+        met = described(grad_out, query, tiles.rows) if tiles.described else None
+        _grad_key_value[(batch * kv_heads * triton.cdiv(length, tiles.keys),)](
+            *(met or (grad_out, query)),
+            key,
+            value,
+            lse,
+            delta,
+            grads[1],
+            grads[2],
+            doc_end,
+            *strides,
+            kv_heads,
+            length,
+            **constants,
+            **_cut(tiles, met),
+        )
     return grads  # type: ignore[return-value]
+
+
+def _cut(tiles: Tiles, met: tuple[object, object] | None) -> dict[str, int | bool]:
+    """The arguments of a launch that tiles decide."""
+    return {
+        "ROWS": tiles.rows,
+        "KEYS": tiles.keys,
+        "DESCRIBED": met is not None,
+        "num_warps": tiles.warps,
+        "num_stages": tiles.stages,
+    }

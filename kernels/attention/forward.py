@@ -18,8 +18,19 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.attention.configurations import Tiles
-from kernels.attention.spans import both_loaded, key_span, masked_count, masked_first, of_head, scores_of, tile
+from kernels.attention.descriptors import described
+from kernels.attention.spans import (
+    both_loaded,
+    key_span,
+    masked_count,
+    masked_first,
+    of_head,
+    of_head_in_both,
+    scores_of,
+    tile,
+)
 from kernels.interpreter import dot, tile_offset
+from kernels.launch import on_device_of
 
 # Where the running maximum starts. Finite, so that a query that has met only masked keys (scores of -inf) subtracts
 # -inf - LOWEST = -inf and gets exp2(-inf) = 0, where a start at -inf would give -inf - -inf = NaN.
@@ -41,9 +52,10 @@ def _meet(
     KEYS: tl.constexpr,  # noqa: N803
     MASKED: tl.constexpr,  # noqa: N803
     DOCUMENTS: tl.constexpr,  # noqa: N803
+    DESCRIBED: tl.constexpr,  # noqa: N803
 ):
     """Take the tile of keys from ``first`` on into the running sums. Only a MASKED one may pass the row's end."""
-    k, v = both_loaded(key_value, first, length, KEYS, q.shape[1], WHOLE=not MASKED)
+    k, v = both_loaded(key_value, first, length, KEYS, q.shape[1], not MASKED, DESCRIBED)
     scores = scores_of(q, k, rows, starts, first, acc.dtype, MASKED, MASKED and DOCUMENTS)
     higher = tl.maximum(peak, tl.max(scores, 1) * SCALE)
     p = tl.exp2(scores * SCALE - higher[:, None])
@@ -72,6 +84,7 @@ def _forward(
     ROWS: tl.constexpr,  # noqa: N803
     KEYS: tl.constexpr,  # noqa: N803
     DOCUMENTS: tl.constexpr,  # noqa: N803
+    DESCRIBED: tl.constexpr,  # noqa: N803
     ACC: tl.constexpr,  # noqa: N803
 ):
     # One axis, as the others hold 65535 programs. Tiles of a head are neighbours, and so are the heads that share keys:
@@ -83,8 +96,7 @@ def _forward(
     rows = first + tl.arange(0, ROWS)
 
     query = of_head(query, batch, head, query_strides)
-    key = of_head(key, batch, head // GROUP, key_strides)
-    value = of_head(value, batch, head // GROUP, value_strides)
+    key_value = of_head_in_both(key, value, batch, head // GROUP, key_strides, value_strides, DESCRIBED)
     q = tl.load(tile(query, first, query_strides[1], ROWS, HEAD_DIM), mask=(rows < length)[:, None], other=0.0)
     starts = rows
     if DOCUMENTS:
@@ -96,17 +108,16 @@ def _forward(
     acc = tl.zeros([ROWS, HEAD_DIM], ACC)
     total = tl.zeros([ROWS], ACC)
     peak = tl.full([ROWS], LOWEST, ACC)
-    key_value = (key, key_strides[1], value, value_strides[1])
     for number in tl.range(0, masked_count(bounds, KEYS)):
         acc, total, peak = _meet(
             acc, total, peak, q, key_value, masked_first(bounds, number, KEYS), rows, starts, length, SCALE, KEYS,
-            MASKED=True, DOCUMENTS=DOCUMENTS,
+            MASKED=True, DOCUMENTS=DOCUMENTS, DESCRIBED=DESCRIBED,
         )  # fmt: skip
     for begin in tl.range(bounds[1], bounds[2], KEYS):
         begin = tl.multiple_of(begin, KEYS)
         acc, total, peak = _meet(
             acc, total, peak, q, key_value, begin, rows, starts, length, SCALE, KEYS,
-            MASKED=False, DOCUMENTS=DOCUMENTS,
+            MASKED=False, DOCUMENTS=DOCUMENTS, DESCRIBED=DESCRIBED,
         )  # fmt: skip
 
     o = of_head(out, batch, head, (length * heads * HEAD_DIM, heads * HEAD_DIM, HEAD_DIM))
@@ -124,11 +135,13 @@ def forward(
     out = query.new_empty(query.shape)
     lse = query.new_empty((batch, heads, length), dtype=accumulator(query))
     programs = batch * heads * triton.cdiv(length, tiles.rows)
-    if programs:
+    if not programs:
+        return out, lse
+    met = described(key, value, tiles.keys) if tiles.described else None
+    with on_device_of(query):
         _forward[(programs,)](
             query,
-            key,
-            value,
+            *(met or (key, value)),
             out,
             lse,
             doc_start,
@@ -143,6 +156,7 @@ def forward(
             ROWS=tiles.rows,
             KEYS=tiles.keys,
             DOCUMENTS=doc_start is not None,
+            DESCRIBED=met is not None,
             ACC=tl.float64 if query.dtype == torch.float64 else tl.float32,
             num_warps=tiles.warps,
             num_stages=tiles.stages,

@@ -99,17 +99,40 @@ def tile(base, first, stride_t, SIZE: tl.constexpr, HEAD_DIM: tl.constexpr):  # 
 
 
 @triton.jit
-def both_loaded(pair, first, length, SIZE: tl.constexpr, HEAD_DIM: tl.constexpr, WHOLE: tl.constexpr):  # noqa: N803
-    """The tiles from ``first`` on of two heads, given as ``(base, stride_t, base, stride_t)``.
+def of_head_in_both(one, other, batch, head, one_strides, other_strides, DESCRIBED: tl.constexpr):  # noqa: N803
+    """One head of two tensors, as ``both_loaded`` takes it; DESCRIBED: the tensors are given as descriptors."""
+    if DESCRIBED:
+        pair = one, other, batch, head
+    else:
+        one, other = of_head(one, batch, head, one_strides), of_head(other, batch, head, other_strides)
+        pair = one, other, one_strides[1], other_strides[1]
+    return pair
+
+
+@triton.jit
+def both_loaded(
+    pair,
+    first,
+    length,
+    SIZE: tl.constexpr,  # noqa: N803
+    HEAD_DIM: tl.constexpr,  # noqa: N803
+    WHOLE: tl.constexpr,  # noqa: N803
+    DESCRIBED: tl.constexpr,  # noqa: N803
+):
+    """The tiles from ``first`` on of the two heads of a pair (``of_head_in_both``).
 
     Zeros for tokens from ``length`` on, of which a WHOLE tile has none.
     """
-    tokens = first + tl.arange(0, SIZE)
-    one = tile(pair[0], first, pair[1], SIZE, HEAD_DIM)
-    other = tile(pair[2], first, pair[3], SIZE, HEAD_DIM)
-    if WHOLE:
-        one, other = tl.load(one), tl.load(other)
+    if DESCRIBED:
+        one = pair[0].load([pair[2], pair[3], first, 0]).reshape(SIZE, HEAD_DIM)
+        other = pair[1].load([pair[2], pair[3], first, 0]).reshape(SIZE, HEAD_DIM)
+    elif WHOLE:
+        one = tl.load(tile(pair[0], first, pair[2], SIZE, HEAD_DIM))
+        other = tl.load(tile(pair[1], first, pair[3], SIZE, HEAD_DIM))
     else:
+        tokens = first + tl.arange(0, SIZE)
+        one = tile(pair[0], first, pair[2], SIZE, HEAD_DIM)
+        other = tile(pair[1], first, pair[3], SIZE, HEAD_DIM)
         one = tl.load(one, mask=(tokens < length)[:, None], other=0.0)
         other = tl.load(other, mask=(tokens < length)[:, None], other=0.0)
     return one, other

@@ -7,9 +7,9 @@ Run in a process of its own, as Triton decides at import whether it interprets. 
 
 prints for each kernel: name, bytes of shared memory, ``wgmma`` or ``-``, bytes of registers spilled, and the codes of
 ptxas's advice about matrix products that it had to serialise (C7510 to C7515), or ``-``. Tuning asks about candidates
-(``prefilter.py``): the same for each line of tiles on standard input, of the kernel that is named last.
+(``prefilter.py``): the same for each line of tiles (rows, keys, warps, stages, descriptors) on standard input, of the kernel that is named last.
 
-    echo 128 64 4 3 | python -m kernels.bench.ahead_of_time 9 0 bfloat16 64 1 4 forward
+    echo 128 64 4 3 1 | python -m kernels.bench.ahead_of_time 9 0 bfloat16 64 1 4 forward
 """
 
 import re
@@ -29,6 +29,12 @@ from kernels.attention.configurations import TABLE, Case, Configuration, Tiles
 
 POINTERS = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32"}
 AS_FP32, AS_INT32 = ("lse", "delta"), ("doc_start", "doc_end")
+MET = {
+    "_forward": (("key", "value"), "keys"),
+    "_grad_query": (("key", "value"), "keys"),
+    "_grad_key_value": (("query", "grad_out"), "rows"),
+}
+"""What may be given as descriptors, and how many tokens of it a tile has."""
 
 
 def compiled(kernel, tiles: Tiles, case: Case, group: int = 4):
@@ -40,14 +46,23 @@ def compiled(kernel, tiles: Tiles, case: Case, group: int = 4):
         "ROWS": tiles.rows,
         "KEYS": tiles.keys,
         "DOCUMENTS": case.documents,
+        "DESCRIBED": tiles.described,
         "ACC": tl.float32,
     }
     if not case.documents:
         constants |= dict.fromkeys(AS_INT32)
+    described = {}
+    if tiles.described:
+        met, size = MET[kernel.__name__]
+        block = f"[1,1,{getattr(tiles, size)},{case.head_dim}]"
+        described = dict.fromkeys(met, f"tensordesc<{POINTERS[case.dtype].removeprefix('*')}{block}>")
     signature, aligned = {}, {}
     for number, name in enumerate(kernel.arg_names):
         if name in constants:
             signature[name] = "constexpr"
+        elif name in described:
+            signature[name] = described[name]
+            continue
         elif name.endswith("_strides"):
             signature[name] = ("i32",) * 3
             aligned |= {(number, place): [["tt.divisibility", 16]] for place in range(3)}
@@ -103,7 +118,8 @@ def main() -> None:
     kernel, _ = kernels[part[0]]
     for line in sys.stdin:
         try:
-            print(report(kernel, Tiles(*map(int, line.split())), case, int(group)), flush=True)
+            rows, keys, warps, stages, described = map(int, line.split())
+            print(report(kernel, Tiles(rows, keys, warps, stages, bool(described)), case, int(group)), flush=True)
         except Exception as error:  # a candidate that the compiler refuses is an answer too
             print("refused", type(error).__name__, flush=True)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 from pathlib import Path
 
 from kernels.attention.configurations import HOPPER, Case, Tiles
@@ -42,7 +43,7 @@ def _told(case: Case, part: str, candidates: Sequence[Tiles], group: int) -> lis
     asked = [*map(str, case.capability), dtype, str(case.head_dim), str(int(case.documents)), str(group), part]
     run = subprocess.run(
         [sys.executable, "-m", "kernels.bench.ahead_of_time", *asked],
-        input="".join(f"{tiles.rows} {tiles.keys} {tiles.warps} {tiles.stages}\n" for tiles in candidates),
+        input="".join(" ".join(str(int(number)) for number in astuple(tiles)) + "\n" for tiles in candidates),
         env={**os.environ, "TRITON_INTERPRET": "0"},
         cwd=Path(__file__).parents[2],
         capture_output=True,

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from kernels.attention import configurations as attention_configurations
-from kernels.attention.configurations import Case, Configuration, Tiles
+from kernels.attention.configurations import HOPPER, Case, Configuration, Tiles
 from kernels.bench import attention as attention_bench
 from kernels.bench import prefilter
 from kernels.bench.attention import Inputs, make_inputs, ours, program
@@ -141,9 +141,10 @@ def _tiles(record: Record) -> Iterator[Tiles]:
     if record.rehearsal:
         yield Tiles(16, 16)
         return
+    described = torch.cuda.get_device_capability() >= HOPPER
     for rows, keys, warps, stages in product((64, 128), (32, 64, 128), (4, 8), (2, 3, 4)):
         if warps == 4 or rows * keys >= 64 * 128:  # eight warps on a small tile only wait for each other
-            yield Tiles(rows, keys, warps, stages)
+            yield Tiles(rows, keys, warps, stages, described)
 
 
 def _attention_shapes(record: Record) -> list[Shape]:

@@ -53,7 +53,9 @@ class LinearTokenStats(torch.autograd.Function):
         context.save_for_backward(narrow_x, narrow_weight, target, chosen, *stats[:3], kept)
         context.mark_non_differentiable(*stats[4:])
         context.rules, context.triton = rules, triton
-        context.spends = keep and (triton or chosen.shape[1] > 0)  # does backward write to what was kept?
+        # Inductor answers an operator that writes to its argument with a pass of its own over all of it. A compiled
+        # graph gets one that does not, for a chunk of memory.
+        context.spends = keep and op.linear.spends(chosen, triton) and not torch.compiler.is_compiling()
         context.dtypes = x.dtype, weight.dtype
         return tuple(stats)
 
@@ -79,7 +81,7 @@ class LinearTokenStats(torch.autograd.Function):
 
 
 def _refuse_the_second_time(context: Any) -> None:
-    if not context.spends or torch.compiler.is_compiling():
+    if not context.spends:
         return
     if getattr(context, "spent", False):
         raise RuntimeError(
@@ -104,6 +106,4 @@ class LogitNll(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(context: FunctionCtx, upstream: Tensor) -> tuple[Tensor | None, ...]:
         logits, target, lse, z_y = context.saved_tensors
-        grad = logits.clone(memory_format=torch.contiguous_format)
-        op.logit_nll_backward_(grad, target, *context.rules, lse, z_y, upstream, context.triton)
-        return grad, *(None,) * 3
+        return op.logit_nll_backward(logits, target, *context.rules, lse, z_y, upstream, context.triton), *(None,) * 3

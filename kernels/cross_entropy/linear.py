@@ -49,8 +49,10 @@ def forward(
             kept = torch.mm(x, _used(weight, rules, triton).T)
             measure(kept, target, rules, stats, triton, slopes=True, chosen=chosen)
             return stats, kept
+        used = _used(weight, rules, triton).T
+        room = _room(x, used)
         for chunk in chunks(len(x), x.device):
-            logits = torch.mm(x[chunk], _used(weight, rules, triton).T)
+            logits = _product(x[chunk], used, room)
             measure(logits, target[chunk], rules, stats.of(chunk), triton, slopes=False, chosen=chosen[chunk])
         return stats, x.new_empty(0)
 
@@ -68,36 +70,44 @@ def backward(
     need_x: bool,
     need_weight: bool,
     triton: bool,
+    overwrite: bool,
 ) -> tuple[Tensor, Tensor]:
-    """dX and dW in the accumulator's dtype (Triton: dX in that of ``x``); empty where not needed.
+    """dX in the dtype of ``x`` (fp32 for fp16) and dW in the accumulator's; empty where not needed.
+
+    Gradients of fp16 are computed as if the largest that comes from above were about one, and scaled back in fp32: the
+    mean of 65,536 rows sends each a gradient that, times a probability, fp16 cannot tell from zero.
 
     Arguments:
-        kept: from ``forward``. The Triton path overwrites it with the gradient of the logits, and where columns are
-            chosen, the PyTorch path adds to it. Empty: computed again.
+        kept: from ``forward``. Empty: computed again.
         chosen: columns whose logits were asked for, ``[rows, k]``.
+        overwrite: may ``kept`` be spent? The Triton path then writes the gradient of the logits over it, and where
+            columns are chosen, the PyTorch path adds to it. Else what ``spends`` needs a chunk of memory instead.
     """
     with torch.autocast(x.device.type, enabled=False):
         if chosen.shape[1]:
             skip = rows_torch.skipped(target, rules)
             g_y, g_chosen = without_targets(chosen, target, skip, gradients.z_y, gradients.z_chosen)
             gradients = gradients._replace(z_y=g_y, z_chosen=g_chosen)
+        scale = None
+        if x.dtype == torch.float16:
+            gradients, scale = _brought_to_one(gradients)
         collected = Gradients(x, weight, rules, need_x, need_weight, triton)
-        if kept.numel():
-            collected.add(slice(0, len(x)), kept, target, chosen, stats, gradients)
-            return collected.x, collected.weight
-        for chunk in chunks(len(x), x.device):
-            logits = torch.mm(x[chunk], _used(weight, rules, triton).T)
-            if not triton:
-                measure(
-                    logits,
-                    target[chunk],
-                    rules,
-                    empty_statistics(len(logits), logits, rules, False, False),
-                    triton,
-                    slopes=True,
-                )
-            collected.add(chunk, logits, target[chunk], chosen[chunk], stats.of(chunk), gradients.of(chunk))
-        return collected.x, collected.weight
+        collected.add_all(kept, target, chosen, stats, gradients, overwrite)
+        return collected.scaled_back(scale)
+
+
+def _brought_to_one(gradients: Upstream) -> tuple[Upstream, Tensor]:
+    """The gradients times a power of two that brings the largest to between a half and one; and the power."""
+    each = [gradient.abs().amax() for gradient in gradients if gradient.numel()]
+    largest = torch.stack(each).amax() if each else gradients.lse_x.new_ones(())
+    _, exponent = torch.frexp(largest)
+    scale = torch.ldexp(torch.ones_like(largest), -exponent.clamp(-100, 100))  # what is beyond is 0, or no number
+    return Upstream(*(gradient * scale for gradient in gradients)), scale
+
+
+def spends(chosen: Tensor, triton: bool) -> bool:
+    """Does ``backward`` write to what was kept, if it may?"""
+    return triton or chosen.shape[1] > 0
 
 
 class Gradients:
@@ -111,6 +121,32 @@ class Gradients:
         # Columns that no chunk ever touches are padding (or there is no row at all).
         self.weight = weight.new_zeros(weight.shape if need_weight else 0, dtype=dtype)
 
+    def add_all(
+        self, kept: Tensor, target: Tensor, chosen: Tensor, stats: Statistics, gradients: Upstream, overwrite: bool
+    ) -> None:
+        """What all rows contribute; arguments as in ``backward``."""
+        x, weight = self._operands
+        if kept.numel() and (overwrite or not spends(chosen, self._triton)):
+            self.add(slice(0, len(x)), kept, target, chosen, stats, gradients, out=kept)
+            return
+        used = _used(weight, self._rules, self._triton).T
+        room = _room(x, used)
+        for chunk in chunks(len(x), x.device):
+            if kept.numel():
+                wide, out = kept[chunk], room[: len(x[chunk])]
+            else:
+                wide = out = _product(x[chunk], used, room)
+                if not self._triton:
+                    unused = empty_statistics(len(wide), wide, self._rules, argmax=False, entropy=False)
+                    measure(wide, target[chunk], self._rules, unused, triton=False, slopes=True)
+            self.add(chunk, wide, target[chunk], chosen[chunk], stats.of(chunk), gradients.of(chunk), out=out)
+
+    def scaled_back(self, scale: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Both, divided by the ``scale`` of the gradients that they were made of, if it is not one."""
+        if scale is None:
+            return self.x, self.weight
+        return self.x.to(scale.dtype).div_(scale), self.weight.div_(scale)
+
     def add(
         self,
         chunk: slice,
@@ -119,24 +155,38 @@ class Gradients:
         chosen: Tensor,
         stats: Statistics,
         gradients: Upstream,
+        *,
+        out: Tensor,
     ) -> None:
-        """``wide``: logits (Triton; overwritten) or slopes (PyTorch; with chosen columns, added to) of ``chunk``."""
+        """``wide``: logits (Triton) or slopes (PyTorch) of ``chunk``. ``out``: where what is made of them goes, if
+        anything is (see ``spends``); it may be ``wide``."""
         x, weight = self._operands
         x, rules = x[chunk], self._rules
         if self._triton:
-            differentiate_(wide, target, rules, stats, gradients, triton=True)
-            add_to_gradient_(wide, chosen, gradients.z_chosen)
+            differentiate(wide, target, rules, stats, gradients, triton=True, out=out)
+            add_to_gradient_(out, chosen, gradients.z_chosen)
             if self._need_x:
-                torch.mm(wide, weight, out=self.x[chunk])
+                torch.mm(out, weight, out=self.x[chunk])
             if self._need_weight:
-                add_product_(self.weight, wide.T, x)
+                add_product_(self.weight, out.T, x)
             return
+        if out is not wide and spends(chosen, triton=False):
+            wide = out.copy_(wide)
         factors = rows_torch.factors(target, rules, stats, *gradients[:3])
         factors = factors._replace(slopes=add_to_slopes_(wide, factors.slopes, chosen, gradients.z_chosen))
         if self._need_x:
             self.x[chunk] = rows_torch.gradient_x(wide, weight[: rules.columns], target, rules, factors)
         if self._need_weight:
             rows_torch.add_gradient_weight_(self.weight[: rules.columns], wide, x, target, rules, factors)
+
+
+def _room(x: Tensor, used: Tensor) -> Tensor:
+    """For the logits of one chunk after another: a new tensor each time would be there before the last is gone."""
+    return x.new_empty(next((len(x[chunk]) for chunk in chunks(len(x), x.device)), 0), used.shape[1])
+
+
+def _product(x: Tensor, used: Tensor, room: Tensor) -> Tensor:
+    return torch.mm(x, used, out=room[: len(x)])
 
 
 def _used(weight: Tensor, rules: Rules, triton: bool) -> Tensor:
@@ -165,18 +215,20 @@ def measure(
         rows_torch.measure(logits, target, rules, out, slopes=slopes, chosen=chosen)
 
 
-def differentiate_(
+def differentiate(
     logits: Tensor,
     target: Tensor,
     rules: Rules,
     stats: Statistics,
     gradients: Upstream,
     triton: bool,
+    *,
+    out: Tensor,
 ) -> None:
-    """Write the gradient of given logits over them, without that of chosen columns."""
+    """Write the gradient of given logits, without that of chosen columns, to ``out``, which may be the logits."""
     if triton:
         import kernels.cross_entropy.rows as rows
 
-        rows.differentiate_(logits, target, rules, stats, *gradients[:3])
+        rows.differentiate(logits, target, rules, stats, *gradients[:3], out=out)
     else:
-        rows_torch.differentiate_(logits, target, rules, stats, *gradients[:3])
+        rows_torch.differentiate(logits, target, rules, stats, *gradients[:3], out=out)

@@ -7,6 +7,7 @@ outside (``autograd.py``): a quarter of the overhead a call that ``custom_op`` w
 # mypy: disable-error-code="untyped-decorator"
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -63,6 +64,7 @@ def _forward_fake(x: Tensor, weight: Tensor, target: Tensor, chosen: Tensor, *op
 
 
 def _backward(
+    overwrite: bool,
     kept: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -95,6 +97,7 @@ def _backward(
         need_x=need_x,
         need_weight=need_weight,
         triton=triton,
+        overwrite=overwrite,
     )
 
 
@@ -104,21 +107,21 @@ def _backward_fake(
     need_x, need_weight, _ = rest[-3:]
     dtype = accumulator(x.dtype)
     return (
-        x.new_empty(x.shape if need_x else (0,)),
+        x.new_empty(x.shape if need_x else (0,), dtype=dtype if x.dtype == torch.float16 else x.dtype),
         weight.new_empty(weight.shape if need_weight else (0,), dtype=dtype),
     )
 
 
-for _name in "linear_token_stats_backward", "linear_token_stats_backward_":
-    torch.library.impl(f"lacewing::{_name}", ("cpu", "cuda"))(_backward)
+for _name, _overwrite in ("linear_token_stats_backward", False), ("linear_token_stats_backward_", True):
+    torch.library.impl(f"lacewing::{_name}", ("cpu", "cuda"))(partial(_backward, _overwrite))
     torch.library.register_fake(f"lacewing::{_name}")(_backward_fake)
 
 torch.library.define(
     "lacewing::logit_lse", f"(Tensor logits, Tensor target, {_RULES}, bool triton) -> (Tensor, Tensor)"
 )
 torch.library.define(
-    "lacewing::logit_nll_backward_",
-    f"(Tensor(a!) logits, Tensor target, {_RULES}, Tensor lse, Tensor z_y, Tensor g_nll, bool triton) -> ()",
+    "lacewing::logit_nll_backward",
+    f"(Tensor logits, Tensor target, {_RULES}, Tensor lse, Tensor z_y, Tensor g_nll, bool triton) -> Tensor",
 )
 
 
@@ -140,7 +143,7 @@ def _logit_lse_fake(
     return lse, torch.empty_like(lse)
 
 
-@torch.library.impl("lacewing::logit_nll_backward_", ("cpu", "cuda"))
+@torch.library.impl("lacewing::logit_nll_backward", ("cpu", "cuda"))
 def _logit_nll_backward(
     logits: Tensor,
     target: Tensor,
@@ -151,20 +154,22 @@ def _logit_nll_backward(
     z_y: Tensor,
     g_nll: Tensor,
     triton: bool,
-) -> None:
+) -> Tensor:
     rules = Rules(columns, call, ignored)
     stats = Statistics(lse, z_y, *(logits.new_empty(0) for _ in range(4)))
     upstream = Upstream(g_nll, -g_nll, g_nll, logits.new_empty(0))
-    linear.differentiate_(logits, target, rules, stats, upstream, triton)
+    gradient = logits.new_empty(logits.shape)
+    linear.differentiate(logits, target, rules, stats, upstream, triton, out=gradient)
+    return gradient
 
 
-@torch.library.register_fake("lacewing::logit_nll_backward_")
-def _logit_nll_backward_fake(*_: Tensor | int | float | bool) -> None:
-    return None
+@torch.library.register_fake("lacewing::logit_nll_backward")
+def _logit_nll_backward_fake(logits: Tensor, *_: Tensor | int | float | bool) -> Tensor:
+    return logits.new_empty(logits.shape)
 
 
 forward = torch.ops.lacewing.linear_token_stats
 backward = torch.ops.lacewing.linear_token_stats_backward
-backward_ = torch.ops.lacewing.linear_token_stats_backward_  # writes to kept: with Triton, or with chosen columns
+backward_ = torch.ops.lacewing.linear_token_stats_backward_  # writes to kept: see ``linear.spends``
 logit_lse = torch.ops.lacewing.logit_lse
-logit_nll_backward_ = torch.ops.lacewing.logit_nll_backward_
+logit_nll_backward = torch.ops.lacewing.logit_nll_backward

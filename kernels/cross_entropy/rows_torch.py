@@ -62,7 +62,7 @@ def measure(
     """
     skip = skipped(target, rules)
     column = target.masked_fill(skip, 0)[:, None]
-    for some, narrow, z in _blocks(logits, copied=slopes is None):
+    for some, narrow, z in _blocks(logits, None if slopes is None else logits):
         if chosen is not None and chosen.shape[1]:  # here, where the block is in the cache
             torch.gather(z, 1, chosen[some], out=out.z_chosen[some])
         _measure_block(z, column[some], rules, out.of(some), bool(slopes))
@@ -71,13 +71,21 @@ def measure(
     out.z_y.masked_fill_(skip, -torch.inf).masked_fill_(target == rules.ignored, 0.0)
 
 
-def differentiate_(
-    logits: Tensor, target: Tensor, rules: Rules, stats: Statistics, g_lse: Tensor, g_y: Tensor, g_c: Tensor
+def differentiate(
+    logits: Tensor,
+    target: Tensor,
+    rules: Rules,
+    stats: Statistics,
+    g_lse: Tensor,
+    g_y: Tensor,
+    g_c: Tensor,
+    out: Tensor,
 ) -> None:
-    """Write the gradient of the logits over them, for callers who have no matrix product to hide the factors in."""
+    """Write the gradient of the logits to ``out``, which may be the logits; for callers who have no matrix product to
+    hide the factors in."""
     column = target.masked_fill(skipped(target, rules), 0)[:, None]
     row = factors(target, rules, stats, g_lse, g_y, g_c)
-    for some, narrow, z in _blocks(logits, copied=False):
+    for some, narrow, z in _blocks(logits, out):
         unused = empty_statistics(len(z), z, rules, argmax=False, entropy=False)
         _measure_block(z, column[some], rules, unused, slopes=True)
         z.mul_(row.slopes[some, None]).scatter_add_(1, column[some], row.at_target[some, None])
@@ -87,17 +95,23 @@ def differentiate_(
             narrow.copy_(z)
 
 
-def _blocks(logits: Tensor, *, copied: bool) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Some rows at a time: which, they themselves, and their real columns in the accumulator's dtype."""
+def _blocks(logits: Tensor, out: Tensor | None) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Some rows at a time: which, their place in ``out``, and their logits in the accumulator's dtype.
+
+    The logits are in that place already if it has this dtype. Without ``out``, nothing is written to.
+    """
     rows, columns = logits.shape
     dtype = accumulator(logits.dtype)
     block = max(1, rows if logits.is_cuda else BLOCK_BYTES // (columns * dtype.itemsize))
-    copied = copied or logits.dtype != dtype or not logits.is_contiguous()
-    wide = logits.new_empty(min(block, rows), columns, dtype=dtype) if copied else None
+    there = out is not None and out.dtype == dtype and out.is_contiguous()
+    wide = None if there else logits.new_empty(min(block, rows), columns, dtype=dtype)
     for start in range(0, rows, block):
         some = slice(start, start + block)
-        narrow = logits[some]
-        yield some, narrow, narrow if wide is None else wide[: len(narrow)].copy_(narrow)
+        narrow = logits[some] if out is None else out[some]
+        z = narrow if wide is None else wide[: len(narrow)]
+        if wide is not None or out is not logits:
+            z.copy_(logits[some])
+        yield some, narrow, z
 
 
 def _measure_block(z: Tensor, column: Tensor, rules: Rules, out: Statistics, slopes: bool) -> None:

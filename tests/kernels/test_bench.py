@@ -363,7 +363,7 @@ def test_rows_of_peers_are_measured_where_they_are_installed(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_candidates_that_spill_or_serialise_products_are_not_timed() -> None:
-    candidates = [Tiles(64, 64, 4, 2), Tiles(128, 128, 4, 4)]
+    candidates = [Tiles(64, 64, 4, 2, described=True), Tiles(128, 128, 4, 4)]
     kept = survivors(Case(HOPPER, torch.bfloat16, 64, documents=True), "forward", candidates, group=1)
     assert kept == candidates[:1]
 

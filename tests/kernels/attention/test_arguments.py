@@ -181,7 +181,7 @@ def test_passing_triton_by_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog:
     monkeypatch.setattr("kernels.attention.arguments.unavailable", lambda device: None)
     monkeypatch.setattr(dispatch, "unavailable", lambda device: None)
     monkeypatch.delenv(dispatch.VARIABLE, raising=False)
-    dispatch._say_once.cache_clear()
+    dispatch.say_once.cache_clear()
     caplog.set_level(logging.WARNING)
     for dtype, head_dim, short, documents in [
         (torch.bfloat16, 24, False, True),

@@ -1,8 +1,12 @@
 """A linear layer into statistics and back: every mode and implementation against the reference."""
 
+from collections.abc import Callable
+from itertools import accumulate
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from kernels.cross_entropy import TokenStats, configurations, linear, linear_token_stats, reference
 from tests.kernels.cross_entropy.cases import IGNORED, as_leaves, case, error, gradients, mixed, outputs
@@ -196,6 +200,32 @@ def test_without_gradients_no_logits_are_kept(impl: str, monkeypatch: pytest.Mon
     torch.testing.assert_close(stats.lse_x, reference.linear_token_stats(*given).lse_x)
 
 
+def peak_bytes(function: Callable[[], object]) -> int:
+    """The most memory that tensors took at once on the CPU, beyond what there was."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+        function()
+    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]  # type: ignore[union-attr]
+    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
+
+
+@BOTH
+def test_recomputing_holds_one_chunk_of_logits_at_a_time(impl: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "CHUNK_ROWS", {"cpu": 8, "cuda": 8})
+    monkeypatch.setattr(configurations, "_DEFAULT", configurations.RowConfig(block=4096, warps=4))  # quicker
+    given = case(24, 4096, torch.float32, width=2)
+    chunk = 8 * 4096 * 4
+
+    def forward() -> Tensor:
+        return linear_token_stats(*given, mode="recompute", impl=impl).nll_full.sum()
+
+    def backward() -> object:
+        return torch.autograd.grad(forward(), (given.x, given.weight))
+
+    backward()  # what is made once
+    assert chunk <= peak_bytes(forward) < 1.5 * chunk
+    assert chunk <= peak_bytes(backward) < 1.6 * chunk  # with the gradients, and what they are made of
+
+
 def test_a_second_backward_over_overwritten_logits_is_refused_and_otherwise_repeats_the_first() -> None:
     given = case(5, 20)
     stats = linear_token_stats(*given, impl="triton", mode="save")
@@ -217,6 +247,37 @@ def test_under_autocast_products_are_narrow_and_gradients_are_the_leaves_own(imp
     assert torch.equal(stats.lse_x, narrow.lse_x)
     g_x, g_weight = gradients(given, stats)
     assert g_x.dtype == g_weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("impl", "mode", "rows"), [("torch", "save", 65536), ("torch", "recompute", 65536), ("triton", "save", 8)]
+)
+def test_fp16_gradients_of_a_mean_over_many_rows_are_not_rounded_away(
+    impl: str, mode: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each row of 65,536 gets a gradient of 1.5e-5, times probabilities; fp16 ends at 6e-8. In the interpreter, some of
+    those rows."""
+    monkeypatch.setattr(linear, "CHUNK_ROWS", {"cpu": 16384, "cuda": 16384})
+    given = case(rows, 64, torch.float16)
+    given = as_leaves(given._replace(weight=0.1 * given.weight), torch.float32)
+    exact = as_leaves(given, torch.float64)
+    right = torch.autograd.grad(reference.linear_token_stats(*exact).nll_full.sum() / 65536, (exact.x, exact.weight))
+    for loss_scale in (1.0, 65536.0):
+        with torch.autocast("cpu", torch.float16):
+            stats = linear_token_stats(*given, impl=impl, mode=mode)
+        ours = torch.autograd.grad(stats.nll_full.sum() * (loss_scale / 65536), (given.x, given.weight))
+        for mine, exactly in zip(ours, right, strict=True):
+            assert (mine.double() / loss_scale - exactly).norm() < 1e-3 * exactly.norm()
+
+
+@BOTH
+def test_a_gradient_that_is_no_number_shows_in_fp16(impl: str) -> None:
+    """A loss scale that was too large is found by this, and one row's is not hidden by the others'."""
+    given = case(6, 20, torch.float16)
+    stats = linear_token_stats(*given, impl=impl)
+    upstream = torch.ones(6).index_fill_(0, torch.tensor(2), torch.inf)
+    for gradient in torch.autograd.grad(stats.lse_x, (given.x, given.weight), upstream):
+        assert not gradient.isfinite().all()
 
 
 def test_auto_keeps_logits_while_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ def test_every_statistic_and_every_logit_is_written_padding_included() -> None:
     ):
         torch.testing.assert_close(mine, theirs)
     ones = torch.ones(4, dtype=torch.float64)
-    rows.differentiate_(wide, target, rules, out, ones, ones, ones)
+    rows.differentiate(wide, target, rules, out, ones, ones, ones, out=wide)
     assert not wide[:, 100:].any()
     assert not wide[1].any()
     assert wide.isfinite().all()
@@ -68,9 +68,12 @@ def test_the_gradient_of_given_logits_is_autograds(functions: ModuleType) -> Non
     (right,) = torch.autograd.grad((outputs * upstream).sum(), logits)
     nothing = torch.empty(0)
     kept = Statistics(stats.lse_x.detach(), stats.z_y.detach(), stats.z_c.detach(), nothing, nothing, nothing)
-    given = logits.detach().clone()
-    functions.differentiate_(given, target, rules, kept, *upstream)
-    torch.testing.assert_close(given, right)
+    given, apart = logits.detach().clone(), torch.full_like(logits, torch.nan)
+    functions.differentiate(given, target, rules, kept, *upstream, out=apart)
+    assert torch.equal(given, logits)
+    torch.testing.assert_close(apart, right)
+    functions.differentiate(given, target, rules, kept, *upstream, out=given)
+    assert torch.equal(given, apart)
 
 
 @BOTH
@@ -118,17 +121,30 @@ def test_logits_that_are_a_slice_of_padded_ones_and_their_rows_apart(impl: str) 
 @pytest.mark.parametrize("size", [1e4, 3e38])
 def test_huge_logits_and_a_certain_call_lose_nothing(impl: str, size: float) -> None:
     """log(exp(lse) - exp(z_c)) would be log(0) here; and a pivot of zero would overflow."""
-    logits = torch.full((2, 130), -size)
+    logits = torch.full((3, 130), -size)
     logits[0, 7] = size  # CALL is certain
     logits[1, 8] = size
+    logits[2, 72] = size  # in the second block, after smaller ones in the first
     rules = Rules(130, 7, IGNORED)
-    out = empty_statistics(2, logits, rules, argmax=True, entropy=True)
+    out = empty_statistics(3, logits, rules, argmax=True, entropy=True)
     functions = {"torch": rows_torch.measure, "triton": rows.measure}[impl]
-    functions(logits.clone(), torch.tensor([8, 8]), rules, out, **({"slopes": None} if impl == "torch" else {}))
-    torch.testing.assert_close(out.lse_x, torch.tensor([-size + torch.log(torch.tensor(129.0)).item(), size]))
+    functions(logits.clone(), torch.tensor([8, 8, 8]), rules, out, **({"slopes": None} if impl == "torch" else {}))
+    torch.testing.assert_close(out.lse_x, torch.tensor([-size + torch.log(torch.tensor(129.0)).item(), size, size]))
     assert torch.equal(out.z_c, logits[:, 7])
-    assert out.argmax.tolist() == [0, 8]
-    torch.testing.assert_close(out.entropy, torch.tensor([129.0, 1.0]).log())
+    assert out.argmax.tolist() == [0, 8, 72]
+    torch.testing.assert_close(out.entropy, torch.tensor([129.0, 1.0, 1.0]).log())
+
+
+@BOTH
+def test_of_equal_logits_the_first_is_the_most_likely(impl: str) -> None:
+    logits = torch.zeros(3, 200)
+    for row, columns in enumerate([(5, 9, 70), (130, 66, 199), (4, 3, 67)]):  # in one group of loads, in other blocks
+        logits[row, list(columns)] = 1.0
+    rules = Rules(200, 3, IGNORED)
+    out = empty_statistics(3, logits, rules, argmax=True, entropy=False)
+    functions = {"torch": rows_torch.measure, "triton": rows.measure}[impl]
+    functions(logits, torch.tensor([0, 0, 0]), rules, out, **({"slopes": None} if impl == "torch" else {}))
+    assert out.argmax.tolist() == [5, 66, 4]
 
 
 @pytest.mark.parametrize("functions", [rows, rows_torch])
@@ -142,7 +158,7 @@ def test_a_target_that_is_no_column_is_infinitely_bad_and_trains_nothing(functio
     functions.measure(logits, target, rules, out, **({"slopes": None} if functions is rows_torch else {}))
     assert (out.lse_x - out.z_y)[0] == torch.inf
     assert (out.lse_x - out.z_y)[1].isfinite()
-    functions.differentiate_(logits, target, rules, out, torch.ones(2), -torch.ones(2), torch.ones(2))
+    functions.differentiate(logits, target, rules, out, torch.ones(2), -torch.ones(2), torch.ones(2), out=logits)
     assert not logits[0].any()
     assert logits[1].all()
 
