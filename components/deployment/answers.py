@@ -6,6 +6,7 @@ The decode thread passes deltas to the event loop. When a client disconnects, it
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from fastapi import Request as HttpRequest
@@ -19,6 +20,7 @@ from components.deployment.decoding import Delta, Request
 from components.deployment.keys import Client
 from components.deployment.metrics import Metrics
 from components.deployment.protocol import CompletionTokensDetails, ErrorBody, Usage
+from components.deployment.request_log import RequestRecord
 from components.deployment.responses import ResponseBuilder
 
 CLIENT_CLOSED_REQUEST = 499
@@ -29,15 +31,24 @@ class Answer:
     """The generations of one HTTP request, one per prompt."""
 
     def __init__(
-        self, engine: Answering, metrics: Metrics, requests: Sequence[Request], client: Client | None = None
+        self,
+        engine: Answering,
+        metrics: Metrics,
+        requests: Sequence[Request],
+        record: RequestRecord,
+        client: Client | None = None,
     ) -> None:
         """Submit ``requests``; raises the errors of ``Answering.submit``. Call this in the event loop.
 
-        ``client``: whose key the tokens count for.
+        Arguments:
+            record: where times and counts are noted.
+            client: whose key the tokens count for.
         """
         self._metrics = metrics
+        self._record = record
         self._client = client
         self._start = time.perf_counter()
+        self._endings: set[str] = set()
         self._queue: asyncio.Queue[tuple[int, Delta | LacewingError]] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
@@ -46,7 +57,10 @@ class Answer:
                 loop.call_soon_threadsafe(self._queue.put_nowait, (index, delta))
 
         self._generations = engine.submit(
-            [(request, partial(deliver, index)) for index, request in enumerate(requests)]
+            [
+                (replace(request, on_begin=self._begun), partial(deliver, index))
+                for index, request in enumerate(requests)
+            ]
         )
         self._cascade = engine.helper is not None
         self._closed = False
@@ -73,11 +87,17 @@ class Answer:
         while unfinished:
             index, delta = await self._queue.get()
             if isinstance(delta, LacewingError):
+                self._endings.add("error")
                 raise delta
             if index in waiting_for_first:
                 waiting_for_first.remove(index)
-                self._metrics.first_token_seconds.observe(time.perf_counter() - self._start)
-            unfinished -= delta.finish is not None
+                seconds = time.perf_counter() - self._start
+                self._metrics.first_token_seconds.observe(seconds)
+                if self._record.first_token_seconds is None:
+                    self._record.first_token_seconds = seconds
+            if delta.finish is not None:
+                unfinished -= 1
+                self._endings.add(delta.finish)
             yield index, delta
 
     async def whole(self) -> list[Delta]:
@@ -103,10 +123,23 @@ class Answer:
             for generation in self._generations:
                 generation.cancel()
             self._metrics.count(self._generations)
+            usage = self.usage
+            self._note(usage)
             if self._client is not None:
-                tokens = self.usage.total_tokens
-                self._client.charge(tokens)
-                self._metrics.client_tokens.labels(self._client.name).inc(tokens)
+                self._client.charge(usage.total_tokens)
+                self._metrics.client_tokens.labels(self._client.name).inc(usage.total_tokens)
+
+    def _begun(self) -> None:
+        """Called from the decode thread when a prompt gets its place."""
+        if self._record.queue_seconds is None:
+            self._record.queue_seconds = time.perf_counter() - self._start
+
+    def _note(self, usage: Usage) -> None:
+        record = self._record
+        record.prompt_tokens, record.completion_tokens = usage.prompt_tokens, usage.completion_tokens
+        record.calls = sum(generation.summary.calls for generation in self._generations)
+        record.failed_calls = sum(generation.summary.failed_calls for generation in self._generations)
+        record.finish_reason = "+".join(sorted(self._endings)) or None
 
 
 class EventStream(StreamingResponse):

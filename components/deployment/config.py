@@ -19,6 +19,8 @@ from pydantic import (
 from components.cascade.config import CascadeConfig
 from components.core.neutral import Neutral
 
+LogFormat = Literal["auto", "text", "json"]
+
 # Environment variable; if it is set, the server asks for this key on ``/v1/``.
 API_KEY = "LACEWING_API_KEY"
 
@@ -73,6 +75,9 @@ class ListenConfig(BaseModel):
     helper_required: bool = True
     """Whether the server refuses to start without the helper of its model. If false, it answers without the helper,
     marks the answers as degraded, and uses the helper as soon as it is available."""
+    log: LogFormat = "auto"
+    """One line for each request on standard error, without what was asked and answered: ``text`` for people, ``json``
+    for machines, ``auto`` text on a terminal and JSON elsewhere."""
     shutdown_seconds: PositiveInt = 5
     """How long running requests may continue after the first SIGINT or SIGTERM; the others end with an error."""
 

@@ -6,7 +6,8 @@ prompt.
 """
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -73,6 +74,8 @@ class Request:
     """Sample among tokens that are at least this many times as probable as the likeliest."""
     repetition_penalty: float = 1.0
     """Divides the positive logits of tokens that prompt or answer hold, and multiplies the negative ones."""
+    on_begin: Callable[[], None] | None = field(default=None, compare=False)
+    """Called once the request has its place in the batch, from the thread that answers it."""
 
 
 def request_of(
@@ -197,6 +200,8 @@ class Decoding:
 
     def begin(self) -> None:
         """Process the text of the prompt: even a prompt that is not echoed may end inside a character."""
+        if self.request.on_begin is not None:
+            self.request.on_begin()
         deltas: list[str] = []
         for id in self.request.prompt:
             self._offsets.append(self._characters)

@@ -26,6 +26,7 @@ from components.deployment.protocol import (
     ModelList,
     SamplingRequest,
 )
+from components.deployment.request_log import record_of
 from components.deployment.responses import ChatBuilder, CompletionBuilder, ResponseBuilder
 
 
@@ -75,10 +76,11 @@ def add_generation(app: FastAPI, engine: Answering, served: str, metrics: Metric
             request_of(body, prompt, max_tokens=body.max_tokens, logprobs=body.logprobs, echo=body.echo)
             for prompt in await intake.prompts(body.prompts)
         ]
+        record = record_of(http.scope)
         builder = CompletionBuilder(
-            served, engine.tokenizer, body.logprobs is not None, _helper_name(engine), body.pieces
+            record.id, served, engine.tokenizer, body.logprobs is not None, _helper_name(engine), body.pieces
         )
-        return await _answer(http, body, Answer(engine, metrics, requests, _client(http)), builder)
+        return await _answer(http, body, Answer(engine, metrics, requests, record, _client(http)), builder)
 
     async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
         """Write the assistant's next message."""
@@ -89,8 +91,9 @@ def add_generation(app: FastAPI, engine: Answering, served: str, metrics: Metric
             max_tokens=body.max_completion_tokens or body.max_tokens,
             logprobs=body.top_logprobs if body.logprobs else None,
         )
-        builder = ChatBuilder(served, engine.tokenizer, body.logprobs, _helper_name(engine), body.pieces)
-        return await _answer(http, body, Answer(engine, metrics, [request], _client(http)), builder)
+        record = record_of(http.scope)
+        builder = ChatBuilder(record.id, served, engine.tokenizer, body.logprobs, _helper_name(engine), body.pieces)
+        return await _answer(http, body, Answer(engine, metrics, [request], record, _client(http)), builder)
 
     for path, endpoint, whole, chunk in (
         ("/v1/completions", completions, Completion, Completion),
