@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from components.core.errors import LacewingError
 from components.deployment import errors
 from components.deployment.answering import Answering
+from components.deployment.costs import Bill, Costs
 from components.deployment.decoding import Delta, Request
 from components.deployment.keys import Client
 from components.deployment.metrics import Metrics
@@ -36,12 +37,14 @@ class Answer:
         metrics: Metrics,
         requests: Sequence[Request],
         record: RequestRecord,
+        costs: Costs,
         client: Client | None = None,
     ) -> None:
         """Submit ``requests``; raises the errors of ``Answering.submit``. Call this in the event loop.
 
         Arguments:
             record: where times and counts are noted.
+            costs: what is counted beside tokens.
             client: whose key the tokens count for.
         """
         self._metrics = metrics
@@ -49,16 +52,19 @@ class Answer:
         self._client = client
         self._start = time.perf_counter()
         self._endings: set[str] = set()
+        self._bill = Bill(costs)
         self._queue: asyncio.Queue[tuple[int, Delta | LacewingError]] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
         def deliver(index: int, delta: Delta | LacewingError) -> None:
+            if isinstance(delta, LacewingError) or delta.finish is not None:
+                self._bill.end(index)
             if not loop.is_closed():  # the process is shutting down, and no one reads the answer any more
                 loop.call_soon_threadsafe(self._queue.put_nowait, (index, delta))
 
         self._generations = engine.submit(
             [
-                (replace(request, on_begin=self._begun), partial(deliver, index))
+                (replace(request, on_begin=partial(self._begun, index)), partial(deliver, index))
                 for index, request in enumerate(requests)
             ]
         )
@@ -68,10 +74,13 @@ class Answer:
     @property
     def usage(self) -> Usage:
         """Tokens so far."""
+        details = self._details() if self._cascade else None
         return Usage.of(
             sum(generation.prompt_tokens for generation in self._generations),
             sum(generation.generated_tokens for generation in self._generations),
-            self._details() if self._cascade else None,
+            details,
+            price=self._bill.price(details.calls) if details is not None else None,
+            **self._bill.energy,
         )
 
     def _details(self) -> CompletionTokensDetails:
@@ -120,8 +129,9 @@ class Answer:
         """Cancel the unfinished generations, and count tokens and calls."""
         if not self._closed:
             self._closed = True
-            for generation in self._generations:
+            for index, generation in enumerate(self._generations):
                 generation.cancel()
+                self._bill.end(index)
             self._metrics.count(self._generations)
             usage = self.usage
             self._note(usage)
@@ -129,8 +139,9 @@ class Answer:
                 self._client.charge(usage.total_tokens)
                 self._metrics.client_tokens.labels(self._client.name).inc(usage.total_tokens)
 
-    def _begun(self) -> None:
+    def _begun(self, index: int) -> None:
         """Called from the decode thread when a prompt gets its place."""
+        self._bill.begin(index)
         if self._record.queue_seconds is None:
             self._record.queue_seconds = time.perf_counter() - self._start
 

@@ -269,14 +269,24 @@ class Usage(BaseModel):
     total_tokens: int
     completion_tokens_details: CompletionTokensDetails | None = Field(None, exclude_if=_absent)
     """Of a cascade only."""
+    price: float | None = Field(None, exclude_if=_absent)
+    """Of the calls, in the currency of the server's ``price_per_call``; only of a cascade whose server has one."""
+    joules: float | None = Field(None, exclude_if=_absent)
+    """What the processor counted while this was answered, shared with what was answered at the same time; only where
+    it counts and the server may look."""
+    estimated_joules: float | None = Field(None, exclude_if=_absent)
+    """The same for the ``watts`` that the server was told, instead of counted ones."""
 
     @classmethod
-    def of(cls, prompt: int, completion: int, details: CompletionTokensDetails | None = None) -> "Usage":
+    def of(
+        cls, prompt: int, completion: int, details: CompletionTokensDetails | None = None, **costs: float | None
+    ) -> "Usage":
         return cls(
             prompt_tokens=prompt,
             completion_tokens=completion,
             total_tokens=prompt + completion,
             completion_tokens_details=details,
+            **costs,
         )
 
 

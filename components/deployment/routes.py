@@ -12,6 +12,7 @@ from components.core.errors import ServiceError
 from components.deployment import documentation, errors
 from components.deployment.answering import Answering
 from components.deployment.answers import Answer, EventStream, respond
+from components.deployment.costs import Costs
 from components.deployment.decoding import request_of
 from components.deployment.intake import Intake, checked_route
 from components.deployment.keys import Client
@@ -66,7 +67,9 @@ def add_models(app: FastAPI, engine: Answering, served: str, started: float) -> 
         return card
 
 
-def add_generation(app: FastAPI, engine: Answering, served: str, metrics: Metrics, intake: Intake) -> None:
+def add_generation(
+    app: FastAPI, engine: Answering, served: str, metrics: Metrics, intake: Intake, costs: Costs
+) -> None:
     """Completions and chat."""
 
     async def completions(body: CompletionRequest, http: HttpRequest) -> Response:
@@ -80,7 +83,7 @@ def add_generation(app: FastAPI, engine: Answering, served: str, metrics: Metric
         builder = CompletionBuilder(
             record.id, served, engine.tokenizer, body.logprobs is not None, _helper_name(engine), body.pieces
         )
-        return await _answer(http, body, Answer(engine, metrics, requests, record, _client(http)), builder)
+        return await _answer(http, body, Answer(engine, metrics, requests, record, costs, _client(http)), builder)
 
     async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
         """Write the assistant's next message."""
@@ -93,7 +96,7 @@ def add_generation(app: FastAPI, engine: Answering, served: str, metrics: Metric
         )
         record = record_of(http.scope)
         builder = ChatBuilder(record.id, served, engine.tokenizer, body.logprobs, _helper_name(engine), body.pieces)
-        return await _answer(http, body, Answer(engine, metrics, [request], record, _client(http)), builder)
+        return await _answer(http, body, Answer(engine, metrics, [request], record, costs, _client(http)), builder)
 
     for path, endpoint, whole, chunk in (
         ("/v1/completions", completions, Completion, Completion),

@@ -33,6 +33,8 @@ from components.deployment import documentation, errors, log_lines, routes
 from components.deployment.answering import ServedEngine
 from components.deployment.config import API_KEY, ListenConfig, ServeConfig
 from components.deployment.connections import GRACE_SECONDS, DrainingServer, timed_protocol
+from components.deployment.costs import Costs
+from components.deployment.energy import EnergyShares
 from components.deployment.engine import Engine
 from components.deployment.hosts import AllowedHosts, is_loopback
 from components.deployment.intake import Intake
@@ -70,6 +72,7 @@ def create_app(
         started,
         lambda app: add_page(app, engine, cfg.model, origin or Origin(), cfg.price_per_call),
         version=(origin or Origin()).version,
+        energy=_energy(engine, cfg.watts),
     )
 
 
@@ -81,10 +84,12 @@ def application(
     started: float,
     add_more: Callable[[FastAPI], object] = lambda app: None,
     version: str = "",
+    energy: EnergyShares | None = None,
 ) -> FastAPI:
     """What every server of ours answers, and within which limits, whatever its ``engine``; see ``create_app``.
 
-    ``add_more`` adds the routes that only this one has; ``version`` names the model in the log.
+    ``add_more`` adds the routes that only this one has; ``version`` names the model in the log;
+    ``energy`` shares what the answers take, where they are computed here.
     """
 
     @asynccontextmanager
@@ -99,7 +104,7 @@ def application(
     errors.register(app)
     routes.add_health(app, engine, cfg.model)
     routes.add_models(app, engine, cfg.model, started)
-    routes.add_generation(app, engine, cfg.model, metrics, intake)
+    routes.add_generation(app, engine, cfg.model, metrics, intake, Costs(cfg.price_per_call, energy))
     add_more(app)
     documentation.without_422(app)
     app.add_middleware(
@@ -112,6 +117,12 @@ def application(
     metrics.observe(app)  # after the limits, so that it also counts what they refuse
     app.add_middleware(RequestLog, model=cfg.model, version=version)
     return app
+
+
+def _energy(engine: Engine, watts: float | None) -> EnergyShares | None:
+    """Processors count their own energy: of a model on a GPU, only ``watts`` tells."""
+    counted = engine.model.output_weight.device.type == "cpu"
+    return EnergyShares(watts) if counted or watts is not None else None
 
 
 def listen(host: str, port: int) -> socket.socket:
