@@ -75,8 +75,16 @@ def add_generation(
     async def completions(body: CompletionRequest, http: HttpRequest) -> Response:
         """Continue each prompt."""
         _check(body, served, engine)
+        guide = await intake.guide(body.schema_of_answer)
         requests = [
-            request_of(body, prompt, max_tokens=body.max_tokens, logprobs=body.logprobs, echo=body.echo)
+            request_of(
+                body,
+                prompt,
+                max_tokens=body.max_tokens,
+                logprobs=body.logprobs,
+                echo=body.echo,
+                guide=guide.another() if guide is not None else None,
+            )
             for prompt in await intake.prompts(body.prompts)
         ]
         record = record_of(http.scope)
@@ -93,6 +101,7 @@ def add_generation(
             await intake.chat(body.turns),
             max_tokens=body.max_completion_tokens or body.max_tokens,
             logprobs=body.top_logprobs if body.logprobs else None,
+            guide=await intake.guide(body.schema_of_answer),
         )
         record = record_of(http.scope)
         builder = ChatBuilder(record.id, served, engine.tokenizer, body.logprobs, _helper_name(engine), body.pieces)

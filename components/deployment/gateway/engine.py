@@ -302,6 +302,12 @@ def _check_supported(request: Request) -> None:
     for name, value in penalties.items():
         if value:
             raise UnsupportedError(name, "a penalty would move the threshold of calls, so leave it out", f"{value:g}")
+    if request.guide is not None:
+        raise UnsupportedError(
+            "response_format",
+            "the server behind would have to follow the schema on both sides of each call, so leave it out",
+            "a schema",
+        )
     if request.logprobs is not None:
         raise UnsupportedError("logprobs", "the gateway does not pass them on: leave it out", request.logprobs)
     if request.echo:
