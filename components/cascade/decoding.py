@@ -29,7 +29,7 @@ from components.cascade.helpers.base import Call, Helper, HelperError, Reply
 from components.cascade.reply_tokens import ends_inside_character, reply_fault, reply_ids
 from components.core.errors import InputError
 from components.data.tokenizer import TextTokenizer
-from components.model.decoder import Decoder, FinishReason, Row, log_sums
+from components.model.decoder import Decoder, FinishReason, Guide, Row, log_sums
 from components.model.decoder_pass import DecoderPass
 from components.model.prefix_blocks import PrefixBlocks
 from components.model.sampling import Sampling
@@ -71,6 +71,8 @@ class CascadeRequest:
     """A further limit to the calls."""
     alternatives: int = 0
     """Likeliest tokens to report beside each token."""
+    guide: Guide | None = None
+    """Which tokens the answer may go on with; a reply that it does not accept cannot be used. Of this request only."""
 
 
 @dataclass(frozen=True)
@@ -310,6 +312,7 @@ class CascadeDecoding:
             budget=limits,
             text=bytearray(b"".join(map(self._cascade.tokenizer.token_bytes, request.prompt))),
         )
+        row.row.guide = request.guide
         self._rows.append(row)
         self._added += 1
         return row.number
@@ -392,7 +395,7 @@ class CascadeDecoding:
         log_sum = log_sums(logits)
         probabilities = torch.sigmoid(call - log_sum)
         self._decoder.suppress(complete, logits)
-        if any(len(row.suppressed) > 1 for row in complete):
+        if any(len(row.suppressed) > 1 or row.guide is not None for row in complete):
             log_sum = log_sums(logits)
         scores = (doubts if doubts is not None else probabilities).tolist()
         seconds = time.perf_counter() - began
@@ -485,6 +488,9 @@ class CascadeDecoding:
             row.summary.failed_calls += 1
             return self._speak_after_call(decision, "failed", seconds, waited)
         ids = reply_ids(tokenizer, row.row.ids, reply.text)[: row.row.left]
+        if row.row.guide is not None and not row.row.guide.accepts(row.row.answer, ids):
+            row.summary.failed_calls += 1
+            return self._speak_after_call(decision, "failed", seconds, waited)
         row.summary.helper_tokens += len(ids)
         first = self._token(decision, ids[0], "helper", "answered", seconds, waited)
         rest = [CascadeToken(id, "helper", decision.call_probability, 0.0, 0.0, None, "answered") for id in ids[1:]]

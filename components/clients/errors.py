@@ -19,7 +19,7 @@ class StatusError(EndpointError):
     """The server answered, but not with success."""
 
     def __init__(self, status: int, said: str) -> None:
-        super().__init__(f"answered {status} ({said!r})")
+        super().__init__(f"answered {status} ({said!r})" if said else f"answered {status}")
         self.status = status
 
 

@@ -208,7 +208,9 @@ def _read(kind: str, content: bytes, read: Callable[[Any], T]) -> T:
     try:
         return read(answer)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise MalformedError(f"answered with no {kind} ({error!r})") from error
+        # What cannot be read as a number may be text that was asked about; the others name what is missing.
+        reason = type(error).__name__ if isinstance(error, ValueError) else repr(error)
+        raise MalformedError(f"answered with no {kind} ({reason})") from error
 
 
 def _completions(answer: Any, prompts: int) -> tuple[list[str], int]:

@@ -6,6 +6,7 @@ The decode thread passes deltas to the event loop. When a client disconnects, it
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from fastapi import Request as HttpRequest
@@ -15,10 +16,12 @@ from starlette.types import Receive, Scope, Send
 from components.core.errors import LacewingError
 from components.deployment import errors
 from components.deployment.answering import Answering
+from components.deployment.costs import Bill, Costs
 from components.deployment.decoding import Delta, Request
 from components.deployment.keys import Client
 from components.deployment.metrics import Metrics
 from components.deployment.protocol import CompletionTokensDetails, ErrorBody, Usage
+from components.deployment.request_log import RequestRecord
 from components.deployment.responses import ResponseBuilder
 
 CLIENT_CLOSED_REQUEST = 499
@@ -29,24 +32,41 @@ class Answer:
     """The generations of one HTTP request, one per prompt."""
 
     def __init__(
-        self, engine: Answering, metrics: Metrics, requests: Sequence[Request], client: Client | None = None
+        self,
+        engine: Answering,
+        metrics: Metrics,
+        requests: Sequence[Request],
+        record: RequestRecord,
+        costs: Costs,
+        client: Client | None = None,
     ) -> None:
         """Submit ``requests``; raises the errors of ``Answering.submit``. Call this in the event loop.
 
-        ``client``: whose key the tokens count for.
+        Arguments:
+            record: where times and counts are noted.
+            costs: what is counted beside tokens.
+            client: whose key the tokens count for.
         """
         self._metrics = metrics
+        self._record = record
         self._client = client
         self._start = time.perf_counter()
+        self._endings: set[str] = set()
+        self._bill = Bill(costs)
         self._queue: asyncio.Queue[tuple[int, Delta | LacewingError]] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
         def deliver(index: int, delta: Delta | LacewingError) -> None:
+            if isinstance(delta, LacewingError) or delta.finish is not None:
+                self._bill.end(index)
             if not loop.is_closed():  # the process is shutting down, and no one reads the answer any more
                 loop.call_soon_threadsafe(self._queue.put_nowait, (index, delta))
 
         self._generations = engine.submit(
-            [(request, partial(deliver, index)) for index, request in enumerate(requests)]
+            [
+                (replace(request, on_begin=partial(self._begun, index)), partial(deliver, index))
+                for index, request in enumerate(requests)
+            ]
         )
         self._cascade = engine.helper is not None
         self._closed = False
@@ -54,10 +74,13 @@ class Answer:
     @property
     def usage(self) -> Usage:
         """Tokens so far."""
+        details = self._details() if self._cascade else None
         return Usage.of(
             sum(generation.prompt_tokens for generation in self._generations),
             sum(generation.generated_tokens for generation in self._generations),
-            self._details() if self._cascade else None,
+            details,
+            price=self._bill.price(details.calls) if details is not None else None,
+            **self._bill.energy,
         )
 
     def _details(self) -> CompletionTokensDetails:
@@ -73,11 +96,17 @@ class Answer:
         while unfinished:
             index, delta = await self._queue.get()
             if isinstance(delta, LacewingError):
+                self._endings.add("error")
                 raise delta
             if index in waiting_for_first:
                 waiting_for_first.remove(index)
-                self._metrics.first_token_seconds.observe(time.perf_counter() - self._start)
-            unfinished -= delta.finish is not None
+                seconds = time.perf_counter() - self._start
+                self._metrics.first_token_seconds.observe(seconds)
+                if self._record.first_token_seconds is None:
+                    self._record.first_token_seconds = seconds
+            if delta.finish is not None:
+                unfinished -= 1
+                self._endings.add(delta.finish)
             yield index, delta
 
     async def whole(self) -> list[Delta]:
@@ -100,13 +129,28 @@ class Answer:
         """Cancel the unfinished generations, and count tokens and calls."""
         if not self._closed:
             self._closed = True
-            for generation in self._generations:
+            for index, generation in enumerate(self._generations):
                 generation.cancel()
+                self._bill.end(index)
             self._metrics.count(self._generations)
+            usage = self.usage
+            self._note(usage)
             if self._client is not None:
-                tokens = self.usage.total_tokens
-                self._client.charge(tokens)
-                self._metrics.client_tokens.labels(self._client.name).inc(tokens)
+                self._client.charge(usage.total_tokens)
+                self._metrics.client_tokens.labels(self._client.name).inc(usage.total_tokens)
+
+    def _begun(self, index: int) -> None:
+        """Called from the decode thread when a prompt gets its place."""
+        self._bill.begin(index)
+        if self._record.queue_seconds is None:
+            self._record.queue_seconds = time.perf_counter() - self._start
+
+    def _note(self, usage: Usage) -> None:
+        record = self._record
+        record.prompt_tokens, record.completion_tokens = usage.prompt_tokens, usage.completion_tokens
+        record.calls = sum(generation.summary.calls for generation in self._generations)
+        record.failed_calls = sum(generation.summary.failed_calls for generation in self._generations)
+        record.finish_reason = "+".join(sorted(self._endings)) or None
 
 
 class EventStream(StreamingResponse):

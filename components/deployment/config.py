@@ -19,6 +19,8 @@ from pydantic import (
 from components.cascade.config import CascadeConfig
 from components.core.neutral import Neutral
 
+LogFormat = Literal["auto", "text", "json"]
+
 # Environment variable; if it is set, the server asks for this key on ``/v1/``.
 API_KEY = "LACEWING_API_KEY"
 
@@ -73,6 +75,12 @@ class ListenConfig(BaseModel):
     helper_required: bool = True
     """Whether the server refuses to start without the helper of its model. If false, it answers without the helper,
     marks the answers as degraded, and uses the helper as soon as it is available."""
+    price_per_call: NonNegativeFloat = 0.0
+    """Price of one call to the helper, in any currency. ``usage`` then has ``price``, and the page at ``/`` shows what
+    an answer cost."""
+    log: LogFormat = "auto"
+    """One line for each request on standard error, without what was asked and answered: ``text`` for people, ``json``
+    for machines, ``auto`` text on a terminal and JSON elsewhere."""
     shutdown_seconds: PositiveInt = 5
     """How long running requests may continue after the first SIGINT or SIGTERM; the others end with an error."""
 
@@ -85,8 +93,9 @@ class ListenConfig(BaseModel):
 class ServeConfig(ListenConfig):
     """The server: its model, its address and its limits."""
 
-    price_per_call: NonNegativeFloat = 0.0
-    """Price of one call to the helper, in any currency. The page at ``/`` then shows what an answer cost."""
+    watts: PositiveFloat | None = None
+    """What this machine takes while it answers. ``usage`` then has ``estimated_joules`` instead of ``joules``, which
+    the processor counts where it does and the server may look."""
     threads: NonNegativeInt = 0
     """CPU threads of the forward pass; 0 leaves the choice to torch (one per core)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -6,7 +6,8 @@ prompt.
 """
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -26,6 +27,7 @@ from components.data.tokenizer import TextTokenizer
 from components.deployment.pieces import Piece, PieceQueue
 from components.deployment.protocol import SamplingRequest
 from components.deployment.text_stream import Detokenizer, StopMatcher
+from components.model.decoder import Guide
 from components.model.sampling import Sampling
 from components.model.transformer import KeyValueCache, Transformer
 
@@ -73,10 +75,19 @@ class Request:
     """Sample among tokens that are at least this many times as probable as the likeliest."""
     repetition_penalty: float = 1.0
     """Divides the positive logits of tokens that prompt or answer hold, and multiplies the negative ones."""
+    guide: Guide | None = None
+    """Which tokens the answer may go on with; of this request only."""
+    on_begin: Callable[[], None] | None = field(default=None, compare=False)
+    """Called once the request has its place in the batch, from the thread that answers it."""
 
 
 def request_of(
-    body: SamplingRequest, prompt: list[int], max_tokens: int | None, logprobs: int | None = None, echo: bool = False
+    body: SamplingRequest,
+    prompt: list[int],
+    max_tokens: int | None,
+    logprobs: int | None = None,
+    echo: bool = False,
+    guide: Guide | None = None,
 ) -> Request:
     """What ``body`` asks for ``prompt``; the two endpoints word the other settings differently."""
     return Request(
@@ -95,6 +106,7 @@ def request_of(
         top_k=body.top_k,
         min_p=body.min_p,
         repetition_penalty=body.repetition_penalty,
+        guide=guide,
     )
 
 
@@ -164,7 +176,7 @@ class Decoding:
             max_tokens=room if request.max_tokens is None else min(request.max_tokens, room),
             stop_ids=frozenset({tokenizer.end_of_text_id, tokenizer.im_end_id}),
             suppress_ids=frozenset({tokenizer.call_id}),
-            presence_penalty=presence_penalty if request.presence_penalty is None else request.presence_penalty,
+            presence_penalty=_presence_penalty(request, presence_penalty),
             frequency_penalty=request.frequency_penalty,
             top_k=request.top_k,
             min_p=request.min_p,
@@ -192,11 +204,18 @@ class Decoding:
         """The same for the cascade."""
         request = self.request
         return CascadeRequest(
-            request.prompt, self._sampling, request.call_budget, request.max_calls, request.logprobs or 0
+            request.prompt,
+            self._sampling,
+            request.call_budget,
+            request.max_calls,
+            request.logprobs or 0,
+            request.guide,
         )
 
     def begin(self) -> None:
         """Process the text of the prompt: even a prompt that is not echoed may end inside a character."""
+        if self.request.on_begin is not None:
+            self.request.on_begin()
         deltas: list[str] = []
         for id in self.request.prompt:
             self._offsets.append(self._characters)
@@ -204,6 +223,8 @@ class Decoding:
             self._characters += len(deltas[-1])
         if not self.request.echo:
             self._characters = 0
+            if self.request.guide is not None:
+                self._detokenizer = Detokenizer()  # it completes no character that the prompt began
             return
         self._unsent = "".join(deltas)
         self._shown = self._characters
@@ -291,6 +312,13 @@ class Decoding:
             for row_ids, row_values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
         return [ScoredToken(*fields) for fields in zip(ids, chosen, alternatives, offsets, strict=True)]
+
+
+def _presence_penalty(request: Request, default: float) -> float:
+    """The model's own is against loops, which a schema ends; it would also be against the quotes of JSON."""
+    if request.presence_penalty is not None:
+        return request.presence_penalty
+    return default if request.guide is None else 0.0
 
 
 def answer_room(prompt: list[int], context: int, vocab_size: int, call_id: int) -> int:

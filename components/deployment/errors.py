@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from components.core.errors import InputError, ServiceError
 from components.deployment.decoding import ContextLengthError
 from components.deployment.engine import DecodingError, QueueFullError
+from components.deployment.grammar import SchemaError
 from components.deployment.protocol import ErrorBody, ErrorDetail
 
 # OpenAI's words for what pydantic found; anything else is an ``invalid_value``.
@@ -58,6 +59,8 @@ def detail(error: Exception) -> tuple[int, ErrorDetail]:
         return 400, _invalid(message, "prompt", "context_length_exceeded")
     if isinstance(error, InvalidBodyError):
         return 400, _invalid(message, code="invalid_body")
+    if isinstance(error, SchemaError):
+        return 400, _invalid(message, "response_format", "unsupported_value")
     if isinstance(error, UnsupportedError):
         return 400, _invalid(message, error.parameter, "unsupported_value")
     if isinstance(error, InputError):

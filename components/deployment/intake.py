@@ -24,6 +24,7 @@ from components.deployment.answers import CLIENT_CLOSED_REQUEST
 from components.deployment.decoding import ContextLengthError
 from components.deployment.engine import QueueFullError
 from components.deployment.errors import InvalidBodyError
+from components.deployment.grammar import Grammars, JsonGuide
 
 # Two, so that a short prompt need not wait for a long one.
 _THREADS = 2
@@ -45,6 +46,7 @@ class Intake:
         self._engine, self._tokenizer = engine, engine.tokenizer
         self._boundary = self._tokenizer.special.name(self._tokenizer.end_of_text_id) or ""
         self._longest_token = max(len(self._tokenizer.token_bytes(id)) for id in range(self._tokenizer.vocab_size))
+        self._grammars = Grammars(self._tokenizer)
         self._threads = ThreadPoolExecutor(_THREADS, "intake")
         self._pending = 0
 
@@ -93,6 +95,10 @@ class Intake:
             return self._tokenizer.encode_chat(turns)
 
         return await self._aside(encoded)
+
+    async def guide(self, schema: Mapping[str, Any] | None) -> JsonGuide | None:
+        """What keeps answers to ``schema``; raises ``SchemaError`` if nothing can."""
+        return None if schema is None else await self._aside(lambda: self._grammars.guide(schema))
 
     def close(self) -> None:
         """Stop the threads; what waits for them is dropped."""

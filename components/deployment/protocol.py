@@ -4,7 +4,7 @@ Requests are strict: a parameter that would be ignored is refused, unless it has
 given", as clients send it. Reference: https://platform.openai.com/docs/api-reference/completions and .../chat.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -24,6 +24,7 @@ Prompts = str | list[str] | list[int] | list[list[int]]
 FinishReason = Literal["stop", "length"]
 Author = Literal["small", "helper"]
 
+ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 MAX_LOGPROBS = 20
 MAX_STOPS = 16
 # More than any request has; naming thousands of unknown ones would take a second.
@@ -104,6 +105,37 @@ class StreamOptions(_Request):
     include_obfuscation: Annotated[bool, _neutral("chunks are sent as they are", False)] = False
 
 
+class TextFormat(_Request):
+    """Any text."""
+
+    type: Literal["text"] = "text"
+
+
+class JsonObjectFormat(_Request):
+    """Any JSON object."""
+
+    type: Literal["json_object"]
+
+
+class NamedSchema(_Request):
+    """A JSON schema. ``strict`` changes nothing: it is always followed."""
+
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[\w-]+$")
+    json_schema: dict[str, Any] = Field(alias="schema")
+    description: str = ""
+    strict: bool = False
+
+
+class JsonSchemaFormat(_Request):
+    """JSON that a schema describes."""
+
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+
+ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
+
+
 class SamplingRequest(_Request):
     """What both endpoints share."""
 
@@ -120,6 +152,7 @@ class SamplingRequest(_Request):
     presence_penalty: float | None = Field(None, ge=-2.0, le=2.0)  # absent: the served model's own
     frequency_penalty: float = Field(0.0, ge=-2.0, le=2.0)
     logit_bias: Annotated[dict[str, float], _neutral("leave it out", {})] = {}
+    response_format: ResponseFormat = TextFormat()
     user: str = ""  # accepted and not used: it does not change the answer
     # Not OpenAI's, but what many servers call by these names.
     top_k: int = Field(0, ge=0)
@@ -139,6 +172,8 @@ class SamplingRequest(_Request):
     def _options_need_a_stream(self) -> "SamplingRequest":
         if self.include_usage and not self.stream:
             raise PydanticCustomError("stream_options", "stream_options is only allowed with stream=true")
+        if self.stop and self.schema_of_answer is not None:
+            raise PydanticCustomError("stop", "stop cannot be given with a response_format: it would cut the JSON")
         if self.pieces and not self.stream:
             raise PydanticCustomError("pieces", "pieces is only allowed with stream=true; a whole answer has authors")
         return self
@@ -146,6 +181,13 @@ class SamplingRequest(_Request):
     @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def schema_of_answer(self) -> Mapping[str, Any] | None:
+        """What the answer must be; ``None``: any text."""
+        if isinstance(self.response_format, JsonSchemaFormat):
+            return self.response_format.json_schema.json_schema
+        return ANY_OBJECT if isinstance(self.response_format, JsonObjectFormat) else None
 
     @property
     def call_limit(self) -> tuple[str, float] | None:
@@ -163,6 +205,12 @@ class CompletionRequest(SamplingRequest):
     echo: bool = False
     best_of: Annotated[int, _neutral("send several requests and choose", 1)] = 1
     suffix: Annotated[str, _neutral("this model only continues text", "")] = ""
+
+    @model_validator(mode="after")
+    def _echo_is_no_json(self) -> "CompletionRequest":
+        if self.echo and self.schema_of_answer is not None:
+            raise PydanticCustomError("echo", "echo cannot be given with a response_format: a prompt is no JSON")
+        return self
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -207,7 +255,6 @@ class ChatRequest(SamplingRequest):
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool = False
     top_logprobs: int = Field(0, ge=0, le=MAX_LOGPROBS)
-    response_format: Annotated[dict[str, Any], _neutral(_TEXT_ONLY, {"type": "text"})] = {"type": "text"}
     modalities: Annotated[list[str], _neutral(_TEXT_ONLY, ["text"])] = ["text"]
     tools: Annotated[list[Any], _neutral(_NO_TOOLS, [])] = []
     tool_choice: Annotated[str | dict[str, Any], _neutral(_NO_TOOLS, "none", "auto")] = "none"
@@ -269,14 +316,24 @@ class Usage(BaseModel):
     total_tokens: int
     completion_tokens_details: CompletionTokensDetails | None = Field(None, exclude_if=_absent)
     """Of a cascade only."""
+    price: float | None = Field(None, exclude_if=_absent)
+    """Of the calls, in the currency of the server's ``price_per_call``; only of a cascade whose server has one."""
+    joules: float | None = Field(None, exclude_if=_absent)
+    """What the processor counted while this was answered, shared with what was answered at the same time; only where
+    it counts and the server may look."""
+    estimated_joules: float | None = Field(None, exclude_if=_absent)
+    """The same for the ``watts`` that the server was told, instead of counted ones."""
 
     @classmethod
-    def of(cls, prompt: int, completion: int, details: CompletionTokensDetails | None = None) -> "Usage":
+    def of(
+        cls, prompt: int, completion: int, details: CompletionTokensDetails | None = None, **costs: float | None
+    ) -> "Usage":
         return cls(
             prompt_tokens=prompt,
             completion_tokens=completion,
             total_tokens=prompt + completion,
             completion_tokens_details=details,
+            **costs,
         )
 
 

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
-from uuid import uuid4
 
 from pydantic import BaseModel
 
@@ -50,14 +49,21 @@ class CompletionBuilder:
     """``/v1/completions``."""
 
     def __init__(
-        self, model: str, tokenizer: TextTokenizer, logprobs: bool, helper: str | None, pieces: bool = False
+        self,
+        request_id: str,
+        model: str,
+        tokenizer: TextTokenizer,
+        logprobs: bool,
+        helper: str | None,
+        pieces: bool = False,
     ) -> None:
         """
         Arguments:
+            request_id: the number of the request in the log.
             helper: which helper the model asks; ``None`` for a plain model, whose answers are OpenAI's only.
             pieces: whether the chunks of a stream say what each decision wrote.
         """
-        self._base: dict[str, Any] = {"id": f"cmpl-{uuid4().hex}", "created": int(time.time()), "model": model}
+        self._base: dict[str, Any] = {"id": f"cmpl-{request_id}", "created": int(time.time()), "model": model}
         self._tokenizer = tokenizer
         self._logprobs = logprobs
         self._helper = helper
@@ -109,10 +115,16 @@ class ChatBuilder:
     """``/v1/chat/completions``."""
 
     def __init__(
-        self, model: str, tokenizer: TextTokenizer, logprobs: bool, helper: str | None, pieces: bool = False
+        self,
+        request_id: str,
+        model: str,
+        tokenizer: TextTokenizer,
+        logprobs: bool,
+        helper: str | None,
+        pieces: bool = False,
     ) -> None:
-        """``helper`` and ``pieces``: as for ``CompletionBuilder``."""
-        self._base: dict[str, Any] = {"id": f"chatcmpl-{uuid4().hex}", "created": int(time.time()), "model": model}
+        """As for ``CompletionBuilder``."""
+        self._base: dict[str, Any] = {"id": f"chatcmpl-{request_id}", "created": int(time.time()), "model": model}
         self._tokenizer = tokenizer
         self._logprobs = logprobs
         self._helper = helper

@@ -12,6 +12,7 @@ from components.core.errors import ServiceError
 from components.deployment import documentation, errors
 from components.deployment.answering import Answering
 from components.deployment.answers import Answer, EventStream, respond
+from components.deployment.costs import Costs
 from components.deployment.decoding import request_of
 from components.deployment.intake import Intake, checked_route
 from components.deployment.keys import Client
@@ -26,6 +27,7 @@ from components.deployment.protocol import (
     ModelList,
     SamplingRequest,
 )
+from components.deployment.request_log import record_of
 from components.deployment.responses import ChatBuilder, CompletionBuilder, ResponseBuilder
 
 
@@ -65,20 +67,31 @@ def add_models(app: FastAPI, engine: Answering, served: str, started: float) -> 
         return card
 
 
-def add_generation(app: FastAPI, engine: Answering, served: str, metrics: Metrics, intake: Intake) -> None:
+def add_generation(
+    app: FastAPI, engine: Answering, served: str, metrics: Metrics, intake: Intake, costs: Costs
+) -> None:
     """Completions and chat."""
 
     async def completions(body: CompletionRequest, http: HttpRequest) -> Response:
         """Continue each prompt."""
         _check(body, served, engine)
+        guide = await intake.guide(body.schema_of_answer)
         requests = [
-            request_of(body, prompt, max_tokens=body.max_tokens, logprobs=body.logprobs, echo=body.echo)
+            request_of(
+                body,
+                prompt,
+                max_tokens=body.max_tokens,
+                logprobs=body.logprobs,
+                echo=body.echo,
+                guide=guide.another() if guide is not None else None,
+            )
             for prompt in await intake.prompts(body.prompts)
         ]
+        record = record_of(http.scope)
         builder = CompletionBuilder(
-            served, engine.tokenizer, body.logprobs is not None, _helper_name(engine), body.pieces
+            record.id, served, engine.tokenizer, body.logprobs is not None, _helper_name(engine), body.pieces
         )
-        return await _answer(http, body, Answer(engine, metrics, requests, _client(http)), builder)
+        return await _answer(http, body, Answer(engine, metrics, requests, record, costs, _client(http)), builder)
 
     async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
         """Write the assistant's next message."""
@@ -88,9 +101,11 @@ def add_generation(app: FastAPI, engine: Answering, served: str, metrics: Metric
             await intake.chat(body.turns),
             max_tokens=body.max_completion_tokens or body.max_tokens,
             logprobs=body.top_logprobs if body.logprobs else None,
+            guide=await intake.guide(body.schema_of_answer),
         )
-        builder = ChatBuilder(served, engine.tokenizer, body.logprobs, _helper_name(engine), body.pieces)
-        return await _answer(http, body, Answer(engine, metrics, [request], _client(http)), builder)
+        record = record_of(http.scope)
+        builder = ChatBuilder(record.id, served, engine.tokenizer, body.logprobs, _helper_name(engine), body.pieces)
+        return await _answer(http, body, Answer(engine, metrics, [request], record, costs, _client(http)), builder)
 
     for path, endpoint, whole, chunk in (
         ("/v1/completions", completions, Completion, Completion),

@@ -29,10 +29,12 @@ from pydantic import ValidationError
 
 from components.core.errors import InputError, LacewingError, ServiceError
 from components.core.parent import FOLLOW_PARENT, follow_parent
-from components.deployment import documentation, errors, routes
+from components.deployment import documentation, errors, log_lines, routes
 from components.deployment.answering import ServedEngine
 from components.deployment.config import API_KEY, ListenConfig, ServeConfig
 from components.deployment.connections import GRACE_SECONDS, DrainingServer, timed_protocol
+from components.deployment.costs import Costs
+from components.deployment.energy import EnergyShares
 from components.deployment.engine import Engine
 from components.deployment.hosts import AllowedHosts, is_loopback
 from components.deployment.intake import Intake
@@ -41,6 +43,7 @@ from components.deployment.metrics import Metrics
 from components.deployment.middleware import RequestLimits
 from components.deployment.page.origin import Origin
 from components.deployment.page.routes import add_page
+from components.deployment.request_log import RequestLog
 
 # Written to stdout once requests are answered; the process that started this one waits for it.
 READY = "serving {model} on http://{host}:{port}"
@@ -68,6 +71,8 @@ def create_app(
         clients,
         started,
         lambda app: add_page(app, engine, cfg.model, origin or Origin(), cfg.price_per_call),
+        version=(origin or Origin()).version,
+        energy=_energy(engine, cfg.watts),
     )
 
 
@@ -78,10 +83,13 @@ def application(
     clients: Clients,
     started: float,
     add_more: Callable[[FastAPI], object] = lambda app: None,
+    version: str = "",
+    energy: EnergyShares | None = None,
 ) -> FastAPI:
     """What every server of ours answers, and within which limits, whatever its ``engine``; see ``create_app``.
 
-    ``add_more`` adds the routes that only this one has.
+    ``add_more`` adds the routes that only this one has; ``version`` names the model in the log;
+    ``energy`` shares what the answers take, where they are computed here.
     """
 
     @asynccontextmanager
@@ -96,7 +104,7 @@ def application(
     errors.register(app)
     routes.add_health(app, engine, cfg.model)
     routes.add_models(app, engine, cfg.model, started)
-    routes.add_generation(app, engine, cfg.model, metrics, intake)
+    routes.add_generation(app, engine, cfg.model, metrics, intake, Costs(cfg.price_per_call, energy))
     add_more(app)
     documentation.without_422(app)
     app.add_middleware(
@@ -106,8 +114,15 @@ def application(
         max_body_bytes=cfg.max_body_bytes,
         body_seconds=cfg.client_timeout_seconds,
     )
-    metrics.observe(app)  # last, so that it also counts what the limits refuse
+    metrics.observe(app)  # after the limits, so that it also counts what they refuse
+    app.add_middleware(RequestLog, model=cfg.model, version=version)
     return app
+
+
+def _energy(engine: Engine, watts: float | None) -> EnergyShares | None:
+    """Processors count their own energy: of a model on a GPU, only ``watts`` tells."""
+    counted = engine.model.output_weight.device.type == "cpu"
+    return EnergyShares(watts) if counted or watts is not None else None
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -133,6 +148,7 @@ def serve(folder: Path, cfg: ServeConfig, version: str = "", address: str = "") 
 
     ``version`` and ``address`` say which registered model it is, and where a person can look at it.
     """
+    log_lines.configure(cfg.log)
     clients = known_clients(cfg, "server")
     with listen(cfg.host, cfg.port) as listener:
         engine = Engine(
@@ -169,6 +185,7 @@ def answer(app: FastAPI, engine: ServedEngine, cfg: ListenConfig, listener: sock
         app,
         http=timed_protocol(cfg.client_timeout_seconds),
         log_level="warning",
+        log_config=None,  # its own handlers would write lines of another form
         timeout_graceful_shutdown=math.ceil(cfg.shutdown_seconds + GRACE_SECONDS),
     )
     DrainingServer(config, cfg.shutdown_seconds, engine.end_requests).run([listener])

@@ -13,7 +13,7 @@ where two tokens are equal but for it.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -27,6 +27,16 @@ from components.model.sampling import Sampling, choose
 from components.model.transformer import KeyValueCache, Transformer
 
 FinishReason = Literal["stop", "length"]
+
+
+class Guide(Protocol):
+    """Says which tokens a text may go on with. It is told all that has been written, so nobody need take back."""
+
+    def allow(self, written: Sequence[int], logits: Float[Tensor, "vocab"]) -> None:
+        """Set the logits of all tokens to -inf that must not follow ``written``."""
+
+    def accepts(self, written: Sequence[int], ids: Sequence[int]) -> bool:
+        """Whether all of ``ids`` may follow ``written``."""
 
 
 @dataclass(eq=False)
@@ -51,6 +61,12 @@ class Row:
     """The tokens of the answer, and how often it holds each."""
     finish: FinishReason | None = None
     """Why it has ended."""
+    guide: Guide | None = None
+
+    @property
+    def answer(self) -> list[int]:
+        """What has been written."""
+        return self.ids[self.prompt_tokens :]
 
 
 @dataclass(frozen=True)
@@ -213,9 +229,12 @@ class Decoder:
         common = rows[0].suppressed
         if all(row.suppressed is common for row in rows):
             logits.index_fill_(1, common, float("-inf"))
-            return
+        else:
+            for row, of_row in zip(rows, logits, strict=True):
+                of_row.index_fill_(0, row.suppressed, float("-inf"))
         for row, of_row in zip(rows, logits, strict=True):
-            of_row.index_fill_(0, row.suppressed, float("-inf"))
+            if row.guide is not None:
+                row.guide.allow(row.answer, of_row)
 
     @torch.inference_mode()
     def choose(self, rows: Sequence[Row], logits: Float[Tensor, "rows vocab"]) -> list[int]:

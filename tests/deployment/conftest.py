@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -53,6 +53,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def counts(usage: dict[str, Any]) -> dict[str, Any]:
+    """``usage`` without the energy, which some machines count and which is never the same twice."""
+    return {name: value for name, value in usage.items() if name != "joules"}
 
 
 class Stages(NamedTuple):

@@ -86,7 +86,10 @@ class EndpointHelper:
                 f"the helper at {self._url} has no model {self._model!r}; it has {', '.join(served)}. Set helper.name"
             )
         self._model = self._model or next(iter(served), "")
-        self._completed(["The"], 1, deadline)
+        try:
+            self._completed(["The"], 1, deadline)
+        except EndpointError as error:
+            raise self._error(error) from error
 
     def close(self) -> None:
         """Close the connections."""
@@ -105,8 +108,8 @@ class EndpointHelper:
         began = time.perf_counter()
         try:
             found, tokens = self._completed(prompts, limit, deadline)
-        except HelperError as error:
-            return [error] * len(calls)
+        except EndpointError as error:
+            return [self._error(_unquoted(error))] * len(calls)
         seconds = time.perf_counter() - began
         return [
             Reply(
@@ -126,10 +129,7 @@ class EndpointHelper:
 
     def _completed(self, prompts: list[str], max_tokens: int, deadline: float) -> tuple[list[str], int]:
         """Continuations of ``prompts``, and how many tokens they took together."""
-        try:
-            return self._client.complete(prompts, max_tokens, deadline, model=self._model, stop=["\n"])
-        except EndpointError as error:
-            raise self._error(error) from error
+        return self._client.complete(prompts, max_tokens, deadline, model=self._model, stop=["\n"])
 
     def _error(self, error: EndpointError) -> HelperError:
         """What happened, and what to do."""
@@ -139,6 +139,11 @@ class EndpointHelper:
         elif isinstance(error, StatusError):
             advice = f": {_advice(error.status)}"
         return HelperError(f"the helper at {self._url} {error}{advice}")
+
+
+def _unquoted(error: EndpointError) -> EndpointError:
+    """``error`` without what the server said, which may be what it was asked: errors of helpers are logged."""
+    return StatusError(error.status, "") if isinstance(error, StatusError) else error
 
 
 def _advice(status: int) -> str:

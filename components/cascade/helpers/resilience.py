@@ -107,7 +107,7 @@ class ResilientHelper:
             return [error] * len(calls), False
         except Exception as error:  # whatever a helper stumbles over, the small model can go on
             logger.warning("%s stumbled", self.name, exc_info=error)
-            return self._all_failed(calls, f"stumbled over {type(error).__name__}: {error}"), False
+            return self._all_failed(calls, f"stumbled over {type(error).__name__}"), False
         if len(replies) != len(calls):
             return self._all_failed(calls, f"gave {len(replies)} replies to {len(calls)} calls"), False
         return [_usable(self.name, reply, call) for reply, call in zip(replies, calls, strict=True)], False

@@ -26,7 +26,14 @@ from components.deployment.errors import UnsupportedError
 from components.deployment.gateway.answering import GatewayAnswer
 from components.deployment.gateway.config import GatewayConfig
 from components.deployment.gateway.probe import check_upstream
-from components.deployment.gateway.upstream import ALWAYS, MOST_BIAS, SUPPRESSED, Upstream, open_upstream
+from components.deployment.gateway.upstream import (
+    ALWAYS,
+    MOST_BIAS,
+    SUPPRESSED,
+    RefusedError,
+    Upstream,
+    open_upstream,
+)
 from components.deployment.gateway.writing import Writing
 from components.model.bundle import Bundle
 
@@ -219,13 +226,16 @@ class GatewayEngine:
         return GatewayGeneration(request, answer, Writing(tokenizer, request.prompt, request.stops), deliver)
 
     def _answer(self, generation: GatewayGeneration) -> None:
+        if generation.request.on_begin is not None:
+            generation.request.on_begin()
         try:
             for delta in self._deltas(generation):
                 if generation.withdrawn.is_set():
                     return
                 generation.deliver(delta)
         except LacewingError as error:
-            logger.warning("a request ended early: %s", error)
+            # What a server said may be what it was asked.
+            logger.warning("a request ended early: %s", error.logged if isinstance(error, RefusedError) else error)
             generation.deliver(error)
         except Exception:
             logger.exception("decoding failed")
@@ -292,6 +302,12 @@ def _check_supported(request: Request) -> None:
     for name, value in penalties.items():
         if value:
             raise UnsupportedError(name, "a penalty would move the threshold of calls, so leave it out", f"{value:g}")
+    if request.guide is not None:
+        raise UnsupportedError(
+            "response_format",
+            "the server behind would have to follow the schema on both sides of each call, so leave it out",
+            "a schema",
+        )
     if request.logprobs is not None:
         raise UnsupportedError("logprobs", "the gateway does not pass them on: leave it out", request.logprobs)
     if request.echo:

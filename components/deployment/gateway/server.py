@@ -20,6 +20,7 @@ from fastapi import FastAPI
 
 from components.core.errors import LacewingError
 from components.core.parent import FOLLOW_PARENT, follow_parent
+from components.deployment import log_lines
 from components.deployment.gateway.config import UPSTREAM_KEY, GatewayConfig
 from components.deployment.gateway.engine import GatewayEngine
 from components.deployment.keys import Clients
@@ -34,6 +35,7 @@ def create_app(engine: GatewayEngine, cfg: GatewayConfig, clients: Clients = NOB
 
 def serve(folder: Path, cfg: GatewayConfig) -> None:
     """Stand before the server of ``cfg`` for the bundle in ``folder`` until SIGINT or SIGTERM."""
+    log_lines.configure(cfg.log)
     clients = known_clients(cfg, "gateway")
     with listen(cfg.host, cfg.port) as listener:
         engine = GatewayEngine(folder, cfg, os.environ.get(UPSTREAM_KEY, ""))

@@ -35,6 +35,7 @@ class RefusedError(UpstreamError):
 
     def __init__(self, url: str, status: int, said: str) -> None:
         self.reason = f"it answered {status} ({said!r})"
+        self.logged = f"the server at {url} answered {status}"
         super().__init__(f"the server at {url} does not go on: {self.reason}")
 
 
@@ -159,7 +160,7 @@ class LlamaCpp:
         try:
             ids, kind, text = [int(id) for id in answer["tokens"]], str(answer["stop_type"]), str(answer["content"])
         except (KeyError, TypeError, ValueError) as error:
-            raise UpstreamError(f"{self.name} answered with no completion ({error!r})") from error
+            raise UpstreamError(f"{self.name} answered with no completion ({type(error).__name__})") from error
         if kind == "eos":
             return Piece(_without_end(ids, self._ends), "stop", text)
         if ids[-1:] == [self._call_id]:
@@ -216,7 +217,7 @@ class OpenAIStyle:
             ids, text = choice.get("token_ids"), str(choice["text"])
             finish, by = choice["finish_reason"], choice.get("stop_reason", choice.get("matched_stop"))
         except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise UpstreamError(f"{self.name} answered with no completion ({error!r})") from error
+            raise UpstreamError(f"{self.name} answered with no completion ({type(error).__name__})") from error
         if ids is None:
             raise UnusableUpstreamError(self._http.url, "it does not return the ids of what it writes")
         if by == self._call_id:

@@ -1,9 +1,11 @@
 """Settings of distillation. Imports neither torch nor numpy: the flow process reads it too."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from components.cascade.config import Redact
+from components.core.neutral import Neutral
 from components.data.sources import is_url
 from components.model.adapters.config import AdapterConfig
 from components.model.config import ModelConfig
@@ -54,6 +56,9 @@ class WriteSettings(BaseModel):
     """Texts in one request. An interruption loses no more than these."""
     logprobs: bool = True
     """Ask a server how likely its words were; some refuse that."""
+    redact: Annotated[Redact, Neutral("auto")] = "auto"
+    """Replace secrets and personal data in the beginnings that a server is sent, as `cascade.helper.redact` does; where
+    they come back in its text, they stand there again. auto: if the server is on another machine."""
     timeout_seconds: PositiveFloat = 600.0
     """How long a server may take for one request."""
     retries: NonNegativeInt = 4

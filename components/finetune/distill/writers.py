@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 from tenacity import retry_if_exception, wait_exponential
 
+from components.cascade.helpers.redaction import Redaction
 from components.clients.errors import EndpointError, LateError, MalformedError, StatusError, UnreachableError
 from components.clients.openai import OpenAIClient
 from components.clients.resilience import retrying
@@ -103,11 +104,17 @@ class ServedWriter:
         self._client = OpenAIClient(self._url, os.environ.get(API_KEY, ""), _RESPONSE_BYTES)
         if self._client.has_password:
             raise InputError(f"finetune.distill.teacher must not hold a user or password; set {API_KEY} instead")
+        self._redacts = ask.redact == "on" or (ask.redact == "auto" and not self._client.is_on_this_machine)
 
     def check(self) -> None:
         """Find the model that is meant; raises ``ServiceError`` with what to do if the server cannot be asked."""
         if not self._client.is_on_this_machine:
-            logger.warning("beginnings of training documents are sent to the teacher at %s", self._client.host)
+            hidden = "without secrets and personal data" if self._redacts else "as they are"
+            logger.warning(
+                "beginnings of training documents are sent to the teacher at %s, on another machine, %s",
+                self._client.host,
+                hidden,
+            )
         try:
             served = self._client.models(time.monotonic() + _CHECK_SECONDS)
         except MalformedError:
@@ -141,8 +148,10 @@ class ServedWriter:
 
     def _asked(self, prompts: list[str], seed: int) -> list[Answer]:
         ask = self._ask
+        redactions = [Redaction() for _ in prompts]
+        sent = [each.hide(text) if self._redacts else text for each, text in zip(redactions, prompts, strict=True)]
         found = self._client.sample(
-            prompts,
+            sent,
             ask.max_tokens,
             time.monotonic() + ask.timeout_seconds,
             model=self._model,
@@ -151,7 +160,8 @@ class ServedWriter:
             seed=seed,
             logprobs=ask.logprobs,
         )
-        return [Answer(each.text.rstrip("\ufffd"), each.tokens, each.ended, each.logprob) for each in found]
+        texts = [hidden.restore(each.text.rstrip("\ufffd")) for hidden, each in zip(redactions, found, strict=True)]
+        return [Answer(text, each.tokens, each.ended, each.logprob) for text, each in zip(texts, found, strict=True)]
 
     def _failed(self, error: EndpointError) -> ServiceError:
         return ServiceError(f"the teacher at {self._url} {error}: {_advice(error)}")

@@ -149,6 +149,25 @@ def test_what_is_no_answer_is_an_error(server: Server, act: Callable[[Handler], 
     assert server.url in message
 
 
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_what_is_logged_of_a_server_that_repeats_its_question_is_not_the_question(
+    server: Server, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    def repeat(handler: Handler) -> None:
+        prompt = server.bodies[-1]["prompt"]
+        usage = {"completion_tokens": prompt}
+        handler.send({"error": prompt, "choices": [{"index": 0, "text": prompt}], "usage": usage}, status)
+
+    server.act = repeat
+    config = HelperConfig(kind="endpoint", url=server.url, retries=0, failures_before_rest=1)
+    helper = ResilientHelper(EndpointHelper.from_config(config), config)
+    with caplog.at_level(logging.WARNING):
+        (reply,) = helper.answer([call("my diary says")])
+    assert isinstance(reply, HelperError)
+    assert "left alone" in caplog.text
+    assert "diary" not in caplog.text + str(reply)
+
+
 def test_neither_silence_nor_a_trickle_takes_longer_than_the_time_out(server: Server) -> None:
     for act in (lambda handler: handler.trickle(0.05), lambda handler: time.sleep(1)):
         server.act = act

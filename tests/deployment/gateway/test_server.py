@@ -86,6 +86,7 @@ def test_it_speaks_chat_and_stops_at_texts(gateway: TestClient) -> None:
         ("presence_penalty", 0.5, "would move the threshold"),
         ("logprobs", 1, "leave it out"),
         ("echo", True, "leave it out"),
+        ("response_format", {"type": "json_object"}, "leave it out"),
     ],
 )
 def test_what_would_move_the_threshold_is_refused(

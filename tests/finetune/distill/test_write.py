@@ -16,7 +16,7 @@ from components.data.split import TRAIN
 from components.finetune.distill.artifact import TeacherTexts
 from components.finetune.distill.config import DistillConfig, WriteConfig, WriteSettings
 from components.finetune.distill.write import prompts_of, stage
-from components.finetune.distill.writers import API_KEY
+from components.finetune.distill.writers import API_KEY, ServedWriter
 from components.training.trained import TrainedModel
 from tests.clients.server import Handler, Server
 
@@ -149,6 +149,25 @@ def test_a_server_that_refuses_log_probabilities_is_asked_without_them(
     assert "logprobs" not in server.bodies[-1]
     assert {each.logprob for each in made.texts()} == {None}
     assert "confidence" not in made.metrics
+
+
+@pytest.mark.parametrize("redact", ["auto", "on", "off"])
+def test_secrets_in_a_beginning_stay_here_if_they_must(
+    server: Server, redact: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One prompt in ten has a key; ``auto`` sends it to this machine and hides it from others."""
+    secret = "sk-proj-a1b2c3d4e5f6g7h8i9j0"
+    server.complete = lambda prompt: f" and again: {prompt.split()[-1]}"
+    prompts = [f"It was {year}" if year % 10 else f"the key of {year} is {secret}" for year in range(1800, 1820)]
+    for here in (True, False):
+        monkeypatch.setattr("components.clients.openai.OpenAIClient.is_on_this_machine", here)
+        writer = ServedWriter(server.url, "", ask(redact=redact, logprobs=False))
+        server.bodies.clear()
+        answers = writer.answers(prompts, seed=0)
+        writer.close()
+        sent = json.dumps(server.bodies)
+        assert (secret in sent) == (redact == "off" or (redact == "auto" and here))
+        assert [each.text for each in answers] == [f" and again: {prompt.split()[-1]}" for prompt in prompts]
 
 
 def test_a_wrong_key_is_told_apart(tmp_path: Path, prepared: PreparedData, server: Server) -> None:

@@ -1,0 +1,49 @@
+"""The gateway before a real llama.cpp answers as its document says, whatever schemathesis makes of it."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+from schemathesis import GenerationMode
+
+from components.model.bundle import Bundle
+from tests.deployment.export.llama_cpp import LlamaCpp
+from tests.deployment.process import PATIENCE_SECONDS
+from tests.deployment.test_openapi import check_answers
+
+BOUNDED = settings(
+    max_examples=15, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
+
+
+@pytest.fixture(scope="module")
+def url(calling: Bundle, upstream: LlamaCpp) -> Iterator[str]:
+    """The gateway's process."""
+    named = {"model": "calling", "port": 0, "upstream": f"{upstream.server.listening_address}/v1"}
+    module = "components.deployment.gateway.server"
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, str(calling.folder), "--settings", json.dumps(named)],
+        env={**os.environ, "LACEWING_API_KEY": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    guard = threading.Timer(PATIENCE_SECONDS, process.kill)  # nothing below waits longer
+    guard.start()
+    try:
+        assert process.stdout is not None
+        yield next(line.split()[-1] for line in process.stdout if " on http://" in line)
+    finally:
+        guard.cancel()
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_every_answer_is_as_documented(url: str, mode: GenerationMode) -> None:
+    check_answers(url, mode, BOUNDED, greedy=True)
