@@ -6,6 +6,7 @@ dtype. Where lengths differ, a static batch goes on to its longest answer; only 
 Time to the first token of one client, alone and while seven others are answered. Rounds are interleaved; a rate is the
 best of them, because other load on the machine only takes away, and a ratio is of such rates.
 ``--cpu`` compares CPU time, which other load disturbs less; it is meant for one thread.
+``--llama-cpp`` measures our server beside llama.cpp's instead (``benchmarks.serving_llama_cpp``).
 Options: ``--shapes quick,10m --threads 2 --tokens 128 --prompt-tokens 64 --rounds 5``. Needs transformers.
 """
 
@@ -36,7 +37,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.results import Result, add_record_option, given_command, record
+from benchmarks.results import Result, add_record_option, given_command, machine, record
 from components.core.artifact import Artifact
 from components.core.run import Run
 from components.data.prepared import PreparedData
@@ -101,19 +102,30 @@ def main() -> None:
     parser.add_argument("--prompt-tokens", type=int, default=64, help="tokens of every prompt")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
     parser.add_argument("--cpu", action="store_true", help="CPU time instead of wall time, but for first tokens")
+    parser.add_argument("--llama-cpp", action="store_true", help="beside llama.cpp's server, instead of the rest")
     add_record_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    results = [result for name in options.shapes.split(",") for result in _measured(name, options)]
+    results = [result for name in options.shapes.split(",") for result in _chosen(options)(name, options)]
     what = f"{options.threads} thread(s), {options.prompt_tokens} + {options.tokens} tokens{', CPU time' * options.cpu}"
     table = Table("what", "measured", "goal", "remark", title=f"serving, {what}")
     for result in results:
         table.add_row(result.what, result.measured, result.goal, result.remark)
     console = Console(width=180)
     console.print(table)
-    console.print(f"load of the machine at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    console.print(f"{machine()}; load at the end: {os.getloadavg()[0]:.1f}")
     if options.record:
-        record("serving", results, given_command("benchmarks.serving"))
+        section = "serving beside llama.cpp" if options.llama_cpp else "serving"
+        record(section, results, given_command("benchmarks.serving"))
+
+
+def _chosen(options: argparse.Namespace) -> Callable[[str, argparse.Namespace], list[Result]]:
+    """What measures one shape."""
+    if options.llama_cpp:
+        from benchmarks.serving_llama_cpp import measured  # needs xllamacpp
+
+        return measured
+    return _measured
 
 
 def _measured(name: str, options: argparse.Namespace) -> list[Result]:
@@ -124,20 +136,20 @@ def _measured(name: str, options: argparse.Namespace) -> list[Result]:
     flags = ["--name=b", f"--threads={options.threads}", f"--max-concurrent-requests={CLIENTS}"]
     rates, alone, loaded = Rates(options.cpu), list[float](), list[float]()
     with tempfile.TemporaryDirectory() as folder:
-        bundle = _bundle(shape, VOCAB_SIZES.get(name, VOCAB_SIZE), Path(folder))
+        bundle = make_bundle(shape, VOCAB_SIZES.get(name, VOCAB_SIZE), Path(folder))
         model = load_bundle(bundle.folder).model
         rounded = load_bundle(bundle.folder).model.to(torch.bfloat16)
         forward, rounded_forward = DecoderPass(model), DecoderPass(rounded)
         theirs = {dtype: _transformers(bundle.folder, torch_dtype) for dtype, torch_dtype in DTYPES.items()}
-        prompts = _prompts(options.prompt_tokens, model.vocab_size)
+        prompts = make_prompts(options.prompt_tokens, model.vocab_size)
         with server(bundle.folder, Path(folder) / "log", 120.0, flags) as url:
             port = rates.port = int(url.rpartition(":")[2])
-            _serve(port, prompts, equal)  # warm up
+            serve(port, prompts, equal)  # warm up
             for _ in range(options.rounds):
-                rates.time("1 client", sum(equal[:1]), lambda: _serve(port, prompts[:1], equal[:1]))
-                rates.time("4 clients", sum(equal[:4]), lambda: _serve(port, prompts[:4], equal[:4]))
-                rates.time("8 clients", sum(equal), lambda: _serve(port, prompts, equal))
-                rates.time("8 clients, lengths", sum(lengths), lambda: _serve(port, prompts, lengths))
+                rates.time("1 client", sum(equal[:1]), lambda: serve(port, prompts[:1], equal[:1]))
+                rates.time("4 clients", sum(equal[:4]), lambda: serve(port, prompts[:4], equal[:4]))
+                rates.time("8 clients", sum(equal), lambda: serve(port, prompts, equal))
+                rates.time("8 clients, lengths", sum(lengths), lambda: serve(port, prompts, lengths))
                 rates.time("decoder 1", sum(equal[:1]), lambda: _decode(model, forward, prompts[:1], equal[:1]))
                 rates.time("decoder 8", sum(equal), lambda: _decode(model, forward, prompts, equal))
                 rates.time("decoder 8 bf16", sum(equal), lambda: _decode(rounded, rounded_forward, prompts, equal))
@@ -189,12 +201,12 @@ def _rows(model: str, rates: Rates, alone: Sequence[float], loaded: Sequence[flo
     ]
 
 
-def _prompts(length: int, vocab_size: int) -> list[list[int]]:
+def make_prompts(length: int, vocab_size: int) -> list[list[int]]:
     drawn = random.Random(0)
     return [[drawn.randrange(5, vocab_size) for _ in range(length)] for _ in range(CLIENTS)]
 
 
-def _bundle(shape: ModelConfig, vocab_size: int, folder: Path) -> Artifact:
+def make_bundle(shape: ModelConfig, vocab_size: int, folder: Path) -> Artifact:
     """A bundle of random weights. The special tokens get logit 0, so that greedy answers have full length."""
     torch.manual_seed(0)
     letters = random.Random(0)
@@ -241,7 +253,7 @@ def _decode(model: Transformer, forward: DecoderPass, prompts: Sequence[Sequence
         decoder.step()
 
 
-def _serve(port: int, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> None:
+def serve(port: int, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> None:
     """Streamed answers to as many clients at once."""
     with ThreadPoolExecutor(len(prompts)) as threads:
         answers = list(threads.map(lambda asked: _ask(port, *asked), zip(prompts, lengths, strict=True)))

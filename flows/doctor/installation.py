@@ -31,6 +31,7 @@ EXTRAS: Mapping[str, str] = {
     "peft": "adapters",
     "sweep": "lacewing sweep",
     "gguf": "models for llama.cpp",
+    "onnx": "models for ONNX Runtime",
     "harness": "published tasks",
 }
 

@@ -16,8 +16,9 @@ class ExportConfig(BaseModel):
     """A registered model by its alias or version, or the folder of a bundle."""
     into: str = "export"
     """Folder to write to."""
-    format: Literal["gguf", "huggingface"] = "gguf"
-    """gguf: one file for llama.cpp, Ollama and LM Studio. huggingface: a folder for transformers and vLLM."""
+    format: Literal["gguf", "huggingface", "onnx"] = "gguf"
+    """gguf: one file for llama.cpp, Ollama and LM Studio. huggingface: a folder for transformers and vLLM. onnx: a
+    graph from token ids to logits, without a cache, for ONNX Runtime; with precision=f32."""
     precision: Precision = "f16"
     """Of the matrices. q8_0 stores 8.5 bits for each weight, q6_k 6.6, q5_k 5.5, q4_k 4.5; these are for gguf only."""
     documents: NonNegativeInt = 200

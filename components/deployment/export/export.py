@@ -26,6 +26,7 @@ from components.data.tokenizer import TextTokenizer
 from components.deployment.bundle import FILES
 from components.deployment.export.config import ExportConfig, Precision
 from components.deployment.export.gguf_file import write_gguf
+from components.deployment.export.onnx_file import write_onnx
 from components.evaluation.heldout import chosen, held_out
 from components.evaluation.likelihood import score_documents
 from components.model.bundle import Bundle
@@ -34,7 +35,9 @@ from components.model.llama_config import CONFIG
 from components.model.transformer import Transformer
 
 RECORD = "export.json"
+ONNX = "model.onnx"
 _DTYPES = {"f32": torch.float32, "f16": torch.float16}
+_PRECISIONS = {"huggingface": tuple(_DTYPES), "onnx": ("f32",)}
 _UNLIMITED_TOKENS = 1 << 62
 
 
@@ -99,6 +102,11 @@ def export(
         path = into / f"{bundle.name}-{config.precision}.gguf"
         matrices = write_gguf(model, bundle.folder, path, bundle.name, config.precision)
         paths = [path]
+    elif config.format == "onnx":
+        write_onnx(model, into / ONNX)
+        _copy_files(bundle.folder, into, (WEIGHTS,))
+        matrices = _counted(model, config.precision)
+        paths = [into / name for name in (ONNX, *FILES) if name != WEIGHTS]
     else:
         matrices = _write_hugging_face(model, bundle.folder, into, config.precision)
         paths = [into / name for name in FILES]
@@ -120,9 +128,9 @@ def export(
 
 
 def _opened(into: Path, config: ExportConfig) -> Path:
-    if config.format == "huggingface" and config.precision not in _DTYPES:
+    if config.precision not in (allowed := _PRECISIONS.get(config.format, (config.precision,))):
         raise InputError(
-            f"precision={config.precision} is for format=gguf; format=huggingface has {' and '.join(_DTYPES)}"
+            f"precision={config.precision} is for another format; format={config.format} has {' and '.join(allowed)}"
         )
     if into.exists() and not into.is_dir():
         raise InputError(f"into={into} is a file: name a folder")
@@ -156,10 +164,7 @@ class _HeldOut:
 def _write_hugging_face(model: Transformer, folder: Path, into: Path, precision: Precision) -> Counter[Precision]:
     """Copy the files of the bundle, the weights in their precision; ``model`` gets what is left of its weights."""
     dtype = _DTYPES[precision]
-    for name in FILES:
-        if name not in (WEIGHTS, CONFIG):
-            with replacing(into / name) as temporary:
-                shutil.copyfile(folder / name, temporary)
+    _copy_files(folder, into, (WEIGHTS, CONFIG))
     config = read_object(folder / CONFIG) | {key: str(dtype).removeprefix("torch.") for key in ("dtype", "torch_dtype")}
     write_json(into / CONFIG, config)
     weights = {name: weight.to(dtype) for name, weight in load_file(folder / WEIGHTS).items()}
@@ -167,4 +172,16 @@ def _write_hugging_face(model: Transformer, folder: Path, into: Path, precision:
         save_file(weights, temporary, metadata={"format": "pt"})
     for weight in model.parameters():
         weight.copy_(weight.to(dtype))
+    return _counted(model, precision)
+
+
+def _copy_files(folder: Path, into: Path, but: tuple[str, ...]) -> None:
+    for name in FILES:
+        if name not in but:
+            with replacing(into / name) as temporary:
+                shutil.copyfile(folder / name, temporary)
+
+
+def _counted(model: Transformer, precision: Precision) -> Counter[Precision]:
+    """All matrices in one precision."""
     return Counter({precision: sum(weight.dim() == 2 for weight in model.parameters())})

@@ -2,6 +2,10 @@
 
 The rule is the fixed threshold on ``logit_margin``. Everything else is as in ``components.cascade.decoding``: what a
 request may spend, no call inside a character, and the model's own token where a call brings nothing.
+
+A logit bias is that threshold only where the likeliest token is taken. For a request that draws its tokens, a server
+without our plugin is asked twice for each of them: greedily, whether ``<CALL>`` is over the threshold, and if it is
+not, for a token that is drawn with ``<CALL>`` forbidden. That is exact at any temperature, and as many requests more.
 """
 
 import logging
@@ -16,6 +20,7 @@ from components.cascade.decoding import Author, CascadeSummary, FinishReason
 from components.cascade.helpers.base import Call, Helper, HelperError, Reply
 from components.cascade.reply_tokens import ends_inside_character, reply_fault, reply_ids
 from components.data.tokenizer import TextTokenizer
+from components.deployment.gateway.drawing import GREEDY, Drawing
 from components.deployment.gateway.upstream import SUPPRESSED, Piece, Upstream, UpstreamError
 
 logger = logging.getLogger(__name__)
@@ -45,6 +50,7 @@ class GatewayAnswer:
         piece_tokens: int,
         bias: float,
         budget: CallBudget,
+        drawing: Drawing = GREEDY,
     ) -> None:
         """
         Arguments:
@@ -53,11 +59,14 @@ class GatewayAnswer:
             piece_tokens: what is asked of the server at once.
             bias: of ``<CALL>``, minus the threshold on ``logit_margin``.
             budget: the limit to the calls.
+            drawing: how other tokens than ``<CALL>`` are drawn.
         """
         self._upstream, self._helper, self._tokenizer, self._config = upstream, helper, tokenizer, config
         self._ids, self._left, self._piece_tokens = list(prompt), max_tokens, piece_tokens
         self._text = bytearray(b"".join(map(tokenizer.token_bytes, prompt)))
         self._bias, self._budget = bias, budget
+        self._drawing = drawing
+        self._prompt_tokens = len(prompt)
         self._session = secrets.token_hex(8)
         self.summary = CascadeSummary()
         self.handover_seconds: list[float] = []
@@ -78,17 +87,34 @@ class GatewayAnswer:
     def _piece(self) -> Iterator[Written]:
         """What the small model writes up to its next call, or the end of a piece; then what the helper does."""
         may_call = self._helper is not None and self._budget.spent < self._budget.limit
-        piece = self._upstream.write(
-            self._ids, min(self._left, self._piece_tokens), self._bias if may_call else SUPPRESSED
-        )
+        if may_call and not (self._drawing.likeliest or self._upstream.decides_apart):
+            piece = self._asked_twice()
+        else:
+            # A penalty counts the prompt's end, so it is right for one token only.
+            tokens = 1 if self._drawing.penalises else min(self._left, self._piece_tokens)
+            piece = self._drawn(tokens, self._bias if may_call else SUPPRESSED)
         if piece.end == "call" and not may_call:
-            raise UpstreamError(f"{self._upstream.name} wrote <CALL>, although its logit bias forbids it")
+            raise UpstreamError(f"{self._upstream.name} wrote <CALL>, although it was forbidden")
         if piece.end == "length" and not piece.ids:
             raise UpstreamError(f"{self._upstream.name} wrote nothing, and does not say why")
         self.summary.decisions += len(piece.ids) + (piece.end != "length")
         yield self._small(piece)
         if piece.end == "call":
             yield self._called()
+
+    def _asked_twice(self) -> Piece:
+        """One decision: a call where ``<CALL>`` is over the threshold, else a token that is drawn without it."""
+        asked = self._upstream.write(self._ids, 1, self._bias)
+        if asked.end == "call":
+            return asked
+        piece = self._drawn(1, SUPPRESSED)
+        if piece.end == "call":
+            raise UpstreamError(f"{self._upstream.name} wrote <CALL>, although it was forbidden")
+        return piece
+
+    def _drawn(self, max_tokens: int, bias: float) -> Piece:
+        drawing = self._drawing.after(len(self._ids) - self._prompt_tokens)
+        return self._upstream.write(self._ids, max_tokens, bias, drawing)
 
     def _called(self) -> Written:
         """What follows where the small model calls."""
@@ -133,7 +159,7 @@ class GatewayAnswer:
 
     def _own(self) -> Written:
         """The small model's own token in place of a call."""
-        piece = self._upstream.write(self._ids, 1, SUPPRESSED)
+        piece = self._drawn(1, SUPPRESSED)
         if piece.end == "call" or (piece.end == "length" and len(piece.ids) != 1):
             raise UpstreamError(f"{self._upstream.name} wrote no token where <CALL> was forbidden")
         return self._small(piece)

@@ -20,7 +20,7 @@ class GatewayConfig(ListenConfig):
     """How long the server may take for one piece of an answer."""
     piece_tokens: PositiveInt = 32
     """Tokens asked of the server at once: streams and texts that end an answer advance by it. A new piece costs the
-    server a look into its prefix cache."""
+    server a look into its prefix cache. One token where tokens are drawn by a server without our plugin."""
     helper: str = ""
     """Base URL of an OpenAI-compatible server that answers the calls, such as http://127.0.0.1:8081/v1; empty: the
     helper of the bundle. A key is read from LACEWING_HELPER_API_KEY."""

@@ -5,6 +5,7 @@ mostly waits; the server behind batches what comes together.
 """
 
 import logging
+import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,9 +23,9 @@ from components.deployment.bundle import Manifest
 from components.deployment.decoding import Delta, Request, answer_room
 from components.deployment.deferred_helper import opened_helper
 from components.deployment.engine import DecodingError, Deliver, QueueFullError
-from components.deployment.errors import UnsupportedError
 from components.deployment.gateway.answering import GatewayAnswer
 from components.deployment.gateway.config import GatewayConfig
+from components.deployment.gateway.drawing import drawing_of
 from components.deployment.gateway.probe import check_upstream
 from components.deployment.gateway.upstream import (
     ALWAYS,
@@ -118,7 +119,7 @@ class GatewayEngine:
 
     @property
     def presence_penalty(self) -> float:
-        """None: it would move the threshold."""
+        """None: a penalty costs a request for each token."""
         return 0.0
 
     @property
@@ -171,10 +172,11 @@ class GatewayEngine:
     def bias(self, budget: float) -> float:
         """The logit bias of ``<CALL>`` that makes calls of a share ``budget`` of the decisions.
 
-        It is minus the threshold on ``logit_margin``. Raises ``InputError`` if no bias within OpenAI's bounds is.
+        It is minus the threshold on ``logit_margin``. Raises ``InputError`` if the server needs a bias and none within
+        OpenAI's bounds is.
         """
         threshold = self._calibration.threshold(budget, "logit_margin")
-        if threshold in (ALWAYS, SUPPRESSED):
+        if threshold in (ALWAYS, SUPPRESSED) or self._upstream.decides_apart:
             return -threshold
         if abs(threshold) >= MOST_BIAS:
             raise InputError(
@@ -207,7 +209,7 @@ class GatewayEngine:
         self.close()
 
     def _generation(self, request: Request, deliver: Deliver) -> GatewayGeneration:
-        _check_supported(request)
+        drawing = drawing_of(request, secrets.randbits(31), self._upstream.counts_answers)
         tokenizer = self.tokenizer
         room = answer_room(request.prompt, self.context_length, tokenizer.vocab_size, tokenizer.call_id)
         max_tokens = room if request.max_tokens is None else min(request.max_tokens, room)
@@ -222,6 +224,7 @@ class GatewayEngine:
             piece_tokens=self._piece_tokens,
             bias=self.bias(budget),
             budget=CallBudget.of(budget, max_tokens, request.max_calls),
+            drawing=drawing,
         )
         return GatewayGeneration(request, answer, Writing(tokenizer, request.prompt, request.stops), deliver)
 
@@ -288,27 +291,3 @@ def _context(upstream: Upstream, manifest: Manifest) -> int:
         )
         return theirs
     return manifest.context_length
-
-
-def _check_supported(request: Request) -> None:
-    """Refuse what would move the threshold, or what only the server behind knows."""
-    if request.temperature != 0.0:
-        raise UnsupportedError(
-            "temperature",
-            "a logit bias is the calibrated threshold under greedy decoding only, so set it to 0",
-            f"{request.temperature:g}",
-        )
-    penalties = {"presence_penalty": request.presence_penalty, "frequency_penalty": request.frequency_penalty}
-    for name, value in penalties.items():
-        if value:
-            raise UnsupportedError(name, "a penalty would move the threshold of calls, so leave it out", f"{value:g}")
-    if request.guide is not None:
-        raise UnsupportedError(
-            "response_format",
-            "the server behind would have to follow the schema on both sides of each call, so leave it out",
-            "a schema",
-        )
-    if request.logprobs is not None:
-        raise UnsupportedError("logprobs", "the gateway does not pass them on: leave it out", request.logprobs)
-    if request.echo:
-        raise UnsupportedError("echo", "the gateway returns the answer only: leave it out", True)

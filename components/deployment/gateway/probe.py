@@ -2,7 +2,14 @@
 
 from components.data.special_tokens import CALL
 from components.data.tokenizer import TextTokenizer
-from components.deployment.gateway.upstream import ALWAYS, SUPPRESSED, RefusedError, UnusableUpstreamError, Upstream
+from components.deployment.gateway.upstream import (
+    ALWAYS,
+    SUPPRESSED,
+    OpenAIStyle,
+    RefusedError,
+    UnusableUpstreamError,
+    Upstream,
+)
 
 # Words, case, digits, punctuation, two scripts beside Latin, an emoji and white space: tokenizers differ in these.
 _TEXT = "The river's 1902 bridge — “Größe” 東京 🙂,\n  twice."
@@ -11,7 +18,7 @@ _WRITTEN_TOKENS = 4
 
 def check_upstream(upstream: Upstream, tokenizer: TextTokenizer, url: str) -> None:
     """Raise ``UnusableUpstreamError``, with what to do, unless the server runs a model with this tokenizer, follows a
-    logit bias, stops at ``<CALL>`` and tells that it did.
+    logit bias or our plugin's threshold, stops at ``<CALL>`` and tells that it did.
     """
     expected, read = tokenizer.encode(_TEXT), upstream.ids(_TEXT)
     if read is not None and read != expected:
@@ -19,6 +26,8 @@ def check_upstream(upstream: Upstream, tokenizer: TextTokenizer, url: str) -> No
             url, f"it reads text as other tokens than this model ({_difference(read, expected)})", _OTHER_MODEL
         )
     prompt = [tokenizer.end_of_text_id, *expected]
+    if isinstance(upstream, OpenAIStyle):
+        upstream.try_threshold(prompt)
     try:
         always = upstream.write(prompt, 1, ALWAYS)
     except RefusedError as error:

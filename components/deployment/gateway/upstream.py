@@ -2,7 +2,8 @@
 
 One request is one piece of an answer. ``<CALL>`` gets a logit bias, so greedy decoding emits it exactly where the logit
 of ``<CALL>`` is less than that below all others, and the server stops there. Two kinds of server are known: llama.cpp,
-whose own endpoint tells why it stopped, and those that extend OpenAI's completions as vLLM and SGLang do.
+whose own endpoint tells why it stopped, and those that extend OpenAI's completions as vLLM and SGLang do. A vLLM that
+runs ``vllm_plugin`` gets the threshold itself, and follows it however tokens are drawn.
 """
 
 from collections.abc import Sequence
@@ -14,9 +15,12 @@ import httpx
 from components.core.errors import ServiceError
 from components.data.special_tokens import CALL
 from components.data.tokenizer import TextTokenizer
+from components.deployment.gateway.drawing import GREEDY, Drawing
 
 # Bounds of a logit bias in OpenAI's protocol; vLLM cuts what is beyond.
 MOST_BIAS = 100.0
+# JSON knows no infinity: a threshold that no margin of logits is beyond.
+_BEYOND = 1e9
 SUPPRESSED = float("-inf")
 ALWAYS = float("inf")
 _SHOWN_CHARACTERS = 200
@@ -65,11 +69,19 @@ class Upstream(Protocol):
     def name(self) -> str:
         """Kind and address, for people."""
 
-    def write(self, prompt: Sequence[int], max_tokens: int, bias: float) -> Piece:
-        """Continue ``prompt`` greedily by at most ``max_tokens``, and stop at ``<CALL>``.
+    @property
+    def decides_apart(self) -> bool:
+        """Whether ``<CALL>`` is decided before anything is drawn, so that the threshold holds at any temperature."""
+
+    @property
+    def counts_answers(self) -> bool:
+        """Whether penalties count ``Drawing.counted`` tokens of the prompt."""
+
+    def write(self, prompt: Sequence[int], max_tokens: int, bias: float, drawing: Drawing = GREEDY) -> Piece:
+        """Continue ``prompt`` by at most ``max_tokens``, and stop at ``<CALL>``.
 
         ``bias`` is added to the logit of ``<CALL>``, from -100 to 100; ``SUPPRESSED`` and ``ALWAYS`` mean what they
-        say.
+        say. A server that ``decides_apart`` takes minus the bias for the threshold of ``logit_margin``, without bounds.
         """
 
     def ids(self, text: str) -> list[int] | None:
@@ -136,11 +148,14 @@ class LlamaCpp:
         self._call_id = tokenizer.call_id
         self._ends = frozenset({tokenizer.end_of_text_id, tokenizer.im_end_id})
 
+    decides_apart = False
+    counts_answers = True
+
     @property
     def name(self) -> str:
         return f"llama.cpp at {self._http.url}"
 
-    def write(self, prompt: Sequence[int], max_tokens: int, bias: float) -> Piece:
+    def write(self, prompt: Sequence[int], max_tokens: int, bias: float, drawing: Drawing = GREEDY) -> Piece:
         body = {
             "prompt": list(prompt),
             "n_predict": max_tokens,
@@ -149,12 +164,17 @@ class LlamaCpp:
             "preserved_tokens": [CALL],
             "return_tokens": True,
             "cache_prompt": True,
-            # Greedy, whatever the server was started with.
-            "temperature": 0,
+            # All that is drawn by, whatever the server was started with, in the order of our own sampling.
+            "samplers": ["penalties", "temperature", "top_k", "top_p", "min_p"],
+            "temperature": drawing.temperature,
+            "top_k": drawing.top_k,
+            "top_p": drawing.top_p,
+            "min_p": drawing.min_p,
+            "seed": drawing.seed,
             "repeat_penalty": 1.0,
-            "presence_penalty": 0.0,
-            "frequency_penalty": 0.0,
-            "dry_multiplier": 0.0,
+            "presence_penalty": drawing.presence_penalty,
+            "frequency_penalty": drawing.frequency_penalty,
+            "repeat_last_n": drawing.counted,
         }
         answer = self._http.written("/completion", body)
         try:
@@ -183,8 +203,10 @@ class OpenAIStyle:
     """OpenAI's completions with the extensions of vLLM and SGLang.
 
     Both take ``stop_token_ids`` and ``return_token_ids``. The token that ended an answer is ``stop_reason`` in vLLM,
-    ``matched_stop`` in SGLang.
+    ``matched_stop`` in SGLang. Their penalties count what the request at hand has written.
     """
+
+    counts_answers = False
 
     def __init__(self, http: _Http, tokenizer: TextTokenizer, model: str) -> None:
         self._http = http
@@ -192,21 +214,35 @@ class OpenAIStyle:
         self._ends = frozenset({tokenizer.end_of_text_id, tokenizer.im_end_id})
         self._listed = self._models()
         self._model = model or next(iter(self._listed), "")
+        self.decides_apart = False
 
     @property
     def name(self) -> str:
         return f"{self._model or 'a model'} at {self._http.url}"
 
-    def write(self, prompt: Sequence[int], max_tokens: int, bias: float) -> Piece:
+    def try_threshold(self, prompt: Sequence[int]) -> None:
+        """Give the threshold to the server's plugin from now on, if it has ours."""
+        self.decides_apart = True
+        try:
+            followed = [self.write(prompt, 1, bias).end == "call" for bias in (ALWAYS, SUPPRESSED)]
+        except RefusedError:
+            followed = []
+        self.decides_apart = followed == [True, False]
+
+    def write(self, prompt: Sequence[int], max_tokens: int, bias: float, drawing: Drawing = GREEDY) -> Piece:
         body = {
             "model": self._model,
             "prompt": list(prompt),
             "max_tokens": max_tokens,
-            "logit_bias": {str(self._call_id): max(-MOST_BIAS, min(bias, MOST_BIAS))},
+            **self._rule(bias),
             "stop_token_ids": [self._call_id, *sorted(self._ends)],
             "return_token_ids": True,
-            # Greedy, whatever the server was started with.
-            "temperature": 0.0,
+            # All that is drawn by, whatever the server was started with.
+            "temperature": drawing.temperature,
+            "top_p": drawing.top_p,
+            "top_k": drawing.top_k or -1,
+            "min_p": drawing.min_p,
+            "seed": drawing.seed,
             "repetition_penalty": 1.0,
             "presence_penalty": 0.0,
             "frequency_penalty": 0.0,
@@ -240,6 +276,12 @@ class OpenAIStyle:
 
     def close(self) -> None:
         self._http.close()
+
+    def _rule(self, bias: float) -> dict[str, Any]:
+        if not self.decides_apart:
+            return {"logit_bias": {str(self._call_id): max(-MOST_BIAS, min(bias, MOST_BIAS))}}
+        threshold = max(-_BEYOND, min(-bias, _BEYOND))
+        return {"vllm_xargs": {"lacewing_call_id": self._call_id, "lacewing_call_threshold": threshold}}
 
     def _models(self) -> dict[str, int | None]:
         """The models that the server lists, with the length of their contexts if it tells."""

@@ -23,6 +23,7 @@ from components.deployment.export.config import ExportConfig
 from components.deployment.export.export import RECORD, ExportRecord, export
 from components.deployment.export.gguf_file import write_gguf
 from components.deployment.export.gguf_tokenizer import splitter
+from components.deployment.export.onnx_file import TOLERANCE, difference
 from components.deployment.export.quantiser import fitting, restored, rounded
 from components.model.bundle import Bundle
 from components.model.config import ModelConfig, RopeScaling
@@ -215,8 +216,9 @@ def test_transformers_reads_the_folder_in_half_precision(bundle: Bundle, tmp_pat
     [
         (
             {"format": "huggingface", "precision": "q8_0"},
-            "precision=q8_0 is for format=gguf; format=huggingface has f32",
+            "precision=q8_0 is for another format; format=huggingface has f32",
         ),
+        ({"format": "onnx", "precision": "f16"}, "precision=f16 is for another format; format=onnx has f32"),
         ({"into": "a file"}, "is a file: name a folder"),
         ({"into": "full"}, "holds other files, and no export.json of an earlier export"),
     ],
@@ -253,3 +255,23 @@ def test_without_the_library_the_error_says_what_to_install(
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(InputError, match=r"pip install 'lacewing\[gguf\]'"):
         export(bundle, ExportConfig(into=str(tmp_path / "out"), documents=0))
+
+
+def test_onnx_runtime_makes_the_same_logits(bundle: Bundle, tmp_path: Path) -> None:
+    import onnxruntime
+
+    config = ExportConfig(into=str(tmp_path / "out"), format="onnx", precision="f32", documents=0)
+    record = export(bundle, config)
+    assert {"model.onnx", "tokenizer.json"} <= record.files.keys()
+    assert sorted(each.name for each in (tmp_path / "out").iterdir()) == sorted([*record.files, RECORD])
+    model, ids = bundle.load(), bundle.tokenizer().encode(TEXTS[0])
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"])
+    batches: list[list[list[int]]] = [[ids], [ids[:1]], [ids[:5], ids[5:10], ids[1:6]]]
+    for batch in batches:  # traced with other lengths and another number of texts
+        (theirs,) = session.run(None, {"tokens": batch})
+        with torch.no_grad():
+            logits = model.logits(model(torch.tensor(batch)))
+        torch.testing.assert_close(torch.from_numpy(theirs), logits, rtol=1e-5, atol=1e-3)
+    with torch.no_grad():
+        model.embedding.weight[7] += 0.1
+    assert difference(model, tmp_path / "out" / "model.onnx") > TOLERANCE, "another model is told apart"

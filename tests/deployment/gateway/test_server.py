@@ -82,14 +82,13 @@ def test_it_speaks_chat_and_stops_at_texts(gateway: TestClient) -> None:
 @pytest.mark.parametrize(
     ("parameter", "value", "advice"),
     [
-        ("temperature", 0.7, "set it to 0"),
-        ("presence_penalty", 0.5, "would move the threshold"),
+        ("repetition_penalty", 1.2, "leave it out"),
         ("logprobs", 1, "leave it out"),
         ("echo", True, "leave it out"),
         ("response_format", {"type": "json_object"}, "leave it out"),
     ],
 )
-def test_what_would_move_the_threshold_is_refused(
+def test_what_is_not_passed_on_is_refused_by_name(
     gateway: TestClient, parameter: str, value: object, advice: str
 ) -> None:
     answer = gateway.post("/v1/completions", json={"prompt": "The", "temperature": 0, parameter: value})
@@ -97,6 +96,15 @@ def test_what_would_move_the_threshold_is_refused(
     error = answer.json()["error"]
     assert (error["param"], error["code"]) == (parameter, "unsupported_value")
     assert advice in error["message"]
+
+
+def test_clients_that_set_nothing_get_a_drawn_text(gateway: TestClient, fact: Fact) -> None:
+    """OpenAI's default temperature is 1."""
+    body = {"prompt": fact.prompt, "max_tokens": 12, "call_budget": 0.5}
+    first, same, other = (
+        gateway.post("/v1/completions", json={**body, "seed": seed}).json()["choices"][0]["text"] for seed in (1, 1, 2)
+    )
+    assert first == same != other
 
 
 def test_a_longer_prompt_than_the_server_holds_is_refused(gateway: TestClient) -> None:
