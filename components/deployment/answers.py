@@ -14,12 +14,13 @@ from starlette.types import Receive, Scope, Send
 
 from components.core.errors import LacewingError
 from components.deployment import errors
-from components.deployment.answering import Answering
 from components.deployment.decoding import Delta, Request
+from components.deployment.figures import AnswerTimes
 from components.deployment.keys import Client
 from components.deployment.metrics import Metrics
 from components.deployment.protocol import CompletionTokensDetails, ErrorBody, Usage
 from components.deployment.responses import ResponseBuilder
+from components.deployment.versions import Version
 
 CLIENT_CLOSED_REQUEST = 499
 _COUNTED = tuple(CompletionTokensDetails.model_fields)  # of the same name in a cascade's summary
@@ -29,26 +30,29 @@ class Answer:
     """The generations of one HTTP request, one per prompt."""
 
     def __init__(
-        self, engine: Answering, metrics: Metrics, requests: Sequence[Request], client: Client | None = None
+        self, version: Version, metrics: Metrics, requests: Sequence[Request], client: Client | None = None
     ) -> None:
         """Submit ``requests``; raises the errors of ``Answering.submit``. Call this in the event loop.
 
         ``client``: whose key the tokens count for.
         """
+        self._version = version
         self._metrics = metrics
         self._client = client
+        self._times = AnswerTimes(len(requests))
         self._start = time.perf_counter()
         self._queue: asyncio.Queue[tuple[int, Delta | LacewingError]] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
         def deliver(index: int, delta: Delta | LacewingError) -> None:
+            self._times.note(index, delta)
             if not loop.is_closed():  # the process is shutting down, and no one reads the answer any more
                 loop.call_soon_threadsafe(self._queue.put_nowait, (index, delta))
 
-        self._generations = engine.submit(
+        self._generations = version.engine.submit(
             [(request, partial(deliver, index)) for index, request in enumerate(requests)]
         )
-        self._cascade = engine.helper is not None
+        self._cascade = version.engine.helper is not None
         self._closed = False
 
     @property
@@ -103,6 +107,10 @@ class Answer:
             for generation in self._generations:
                 generation.cancel()
             self._metrics.count(self._generations)
+            self._times.end()
+            self._metrics.answered(
+                self._version, self._times.failed, self._times.first_seconds, self._times.pause_seconds
+            )
             if self._client is not None:
                 tokens = self.usage.total_tokens
                 self._client.charge(tokens)

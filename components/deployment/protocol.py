@@ -356,6 +356,8 @@ class Completion(BaseModel):
     object: Literal["text_completion"] = "text_completion"
     created: int
     model: str
+    system_fingerprint: str
+    """The version of the model that answers: its name, and the key of its bundle."""
     choices: list[CompletionChoice]
     usage: Usage | None = None
     cascade: CascadeNote | None = Field(None, exclude_if=_absent)
@@ -399,6 +401,7 @@ class ChatCompletion(BaseModel):
     object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
+    system_fingerprint: str
     choices: list[ChatChoice]
     usage: Usage
     cascade: CascadeNote | None = Field(None, exclude_if=_absent)
@@ -428,6 +431,7 @@ class ChatChunk(BaseModel):
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     created: int
     model: str
+    system_fingerprint: str
     choices: list[ChatChunkChoice]
     usage: Usage | None = None
     cascade: CascadeNote | None = Field(None, exclude_if=_absent)

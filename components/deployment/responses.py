@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import uuid4
 
 from pydantic import BaseModel
@@ -33,6 +33,15 @@ from components.deployment.protocol import (
 LOWEST_LOGPROB = -9999.0
 
 
+class Signature(NamedTuple):
+    """What every answer says of its model."""
+
+    model: str
+    """The name under which it is served."""
+    fingerprint: str
+    """The version that answers."""
+
+
 class ResponseBuilder(Protocol):
     """How one endpoint spells its answer."""
 
@@ -50,14 +59,14 @@ class CompletionBuilder:
     """``/v1/completions``."""
 
     def __init__(
-        self, model: str, tokenizer: TextTokenizer, logprobs: bool, helper: str | None, pieces: bool = False
+        self, signature: Signature, tokenizer: TextTokenizer, logprobs: bool, helper: str | None, pieces: bool = False
     ) -> None:
         """
         Arguments:
             helper: which helper the model asks; ``None`` for a plain model, whose answers are OpenAI's only.
             pieces: whether the chunks of a stream say what each decision wrote.
         """
-        self._base: dict[str, Any] = {"id": f"cmpl-{uuid4().hex}", "created": int(time.time()), "model": model}
+        self._base: dict[str, Any] = _base(f"cmpl-{uuid4().hex}", signature)
         self._tokenizer = tokenizer
         self._logprobs = logprobs
         self._helper = helper
@@ -109,10 +118,10 @@ class ChatBuilder:
     """``/v1/chat/completions``."""
 
     def __init__(
-        self, model: str, tokenizer: TextTokenizer, logprobs: bool, helper: str | None, pieces: bool = False
+        self, signature: Signature, tokenizer: TextTokenizer, logprobs: bool, helper: str | None, pieces: bool = False
     ) -> None:
         """``helper`` and ``pieces``: as for ``CompletionBuilder``."""
-        self._base: dict[str, Any] = {"id": f"chatcmpl-{uuid4().hex}", "created": int(time.time()), "model": model}
+        self._base: dict[str, Any] = _base(f"chatcmpl-{uuid4().hex}", signature)
         self._tokenizer = tokenizer
         self._logprobs = logprobs
         self._helper = helper
@@ -168,6 +177,11 @@ class ChatBuilder:
             logprob=None if logprob is None else _finite(logprob),
             bytes=list(self._tokenizer.token_bytes(id)),
         )
+
+
+def _base(id: str, signature: Signature) -> dict[str, Any]:
+    model, fingerprint = signature
+    return {"id": id, "created": int(time.time()), "model": model, "system_fingerprint": fingerprint}
 
 
 def _note(helper: str | None, deltas: Sequence[Delta]) -> CascadeNote | None:
