@@ -23,8 +23,8 @@ from flows.promotion import CHALLENGER, CHAMPION, Registry
 
 # After a version could not be fetched; the registry itself is asked as often as ever.
 FETCH_AGAIN_SECONDS = 30.0
-# Behind the server's own work: it answers people, and shares the cores with this process.
-_NICENESS = 10
+# Behind the server's own work, which answers people on the same cores; more would delay a rollback on a busy machine.
+_NICENESS = 5
 
 
 class WatchSettings(BaseModel):

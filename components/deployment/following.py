@@ -70,6 +70,7 @@ class Following:
 
     def settle(self, wanted: Wanted) -> None:
         """Make the loaded versions those that are ``wanted``, as far as they can be."""
+        self._state.looked = time.time()
         if wanted.fault:
             if self._state.fault != wanted.fault:
                 logger.warning(

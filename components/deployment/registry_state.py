@@ -8,6 +8,8 @@ from pydantic import BaseModel
 class RegistryNote(BaseModel):
     """The registry as a client of the server sees it."""
 
+    looked: float
+    """When its state was heard of last, in seconds since 1970; 0: not yet."""
     fault: str
     """Why the registry could not be asked the last time; empty if it answered. Serving goes on in any case."""
     refused: dict[str, str]
@@ -20,6 +22,7 @@ class RegistryState:
     """Written by whoever follows the registry, read by everybody."""
 
     def __init__(self) -> None:
+        self.looked = 0.0
         self.fault = ""
         self.refused: dict[str, str] = {}
         self.aborted: dict[str, str] = {}
@@ -30,4 +33,6 @@ class RegistryState:
 
     def note(self) -> RegistryNote:
         """As it is now."""
-        return RegistryNote(fault=self.fault, refused=dict(self.refused), aborted=dict(self.aborted))
+        return RegistryNote(
+            looked=self.looked, fault=self.fault, refused=dict(self.refused), aborted=dict(self.aborted)
+        )

@@ -37,6 +37,11 @@ class VersionCollector(Collector):
             "lacewing_registry_reachable", "1 if the registry answered the last time.", value=float(not registry.fault)
         )
         yield GaugeMetricFamily(
+            "lacewing_registry_looked_timestamp_seconds",
+            "When the state of the registry was heard of last, in seconds since 1970; 0: not yet.",
+            value=registry.looked,
+        )
+        yield GaugeMetricFamily(
             "lacewing_versions_refused_now",
             "Versions that the registry wants and that are not used.",
             value=len(registry.refused),

@@ -41,6 +41,8 @@ class Versioned:
         try:
             await self.app(scope, receive, named)
         finally:
+            # A connection that is kept open keeps the scope of its last request, which must not keep the version.
+            del scope["state"]["version"]
             self._versions.give_back(version)
 
 

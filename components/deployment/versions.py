@@ -11,12 +11,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import random
+from weakref import ref
 
 from components.deployment.answering import ServedEngine
 from components.deployment.figures import Figures
 from components.deployment.intake import Intake
 from components.deployment.page.origin import Origin
 from components.deployment.registry_state import RegistryState
+from components.deployment.released import release
 
 logger = logging.getLogger(__name__)
 
@@ -200,9 +202,14 @@ class Versions:
     def _close_aside(self, version: Version | None) -> None:
         """In another thread: to close waits for a decode thread, and the caller may be the event loop."""
         if version is not None:
-            threading.Thread(target=_close, args=(version,), name="close version", daemon=True).start()
+            threading.Thread(target=_close, args=([version],), name="close version", daemon=True).start()
 
 
-def _close(version: Version) -> None:
+def _close(closing: list[Version]) -> None:
+    """In a list, which is empty then: a thread holds its arguments to its end, and with them the memory."""
+    version = closing.pop()
     version.close()
-    logger.info("%s is no longer in memory", version.name)
+    name, engine = version.name, ref(version.engine)
+    del version
+    release(engine)
+    logger.info("%s is no longer in memory", name)
