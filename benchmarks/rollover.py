@@ -38,7 +38,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.results import Result, add_record_option, given_command, record
+from benchmarks.results import Result
 from benchmarks.serving import PRESETS, VOCAB_SIZE, VOCAB_SIZES, random_bundle
 from components.core.artifact import Artifact
 from components.deployment.decoding import Request
@@ -160,7 +160,6 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=32, help="requests at a time")
     parser.add_argument("--tokens", type=int, default=24, help="tokens of every answer")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of the server")
-    add_record_option(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lacewing-rollover-") as scratch:
         os.environ["LACEWING_WORKSPACE"] = str(Path(scratch) / "workspace")
@@ -171,8 +170,6 @@ def main() -> None:
     console = Console(width=180)
     console.print(table)
     console.print(f"load of the machine at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    if options.record:
-        record("rollover", results, given_command("benchmarks.rollover"))
 
 
 def _measure(options: argparse.Namespace, folder: Path) -> list[Result]:

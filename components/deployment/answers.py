@@ -108,7 +108,7 @@ class Answer:
                 generation.cancel()
             self._metrics.count(self._generations)
             self._times.end()
-            self._metrics.answered(
+            self._metrics.versions.ended(
                 self._version, self._times.failed, self._times.first_seconds, self._times.pause_seconds
             )
             if self._client is not None:

@@ -1,18 +1,16 @@
 """What Prometheus reads at ``/metrics``."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
 
-from components.core.errors import ServiceError
 from components.deployment.answering import Answered
-from components.deployment.version_metrics import VersionCollector
-from components.deployment.versions import Version, Versions
+from components.deployment.version_metrics import VersionMetrics
+from components.deployment.versions import Versions
 
 _HANDOVER_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -74,60 +72,7 @@ class Metrics:
         self.degraded_answers = Counter(
             "lacewing_degraded_answers", "Answers with a failed call.", registry=self.registry
         )
-        Gauge("lacewing_active_requests", "Prompts being answered.", registry=self.registry).set_function(
-            lambda: versions.active
-        )
-        Gauge("lacewing_queued_requests", "Prompts waiting.", registry=self.registry).set_function(
-            lambda: versions.queued
-        )
-        self.version_answers = Counter(
-            "lacewing_version_answers",
-            "Answers by the version that gave them, and whether they ended with an error or a failed call.",
-            ["version", "outcome"],
-            registry=self.registry,
-        )
-        self.version_first_seconds = Histogram(
-            "lacewing_version_time_to_first_token_seconds",
-            "From the submission of a prompt to the first piece of its answer, by version.",
-            ["version"],
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self.version_pause_seconds = Histogram(
-            "lacewing_version_pause_seconds",
-            "Between neighbouring pieces of an answer, by version.",
-            ["version"],
-            buckets=_HANDOVER_SECONDS,
-            registry=self.registry,
-        )
-        self.registry.register(VersionCollector(versions))
-
-    def answered(
-        self,
-        version: Version,
-        failed: bool,
-        first_seconds: Sequence[float] = (),
-        pause_seconds: Sequence[float] = (),
-    ) -> None:
-        """An answer of ``version`` has ended."""
-        version.figures.add(failed, first_seconds, pause_seconds)
-        self.version_answers.labels(version.name, "failed" if failed else "good").inc()
-        first, pause = (
-            metric.labels(version.name) for metric in (self.version_first_seconds, self.version_pause_seconds)
-        )
-        for seconds in first_seconds:
-            first.observe(seconds)
-        for seconds in pause_seconds:
-            pause.observe(seconds)
-
-    @contextmanager
-    def beginning(self, version: Version) -> Iterator[None]:
-        """Around the beginning of an answer: one that cannot begin, for no fault of the request, has failed."""
-        try:
-            yield
-        except ServiceError:
-            self.answered(version, failed=True)
-            raise
+        self.versions = VersionMetrics(self.registry, versions)
 
     def count(self, generations: Sequence[Answered]) -> None:
         """Add the tokens and calls of finished or abandoned generations."""

@@ -80,7 +80,7 @@ def add_generation(app: FastAPI, served: str, metrics: Metrics) -> None:
         version = version_of(http)
         engine = version.engine
         _check(body, served, engine)
-        with metrics.beginning(version):
+        with metrics.versions.beginning(version):
             requests = [
                 request_of(body, prompt, max_tokens=body.max_tokens, logprobs=body.logprobs, echo=body.echo)
                 for prompt in await version.intake.prompts(body.prompts)
@@ -96,7 +96,7 @@ def add_generation(app: FastAPI, served: str, metrics: Metrics) -> None:
         version = version_of(http)
         engine = version.engine
         _check(body, served, engine)
-        with metrics.beginning(version):
+        with metrics.versions.beginning(version):
             request = request_of(
                 body,
                 await version.intake.chat(body.turns),
