@@ -39,6 +39,7 @@ from rich.table import Table
 
 from benchmarks.results import Result, add_record_option, given_command, machine, record
 from components.core.artifact import Artifact
+from components.core.identity import RecordedIdentity
 from components.core.run import Run
 from components.data.prepared import PreparedData
 from components.data.special_tokens import SpecialTokens
@@ -136,7 +137,7 @@ def _measured(name: str, options: argparse.Namespace) -> list[Result]:
     flags = ["--name=b", f"--threads={options.threads}", f"--max-concurrent-requests={CLIENTS}"]
     rates, alone, loaded = Rates(options.cpu), list[float](), list[float]()
     with tempfile.TemporaryDirectory() as folder:
-        bundle = make_bundle(shape, VOCAB_SIZES.get(name, VOCAB_SIZE), Path(folder))
+        bundle = random_bundle(shape, VOCAB_SIZES.get(name, VOCAB_SIZE), Path(folder))
         model = load_bundle(bundle.folder).model
         rounded = load_bundle(bundle.folder).model.to(torch.bfloat16)
         forward, rounded_forward = DecoderPass(model), DecoderPass(rounded)
@@ -206,9 +207,9 @@ def make_prompts(length: int, vocab_size: int) -> list[list[int]]:
     return [[drawn.randrange(5, vocab_size) for _ in range(length)] for _ in range(CLIENTS)]
 
 
-def make_bundle(shape: ModelConfig, vocab_size: int, folder: Path) -> Artifact:
+def random_bundle(shape: ModelConfig, vocab_size: int, folder: Path, seed: int = 0) -> Artifact:
     """A bundle of random weights. The special tokens get logit 0, so that greedy answers have full length."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     letters = random.Random(0)
     words = ["".join(letters.choices(string.ascii_lowercase, k=6)) for _ in range(vocab_size)] * 2
     tokenizer = train_tokenizer([" ".join(words)], vocab_size)
@@ -219,8 +220,9 @@ def make_bundle(shape: ModelConfig, vocab_size: int, folder: Path) -> Artifact:
     model_folder = pretrain.folder / TrainedModel.MODEL
     save_tokenizer(tokenizer, model_folder)
     save_model(model, model_folder, SpecialTokens.read(model_folder))
+    identity = RecordedIdentity(stage="bundle", key=f"{seed:032x}", config={}, inputs={}, code={}, environment={})
     return bundle_stage.stage(
-        Run.local(folder / "bundle", "bundle"),
+        Run.recorded(folder / "bundle", identity),
         BundleStageConfig(presence_penalty=0.0),
         delegated=pretrain.seal({"tokens": 0.0}, view=TrainedModel),
         prepared=prepare.seal({}, view=PreparedData),

@@ -7,7 +7,7 @@ override means the same everywhere. The key of a stage depends only on its own s
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, model_validator
 
 from components.cascade.config import CascadeConfig, HelperConfig
 from components.data.chats.config import ChatsConfig
@@ -282,6 +282,9 @@ class ServeCommandConfig(Bounded, ServeConfig):
 
     model_config = ConfigDict(coerce_numbers_to_str=True)  # model=3 is version 3
 
+    follow_seconds: NonNegativeFloat = 2.0
+    """Pause between two looks at the registry, whether the served alias has moved. The version that it then points at
+    is loaded beside the old one and takes over. 0: never. A version number or a folder is served as it is."""
     tracking: TrackingConfig = TrackingConfig()
     """Where MLflow keeps registered models."""
 

@@ -262,9 +262,7 @@ def _completion(arguments: list[str]) -> int:
 COMMANDS = {
     "serve": Command("answer OpenAI requests from a registered model: model=champion port=8000", _serve),
     "gateway": Command("run the cascade before llama.cpp, vLLM or SGLang: upstream=http://127.0.0.1:8080/v1", _gateway),
-    "export": Command(
-        "write a registered model for other engines: model=champion format=gguf", _export
-    ),
+    "export": Command("write a registered model for other engines: model=champion format=gguf", _export),
     "up": Command("start Prefect, MLflow and a worker on loopback, and print where they are", _up),
     "rollback": Command("return to the champion before this one", _rollback),
     "data": Command("data list | data pull ARTIFACT: versions of prepared data", _data),

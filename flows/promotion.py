@@ -101,6 +101,14 @@ class Registry:
         version = self.version(CHAMPION)
         return self.model.bundle(version) if version else None
 
+    def bundle(self, version: Version) -> Artifact:
+        """The version's bundle, verified; fetched if it is not here.
+
+        Raises ``ArtifactError`` if its files were altered, ``ServiceError`` if they cannot be fetched.
+        """
+        with self.connection.explained():
+            return self.model.bundle(version)
+
     def resolve(self, reference: str) -> Artifact:
         """The verified bundle meant by ``champion``, ``challenger``, a version number or a folder.
 

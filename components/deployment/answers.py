@@ -15,14 +15,15 @@ from starlette.types import Receive, Scope, Send
 
 from components.core.errors import LacewingError
 from components.deployment import errors
-from components.deployment.answering import Answering
 from components.deployment.costs import Bill, Costs
 from components.deployment.decoding import Delta, Request
+from components.deployment.figures import AnswerTimes
 from components.deployment.keys import Client
 from components.deployment.metrics import Metrics
 from components.deployment.protocol import CompletionTokensDetails, ErrorBody, Usage
 from components.deployment.request_log import RequestRecord
 from components.deployment.responses import ResponseBuilder
+from components.deployment.versions import Version
 
 CLIENT_CLOSED_REQUEST = 499
 _COUNTED = tuple(CompletionTokensDetails.model_fields)  # of the same name in a cascade's summary
@@ -33,7 +34,7 @@ class Answer:
 
     def __init__(
         self,
-        engine: Answering,
+        version: Version,
         metrics: Metrics,
         requests: Sequence[Request],
         record: RequestRecord,
@@ -47,9 +48,11 @@ class Answer:
             costs: what is counted beside tokens.
             client: whose key the tokens count for.
         """
+        self._version = version
         self._metrics = metrics
         self._record = record
         self._client = client
+        self._times = AnswerTimes(len(requests))
         self._start = time.perf_counter()
         self._endings: set[str] = set()
         self._bill = Bill(costs)
@@ -57,18 +60,19 @@ class Answer:
         loop = asyncio.get_running_loop()
 
         def deliver(index: int, delta: Delta | LacewingError) -> None:
+            self._times.note(index, delta)
             if isinstance(delta, LacewingError) or delta.finish is not None:
                 self._bill.end(index)
             if not loop.is_closed():  # the process is shutting down, and no one reads the answer any more
                 loop.call_soon_threadsafe(self._queue.put_nowait, (index, delta))
 
-        self._generations = engine.submit(
+        self._generations = version.engine.submit(
             [
                 (replace(request, on_begin=partial(self._begun, index)), partial(deliver, index))
                 for index, request in enumerate(requests)
             ]
         )
-        self._cascade = engine.helper is not None
+        self._cascade = version.engine.helper is not None
         self._closed = False
 
     @property
@@ -133,6 +137,10 @@ class Answer:
                 generation.cancel()
                 self._bill.end(index)
             self._metrics.count(self._generations)
+            self._times.end()
+            self._metrics.versions.ended(
+                self._version, self._times.failed, self._times.first_seconds, self._times.pause_seconds
+            )
             usage = self.usage
             self._note(usage)
             if self._client is not None:

@@ -90,7 +90,25 @@ class ListenConfig(BaseModel):
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
 
-class ServeConfig(ListenConfig):
+class CanaryConfig(BaseModel):
+    """When a version that answers a share of the requests is taken away from them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    canary: float = Field(0.0, ge=0.0, lt=1.0)
+    """Share of the requests that the registry's `challenger` answers, on trial, where the server follows `champion`.
+    Requests with the same header X-Request-Id are answered by the same version."""
+    canary_requests: PositiveInt = 50
+    """Answers of each version before their times are compared. Failures end a trial earlier if they are many."""
+    canary_error_factor: float = Field(2.0, ge=1.0)
+    """A trial ends when this many times the failures of the current version are exceeded, of which at least 1 % count
+    as normal. A failure is an error of the server, or an answer with a failed call to the helper."""
+    canary_latency_factor: float = Field(2.0, ge=1.0)
+    """A trial ends when the time to the first piece of an answer, or the pause between two, is longer than this many
+    times that of the current version, at the 95th percentile."""
+
+
+class ServeConfig(CanaryConfig, ListenConfig):
     """The server: its model, its address and its limits."""
 
     watts: PositiveFloat | None = None

@@ -9,18 +9,12 @@ so the event loop goes on.
 import asyncio
 import json
 import math
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from fastapi import Request as HttpRequest
-from fastapi.responses import Response
-from fastapi.routing import APIRoute
-from starlette.requests import ClientDisconnect
-
 from components.core.errors import InputError
 from components.deployment.answering import Answering
-from components.deployment.answers import CLIENT_CLOSED_REQUEST
 from components.deployment.decoding import ContextLengthError
 from components.deployment.engine import QueueFullError
 from components.deployment.errors import InvalidBodyError
@@ -154,29 +148,3 @@ class Intake:
 
     def _begins(self, prompt: str) -> list[int]:
         return [self._tokenizer.end_of_text_id] if self._boundary and prompt.startswith(self._boundary) else []
-
-
-def checked_route(intake: Intake) -> type[APIRoute]:
-    """A route whose requests are read by ``intake``."""
-
-    class CheckedRequest(HttpRequest):
-        async def json(self) -> Any:
-            return await intake.body(await self.body())
-
-    class CheckedRoute(APIRoute):
-        def get_route_handler(self) -> Callable[[HttpRequest], Coroutine[Any, Any, Response]]:
-            handle = super().get_route_handler()
-
-            async def checked(http: HttpRequest) -> Response:
-                request = CheckedRequest(http.scope, http.receive)
-                if (announced := http.headers.get("content-length", "")).isdigit():
-                    intake.check_size(int(announced))
-                try:
-                    await intake.check_body(await request.body())
-                except ClientDisconnect:
-                    return Response(status_code=CLIENT_CLOSED_REQUEST)
-                return await handle(request)
-
-            return checked
-
-    return CheckedRoute

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
 
-from components.deployment.answering import Answered, Answering
+from components.deployment.answering import Answered
+from components.deployment.version_metrics import VersionMetrics
+from components.deployment.versions import Versions
 
 _HANDOVER_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -17,7 +19,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 class Metrics:
     """Counters and histograms of one server, in a registry of its own."""
 
-    def __init__(self, engine: Answering) -> None:
+    def __init__(self, versions: Versions) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)  # CPU seconds, memory, open files
         self.requests = Counter(
@@ -70,12 +72,7 @@ class Metrics:
         self.degraded_answers = Counter(
             "lacewing_degraded_answers", "Answers with a failed call.", registry=self.registry
         )
-        Gauge("lacewing_active_requests", "Prompts being answered.", registry=self.registry).set_function(
-            lambda: engine.active
-        )
-        Gauge("lacewing_queued_requests", "Prompts waiting.", registry=self.registry).set_function(
-            lambda: engine.queued
-        )
+        self.versions = VersionMetrics(self.registry, versions)
 
     def count(self, generations: Sequence[Answered]) -> None:
         """Add the tokens and calls of finished or abandoned generations."""

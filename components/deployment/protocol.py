@@ -413,6 +413,8 @@ class Completion(BaseModel):
     object: Literal["text_completion"] = "text_completion"
     created: int
     model: str
+    system_fingerprint: str
+    """The version of the model that answers: its name, and the key of its bundle."""
     choices: list[CompletionChoice]
     usage: Usage | None = None
     cascade: CascadeNote | None = Field(None, exclude_if=_absent)
@@ -456,6 +458,7 @@ class ChatCompletion(BaseModel):
     object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
+    system_fingerprint: str
     choices: list[ChatChoice]
     usage: Usage
     cascade: CascadeNote | None = Field(None, exclude_if=_absent)
@@ -485,6 +488,7 @@ class ChatChunk(BaseModel):
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     created: int
     model: str
+    system_fingerprint: str
     choices: list[ChatChunkChoice]
     usage: Usage | None = None
     cascade: CascadeNote | None = Field(None, exclude_if=_absent)

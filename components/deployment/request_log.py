@@ -31,8 +31,8 @@ class RequestRecord:
     method: str
     model: str
     """Name of the served model."""
-    version: str
-    """Its version in the registry; empty if it was served from a folder."""
+    version: str = ""
+    """Which version of it answered; empty if none was asked."""
     route: str = _OTHER
     """The route, not the path."""
     status: int | None = None
@@ -60,14 +60,14 @@ class RequestRecord:
 class RequestLog:
     """ASGI middleware around all others: keeps the record and logs it, except of successful health checks."""
 
-    def __init__(self, app: ASGIApp, model: str, version: str = "") -> None:
-        self._app, self._model, self._version = app, model, version
+    def __init__(self, app: ASGIApp, model: str) -> None:
+        self._app, self._model = app, model
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        record = RequestRecord(uuid4().hex, _method(scope), self._model, self._version)
+        record = RequestRecord(uuid4().hex, _method(scope), self._model)
         scope.setdefault("state", {})["record"] = record
         began, complete = time.perf_counter(), False
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel
 
@@ -32,6 +32,17 @@ from components.deployment.protocol import (
 LOWEST_LOGPROB = -9999.0
 
 
+class Signature(NamedTuple):
+    """What every answer says of itself and of its model."""
+
+    request: str
+    """Number of the request."""
+    model: str
+    """The name under which it is served."""
+    fingerprint: str
+    """The version that answers."""
+
+
 class ResponseBuilder(Protocol):
     """How one endpoint spells its answer."""
 
@@ -49,13 +60,7 @@ class CompletionBuilder:
     """``/v1/completions``."""
 
     def __init__(
-        self,
-        request_id: str,
-        model: str,
-        tokenizer: TextTokenizer,
-        logprobs: bool,
-        helper: str | None,
-        pieces: bool = False,
+        self, signature: Signature, tokenizer: TextTokenizer, logprobs: bool, helper: str | None, pieces: bool = False
     ) -> None:
         """
         Arguments:
@@ -63,7 +68,7 @@ class CompletionBuilder:
             helper: which helper the model asks; ``None`` for a plain model, whose answers are OpenAI's only.
             pieces: whether the chunks of a stream say what each decision wrote.
         """
-        self._base: dict[str, Any] = {"id": f"cmpl-{request_id}", "created": int(time.time()), "model": model}
+        self._base: dict[str, Any] = _base("cmpl", signature)
         self._tokenizer = tokenizer
         self._logprobs = logprobs
         self._helper = helper
@@ -115,16 +120,10 @@ class ChatBuilder:
     """``/v1/chat/completions``."""
 
     def __init__(
-        self,
-        request_id: str,
-        model: str,
-        tokenizer: TextTokenizer,
-        logprobs: bool,
-        helper: str | None,
-        pieces: bool = False,
+        self, signature: Signature, tokenizer: TextTokenizer, logprobs: bool, helper: str | None, pieces: bool = False
     ) -> None:
-        """As for ``CompletionBuilder``."""
-        self._base: dict[str, Any] = {"id": f"chatcmpl-{request_id}", "created": int(time.time()), "model": model}
+        """``helper`` and ``pieces``: as for ``CompletionBuilder``."""
+        self._base: dict[str, Any] = _base("chatcmpl", signature)
         self._tokenizer = tokenizer
         self._logprobs = logprobs
         self._helper = helper
@@ -180,6 +179,16 @@ class ChatBuilder:
             logprob=None if logprob is None else _finite(logprob),
             bytes=list(self._tokenizer.token_bytes(id)),
         )
+
+
+def _base(kind: str, signature: Signature) -> dict[str, Any]:
+    request, model, fingerprint = signature
+    return {
+        "id": f"{kind}-{request}",
+        "created": int(time.time()),
+        "model": model,
+        "system_fingerprint": fingerprint,
+    }
 
 
 def _note(helper: str | None, deltas: Sequence[Delta]) -> CascadeNote | None:

@@ -12,9 +12,9 @@ from components.core.errors import ServiceError
 from components.deployment import documentation, errors
 from components.deployment.answering import Answering
 from components.deployment.answers import Answer, EventStream, respond
+from components.deployment.checked_route import CheckedRoute
 from components.deployment.costs import Costs
 from components.deployment.decoding import request_of
-from components.deployment.intake import Intake, checked_route
 from components.deployment.keys import Client
 from components.deployment.metrics import Metrics
 from components.deployment.protocol import (
@@ -28,25 +28,43 @@ from components.deployment.protocol import (
     SamplingRequest,
 )
 from components.deployment.request_log import record_of
-from components.deployment.responses import ChatBuilder, CompletionBuilder, ResponseBuilder
+from components.deployment.responses import ChatBuilder, CompletionBuilder, ResponseBuilder, Signature
+from components.deployment.versioned import version_of
+from components.deployment.versions import Version, Versions
 
 
-def add_health(app: FastAPI, engine: Answering, served: str) -> None:
+def add_health(app: FastAPI, versions: Versions, served: str) -> None:
     """For whoever runs the server."""
 
     @app.get("/health", responses=documentation.health())
     async def health() -> JSONResponse:
-        """200 while requests can be answered."""
-        if not engine.running:
+        """200 while requests can be answered, and by which version."""
+        version = versions.current
+        if not version.engine.running:
             raise ServiceError("requests are no longer answered")
-        return JSONResponse({"status": "ok", "model": served})
+        return JSONResponse({"status": "ok", "model": served, "version": version.name})
 
 
-def add_models(app: FastAPI, engine: Answering, served: str, started: float) -> None:
-    """The one model, under the name ``served``; loaded at ``started``, in seconds since 1970."""
-    card = ModelCard(
+def add_models(app: FastAPI, served: str) -> None:
+    """The one model, under the name ``served``."""
+
+    @app.get("/v1/models", responses=documentation.errors(401, 403, 429))
+    async def models(http: HttpRequest) -> ModelList:
+        """The one model that is served."""
+        return ModelList(data=[_card(version_of(http), served)])
+
+    @app.get("/v1/models/{name:path}", responses=documentation.errors(401, 403, 404, 429))
+    async def model(name: str, http: HttpRequest) -> ModelCard:
+        """The model called ``name``."""
+        _check_model(name, served)
+        return _card(version_of(http), served)
+
+
+def _card(version: Version, served: str) -> ModelCard:
+    engine = version.engine
+    return ModelCard(
         id=served,
-        created=int(started),
+        created=int(version.created),
         owned_by="lacewing",
         context_length=engine.context_length,
         parameters=engine.manifest.parameters,
@@ -55,57 +73,53 @@ def add_models(app: FastAPI, engine: Answering, served: str, started: float) -> 
         call_budget=engine.call_budget if engine.helper is not None else None,
     )
 
-    @app.get("/v1/models", responses=documentation.errors(401, 403, 429))
-    async def models() -> ModelList:
-        """The one model that is served."""
-        return ModelList(data=[card])
 
-    @app.get("/v1/models/{name:path}", responses=documentation.errors(401, 403, 404, 429))
-    async def model(name: str) -> ModelCard:
-        """The model called ``name``."""
-        _check_model(name, served)
-        return card
-
-
-def add_generation(
-    app: FastAPI, engine: Answering, served: str, metrics: Metrics, intake: Intake, costs: Costs
-) -> None:
+def add_generation(app: FastAPI, served: str, metrics: Metrics, costs: Costs) -> None:
     """Completions and chat."""
 
     async def completions(body: CompletionRequest, http: HttpRequest) -> Response:
         """Continue each prompt."""
+        version = version_of(http)
+        engine = version.engine
         _check(body, served, engine)
-        guide = await intake.guide(body.schema_of_answer)
-        requests = [
-            request_of(
-                body,
-                prompt,
-                max_tokens=body.max_tokens,
-                logprobs=body.logprobs,
-                echo=body.echo,
-                guide=guide.another() if guide is not None else None,
-            )
-            for prompt in await intake.prompts(body.prompts)
-        ]
         record = record_of(http.scope)
-        builder = CompletionBuilder(
-            record.id, served, engine.tokenizer, body.logprobs is not None, _helper_name(engine), body.pieces
-        )
-        return await _answer(http, body, Answer(engine, metrics, requests, record, costs, _client(http)), builder)
+        with metrics.versions.beginning(version):
+            guide = await version.intake.guide(body.schema_of_answer)
+            requests = [
+                request_of(
+                    body,
+                    prompt,
+                    max_tokens=body.max_tokens,
+                    logprobs=body.logprobs,
+                    echo=body.echo,
+                    guide=guide.another() if guide is not None else None,
+                )
+                for prompt in await version.intake.prompts(body.prompts)
+            ]
+            answer = Answer(version, metrics, requests, record, costs, _client(http))
+        signature = Signature(record.id, served, version.fingerprint)
+        scored = body.logprobs is not None
+        builder = CompletionBuilder(signature, engine.tokenizer, scored, _helper_name(engine), body.pieces)
+        return await _answer(http, body, answer, builder)
 
     async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
         """Write the assistant's next message."""
+        version = version_of(http)
+        engine = version.engine
         _check(body, served, engine)
-        request = request_of(
-            body,
-            await intake.chat(body.turns),
-            max_tokens=body.max_completion_tokens or body.max_tokens,
-            logprobs=body.top_logprobs if body.logprobs else None,
-            guide=await intake.guide(body.schema_of_answer),
-        )
         record = record_of(http.scope)
-        builder = ChatBuilder(record.id, served, engine.tokenizer, body.logprobs, _helper_name(engine), body.pieces)
-        return await _answer(http, body, Answer(engine, metrics, [request], record, costs, _client(http)), builder)
+        with metrics.versions.beginning(version):
+            request = request_of(
+                body,
+                await version.intake.chat(body.turns),
+                max_tokens=body.max_completion_tokens or body.max_tokens,
+                logprobs=body.top_logprobs if body.logprobs else None,
+                guide=await version.intake.guide(body.schema_of_answer),
+            )
+            answer = Answer(version, metrics, [request], record, costs, _client(http))
+        signature = Signature(record.id, served, version.fingerprint)
+        builder = ChatBuilder(signature, engine.tokenizer, body.logprobs, _helper_name(engine), body.pieces)
+        return await _answer(http, body, answer, builder)
 
     for path, endpoint, whole, chunk in (
         ("/v1/completions", completions, Completion, Completion),
@@ -116,7 +130,7 @@ def add_generation(
             endpoint,
             methods=["POST"],
             responses=documentation.generated(whole, chunk),
-            route_class_override=checked_route(intake),
+            route_class_override=CheckedRoute,
         )
 
 

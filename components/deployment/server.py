@@ -11,6 +11,7 @@ quiet_threads()
 
 import argparse
 import asyncio
+import json
 import logging
 import math
 import os
@@ -19,6 +20,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
@@ -30,20 +32,22 @@ from pydantic import ValidationError
 from components.core.errors import InputError, LacewingError, ServiceError
 from components.core.parent import FOLLOW_PARENT, follow_parent
 from components.deployment import documentation, errors, log_lines, routes
-from components.deployment.answering import ServedEngine
 from components.deployment.config import API_KEY, ListenConfig, ServeConfig
 from components.deployment.connections import GRACE_SECONDS, DrainingServer, timed_protocol
 from components.deployment.costs import Costs
 from components.deployment.energy import EnergyShares
 from components.deployment.engine import Engine
+from components.deployment.following import Following
 from components.deployment.hosts import AllowedHosts, is_loopback
-from components.deployment.intake import Intake
 from components.deployment.keys import Clients
+from components.deployment.loading import checked_version, loaded_version
 from components.deployment.metrics import Metrics
 from components.deployment.middleware import RequestLimits
-from components.deployment.page.origin import Origin
 from components.deployment.page.routes import add_page
+from components.deployment.registry_process import RegistryProcess
 from components.deployment.request_log import RequestLog
+from components.deployment.versioned import Versioned
+from components.deployment.versions import Versions
 
 # Written to stdout once requests are answered; the process that started this one waits for it.
 READY = "serving {model} on http://{host}:{port}"
@@ -51,62 +55,54 @@ READY = "serving {model} on http://{host}:{port}"
 NOBODY = Clients()
 
 
-def create_app(
-    engine: Engine, cfg: ServeConfig, clients: Clients = NOBODY, started: float = 0.0, origin: Origin | None = None
-) -> FastAPI:
-    """The ASGI application that answers for ``engine`` under the name ``cfg.model``; it closes the engine at the end.
+def create_app(versions: Versions, cfg: ServeConfig, clients: Clients = NOBODY) -> FastAPI:
+    """The ASGI application that answers for ``versions`` under the name ``cfg.model``; it closes them at the end.
 
     Arguments:
-        engine: the loaded bundle.
+        versions: the loaded bundle, and those that take its place.
         cfg: name of the model and limits.
         clients: whose keys ``/v1/`` accepts; nobody's: it asks for none.
-        started: when the model was loaded, in seconds since 1970.
-        origin: what the page says about where the model comes from.
     """
 
     return application(
         "Lacewing",
-        engine,
+        versions,
         cfg,
         clients,
-        started,
-        lambda app: add_page(app, engine, cfg.model, origin or Origin(), cfg.price_per_call),
-        version=(origin or Origin()).version,
-        energy=_energy(engine, cfg.watts),
+        lambda app: add_page(app, versions, cfg.model, cfg.price_per_call),
+        energy=_energy(versions, cfg.watts),
     )
 
 
 def application(
     title: str,
-    engine: ServedEngine,
+    versions: Versions,
     cfg: ListenConfig,
     clients: Clients,
-    started: float,
     add_more: Callable[[FastAPI], object] = lambda app: None,
-    version: str = "",
     energy: EnergyShares | None = None,
 ) -> FastAPI:
-    """What every server of ours answers, and within which limits, whatever its ``engine``; see ``create_app``.
+    """What every server of ours answers, and within which limits, whatever its engine; see ``create_app``.
 
-    ``add_more`` adds the routes that only this one has; ``version`` names the model in the log;
-    ``energy`` shares what the answers take, where they are computed here.
+    ``add_more`` adds the routes that only this one has; ``energy`` shares what the answers take, where they are
+    computed here.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        intake.close()
-        await asyncio.to_thread(engine.close)
+        await asyncio.to_thread(versions.close)
 
     # The interactive documentation pages would load scripts from the internet; /openapi.json is there.
     app = FastAPI(title=title, lifespan=lifespan, docs_url=None, redoc_url=None)
-    metrics, intake = Metrics(engine), Intake(engine)
+    metrics = Metrics(versions)
     errors.register(app)
-    routes.add_health(app, engine, cfg.model)
-    routes.add_models(app, engine, cfg.model, started)
-    routes.add_generation(app, engine, cfg.model, metrics, intake, Costs(cfg.price_per_call, energy))
+    routes.add_health(app, versions, cfg.model)
+    routes.add_models(app, cfg.model)
+    routes.add_generation(app, cfg.model, metrics, Costs(cfg.price_per_call, energy))
     add_more(app)
     documentation.without_422(app)
+    app.add_middleware(Versioned, versions=versions)
     app.add_middleware(
         RequestLimits,
         hosts=AllowedHosts(cfg.host, cfg.allowed_hosts),
@@ -115,13 +111,14 @@ def application(
         body_seconds=cfg.client_timeout_seconds,
     )
     metrics.observe(app)  # after the limits, so that it also counts what they refuse
-    app.add_middleware(RequestLog, model=cfg.model, version=version)
+    app.add_middleware(RequestLog, model=cfg.model)
     return app
 
 
-def _energy(engine: Engine, watts: float | None) -> EnergyShares | None:
+def _energy(versions: Versions, watts: float | None) -> EnergyShares | None:
     """Processors count their own energy: of a model on a GPU, only ``watts`` tells."""
-    counted = engine.model.output_weight.device.type == "cpu"
+    engine = versions.current.engine
+    counted = isinstance(engine, Engine) and engine.model.output_weight.device.type == "cpu"
     return EnergyShares(watts) if counted or watts is not None else None
 
 
@@ -143,27 +140,33 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(folder: Path, cfg: ServeConfig, version: str = "", address: str = "") -> None:
+def serve(
+    folder: Path, cfg: ServeConfig, version: str = "", address: str = "", registry: Sequence[str] | None = None
+) -> None:
     """Serve the bundle in ``folder`` until SIGINT or SIGTERM, which let requests in flight end within a time limit.
 
-    ``version`` and ``address`` say which registered model it is, and where a person can look at it.
+    Arguments:
+        folder: a bundle.
+        cfg: settings.
+        version: which registered model it is.
+        address: where a person can look at it.
+        registry: a command that says which version is wanted, see ``RegistryProcess``; ``None``: this one for ever.
     """
     log_lines.configure(cfg.log)
     clients = known_clients(cfg, "server")
     with listen(cfg.host, cfg.port) as listener:
-        engine = Engine(
-            folder,
-            max_concurrent_requests=cfg.max_concurrent_requests,
-            max_queued_requests=cfg.max_queued_requests,
-            threads=cfg.threads,
-            device=cfg.device,
-            dtype=cfg.dtype,
-            call_budget=cfg.call_budget,
-            helper_required=cfg.helper_required,
-        )
-        origin = Origin.of(folder, version, address)
-        app = create_app(engine, cfg, clients, started=folder.stat().st_mtime, origin=origin)
-        answer(app, engine, cfg, listener)
+        versions = Versions(loaded_version(cfg, folder, version, address))
+        app = create_app(versions, cfg, clients)
+        if registry is None:
+            answer(app, versions, cfg, listener)
+            return
+        following = Following(versions, partial(checked_version, cfg), cfg)
+        process = RegistryProcess(registry, following.told)
+        try:
+            answer(app, versions, cfg, listener)
+        finally:
+            following.close()
+            process.close()
 
 
 def known_clients(cfg: ListenConfig, what: str) -> Clients:
@@ -177,7 +180,7 @@ def known_clients(cfg: ListenConfig, what: str) -> Clients:
     return clients
 
 
-def answer(app: FastAPI, engine: ServedEngine, cfg: ListenConfig, listener: socket.socket) -> None:
+def answer(app: FastAPI, versions: Versions, cfg: ListenConfig, listener: socket.socket) -> None:
     """Say that requests are answered, and answer them until a signal comes."""
     host = f"[{cfg.host}]" if ":" in cfg.host else cfg.host
     print(READY.format(model=cfg.model, host=host, port=listener.getsockname()[1]), flush=True)
@@ -188,7 +191,7 @@ def answer(app: FastAPI, engine: ServedEngine, cfg: ListenConfig, listener: sock
         log_config=None,  # its own handlers would write lines of another form
         timeout_graceful_shutdown=math.ceil(cfg.shutdown_seconds + GRACE_SECONDS),
     )
-    DrainingServer(config, cfg.shutdown_seconds, engine.end_requests).run([listener])
+    DrainingServer(config, cfg.shutdown_seconds, versions.end_requests).run([listener])
 
 
 def _stop(number: int, frame: object) -> NoReturn:
@@ -196,8 +199,8 @@ def _stop(number: int, frame: object) -> NoReturn:
     raise SystemExit(0)
 
 
-def _arguments(arguments: Sequence[str] | None) -> tuple[Path, ServeConfig, str, str]:
-    """The bundle's folder, every setting of ``ServeConfig`` as an option, version and page of the registered model."""
+def _arguments(arguments: Sequence[str] | None) -> tuple[Path, ServeConfig, str, str, list[str] | None]:
+    """The bundle's folder, every setting of ``ServeConfig`` as an option, and the arguments of ``serve`` after it."""
     parser = argparse.ArgumentParser(prog="python -m components.deployment.server", description=ServeConfig.__doc__)
     parser.add_argument("folder", type=Path, help="bundle to serve")
     for name, field in ServeConfig.model_fields.items():
@@ -205,13 +208,15 @@ def _arguments(arguments: Sequence[str] | None) -> tuple[Path, ServeConfig, str,
         parser.add_argument(*options, dest=name, help=f"{field.description} Default: {field.default}.")
     parser.add_argument("--model-version", default="", help="Its version in the registry, which the page at / names.")
     parser.add_argument("--model-page", default="", type=_web_page, help="Page of that version, http or https.")
+    parser.add_argument("--registry", type=_command, help="Command that says which version is wanted, a JSON list.")
     parser.add_argument(FOLLOW_PARENT, action="store_true", help="Stop at the end of standard input.")
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
     folder, version, address = given.pop("folder"), given.pop("model_version"), given.pop("model_page")
+    registry = given.pop("registry", None)
     if given.pop("follow_parent"):
         follow_parent()
     try:
-        return folder, ServeConfig.model_validate(given), version, address
+        return folder, ServeConfig.model_validate(given), version, address, registry
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"--{'.'.join(map(str, first['loc']))} {first['input']}: {first['msg']}") from error
@@ -222,6 +227,13 @@ def _web_page(address: str) -> str:
     if address and urlsplit(address).scheme not in ("http", "https"):
         raise argparse.ArgumentTypeError(f"{address!r} is no address that begins with http:// or https://")
     return address
+
+
+def _command(words: str) -> list[str]:
+    found = json.loads(words)
+    if not (isinstance(found, list) and found and all(isinstance(word, str) for word in found)):
+        raise argparse.ArgumentTypeError(f"{words!r} is no JSON list of words")
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -237,6 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(main: Callable[[], int]) -> NoReturn:
     """``main`` as a process of its own, which ends in order at the first signal."""
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("components.deployment").setLevel(logging.INFO)  # which version answers is worth a line
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:

@@ -212,6 +212,11 @@ class RegisteredModel:
             )
 
 
+def record_digest(version: Version) -> str:
+    """SHA-256 of the record of the version's bundle, as it was registered; empty for one that is not ours."""
+    return version.tags.get(RECORD_DIGEST, "")
+
+
 def _version(version: "ModelVersion") -> Version:
     registered = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
     return Version(version.name, int(version.version), dict(version.tags), registered)

@@ -7,7 +7,7 @@ Run in a process of its own, as Triton decides at import whether it interprets. 
 
 prints for each kernel: name, bytes of shared memory, ``wgmma`` or ``-``, bytes of registers spilled, and the codes of
 ptxas's advice about matrix products that it had to serialise (C7510 to C7515), or ``-``. Tuning asks about candidates
-(``prefilter.py``): the same for each line of tiles on standard input (rows, keys, warps, stages, descriptors or not), of
+(``prefilter.py``): the same for each line of tiles on standard input (rows, keys, warps, stages, descriptors), of
 the kernel that is named last.
 
     echo 128 64 4 3 1 | python -m kernels.bench.ahead_of_time 9 0 bfloat16 64 1 4 forward

@@ -14,6 +14,7 @@ from components.deployment.config import ServeConfig
 from components.deployment.engine import Engine
 from components.deployment.keys import Bucket, Client, Clients, KeyRecord, read_keys
 from components.deployment.server import create_app
+from components.deployment.versions import Version, Versions
 from components.model.bundle import Bundle
 
 LIMITED, FREE = "k-limited", "k-free"
@@ -110,7 +111,8 @@ def serving(bundle: Bundle) -> Callable[..., "Iterator[TestClient]"]:
     def served(keys: Path, environment_key: str = "") -> Iterator[TestClient]:
         engine = Engine(bundle.folder, threads=1)
         with TestClient(
-            create_app(engine, ServeConfig(model="tiny"), Clients.of(str(keys), environment_key)), "http://localhost"
+            create_app(Versions(Version(engine)), ServeConfig(model="tiny"), Clients.of(str(keys), environment_key)),
+            "http://localhost",
         ) as client:
             yield client
 

@@ -561,7 +561,7 @@ def test_unknown_paths_do_not_become_metrics(client: httpx.Client) -> None:
 
 
 def test_health_names_the_model(client: httpx.Client) -> None:
-    assert client.get("/health").json() == {"status": "ok", "model": "tiny"}
+    assert client.get("/health").json() == {"status": "ok", "model": "tiny", "version": "tiny"}
 
 
 # --- the process

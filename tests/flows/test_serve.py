@@ -1,14 +1,16 @@
 """``lacewing serve``: what the server's process is told about the model that it serves."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from conf.schema import ServeCommandConfig
-from conf.services import TrackingConfig
+from conf.services import TRACKING_URI, TrackingConfig
 from flows import serve as command
 from flows.promotion import Registry
+from flows.watch import WatchSettings
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -39,7 +41,7 @@ def test_the_page_is_told_the_version_and_where_mlflow_shows_it(workspace, make_
     registry = Registry(TrackingConfig())
     registry.promote(registry.register(make_bundle("a")).number, "the first", by="alice")
     served("champion")
-    assert told[-2:] == ["--model-version=lacewing version 1", "--model-page="]
+    assert told[-3:-1] == ["--model-version=lacewing/1", "--model-page="]
     monkeypatch.setattr(command, "running", lambda server: f"http://127.0.0.1:5000/{server}")
     served("1")
     assert told[-1] == "--model-page=http://127.0.0.1:5000/mlflow/#/models/lacewing/versions/1"
@@ -47,4 +49,25 @@ def test_the_page_is_told_the_version_and_where_mlflow_shows_it(workspace, make_
 
 def test_a_folder_is_no_version(workspace: Path, make_bundle, told):
     served(str(make_bundle("a").folder))
-    assert not [word for word in told if word.startswith(("--model-version", "--model-page"))]
+    assert not [word for word in told if word.startswith(("--model-version", "--model-page", "--registry"))]
+
+
+def test_an_alias_is_followed_and_a_version_is_not(workspace, make_bundle, told, monkeypatch):
+    monkeypatch.setenv(TRACKING_URI, "")
+    registry = Registry(TrackingConfig())
+    registry.promote(registry.register(make_bundle("a")).number, "the first", by="alice")
+    served("1")
+    assert not [word for word in told if word.startswith("--registry")]
+    address = registry.connection.uri  # as if it held a password
+    with pytest.raises(Replaced):
+        command.serve(ServeCommandConfig(port=0, tracking=TrackingConfig(uri=address)))
+    words = json.loads(told[-1].removeprefix("--registry="))
+    assert words[1:3] == ["-m", "flows.watch"]
+    assert not [word for word in told if address in word], "everybody on the machine can read a command line"
+    assert os.environ[TRACKING_URI] == address
+    settings = WatchSettings.model_validate_json(words[-1])
+    assert (settings.served, settings.canary, settings.tracking.uri) == ("champion", False, address)
+    told.clear()
+    with pytest.raises(Replaced):
+        command.serve(ServeCommandConfig(port=0, follow_seconds=0.0))
+    assert not [word for word in told if word.startswith("--registry")]

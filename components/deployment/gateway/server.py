@@ -24,13 +24,15 @@ from components.deployment import log_lines
 from components.deployment.gateway.config import UPSTREAM_KEY, GatewayConfig
 from components.deployment.gateway.engine import GatewayEngine
 from components.deployment.keys import Clients
+from components.deployment.page.origin import Origin
 from components.deployment.server import NOBODY, answer, application, known_clients, listen, run
+from components.deployment.versions import Version, Versions
 
 
-def create_app(engine: GatewayEngine, cfg: GatewayConfig, clients: Clients = NOBODY, started: float = 0.0) -> FastAPI:
-    """The ASGI application that answers for ``engine``; it closes the engine at the end. As ``server.create_app``."""
+def create_app(versions: Versions, cfg: GatewayConfig, clients: Clients = NOBODY) -> FastAPI:
+    """The ASGI application that answers for the one version of a gateway. As ``server.create_app``."""
 
-    return application("Lacewing gateway", engine, cfg, clients, started)
+    return application("Lacewing gateway", versions, cfg, clients)
 
 
 def serve(folder: Path, cfg: GatewayConfig) -> None:
@@ -39,9 +41,10 @@ def serve(folder: Path, cfg: GatewayConfig) -> None:
     clients = known_clients(cfg, "gateway")
     with listen(cfg.host, cfg.port) as listener:
         engine = GatewayEngine(folder, cfg, os.environ.get(UPSTREAM_KEY, ""))
-        app = create_app(engine, cfg, clients, started=time.time())
+        versions = Versions(Version(engine, Origin.of(folder), created=time.time()))
+        app = create_app(versions, cfg, clients)
         print(f"{cfg.model} is run by {engine.upstream_name}", flush=True)
-        answer(app, engine, cfg, listener)
+        answer(app, versions, cfg, listener)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

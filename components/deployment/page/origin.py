@@ -6,6 +6,7 @@ from pathlib import Path
 
 from components.core.artifact import RECORD
 from components.core.errors import ArtifactError
+from components.core.identity import digest_file
 from components.model.bundle import Bundle
 
 
@@ -16,17 +17,20 @@ class Origin:
     key: str = ""
     """Key of its bundle; empty for a folder that is no artifact."""
     version: str = ""
-    """Its version in the registry, for people; empty if it was served from a folder."""
+    """Its version in the registry, for example ``lacewing/7``; empty if it was served from a folder."""
     address: str = ""
     """Page of that version, http or https; empty if there is none."""
     prompts: tuple[str, ...] = ()
     """Texts to try, from the assessment."""
+    digest: str = ""
+    """SHA-256 of the bundle's record; empty for a folder that is no artifact."""
 
     @classmethod
     def of(cls, folder: Path, version: str = "", address: str = "") -> "Origin":
         """Of the bundle in ``folder``; raises ``ArtifactError`` if its prompts cannot be read."""
-        key = Bundle.open(folder).key if (folder / RECORD).is_file() else ""
-        return cls(key, version, address, _prompts(folder / Bundle.PROMPTS))
+        sealed = (folder / RECORD).is_file()
+        key, digest = (Bundle.open(folder).key, digest_file(folder / RECORD)) if sealed else ("", "")
+        return cls(key, version, address, _prompts(folder / Bundle.PROMPTS), digest)
 
 
 def _prompts(path: Path) -> tuple[str, ...]:

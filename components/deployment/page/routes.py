@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from components.deployment import documentation
-from components.deployment.engine import Engine
-from components.deployment.page.origin import Origin
+from components.deployment.registry_state import RegistryNote
+from components.deployment.versions import Versions
 
 INDEX = "index.html"
 # Spelt out: a stage's code is known by the names of the files that it reads.
@@ -61,11 +61,14 @@ class About(BaseModel):
     """Price of one call to the helper in the operator's currency; 0: not known."""
     prompts: list[str]
     """Texts to try."""
+    canary: str
+    """The version that answers some of the requests, on trial; empty if there is none."""
+    registry: RegistryNote | None
+    """What became of other versions that the registry wants; ``null`` if the server follows no registry."""
 
 
-def add_page(app: FastAPI, engine: Engine, served: str, origin: Origin, price_per_call: float) -> None:
+def add_page(app: FastAPI, versions: Versions, served: str, price_per_call: float) -> None:
     """``/``, its files under ``/page/``, and ``/v1/about``."""
-    about = _about(engine, served, origin, price_per_call)
     folder = resources.files(__package__)
     files = {name: (folder / name).read_bytes() for name in FILES}
 
@@ -88,10 +91,11 @@ def add_page(app: FastAPI, engine: Engine, served: str, origin: Origin, price_pe
     @app.get("/v1/about", responses=documentation.errors(401, 403))
     async def described() -> About:
         """Where the served model comes from, and what to ask it."""
-        return about
+        return _about(versions, served, price_per_call)
 
 
-def _about(engine: Engine, served: str, origin: Origin, price_per_call: float) -> About:
+def _about(versions: Versions, served: str, price_per_call: float) -> About:
+    engine, origin, trial = versions.current.engine, versions.current.origin, versions.trial
     manifest = engine.manifest
     sources = manifest.data.details.get("sources", [])
     return About(
@@ -109,4 +113,6 @@ def _about(engine: Engine, served: str, origin: Origin, price_per_call: float) -
         call_score=manifest.delegation.call_score if manifest.delegation is not None else "call",
         price_per_call=price_per_call,
         prompts=list(origin.prompts),
+        canary=trial.version.name if trial is not None else "",
+        registry=versions.registry.note() if versions.registry is not None else None,
     )

@@ -17,6 +17,7 @@ from components.cascade.helpers.resilience import ResilientHelper
 from components.deployment.config import ServeConfig
 from components.deployment.engine import Engine
 from components.deployment.server import create_app, listen
+from components.deployment.versions import Version, Versions
 from tests.cascade.helpers.conftest import call
 from tests.clients.server import Handler, Server
 from tests.deployment.conftest import bundle, engine, stages
@@ -196,7 +197,7 @@ def test_guarded_a_broken_server_costs_nothing_after_a_while_and_comes_back(serv
 def test_our_own_server_can_be_the_helper(engine: Engine) -> None:
     """Another vocabulary than the caller's: only text crosses."""
     with listen("127.0.0.1", 0) as listener:
-        app = create_app(engine, ServeConfig(model="tiny"))
+        app = create_app(Versions(Version(engine)), ServeConfig(model="tiny"))
         # Without its lifespan: the engine is closed by its fixture.
         web = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
         thread = threading.Thread(target=web.run, args=([listener],), daemon=True)

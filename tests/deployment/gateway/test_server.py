@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from components.deployment.gateway.engine import GatewayEngine
 from components.deployment.gateway.server import create_app, main
+from components.deployment.versions import Version, Versions
 from components.model.bundle import Bundle
 from tests.deployment.conftest import Fact
 from tests.deployment.export.llama_cpp import LlamaCpp
@@ -18,7 +19,9 @@ from tests.deployment.gateway.conftest import settings
 
 def client_of(bundle: Bundle, url: str, **more: object) -> TestClient:
     cfg = settings(url, **more)
-    return TestClient(create_app(GatewayEngine(bundle.folder, cfg), cfg), base_url="http://127.0.0.1")
+    return TestClient(
+        create_app(Versions(Version(GatewayEngine(bundle.folder, cfg))), cfg), base_url="http://127.0.0.1"
+    )
 
 
 @pytest.fixture(scope="module")
