@@ -1,5 +1,6 @@
 """``lacewing serve``: fetch a registered model, then become its server process."""
 
+import json
 import os
 import sys
 
@@ -43,4 +44,6 @@ def _registered(registry: Registry, reference: str) -> list[str]:
 
 
 def _option(value: object) -> str:
+    if isinstance(value, dict):
+        return json.dumps(value)
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -73,10 +73,17 @@ class Request:
     """Sample among tokens that are at least this many times as probable as the likeliest."""
     repetition_penalty: float = 1.0
     """Divides the positive logits of tokens that prompt or answer hold, and multiplies the negative ones."""
+    adapter: str = ""
+    """Which of the server's adapters answers; empty: the model alone."""
 
 
 def request_of(
-    body: SamplingRequest, prompt: list[int], max_tokens: int | None, logprobs: int | None = None, echo: bool = False
+    body: SamplingRequest,
+    prompt: list[int],
+    max_tokens: int | None,
+    logprobs: int | None = None,
+    echo: bool = False,
+    adapter: str = "",
 ) -> Request:
     """What ``body`` asks for ``prompt``; the two endpoints word the other settings differently."""
     return Request(
@@ -95,6 +102,7 @@ def request_of(
         top_k=body.top_k,
         min_p=body.min_p,
         repetition_penalty=body.repetition_penalty,
+        adapter=adapter,
     )
 
 
@@ -146,7 +154,8 @@ class Decoding:
     def __init__(
         self, model: Transformer, tokenizer: TextTokenizer, request: Request, presence_penalty: float = 0.0
     ) -> None:
-        """Raises ``InputError`` if the prompt is empty, has ids that cannot be read or fills the context.
+        """Raises ``InputError`` if the prompt is empty, has ids that cannot be read, fills the context or would have to
+        be scored with an adapter.
 
         ``presence_penalty``: of a request that does not set its own.
         """
@@ -156,6 +165,11 @@ class Decoding:
         self.handover_seconds: list[float] = []
         """How long each call took."""
         self._model, self._tokenizer = model, tokenizer
+        if request.adapter and request.echo and request.logprobs is not None:
+            raise InputError(
+                f"echo with logprobs scores the prompt, which only the model without the adapter {request.adapter!r} "
+                "can do here: leave out one of the two, or serve the merged model"
+            )
         room = answer_room(request.prompt, model.config.context_length, model.vocab_size, tokenizer.call_id)
         self._sampling = Sampling(
             temperature=request.temperature,
@@ -192,7 +206,12 @@ class Decoding:
         """The same for the cascade."""
         request = self.request
         return CascadeRequest(
-            request.prompt, self._sampling, request.call_budget, request.max_calls, request.logprobs or 0
+            request.prompt,
+            self._sampling,
+            request.call_budget,
+            request.max_calls,
+            request.logprobs or 0,
+            request.adapter,
         )
 
     def begin(self) -> None:

@@ -41,7 +41,7 @@ def add_health(app: FastAPI, engine: Answering, served: str) -> None:
 
 
 def add_models(app: FastAPI, engine: Answering, served: str, started: float) -> None:
-    """The one model, under the name ``served``; loaded at ``started``, in seconds since 1970."""
+    """The one model under the name ``served``, and its adapters; loaded at ``started``, in seconds since 1970."""
     card = ModelCard(
         id=served,
         created=int(started),
@@ -52,17 +52,19 @@ def add_models(app: FastAPI, engine: Answering, served: str, started: float) -> 
         helper=_helper_name(engine),
         call_budget=engine.call_budget if engine.helper is not None else None,
     )
+    names = _adapters(served, engine)
+    cards = {served: card, **{name: card.model_copy(update={"id": name, "parent": served}) for name in names}}
 
     @app.get("/v1/models", responses=documentation.errors(401, 403, 429))
     async def models() -> ModelList:
-        """The one model that is served."""
-        return ModelList(data=[card])
+        """The one model that is served, alone and with each of its adapters."""
+        return ModelList(data=list(cards.values()))
 
     @app.get("/v1/models/{name:path}", responses=documentation.errors(401, 403, 404, 429))
     async def model(name: str) -> ModelCard:
         """The model called ``name``."""
-        _check_model(name, served)
-        return card
+        _chosen(name, served, engine)
+        return cards[name or served]
 
 
 def add_generation(app: FastAPI, engine: Answering, served: str, metrics: Metrics, intake: Intake) -> None:
@@ -70,26 +72,27 @@ def add_generation(app: FastAPI, engine: Answering, served: str, metrics: Metric
 
     async def completions(body: CompletionRequest, http: HttpRequest) -> Response:
         """Continue each prompt."""
-        _check(body, served, engine)
+        adapter = _check(body, served, engine)
         requests = [
-            request_of(body, prompt, max_tokens=body.max_tokens, logprobs=body.logprobs, echo=body.echo)
+            request_of(body, prompt, body.max_tokens, body.logprobs, body.echo, adapter)
             for prompt in await intake.prompts(body.prompts)
         ]
         builder = CompletionBuilder(
-            served, engine.tokenizer, body.logprobs is not None, _helper_name(engine), body.pieces
+            body.model or served, engine.tokenizer, body.logprobs is not None, _helper_name(engine), body.pieces
         )
         return await _answer(http, body, Answer(engine, metrics, requests, _client(http)), builder)
 
     async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
         """Write the assistant's next message."""
-        _check(body, served, engine)
+        adapter = _check(body, served, engine)
         request = request_of(
             body,
             await intake.chat(body.turns),
             max_tokens=body.max_completion_tokens or body.max_tokens,
             logprobs=body.top_logprobs if body.logprobs else None,
+            adapter=adapter,
         )
-        builder = ChatBuilder(served, engine.tokenizer, body.logprobs, _helper_name(engine), body.pieces)
+        builder = ChatBuilder(body.model or served, engine.tokenizer, body.logprobs, _helper_name(engine), body.pieces)
         return await _answer(http, body, Answer(engine, metrics, [request], _client(http)), builder)
 
     for path, endpoint, whole, chunk in (
@@ -114,18 +117,30 @@ def _client(http: HttpRequest) -> Client | None:
     return getattr(http.state, "client", None)
 
 
-def _check_model(name: str, served: str) -> None:
-    if name not in ("", served):
-        raise errors.UnknownModelError(f"the model {name!r} is not served here; this server has {served!r}")
+def _adapters(served: str, engine: Answering) -> dict[str, str]:
+    """The served adapters by the names that clients give them."""
+    return {f"{served}:{adapter}": adapter for adapter in engine.adapters}
 
 
-def _check(body: SamplingRequest, served: str, engine: Answering) -> None:
-    """Refuse requests for another model, and calls and pieces if there is no helper."""
-    _check_model(body.model, served)
+def _chosen(name: str, served: str, engine: Answering) -> str:
+    """The adapter that a request for the model ``name`` means; empty for the model alone."""
+    adapters = _adapters(served, engine)
+    if name in ("", served):
+        return ""
+    if name not in adapters:
+        known = ", ".join(map(repr, (served, *adapters)))
+        raise errors.UnknownModelError(f"the model {name!r} is not served here; this server has {known}")
+    return adapters[name]
+
+
+def _check(body: SamplingRequest, served: str, engine: Answering) -> str:
+    """Refuse requests for another model, and calls and pieces if there is no helper; which adapter is asked for."""
+    adapter = _chosen(body.model, served, engine)
     if engine.helper is None and body.call_limit is not None:
         raise errors.NoHelperError(*body.call_limit)
     if engine.helper is None and body.pieces:
         raise errors.NoHelperError("pieces", True)
+    return adapter
 
 
 def _helper_name(engine: Answering) -> str | None:

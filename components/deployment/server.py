@@ -30,6 +30,7 @@ from pydantic import ValidationError
 from components.core.errors import InputError, LacewingError, ServiceError
 from components.core.parent import FOLLOW_PARENT, follow_parent
 from components.deployment import documentation, errors, routes
+from components.deployment.adapters import AdapterSources
 from components.deployment.answering import ServedEngine
 from components.deployment.config import API_KEY, ListenConfig, ServeConfig
 from components.deployment.connections import GRACE_SECONDS, DrainingServer, timed_protocol
@@ -144,6 +145,7 @@ def serve(folder: Path, cfg: ServeConfig, version: str = "", address: str = "") 
             dtype=cfg.dtype,
             call_budget=cfg.call_budget,
             helper_required=cfg.helper_required,
+            adapters=AdapterSources(cfg.adapters, cfg.calibrations),
         )
         origin = Origin.of(folder, version, address)
         app = create_app(engine, cfg, clients, started=folder.stat().st_mtime, origin=origin)

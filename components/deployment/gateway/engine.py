@@ -110,6 +110,11 @@ class GatewayEngine:
         self._closed = False
 
     @property
+    def adapters(self) -> Sequence[str]:
+        """None: the weights are the other server's."""
+        return ()
+
+    @property
     def presence_penalty(self) -> float:
         """None: it would move the threshold."""
         return 0.0
