@@ -7,6 +7,8 @@ Time to the first token of one client, alone and while seven others are answered
 best of them, because other load on the machine only takes away, and a ratio is of such rates.
 ``--cpu`` compares CPU time, which other load disturbs less; it is meant for one thread.
 ``--llama-cpp`` measures our server beside llama.cpp's instead (``benchmarks.serving_llama_cpp``).
+``--adapters 8`` measures something else: the server with eight adapters, one for each client, beside the server with
+one for all and the server without any; LoRA of rank ``--rank`` on all matrices.
 Options: ``--shapes quick,10m --threads 2 --tokens 128 --prompt-tokens 64 --rounds 5``. Needs transformers.
 """
 
@@ -27,7 +29,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,10 @@ from components.deployment.bundle import load_bundle
 from components.deployment.config import BundleStageConfig
 from components.deployment.smoke import server
 from components.evaluation.artifacts import Scores
-from components.model.checkpoint import save_model
+from components.model.adapters.adapter import adapted
+from components.model.adapters.config import AdapterConfig
+from components.model.adapters.files import write_adapter
+from components.model.checkpoint import load_model, save_model
 from components.model.config import ModelConfig
 from components.model.decoder import Decoder
 from components.model.decoder_pass import DecoderPass
@@ -102,13 +107,17 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128, help="tokens of every answer")
     parser.add_argument("--prompt-tokens", type=int, default=64, help="tokens of every prompt")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
+    parser.add_argument("--adapters", type=int, default=0, help="measure this many adapters instead")
+    parser.add_argument("--rank", type=int, default=4, help="of these adapters")
     parser.add_argument("--cpu", action="store_true", help="CPU time instead of wall time, but for first tokens")
     parser.add_argument("--llama-cpp", action="store_true", help="beside llama.cpp's server, instead of the rest")
     add_record_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    results = [result for name in options.shapes.split(",") for result in _chosen(options)(name, options)]
+    measured = _adapted if options.adapters else _chosen(options)
+    results = [result for name in options.shapes.split(",") for result in measured(name, options)]
     what = f"{options.threads} thread(s), {options.prompt_tokens} + {options.tokens} tokens{', CPU time' * options.cpu}"
+    what += f", adapters of rank {options.rank}" * bool(options.adapters)
     table = Table("what", "measured", "goal", "remark", title=f"serving, {what}")
     for result in results:
         table.add_row(result.what, result.measured, result.goal, result.remark)
@@ -202,6 +211,60 @@ def _rows(model: str, rates: Rates, alone: Sequence[float], loaded: Sequence[flo
     ]
 
 
+def _adapted(name: str, options: argparse.Namespace) -> list[Result]:
+    """The rows of one shape with adapters: three servers, asked in turns."""
+    shape = ModelConfig(**yaml.safe_load((PRESETS / f"{name}.yaml").read_text()))
+    flags = ["--name=b", f"--threads={options.threads}", f"--max-concurrent-requests={CLIENTS}"]
+    rates = Rates(options.cpu)
+    with tempfile.TemporaryDirectory() as made, ExitStack() as servers:
+        bundle = random_bundle(shape, VOCAB_SIZES.get(name, VOCAB_SIZE), Path(made))
+        folders = {f"a{at}": str(Path(made) / f"a{at}") for at in range(options.adapters)}
+        for seed, folder in enumerate(folders.values()):
+            _write_adapter(bundle.folder, Path(folder), options.rank, seed)
+        ports: dict[int, int] = {}
+        for count in (0, 1, options.adapters):
+            given = f"--adapters={json.dumps(dict(list(folders.items())[:count]))}"
+            url = servers.enter_context(server(bundle.folder, Path(made) / f"log{count}", 120.0, [*flags, given]))
+            ports[count] = int(url.rpartition(":")[2])
+        prompts, equal = (
+            make_prompts(options.prompt_tokens, int(bundle.details["vocab_size"])),
+            [options.tokens] * CLIENTS,
+        )
+        for turn in range(options.rounds + 1):
+            for count, port in ports.items():
+                models = [f"b:a{at % count}" if count else "b" for at in range(CLIENTS)]
+                if turn == 0:
+                    serve(port, prompts, equal, models)  # warm up
+                    continue
+                rates.port = port
+                rates.time(f"{count}: 8 clients", sum(equal), lambda p=port, m=models: serve(p, prompts, equal, m))  # type: ignore[misc]
+    none, one, many = (rates.best[f"{count}: 8 clients"] for count in ports)
+    size = f"{bundle.metrics['parameters'] / 1e6:.1f} M ({name})"
+    return [
+        Result(
+            f"{size}: 8 clients, {options.adapters} adapters of rank {options.rank} against {beside}",
+            f"{many / other:.2f} x",
+            goal,
+            f"{many:.0f} against {other:.0f} tokens/s",
+        )
+        for beside, other, goal in (("one", one, ">= 0.7 x"), ("none", none, ""))
+    ]
+
+
+def _write_adapter(bundle: Path, folder: Path, rank: int, seed: int) -> None:
+    """A LoRA on all matrices and on the rows of the special tokens, of random weights."""
+    torch.manual_seed(seed)
+    model = load_model(bundle)
+    adapter = adapted(model, AdapterConfig(kind="lora", rank=rank), SpecialTokens.read(bundle))
+    assert adapter is not None
+    with torch.no_grad():
+        for weight in adapter.weights().values():
+            weight.normal_(std=0.02)
+        for trained in adapter.rows.values():
+            trained.rows.normal_(std=0.001)  # small: no answer ends early
+    write_adapter(adapter, folder, SpecialTokens.read(bundle))
+
+
 def make_prompts(length: int, vocab_size: int) -> list[list[int]]:
     drawn = random.Random(0)
     return [[drawn.randrange(5, vocab_size) for _ in range(length)] for _ in range(CLIENTS)]
@@ -255,10 +318,13 @@ def _decode(model: Transformer, forward: DecoderPass, prompts: Sequence[Sequence
         decoder.step()
 
 
-def serve(port: int, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> None:
-    """Streamed answers to as many clients at once."""
+def serve(
+    port: int, prompts: Sequence[Sequence[int]], lengths: Sequence[int], models: Sequence[str] | None = None
+) -> None:
+    """Streamed answers to as many clients at once; ``models``: that they name, ``b`` if not given."""
     with ThreadPoolExecutor(len(prompts)) as threads:
-        answers = list(threads.map(lambda asked: _ask(port, *asked), zip(prompts, lengths, strict=True)))
+        asked = zip(prompts, lengths, models or ["b"] * len(prompts), strict=True)
+        answers = list(threads.map(lambda each: _ask(port, *each), asked))
     assert [count for _, count in answers] == list(lengths)
 
 
@@ -283,12 +349,13 @@ def _under_load(port: int, prompts: Sequence[Sequence[int]], lengths: Sequence[i
     return found
 
 
-def _ask(port: int, prompt: Sequence[int], tokens: int) -> tuple[float, int]:
+def _ask(port: int, prompt: Sequence[int], tokens: int, model: str = "b") -> tuple[float, int]:
     """Stream one answer; seconds to the first token, and tokens written.
 
     Events are taken as they come and read at the end: the clients share the machine with the server.
     """
     body = {
+        "model": model,
         "prompt": list(prompt),
         "max_tokens": tokens,
         "temperature": 0,

@@ -24,7 +24,7 @@ import psutil
 import yaml
 
 from benchmarks.results import Result
-from benchmarks.serving import CLIENTS, PRESETS, VOCAB_SIZE, VOCAB_SIZES, make_bundle, make_prompts, serve
+from benchmarks.serving import CLIENTS, PRESETS, VOCAB_SIZE, VOCAB_SIZES, make_prompts, random_bundle, serve
 from components.deployment.bundle import load_bundle
 from components.deployment.export.config import Precision
 from components.deployment.export.gguf_file import write_gguf
@@ -70,7 +70,7 @@ def measured(name: str, options: argparse.Namespace) -> list[Result]:
     shape = ModelConfig(**yaml.safe_load((PRESETS / f"{name}.yaml").read_text()))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        bundle = make_bundle(shape, VOCAB_SIZES.get(name, VOCAB_SIZE), folder)
+        bundle = random_bundle(shape, VOCAB_SIZES.get(name, VOCAB_SIZE), folder)
         model = f"{bundle.metrics['parameters'] / 1e6:.1f} M ({name})"
         prompts = make_prompts(options.prompt_tokens, load_bundle(bundle.folder).model.vocab_size)
         flags = ["--name=b", f"--threads={options.threads}", f"--max-concurrent-requests={CLIENTS}"]

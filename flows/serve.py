@@ -56,4 +56,6 @@ def _registered(registry: Registry, config: ServeCommandConfig) -> list[str]:
 
 
 def _option(value: object) -> str:
+    if isinstance(value, dict):
+        return json.dumps(value)
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -9,7 +9,7 @@ lost: the small model's own token, which has been computed already, is used inst
 import logging
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from components.cascade.adapters import CascadeAdapter
 from components.cascade.calibration import CallCalibration
 from components.cascade.call_budget import CallBudget
 from components.cascade.call_rule import CallRule, FixedThreshold, call_rule
@@ -73,6 +74,8 @@ class CascadeRequest:
     """Likeliest tokens to report beside each token."""
     guide: Guide | None = None
     """Which tokens the answer may go on with; a reply that it does not accept cannot be used. Of this request only."""
+    adapter: str = ""
+    """One of the cascade's; empty: the small model alone."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,7 @@ class Cascade:
         shared_rule: bool = False,
         executor: Executor | None = None,
         prefixes: PrefixBlocks | None = None,
+        adapters: Mapping[str, CascadeAdapter] | None = None,
     ) -> None:
         """
         Arguments:
@@ -179,6 +183,7 @@ class Cascade:
                 does not depend on the others.
             executor: where to ask the helper while the rows that did not call continue; ``None`` asks in ``step``.
             prefixes: where prompts are kept for prompts that begin alike; ``None`` reads each anew.
+            adapters: of the small model, by the names that requests give them.
         """
         if model.vocab_size != tokenizer.vocab_size:
             raise InputError(
@@ -188,11 +193,18 @@ class Cascade:
         self.model, self.tokenizer, self.helper = model, tokenizer, helper
         self.calibration, self.config = calibration, config
         self.shared_rule, self.executor, self.prefixes = shared_rule, executor, prefixes
+        self.adapters = dict(adapters or {})
 
     @cached_property
     def forward(self) -> DecoderPass:
         """The small model as all batches compute it; its weights are taken when the first of them begins."""
-        return DecoderPass(self.model)
+        return DecoderPass(self.model, [adapter.weights for adapter in self.adapters.values()])
+
+    def adapter_number(self, name: str) -> int:
+        """As ``forward`` knows it; 0 for no name. Raises ``InputError`` if there is no such adapter."""
+        if name and name not in self.adapters:
+            raise InputError(f"there is no adapter {name!r} here; there are {', '.join(self.adapters) or 'none'}")
+        return list(self.adapters).index(name) + 1 if name else 0
 
     def decoding(self) -> "CascadeDecoding":
         """An empty batch to add requests to."""
@@ -280,7 +292,7 @@ class CascadeDecoding:
         self._decoder = Decoder(cascade.model, cascade.forward, cascade.prefixes)
         self._rows: list[_Row] = []
         self._added = 0
-        self._shared: dict[float, CallRule] = {}
+        self._shared: dict[tuple[float, str], CallRule] = {}
         self._asked: dict[Future[list[Reply | HelperError]], _Question] = {}
 
     @property
@@ -291,8 +303,8 @@ class CascadeDecoding:
     def add(self, request: CascadeRequest, read: KeyValueCache | None = None) -> int:
         """Take in a request; its number. ``read`` has read the beginning of its prompt, fewer tokens than all.
 
-        Raises ``InputError`` for a prompt that is empty, has unknown ids or leaves no room, and for a budget outside
-        0 to 1.
+        Raises ``InputError`` for a prompt that is empty, has unknown ids or leaves no room, for a budget outside 0 to 1
+        and for an unknown adapter.
         """
         call_id, vocabulary = self._cascade.tokenizer.call_id, self._cascade.model.vocab_size
         if foreign := [id for id in request.prompt if not 0 <= id < vocabulary or id == call_id]:
@@ -306,9 +318,9 @@ class CascadeDecoding:
         row = _Row(
             number=self._added,
             session=secrets.token_hex(8),
-            row=self._decoder.add(request.prompt, sampling, read),
+            row=self._decoder.add(request.prompt, sampling, read, self._cascade.adapter_number(request.adapter)),
             alternatives=request.alternatives,
-            rule=self._rule(budget),
+            rule=self._rule(budget, request.adapter),
             budget=limits,
             text=bytearray(b"".join(map(self._cascade.tokenizer.token_bytes, request.prompt))),
         )
@@ -372,15 +384,17 @@ class CascadeDecoding:
             failed += failure
         return decisions, failed
 
-    def _rule(self, budget: float) -> CallRule:
+    def _rule(self, budget: float, adapter: str) -> CallRule:
         cascade = self._cascade
         if cascade.helper is None:
             return FixedThreshold(float("inf"))
+        own = cascade.adapters[adapter].calibration if adapter else None
+        calibration = cascade.calibration if own is None else own
         if not cascade.shared_rule:
-            return call_rule(cascade.config, budget, cascade.calibration)
-        if budget not in self._shared:
-            self._shared[budget] = call_rule(cascade.config, budget, cascade.calibration)
-        return self._shared[budget]
+            return call_rule(cascade.config, budget, calibration)
+        if (budget, adapter) not in self._shared:
+            self._shared[budget, adapter] = call_rule(cascade.config, budget, calibration)
+        return self._shared[budget, adapter]
 
     def _decide(self, rows: Sequence[_Row], began: float) -> list[_Decision]:
         """Read the unread tokens of ``rows``; what the model says of those that are complete."""

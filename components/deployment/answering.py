@@ -46,6 +46,10 @@ class Answering(Protocol):
         """The helper that the model asks; ``None`` if it answers alone."""
 
     @property
+    def adapters(self) -> Sequence[str]:
+        """Names of the adapters that requests may choose."""
+
+    @property
     def context_length(self) -> int:
         """Tokens of a prompt and its answer together."""
 

@@ -3,6 +3,7 @@
 Imports neither torch nor numpy: the flow's process reads these classes and must stay light.
 """
 
+import json
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -13,7 +14,9 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    StringConstraints,
     field_validator,
+    model_validator,
 )
 
 from components.cascade.config import CascadeConfig
@@ -23,6 +26,7 @@ LogFormat = Literal["auto", "text", "json"]
 
 # Environment variable; if it is set, the server asks for this key on ``/v1/``.
 API_KEY = "LACEWING_API_KEY"
+AdapterName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 
 
 class BundleConfig(BaseModel):
@@ -121,6 +125,24 @@ class ServeConfig(CanaryConfig, ListenConfig):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Numbers that the weights and the cache are held in. ``bfloat16`` halves what every token reads, which pays on a
     CPU with AVX512-BF16 or AMX and on a GPU; probabilities then have two or three digits, those of calls too."""
+    adapters: dict[AdapterName, str] = {}
+    """Adapters that requests may name, as in `champion:support` for adapters={support: FOLDER}. Each folder is an
+    artifact of finetuning, or an adapter of the served weights in PEFT's format. All answer in one batch."""
+    calibrations: dict[AdapterName, str] = {}
+    """Of adapters that call at other scores than the model alone: for each name an artifact of the stage calibrate, or
+    its file. The others use the calibration of the model."""
+
+    @field_validator("adapters", "calibrations", mode="before")
+    @classmethod
+    def _as_json(cls, value: object) -> object:
+        return json.loads(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _calibrations_of_adapters(self) -> "ServeConfig":
+        if unknown := sorted(self.calibrations.keys() - self.adapters.keys()):
+            known = ", ".join(self.adapters) or "none"
+            raise ValueError(f"calibrations has {unknown[0]!r}, which is no adapter; adapters has {known}")
+        return self
 
 
 class SmokeConfig(BaseModel):

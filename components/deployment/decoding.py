@@ -79,6 +79,8 @@ class Request:
     """Which tokens the answer may go on with; of this request only."""
     on_begin: Callable[[], None] | None = field(default=None, compare=False)
     """Called once the request has its place in the batch, from the thread that answers it."""
+    adapter: str = ""
+    """Which of the server's adapters answers; empty: the model alone."""
 
 
 def request_of(
@@ -88,6 +90,7 @@ def request_of(
     logprobs: int | None = None,
     echo: bool = False,
     guide: Guide | None = None,
+    adapter: str = "",
 ) -> Request:
     """What ``body`` asks for ``prompt``; the two endpoints word the other settings differently."""
     return Request(
@@ -107,6 +110,7 @@ def request_of(
         min_p=body.min_p,
         repetition_penalty=body.repetition_penalty,
         guide=guide,
+        adapter=adapter,
     )
 
 
@@ -158,7 +162,8 @@ class Decoding:
     def __init__(
         self, model: Transformer, tokenizer: TextTokenizer, request: Request, presence_penalty: float = 0.0
     ) -> None:
-        """Raises ``InputError`` if the prompt is empty, has ids that cannot be read or fills the context.
+        """Raises ``InputError`` if the prompt is empty, has ids that cannot be read, fills the context or would have to
+        be scored with an adapter.
 
         ``presence_penalty``: of a request that does not set its own.
         """
@@ -168,6 +173,11 @@ class Decoding:
         self.handover_seconds: list[float] = []
         """How long each call took."""
         self._model, self._tokenizer = model, tokenizer
+        if request.adapter and request.echo and request.logprobs is not None:
+            raise InputError(
+                f"echo with logprobs scores the prompt, which only the model without the adapter {request.adapter!r} "
+                "can do here: leave out one of the two, or serve the merged model"
+            )
         room = answer_room(request.prompt, model.config.context_length, model.vocab_size, tokenizer.call_id)
         self._sampling = Sampling(
             temperature=request.temperature,
@@ -210,6 +220,7 @@ class Decoding:
             request.max_calls,
             request.logprobs or 0,
             request.guide,
+            request.adapter,
         )
 
     def begin(self) -> None:

@@ -17,11 +17,13 @@ from typing import Literal, ParamSpec, TypeVar
 
 import torch
 
+from components.cascade.adapters import CascadeAdapter
 from components.cascade.calibration import NEVER_CALLS
 from components.cascade.config import CascadeConfig
 from components.cascade.decoding import Cascade, CascadeDecoding, CascadeStep, CascadeSummary
 from components.cascade.helpers.base import Helper
 from components.core.errors import InputError, LacewingError, ServiceError
+from components.deployment.adapters import AdapterSources
 from components.deployment.bundle import LoadedBundle, load_bundle
 from components.deployment.decoding import Decoding, Delta, Request
 from components.deployment.deferred_helper import opened_helper
@@ -29,6 +31,7 @@ from components.model.prefix_blocks import PrefixBlocks
 
 logger = logging.getLogger(__name__)
 
+NO_ADAPTERS = AdapterSources()
 Deliver = Callable[["Delta | LacewingError"], None]
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -86,11 +89,12 @@ class Engine:
         call_budget: float | None = None,
         helper_required: bool = True,
         dtype: Literal["float32", "bfloat16"] = "float32",
+        adapters: AdapterSources = NO_ADAPTERS,
     ) -> None:
         """Load the bundle in ``folder``, open its helper and start the decode thread.
 
-        Raises ``ArtifactError`` if the bundle is missing, truncated or altered, and if its helper cannot be opened what
-        is wrong with it.
+        Raises ``ArtifactError`` if the bundle or an adapter is missing, truncated or altered or they do not belong
+        together, and if its helper cannot be opened what is wrong with it.
 
         Arguments:
             folder: a bundle.
@@ -101,16 +105,18 @@ class Engine:
             call_budget: share of the decisions that become calls, instead of the bundle's; 0 opens no helper.
             helper_required: ``False`` answers without a helper that is not there yet, and says so in the answers.
             dtype: of weights and cache.
+            adapters: that requests may name.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         bundle = load_bundle(folder, device)
+        loaded = adapters.load(bundle.model, bundle.delegation)  # before the weights are rounded: they are compared
         bundle.model.to(getattr(torch, dtype))
         self.manifest, self.model, self.tokenizer = bundle.manifest, bundle.model, bundle.tokenizer
         self.helper = _helper(bundle, folder, device, call_budget, helper_required)
         """The helper that the model asks; ``None`` if it answers alone."""
         prefixes = PrefixBlocks(max_concurrent_requests * self.context_length)
-        self._cascade = _cascade(bundle, self.helper, call_budget, prefixes)
+        self._cascade = _cascade(bundle, self.helper, call_budget, prefixes, loaded)
         self.capacity = max_concurrent_requests + max_queued_requests
         self._max_active = max_concurrent_requests
         self._active: list[Generation] = []
@@ -140,6 +146,11 @@ class Engine:
         return self.manifest.presence_penalty
 
     @property
+    def adapters(self) -> Sequence[str]:
+        """Names of the adapters that requests may choose."""
+        return list(self._cascade.adapters)
+
+    @property
     def active(self) -> int:
         """Requests being answered."""
         return len(self._active)
@@ -157,10 +168,12 @@ class Engine:
     def submit(self, requests: Sequence[tuple[Request, Deliver]]) -> list[Generation]:
         """Queue all of ``requests`` or none; their deltas are delivered from the decode thread.
 
-        Raises ``InputError`` for a prompt that cannot be continued or more prompts than ever fit, ``QueueFullError``
-        if there is no place for all of them now.
+        Raises ``InputError`` for a prompt that cannot be continued, an unknown adapter or more prompts than ever fit,
+        ``QueueFullError`` if there is no place for all of them now.
         """
         self.check_room(len(requests))
+        for request, _ in requests:
+            self._cascade.adapter_number(request.adapter)
         generations = [
             Generation(Decoding(self.model, self.tokenizer, request, self.presence_penalty), deliver, self)
             for request, deliver in requests
@@ -340,10 +353,25 @@ def _helper(
     return opened_helper(record, folder, device, required)
 
 
-def _cascade(bundle: LoadedBundle, helper: Helper | None, call_budget: float | None, prefixes: PrefixBlocks) -> Cascade:
+def _cascade(
+    bundle: LoadedBundle,
+    helper: Helper | None,
+    call_budget: float | None,
+    prefixes: PrefixBlocks,
+    adapters: dict[str, CascadeAdapter],
+) -> Cascade:
     record = bundle.delegation
     config = record.cascade if record is not None else CascadeConfig(budget=0.0)
     if call_budget is not None:
         config = config.model_copy(update={"budget": call_budget})
     calibration = record.calibration if record is not None else NEVER_CALLS
-    return Cascade(bundle.model, bundle.tokenizer, helper, calibration, config, executor=_Aside(), prefixes=prefixes)
+    return Cascade(
+        bundle.model,
+        bundle.tokenizer,
+        helper,
+        calibration,
+        config,
+        executor=_Aside(),
+        prefixes=prefixes,
+        adapters=adapters,
+    )

@@ -63,8 +63,10 @@ def answer(engine: Engine, requests: Sequence[Request]) -> list[TextAnswer]:
     return [answers[index] for index in range(len(requests))]
 
 
-def requests_of(engine: Engine, prompts: Sequence[str], **settings: Any) -> list[Request]:
+def requests_of(engine: Engine, prompts: Sequence[str], adapter: str = "", **settings: Any) -> list[Request]:
     """A request for each prompt; ``settings`` are those of the server's completions, under the same names.
+
+    ``adapter``: name of one of the engine's; empty for the model alone.
 
     Raises pydantic's ``ValidationError`` for a setting out of range, ``InputError`` for calls without a helper.
     """
@@ -72,7 +74,7 @@ def requests_of(engine: Engine, prompts: Sequence[str], **settings: Any) -> list
     if engine.helper is None and body.call_limit is not None:
         name, value = body.call_limit
         raise InputError(f"{name}={value:g}, but this model answers without a helper: leave it out, or give 0")
-    return [request_of(body, engine.tokenizer.encode(prompt), body.max_tokens) for prompt in prompts]
+    return [request_of(body, engine.tokenizer.encode(prompt), body.max_tokens, adapter=adapter) for prompt in prompts]
 
 
 def _put(arrived: "SimpleQueue[tuple[int, Delta | LacewingError]]", index: int, delta: Delta | LacewingError) -> None:

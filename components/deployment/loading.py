@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from components.core.errors import ArtifactError
+from components.deployment.adapters import AdapterSources
 from components.deployment.bundle_files import check_files
 from components.deployment.config import ServeConfig
 from components.deployment.engine import Engine
@@ -26,6 +27,7 @@ def loaded_version(cfg: ServeConfig, folder: Path, version: str = "", address: s
         dtype=cfg.dtype,
         call_budget=cfg.call_budget,
         helper_required=cfg.helper_required,
+        adapters=AdapterSources(cfg.adapters, cfg.calibrations),
     )
     return Version(engine, Origin.of(folder, version, address), created=folder.stat().st_mtime)
 

@@ -508,6 +508,8 @@ class ModelCard(BaseModel):
     """The helper that a cascade asks."""
     call_budget: float | None = Field(None, exclude_if=_absent)
     """How often it asks where a request does not say otherwise."""
+    parent: str | None = Field(None, exclude_if=_absent)
+    """Of an adapter: the model that it belongs to."""
 
 
 class ModelList(BaseModel):

@@ -46,23 +46,25 @@ def add_health(app: FastAPI, versions: Versions, served: str) -> None:
 
 
 def add_models(app: FastAPI, served: str) -> None:
-    """The one model, under the name ``served``."""
+    """The one model under the name ``served``, and its adapters."""
 
     @app.get("/v1/models", responses=documentation.errors(401, 403, 429))
     async def models(http: HttpRequest) -> ModelList:
-        """The one model that is served."""
-        return ModelList(data=[_card(version_of(http), served)])
+        """The one model that is served, alone and with each of its adapters."""
+        return ModelList(data=list(_cards(version_of(http), served).values()))
 
     @app.get("/v1/models/{name:path}", responses=documentation.errors(401, 403, 404, 429))
     async def model(name: str, http: HttpRequest) -> ModelCard:
         """The model called ``name``."""
-        _check_model(name, served)
-        return _card(version_of(http), served)
+        version = version_of(http)
+        _chosen(name, served, version.engine)
+        return _cards(version, served)[name or served]
 
 
-def _card(version: Version, served: str) -> ModelCard:
+def _cards(version: Version, served: str) -> dict[str, ModelCard]:
+    """The model and its adapters, by the names that clients give them."""
     engine = version.engine
-    return ModelCard(
+    card = ModelCard(
         id=served,
         created=int(version.created),
         owned_by="lacewing",
@@ -72,6 +74,8 @@ def _card(version: Version, served: str) -> ModelCard:
         helper=_helper_name(engine),
         call_budget=engine.call_budget if engine.helper is not None else None,
     )
+    names = _adapters(served, engine)
+    return {served: card, **{name: card.model_copy(update={"id": name, "parent": served}) for name in names}}
 
 
 def add_generation(app: FastAPI, served: str, metrics: Metrics, costs: Costs) -> None:
@@ -81,7 +85,7 @@ def add_generation(app: FastAPI, served: str, metrics: Metrics, costs: Costs) ->
         """Continue each prompt."""
         version = version_of(http)
         engine = version.engine
-        _check(body, served, engine)
+        adapter = _check(body, served, engine)
         record = record_of(http.scope)
         with metrics.versions.beginning(version):
             guide = await version.intake.guide(body.schema_of_answer)
@@ -93,11 +97,12 @@ def add_generation(app: FastAPI, served: str, metrics: Metrics, costs: Costs) ->
                     logprobs=body.logprobs,
                     echo=body.echo,
                     guide=guide.another() if guide is not None else None,
+                    adapter=adapter,
                 )
                 for prompt in await version.intake.prompts(body.prompts)
             ]
             answer = Answer(version, metrics, requests, record, costs, _client(http))
-        signature = Signature(record.id, served, version.fingerprint)
+        signature = Signature(record.id, body.model or served, version.fingerprint)
         scored = body.logprobs is not None
         builder = CompletionBuilder(signature, engine.tokenizer, scored, _helper_name(engine), body.pieces)
         return await _answer(http, body, answer, builder)
@@ -106,7 +111,7 @@ def add_generation(app: FastAPI, served: str, metrics: Metrics, costs: Costs) ->
         """Write the assistant's next message."""
         version = version_of(http)
         engine = version.engine
-        _check(body, served, engine)
+        adapter = _check(body, served, engine)
         record = record_of(http.scope)
         with metrics.versions.beginning(version):
             request = request_of(
@@ -115,9 +120,10 @@ def add_generation(app: FastAPI, served: str, metrics: Metrics, costs: Costs) ->
                 max_tokens=body.max_completion_tokens or body.max_tokens,
                 logprobs=body.top_logprobs if body.logprobs else None,
                 guide=await version.intake.guide(body.schema_of_answer),
+                adapter=adapter,
             )
             answer = Answer(version, metrics, [request], record, costs, _client(http))
-        signature = Signature(record.id, served, version.fingerprint)
+        signature = Signature(record.id, body.model or served, version.fingerprint)
         builder = ChatBuilder(signature, engine.tokenizer, body.logprobs, _helper_name(engine), body.pieces)
         return await _answer(http, body, answer, builder)
 
@@ -143,18 +149,30 @@ def _client(http: HttpRequest) -> Client | None:
     return getattr(http.state, "client", None)
 
 
-def _check_model(name: str, served: str) -> None:
-    if name not in ("", served):
-        raise errors.UnknownModelError(f"the model {name!r} is not served here; this server has {served!r}")
+def _adapters(served: str, engine: Answering) -> dict[str, str]:
+    """The served adapters by the names that clients give them."""
+    return {f"{served}:{adapter}": adapter for adapter in engine.adapters}
 
 
-def _check(body: SamplingRequest, served: str, engine: Answering) -> None:
-    """Refuse requests for another model, and calls and pieces if there is no helper."""
-    _check_model(body.model, served)
+def _chosen(name: str, served: str, engine: Answering) -> str:
+    """The adapter that a request for the model ``name`` means; empty for the model alone."""
+    adapters = _adapters(served, engine)
+    if name in ("", served):
+        return ""
+    if name not in adapters:
+        known = ", ".join(map(repr, (served, *adapters)))
+        raise errors.UnknownModelError(f"the model {name!r} is not served here; this server has {known}")
+    return adapters[name]
+
+
+def _check(body: SamplingRequest, served: str, engine: Answering) -> str:
+    """Refuse requests for another model, and calls and pieces if there is no helper; which adapter is asked for."""
+    adapter = _chosen(body.model, served, engine)
     if engine.helper is None and body.call_limit is not None:
         raise errors.NoHelperError(*body.call_limit)
     if engine.helper is None and body.pieces:
         raise errors.NoHelperError("pieces", True)
+    return adapter
 
 
 def _helper_name(engine: Answering) -> str | None:

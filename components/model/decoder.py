@@ -57,6 +57,8 @@ class Row:
     """Its row of the cache."""
     to_keep: bool
     """Whether its prompt is kept for others once it has been read."""
+    adapter: int = 0
+    """Number of its adapter, counted from one; 0 for none."""
     written: Counter[int] = field(default_factory=Counter)
     """The tokens of the answer, and how often it holds each."""
     finish: FinishReason | None = None
@@ -98,13 +100,16 @@ class Decoder:
         self._suppressed: dict[frozenset[int], Tensor] = {}
         self._penalties: Float[np.ndarray, "rows vocab"] = np.zeros((0, model.vocab_size), dtype=np.float32)
 
-    def add(self, prompt: Sequence[int], sampling: Sampling, read: KeyValueCache | None = None) -> Row:
+    def add(
+        self, prompt: Sequence[int], sampling: Sampling, read: KeyValueCache | None = None, adapter: int = 0
+    ) -> Row:
         """Take in a text to continue.
 
         Arguments:
             prompt: at least one id; it must leave room for one token in the context.
             sampling: how; the context may end the text before ``max_tokens``.
             read: holds the beginning of the prompt already, fewer tokens than all; it is copied.
+            adapter: number of one of the adapters of ``forward``, counted from one; 0 for none.
 
         Raises ``InputError`` for an empty prompt or one that fills the context.
         """
@@ -113,7 +118,7 @@ class Decoder:
             raise ValueError(f"the cache holds {read.length} tokens of a prompt of {len(prompt)}; truncate it first")
         if read is not None:
             place = self._cache.adopt(read.keys[:, 0, : read.length], read.values[:, 0, : read.length])
-        elif self._prefixes is not None and (known := self._prefixes.find(prompt)):
+        elif self._prefixes is not None and (known := self._prefixes.find(prompt, adapter)):
             place = self._cache.adopt(*known)
         else:
             place = self._cache.add()
@@ -127,6 +132,7 @@ class Decoder:
             suppressed=self._suppressed_by(sampling.suppress_ids),
             place=place,
             to_keep=self._prefixes is not None and read is None,
+            adapter=adapter,
         )
         self.rows.append(row)
         if sampling.counts_tokens:
@@ -189,7 +195,8 @@ class Decoder:
         unread = self._pieces(rows)
         complete = [row for row in rows if len(unread.get(row.place, ())) == len(row.unread)]
         at = {place: number for number, place in enumerate(unread)}
-        hidden = self._forward(self._cache, unread)
+        adapters = {row.place: row.adapter for row in rows if row.adapter}
+        hidden = self._forward(self._cache, unread, adapters)
         for row in rows:
             if row.place in unread:
                 row.unread = row.unread[len(unread[row.place]) :]
@@ -197,12 +204,13 @@ class Decoder:
             if row.to_keep and self._prefixes is not None:
                 row.to_keep = False
                 keys, values = (stored[:, row.place] for stored in (self._cache.keys, self._cache.values))
-                self._prefixes.keep(row.ids[: row.prompt_tokens], keys, values)
+                self._prefixes.keep(row.ids[: row.prompt_tokens], keys, values, row.adapter)
         if not complete:
             return [], torch.empty(0, self._model.vocab_size)
         if len(complete) < len(unread):
             hidden = hidden[[at[row.place] for row in complete]]
-        return complete, self._forward.logits(hidden).float().cpu()
+        of_complete = [row.adapter for row in complete] if adapters else []
+        return complete, self._forward.logits(hidden, of_complete).float().cpu()
 
     def _pieces(self, rows: Sequence[Row]) -> dict[int, list[int]]:
         """What is read in one pass, by place: all single tokens, and of longer texts as much as delays no one."""

@@ -11,13 +11,15 @@ What a document's tokens give depends on no other document, to the last bit, on 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
+from components.model.adapters.stack import AdapterStack, Chosen, Correction
+from components.model.adapters.unmerged import Unmerged
 from components.model.decoder_cache import DecoderCache, aligned
 from components.model.packed_product import Product, joint_product, product
 from components.model.transformer import Block, RMSNorm, Transformer
@@ -30,16 +32,32 @@ PASS_TOKENS = 1024
 """Most tokens of a pass of ``read``."""
 
 
+_NO_ADAPTERS: Mapping[int, int] = {}
+
+
+@dataclass(frozen=True)
+class _Multiplied:
+    """One product of a block, and what adapters make of it."""
+
+    plain: Product
+    correction: Correction | None
+
+    def __call__(self, rows: Float[Tensor, "tokens inputs"], chosen: Chosen | None) -> Float[Tensor, "tokens outputs"]:
+        if chosen is None or self.correction is None:
+            return self.plain(rows)
+        return self.correction(self.plain, rows, chosen)
+
+
 @dataclass(frozen=True)
 class _Layer:
     """The products of one block of the model."""
 
     attention_norm: RMSNorm
-    query_key_value: Product
-    output: Product
+    query_key_value: _Multiplied
+    output: _Multiplied
     feed_forward_norm: RMSNorm
-    gate_up: Product
-    down: Product
+    gate_up: _Multiplied
+    down: _Multiplied
 
 
 class _ByLayer(Protocol):
@@ -72,9 +90,14 @@ class _Block:
 class DecoderPass:
     """A model as a decoder multiplies by it. Weights are taken as they are now; norms and embedding are the model's."""
 
-    def __init__(self, model: Transformer) -> None:
-        """``model``: in evaluation mode, on any device. Its matrices are laid out anew, which takes their memory."""
+    def __init__(self, model: Transformer, adapters: Sequence[Unmerged] = ()) -> None:
+        """
+        Arguments:
+            model: in evaluation mode, on any device. Its matrices are laid out anew, which takes their memory.
+            adapters: of this model; a row has one of them by its number, counted from one, or none.
+        """
         self.model = model
+        self._adapters = AdapterStack(model, adapters)
         config = model.config
         self._heads, self._kv_heads, self._head_dim = config.heads, config.kv_heads, config.head_dim
         self._rotated = config.heads + config.kv_heads
@@ -82,7 +105,7 @@ class DecoderPass:
         half = config.head_dim // 2
         self._cosine = model.cosine[:, :half].to(dtype)[:, None, None]
         self._sine = model.sine.to(dtype).view(-1, 1, 2, half)
-        self._layers = [_layer(block) for block in model.blocks]
+        self._layers = [_layer(block, f"blocks.{number}.", self._adapters) for number, block in enumerate(model.blocks)]
         self._logits = product(model.output_weight)
 
     def new_cache(self) -> DecoderCache:
@@ -90,20 +113,29 @@ class DecoderPass:
         weight = self.model.output_weight
         return DecoderCache(self.model.config, weight.device, weight.dtype)
 
-    def logits(self, hidden: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocab"]:
-        """Scores over the vocabulary."""
+    @torch.inference_mode()
+    def logits(self, hidden: Float[Tensor, "rows width"], adapters: Sequence[int] = ()) -> Float[Tensor, "rows vocab"]:
+        """Scores over the vocabulary; ``adapters``: the number of each row's, or nothing if none has one."""
         with _own_arithmetic(hidden.device):
             if len(hidden) == 1:
-                return self._logits(hidden.expand(2, -1).contiguous())[:1]
-            return self._logits(hidden)
+                return self._scores(hidden.expand(2, -1).contiguous(), [*adapters, *adapters])[:1]
+            return self._scores(hidden, adapters)
+
+    def _scores(self, hidden: Float[Tensor, "rows width"], adapters: Sequence[int]) -> Float[Tensor, "rows vocab"]:
+        logits = self._logits(hidden)
+        self._adapters.rows.score(logits, hidden, adapters)
+        return logits
 
     @torch.inference_mode()
-    def __call__(self, cache: DecoderCache, unread: Mapping[int, Sequence[int]]) -> Float[Tensor, "rows width"]:
+    def __call__(
+        self, cache: DecoderCache, unread: Mapping[int, Sequence[int]], adapters: Mapping[int, int] = _NO_ADAPTERS
+    ) -> Float[Tensor, "rows width"]:
         """Read new tokens into rows of ``cache``; the hidden state after the last token of each, in their order.
 
         Arguments:
             cache: of this model; its rows are longer afterwards.
             unread: new ids of each row, at least one; together with what the row holds at most the context.
+            adapters: the number of a row's adapter, for those that have one.
 
         Raises ``ValueError`` if a row would exceed the context, ``IndexError`` for an id that is no token.
         """
@@ -113,12 +145,14 @@ class DecoderPass:
         # One token alone would be summed up in another order than the same token among others.
         computed = singles * 2 if len(singles) == 1 else singles
         tokens = [unread[row][0] for row in computed]
+        numbers = [adapters.get(row, 0) for row in computed]
         positions = [cache.lengths[row] for row in computed]
         places = [row * cache.capacity + cache.lengths[row] for row in computed]
         last = dict(zip(singles, range(len(singles)), strict=True))
         for row in longer:
             start, count = cache.lengths[row], len(unread[row])
             tokens += unread[row]
+            numbers += [adapters.get(row, 0)] * count
             positions += range(start, start + count)
             places += range(row * cache.capacity + start, row * cache.capacity + start + count)
             last[row] = len(tokens) - 1
@@ -126,7 +160,8 @@ class DecoderPass:
         with _own_arithmetic(device):
             hidden = self._through(
                 cache,
-                torch.tensor(tokens, device=device),
+                self._embedded(tokens, numbers, device),
+                self._adapters.chosen(numbers),
                 torch.tensor(positions, device=device),
                 torch.tensor(places, device=device),
                 self._singles(cache, singles, len(computed)),
@@ -155,6 +190,13 @@ class DecoderPass:
                     del left[row]
                     last[row] = hidden
         return torch.stack([last[row] for row in unread])
+
+    def _embedded(
+        self, tokens: Sequence[int], numbers: Sequence[int], device: torch.device
+    ) -> Float[Tensor, "tokens width"]:
+        hidden: Tensor = self.model.embedding(torch.tensor(tokens, device=device)[None])[0]
+        self._adapters.rows.embed(hidden, tokens, numbers)
+        return hidden
 
     def _singles(self, cache: DecoderCache, rows: Sequence[int], count: int) -> _Singles | None:
         if not rows:
@@ -202,26 +244,26 @@ class DecoderPass:
     def _through(
         self,
         cache: DecoderCache,
-        tokens: Int[Tensor, " tokens"],
+        hidden: Float[Tensor, "tokens width"],
+        chosen: Chosen | None,
         positions: Int[Tensor, " tokens"],
         places: Int[Tensor, " tokens"],
         singles: _Singles | None,
         blocks: Sequence[_Block],
     ) -> Float[Tensor, "tokens width"]:
-        hidden: Tensor = self.model.embedding(tokens[None])[0]
         cosine, sine = self._cosine[positions], self._sine[positions]
         shape = (-1, self._rotated + self._kv_heads, self._head_dim)
         # Views of all layers at once: to make them one by one would take as long as the rotation.
         all_keys, all_values = (stored.flatten(1, 2).unbind() for stored in (cache.keys, cache.values))
         for number, layer in enumerate(self._layers):
-            heads = layer.query_key_value(_normed(layer.attention_norm, hidden)).view(shape)
+            heads = layer.query_key_value(_normed(layer.attention_norm, hidden), chosen).view(shape)
             turned = heads[:, : self._rotated].view(-1, self._rotated, 2, self._head_dim // 2)
             turned = torch.addcmul(turned * cosine, turned.flip(2), sine).flatten(-2)
             all_keys[number].index_copy_(0, places, turned[:, self._heads :])
             all_values[number].index_copy_(0, places, heads[:, self._rotated :])
-            hidden = hidden + layer.output(self._attention(turned, number, singles, blocks))
-            gate, up = layer.gate_up(_normed(layer.feed_forward_norm, hidden)).chunk(2, dim=-1)
-            hidden = hidden + layer.down(F.silu(gate) * up)
+            hidden = hidden + layer.output(self._attention(turned, number, singles, blocks), chosen)
+            gate, up = layer.gate_up(_normed(layer.feed_forward_norm, hidden), chosen).chunk(2, dim=-1)
+            hidden = hidden + layer.down(F.silu(gate) * up, chosen)
         return hidden
 
     def _attention(
@@ -266,16 +308,21 @@ def _adjacent(
     return (read if read.shape[1] == count else read.expand(-1, count, -1, -1, -1)).unbind()
 
 
-def _layer(block: torch.nn.Module) -> _Layer:
+def _layer(block: nn.Module, name: str, adapters: AdapterStack) -> _Layer:
+    """``name``: of the block, before those of its matrices."""
     assert isinstance(block, Block)  # for mypy
-    attention, feed_forward = block.attention, block.feed_forward
+
+    def multiplied(*names: str) -> _Multiplied:
+        matrices = {name + each: cast(nn.Linear, block.get_submodule(each)) for each in names}
+        return _Multiplied(joint_product(list(matrices.values())), adapters.correction(matrices))
+
     return _Layer(
         block.attention_norm,
-        joint_product([attention.query, attention.key, attention.value]),
-        joint_product([attention.output]),
+        multiplied("attention.query", "attention.key", "attention.value"),
+        multiplied("attention.output"),
         block.feed_forward_norm,
-        joint_product([feed_forward.gate, feed_forward.up]),
-        joint_product([feed_forward.down]),
+        multiplied("feed_forward.gate", "feed_forward.up"),
+        multiplied("feed_forward.down"),
     )
 
 

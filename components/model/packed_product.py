@@ -7,6 +7,7 @@ two operators. It sums in an order that does not depend on the number of rows as
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 Product = Callable[[Float[Tensor, "rows inputs"]], Float[Tensor, "rows outputs"]]
+ProductWith = Callable[[Float[Tensor, "rows inputs"], Float[Tensor, "rows outputs"]], Float[Tensor, "rows outputs"]]
+"""Takes what its result is combined with too."""
 
 
 def product(weight: Float[Tensor, "outputs inputs"]) -> Product:
@@ -21,9 +24,20 @@ def product(weight: Float[Tensor, "outputs inputs"]) -> Product:
     weight = weight.detach()
     if not _packable(weight):
         return lambda rows: F.linear(rows, weight)
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
+    packed = _packed(weight)
     multiply = torch.ops.mkldnn._linear_pointwise.default
     return lambda rows: multiply(rows, packed, None, "none", [], "")
+
+
+def product_with(weight: Float[Tensor, "outputs inputs"], how: Literal["add", "mul"]) -> ProductWith:
+    """``product`` whose result is added to another matrix or multiplied by it, number by number, in the same pass."""
+    weight = weight.detach()
+    if not _packable(weight):
+        combine = torch.add if how == "add" else torch.mul
+        return lambda rows, other: combine(F.linear(rows, weight), other)
+    packed = _packed(weight)
+    multiply = torch.ops.mkldnn._linear_pointwise.binary
+    return lambda rows, other: multiply(rows, other, packed, None, how)
 
 
 def joint_product(layers: Sequence[nn.Module]) -> Product:
@@ -36,6 +50,11 @@ def joint_product(layers: Sequence[nn.Module]) -> Product:
     if len(plain) == len(layers):
         return product(torch.cat(plain))
     return lambda rows: torch.cat([layer(rows) for layer in layers], dim=-1)
+
+
+def _packed(weight: Tensor) -> Tensor:
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
+    return packed
 
 
 def _packable(weight: Tensor) -> bool:

@@ -2,7 +2,8 @@
 
 A prompt is kept in blocks of ``BLOCK`` tokens, each under a digest of all tokens up to its end (as vLLM has it,
 arXiv:2309.06180), so common beginnings are stored once. Attention of a prompt is made in the same blocks, and a block
-depends on nothing behind it: a text is the same to the last bit whether its prompt was read or found here.
+depends on nothing behind it: a text is the same to the last bit whether its prompt was read or found here. An adapter
+reads a text in another way, so what it has read is found by texts with the same adapter only.
 """
 
 import hashlib
@@ -36,10 +37,13 @@ class PrefixBlocks:
         self._blocks: OrderedDict[bytes, Stored] = OrderedDict()  # the one that was asked for last at the end
 
     @torch.inference_mode()
-    def find(self, prompt: Sequence[int]) -> Stored | None:
-        """The longest beginning of ``prompt`` that is kept, and not all of it; ``None`` if there is none."""
+    def find(self, prompt: Sequence[int], adapter: int = 0) -> Stored | None:
+        """The longest beginning of ``prompt`` that is kept, and not all of it; ``None`` if there is none.
+
+        ``adapter``: number of the one that reads it; 0 for none.
+        """
         found = []
-        for digest in _digests(prompt[:-1]):
+        for digest in _digests(prompt[:-1], adapter):
             if digest not in self._blocks:
                 break
             found.append(digest)
@@ -58,9 +62,13 @@ class PrefixBlocks:
         prompt: Sequence[int],
         keys: Float[Tensor, "layers capacity kv_heads head"],
         values: Float[Tensor, "layers capacity kv_heads head"],
+        adapter: int = 0,
     ) -> None:
-        """Copy the whole blocks of ``prompt``, which a decoder has read from its beginning or found here."""
-        digests = list(_digests(prompt))[: self._max_blocks]
+        """Copy the whole blocks of ``prompt``, which a decoder has read from its beginning or found here.
+
+        ``adapter``: number of the one that it was read with; 0 for none.
+        """
+        digests = list(_digests(prompt, adapter))[: self._max_blocks]
         for number, digest in enumerate(digests):
             if digest not in self._blocks:
                 tokens = slice(number * BLOCK, (number + 1) * BLOCK)
@@ -75,9 +83,9 @@ class PrefixBlocks:
             self._blocks.move_to_end(digest)
 
 
-def _digests(prompt: Sequence[int]) -> Iterator[bytes]:
-    """For every whole block, of all tokens up to its end."""
-    digest = b""
+def _digests(prompt: Sequence[int], adapter: int) -> Iterator[bytes]:
+    """For every whole block, of the adapter and all tokens up to its end."""
+    digest = adapter.to_bytes(8)
     for begin in range(0, len(prompt) - BLOCK + 1, BLOCK):
         block = np.asarray(prompt[begin : begin + BLOCK], dtype=np.int64).tobytes()
         digest = hashlib.blake2b(digest + block, digest_size=16).digest()

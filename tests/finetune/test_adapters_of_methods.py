@@ -11,6 +11,7 @@ from components.data.chats.artifact import Chats
 from components.data.chats.config import ChatsConfig, ConversationsConfig
 from components.data.prepared import PreparedData
 from components.data.special_tokens import SpecialTokens
+from components.deployment.adapters import AdapterSources
 from components.finetune.chat import prepare as prepare_chats
 from components.finetune.chat import train as train_chat
 from components.finetune.chat.config import ChatTrainConfig
@@ -57,6 +58,8 @@ def test_a_chat_adapter_on_its_base_is_the_chat_model(base: TrainedModel, chats:
     model, alone = tuned.load(), load_model(base.model_folder)
     moved = (model.output_weight != alone.output_weight).any(dim=1).nonzero().flatten().tolist()
     assert {special.im_start, special.im_end, special.call} <= set(moved) <= set(special.ids.values())
+    served = AdapterSources({"chat": str(tuned.folder)}).load(alone, None)
+    assert set(moved) == set(served["chat"].weights.rows.ids)
     read_adapter(alone, tuned.adapter_folder)
     tokens = torch.tensor([[special.im_start, 40, 90, special.im_end, 120]])
     with torch.no_grad():

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from components.core.errors import InputError
+from components.deployment.config import ServeConfig
+from conf.compose import compose_section
 from conf.schema import ServeCommandConfig
 from conf.services import TRACKING_URI, TrackingConfig
 from flows import serve as command
@@ -45,6 +48,18 @@ def test_the_page_is_told_the_version_and_where_mlflow_shows_it(workspace, make_
     monkeypatch.setattr(command, "running", lambda server: f"http://127.0.0.1:5000/{server}")
     served("1")
     assert told[-1] == "--model-page=http://127.0.0.1:5000/mlflow/#/models/lacewing/versions/1"
+
+
+def test_adapters_reach_the_server_as_it_reads_them(workspace: Path, make_bundle, told):
+    folder = str(make_bundle("a").folder)
+    given = compose_section(ServeCommandConfig, [f"model={folder}", "port=0", "adapters={support: a/b, tone: 'c d'}"])
+    with pytest.raises(Replaced):
+        command.serve(given)
+    options = dict(word.removeprefix("--").split("=", 1) for word in told if "=" in word)
+    again = ServeConfig.model_validate({name: options[name] for name in ("adapters", "calibrations")})
+    assert (again.adapters, again.calibrations) == ({"support": "a/b", "tone": "c d"}, {})
+    with pytest.raises(InputError, match="calibrations has 'x', which is no adapter; adapters has support"):
+        compose_section(ServeCommandConfig, ["adapters={support: a}", "calibrations={x: y}"])
 
 
 def test_a_folder_is_no_version(workspace: Path, make_bundle, told):

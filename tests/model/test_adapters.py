@@ -9,12 +9,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from components.core.errors import ArtifactError, InputError
 from components.model.adapters.adapter import Adapter, adapted, weights_digest
 from components.model.adapters.config import AdapterConfig, Kind
-from components.model.adapters.files import BASE, CONFIG, PICKLED, QUANTISED, WEIGHTS, read_adapter, write_adapter
+from components.model.adapters.files import (
+    BASE,
+    CONFIG,
+    PICKLED,
+    QUANTISED,
+    WEIGHTS,
+    read_adapter,
+    read_unmerged,
+    write_adapter,
+)
 from components.model.adapters.loftq import NF4, loftq, nf4
 from components.model.checkpoint import load_model, save_model
 from components.model.config import ModelConfig
@@ -297,9 +307,20 @@ def test_damaged_and_foreign_adapters_are_refused_by_name(
     damage(folder)
     model = fresh()
     before = logits(model)
-    with pytest.raises(ArtifactError, match=words):
-        read_adapter(model, folder)
+    for read in (read_adapter, read_unmerged):
+        with pytest.raises(ArtifactError, match=words):
+            read(model, folder)
     assert torch.equal(before, logits(model))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -1e6])
+def test_numbers_that_would_reach_the_texts_of_others_are_refused(folder: Path, number: float) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    name = next(name for name in tensors if name.endswith("up_proj.lora_B.weight"))
+    tensors[name][0, 0] = number
+    save_file(tensors, folder / WEIGHTS)
+    with pytest.raises(ArtifactError, match=f"{name} holds numbers that are not below 1e\\+06"):
+        read_unmerged(fresh(), folder)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +343,10 @@ def test_a_rank_beyond_the_matrix_is_refused() -> None:
         put_on(fresh(), kind="lora", rank=17)
 
 
-def test_without_peft_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_peft_an_adapter_is_read_apart_and_else_the_extra_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
+    assert len(read_unmerged(fresh(), folder).changes) == 2 * 7
     with pytest.raises(InputError, match=r"pip install 'lacewing\[peft\]'"):
         put_on(fresh(), kind="lora")

@@ -118,6 +118,11 @@ class GatewayEngine:
         self._closed = False
 
     @property
+    def adapters(self) -> Sequence[str]:
+        """None: the weights are the other server's."""
+        return ()
+
+    @property
     def presence_penalty(self) -> float:
         """None: a penalty costs a request for each token."""
         return 0.0

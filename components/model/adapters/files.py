@@ -4,7 +4,7 @@
 adapter belongs to. LoftQ's belongs to a quantised base, which lies in the folder ``base``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from components.core.records import read_object
 from components.data.special_tokens import SpecialTokens
 from components.model.adapters.adapter import Adapter, attached, frozen_weights, library_config, weights_digest
 from components.model.adapters.config import ROLES, AdapterConfig, Kind
+from components.model.adapters.unmerged import MOST, Unmerged, change, changed_rows, part_shapes
 from components.model.checkpoint import differing, hugging_face_name, save_state, shapes_of
 from components.model.transformer import Transformer
 
@@ -68,25 +69,64 @@ def read_adapter(model: Transformer, folder: Path) -> Adapter:
     Raises ``ArtifactError`` for a folder that is damaged, pickled, of a kind or shape that does not fit, or for another
     base; ``model`` is then as before.
     """
+    config, tensors, ids = _read(model, folder)
+    adapter = attached(model, config, ids)
+    own = _by_peft_names(adapter)
+    if fault := differing(shapes_of(own), shapes_of(tensors)):
+        adapter.remove()
+        raise _misfit(folder, fault)
+    with torch.no_grad():
+        for name, weight in own.items():
+            weight.copy_(tensors[name])
+    model.eval()
+    return adapter
+
+
+def read_unmerged(model: Transformer, folder: Path) -> Unmerged:
+    """The adapter in ``folder`` apart from ``model``, which stays as it is. PEFT need not be installed.
+
+    Raises what ``read_adapter`` raises, and ``ArtifactError`` for weights that are not below ``MOST``.
+    """
+    config, tensors, ids = _read(model, folder)
+    targeted = {name: weight for name, weight in _matrices(model) if name.rpartition(".")[2] in config.matrices}
+    parts = {name: part_shapes(config, name.rpartition(".")[2], weight) for name, weight in targeted.items()}
+    ends = [f"{end}{_ROWS}" for end in list(_ENDS.values())[: 1 if model.head is None else 2]] if ids else []
+    expected = dict.fromkeys(ends, torch.Size((len(ids), model.config.width)))
+    for name, shapes in parts.items():
+        expected |= {_peft_name(f"{name}.{part}"): shape for part, shape in shapes.items()}
+    if fault := differing(expected, shapes_of(tensors)):
+        raise _misfit(folder, fault)
+    _check_numbers(tensors, folder)
+    changes = {
+        name: change(config, weight, {part: tensors[_peft_name(f"{name}.{part}")].float() for part in parts[name]})
+        for name, weight in targeted.items()
+    }
+    rows = [tensors[end].float() for end in ends] or [torch.empty(0, model.config.width)]
+    return Unmerged(changes, changed_rows(model, ids, rows[0], rows[-1]))
+
+
+def _read(model: Transformer, folder: Path) -> tuple[AdapterConfig, Mapping[str, Tensor], list[int]]:
+    """What the files say of an adapter of ``model``: its settings, its tensors and its rows of the embedding."""
     config, ids = _read_config(folder / CONFIG)
     tensors = _read_tensors(folder)
     _check_base(model, folder)
     if unknown := [id for id in ids if id not in range(model.vocab_size)]:
         raise ArtifactError(f"{folder / CONFIG} trains the rows {unknown} of a vocabulary of {model.vocab_size}")
     if config.kind == "ia3" and config.special_rows:
-        tensors, ids = _whole_as_rows(tensors, model, folder), list(range(model.vocab_size))
-    adapter = attached(model, config, ids)
-    own = _by_peft_names(adapter)
-    if fault := differing(shapes_of(own), shapes_of(tensors)):
-        adapter.remove()
+        return config, _whole_as_rows(tensors, model, folder), list(range(model.vocab_size))
+    return config, tensors, ids
+
+
+def _matrices(model: Transformer) -> Iterator[tuple[str, Tensor]]:
+    return ((name.removesuffix(".weight"), weight) for name, weight in model.named_parameters() if weight.ndim == 2)
+
+
+def _check_numbers(tensors: Mapping[str, Tensor], folder: Path) -> None:
+    if large := [name for name, tensor in tensors.items() if not tensor.abs().amax() < MOST]:  # true for NaN as well
         raise ArtifactError(
-            f"{folder / WEIGHTS} does not hold the adapter that {CONFIG} describes for this model: {fault}"
+            f"{folder / WEIGHTS}: {large[0]} holds numbers that are not below {MOST:g}: its training has diverged, or "
+            "the file was altered"
         )
-    with torch.no_grad():
-        for name, weight in own.items():
-            weight.copy_(tensors[name])
-    model.eval()
-    return adapter
 
 
 def _written_as(config: AdapterConfig) -> AdapterConfig:
@@ -167,13 +207,29 @@ def _read_config(path: Path) -> tuple[AdapterConfig, list[int]]:
         )
     except (ValidationError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path} describes no adapter that can be read here: {error}") from error
-    known = _record(config, {"embed_tokens": ids} if config.special_rows else {})
+    known = _known(config)
     for name, value in record.items():
         if value and name not in _FREE and _unordered(value) != _unordered(known.get(name)):
             raise ArtifactError(f"{path} sets {name} to {value!r}, which cannot be read here")
     return config, ids
 
 
+def _known(config: AdapterConfig) -> dict[str, Any]:
+    """What a file that describes ``config`` may set, beside ``_FREE``; as PEFT has it, which need not be installed."""
+    targets = [_HF_MATRICES[matrix] for matrix in config.matrices]
+    if config.kind == "ia3":
+        record: dict[str, Any] = {"peft_type": "IA3"}
+        record["feedforward_modules"] = [each for each in targets if each == _HF_MATRICES["down"]]
+        if config.special_rows:  # whose format knows no rows: both ends are saved whole, tied or not
+            record["modules_to_save"] = list(_ENDS)
+    else:
+        record = {"peft_type": "LORA", "r": config.rank, "lora_alpha": config.alpha, "lora_dropout": config.dropout}
+        record |= {"use_rslora": config.kind == "rslora", "use_dora": config.kind == "dora", **_UNUSED}
+    return {**record, "target_modules": targets}
+
+
+_UNUSED = {"bias": "none", "megatron_core": "megatron.core", "qalora_group_size": 16}
+"""What PEFT writes for methods that are not ours."""
 _OURS = {theirs: ours for ours, theirs in _HF_MATRICES.items()}
 
 
@@ -221,6 +277,12 @@ def _one_set_of_rows(record: Mapping[str, Any], path: Path) -> list[int]:
     if any(each != sets[0] for each in sets):
         raise ArtifactError(f"{path} trains other rows of the embedding than of the head, which cannot be read here")
     return list(sets[0])
+
+
+def _misfit(folder: Path, fault: str) -> ArtifactError:
+    return ArtifactError(
+        f"{folder / WEIGHTS} does not hold the adapter that {CONFIG} describes for this model: {fault}"
+    )
 
 
 def _whole_as_rows(tensors: Mapping[str, Tensor], model: Transformer, folder: Path) -> dict[str, Tensor]:
