@@ -85,6 +85,10 @@ class ListenConfig(BaseModel):
 class ServeConfig(ListenConfig):
     """The server: its model, its address and its limits."""
 
+    questions_at_once: PositiveInt = 1
+    """Questions to the helper that may be under way at once for one request. With 1 the request waits for each reply.
+    With more it goes on with a guess, which the reply confirms or takes back: the text is the same and comes sooner
+    where the helper is far away, for up to as many calls again, which are discarded. 4 does most of it."""
     price_per_call: NonNegativeFloat = 0.0
     """Price of one call to the helper, in any currency. The page at ``/`` then shows what an answer cost."""
     threads: NonNegativeInt = 0

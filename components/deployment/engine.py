@@ -86,6 +86,7 @@ class Engine:
         call_budget: float | None = None,
         helper_required: bool = True,
         dtype: Literal["float32", "bfloat16"] = "float32",
+        questions_at_once: int = 1,
     ) -> None:
         """Load the bundle in ``folder``, open its helper and start the decode thread.
 
@@ -101,6 +102,7 @@ class Engine:
             call_budget: share of the decisions that become calls, instead of the bundle's; 0 opens no helper.
             helper_required: ``False`` answers without a helper that is not there yet, and says so in the answers.
             dtype: of weights and cache.
+            questions_at_once: calls of one request that may be under way at once, see ``Cascade``.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -110,7 +112,7 @@ class Engine:
         self.helper = _helper(bundle, folder, device, call_budget, helper_required)
         """The helper that the model asks; ``None`` if it answers alone."""
         prefixes = PrefixBlocks(max_concurrent_requests * self.context_length)
-        self._cascade = _cascade(bundle, self.helper, call_budget, prefixes)
+        self._cascade = _cascade(bundle, self.helper, call_budget, prefixes, questions_at_once)
         self.capacity = max_concurrent_requests + max_queued_requests
         self._max_active = max_concurrent_requests
         self._active: list[Generation] = []
@@ -340,10 +342,25 @@ def _helper(
     return opened_helper(record, folder, device, required)
 
 
-def _cascade(bundle: LoadedBundle, helper: Helper | None, call_budget: float | None, prefixes: PrefixBlocks) -> Cascade:
+def _cascade(
+    bundle: LoadedBundle,
+    helper: Helper | None,
+    call_budget: float | None,
+    prefixes: PrefixBlocks,
+    questions_at_once: int,
+) -> Cascade:
     record = bundle.delegation
     config = record.cascade if record is not None else CascadeConfig(budget=0.0)
     if call_budget is not None:
         config = config.model_copy(update={"budget": call_budget})
     calibration = record.calibration if record is not None else NEVER_CALLS
-    return Cascade(bundle.model, bundle.tokenizer, helper, calibration, config, executor=_Aside(), prefixes=prefixes)
+    return Cascade(
+        bundle.model,
+        bundle.tokenizer,
+        helper,
+        calibration,
+        config,
+        executor=_Aside(),
+        prefixes=prefixes,
+        questions_at_once=questions_at_once,
+    )

@@ -144,6 +144,7 @@ def serve(folder: Path, cfg: ServeConfig, version: str = "", address: str = "") 
             dtype=cfg.dtype,
             call_budget=cfg.call_budget,
             helper_required=cfg.helper_required,
+            questions_at_once=cfg.questions_at_once,
         )
         origin = Origin.of(folder, version, address)
         app = create_app(engine, cfg, clients, started=folder.stat().st_mtime, origin=origin)
