@@ -10,11 +10,10 @@ import logging
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Executor
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -27,13 +26,24 @@ from components.cascade.call_rule import CallRule, FixedThreshold, call_rule
 from components.cascade.call_scores import call_score
 from components.cascade.config import CascadeConfig
 from components.cascade.helpers.base import Call, Helper, HelperError, Reply
-from components.cascade.reply_tokens import ends_inside_character, reply_fault, reply_ids
+from components.cascade.questions import Questions
+from components.cascade.reply_tokens import ends_inside_character
+from components.cascade.rows import AskedCall, CascadeRow, Decision, Question
+from components.cascade.speculation import Speculation
+from components.cascade.steps import (
+    Author,
+    CascadeAnswer,
+    CascadeRequest,
+    CascadeStep,
+    CascadeSummary,
+    CascadeToken,
+    Outcome,
+)
 from components.core.errors import InputError
 from components.data.tokenizer import TextTokenizer
-from components.model.decoder import Decoder, FinishReason, Guide, Row, log_sums
+from components.model.decoder import Decoder, FinishReason, log_sums
 from components.model.decoder_pass import DecoderPass
 from components.model.prefix_blocks import PrefixBlocks
-from components.model.sampling import Sampling
 from components.model.transformer import KeyValueCache, Transformer
 
 __all__ = [
@@ -51,110 +61,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-Author = Literal["small", "helper"]
-Outcome = Literal["none", "answered", "empty", "failed"]
-
 # How long a step waits for the helper where no row can go on without it.
 _PATIENCE_SECONDS = 0.05
-
-
-@dataclass(frozen=True)
-class CascadeRequest:
-    """What to continue, and how."""
-
-    prompt: Sequence[int]
-    """Ids; a document starts with the boundary token."""
-    sampling: Sampling
-    """As for ``generate``; ``<CALL>`` is suppressed in any case."""
-    budget: float | None = None
-    """Share of calls; ``None`` takes the config's. The request never makes more than floor(budget * max_tokens)."""
-    max_calls: int | None = None
-    """A further limit to the calls."""
-    alternatives: int = 0
-    """Likeliest tokens to report beside each token."""
-    guide: Guide | None = None
-    """Which tokens the answer may go on with; a reply that it does not accept cannot be used. Of this request only."""
-    adapter: str = ""
-    """One of the cascade's; empty: the small model alone."""
-
-
-@dataclass(frozen=True)
-class CascadeToken:
-    """One token of an answer."""
-
-    id: int
-    """Of the small model's tokenizer, never ``<CALL>``."""
-    author: Author
-    """Who wrote it."""
-    call_probability: float
-    """P(CALL) at the decision that it comes from; the tokens of one reply share a decision."""
-    seconds: float
-    """Wall time of that decision, the helper's answer included; 0 for the further tokens of a reply."""
-    helper_seconds: float
-    """Of these, the time that the decision waited for the helper."""
-    logprob: float | None
-    """Natural log-probability under the small model without suppressed tokens; ``None`` within a reply, where the
-    small model was not asked."""
-    call: Outcome = "none"
-    """Result of the call made here: answered, nothing to add (``empty``), or ``failed``. The last two keep the small
-    model's own token."""
-    alternatives: tuple[tuple[int, float], ...] = ()
-    """Likeliest ids at this decision with their log-probabilities, best first."""
-
-
-@dataclass
-class CascadeSummary:
-    """One request in numbers."""
-
-    decisions: int = 0
-    """Positions at which the small model chose between its token and a call."""
-    calls: int = 0
-    """Calls made, answered or not."""
-    failed_calls: int = 0
-    """Calls that ended in an error, a timeout or a reply that is not text."""
-    empty_calls: int = 0
-    """Calls to which the helper had nothing to add."""
-    small_tokens: int = 0
-    """Tokens of the answer by the small model."""
-    helper_tokens: int = 0
-    """Tokens of the answer by the helper, in the small model's tokenizer."""
-    helper_model_tokens: int = 0
-    """Tokens that the helper itself had to generate."""
-    helper_seconds: float = 0.0
-    """Time that the request waited for the helper."""
-
-    @property
-    def degraded(self) -> bool:
-        """Whether a call failed. "Nothing to add" is an answer."""
-        return self.failed_calls > 0
-
-
-@dataclass(frozen=True)
-class CascadeStep:
-    """What one step adds to one request."""
-
-    request: int
-    """Number of the request, in the order in which they were added."""
-    tokens: tuple[CascadeToken, ...]
-    finish: FinishReason | None = None
-    """Set on the last step of a request."""
-    summary: CascadeSummary | None = None
-    """Set on the last step."""
-    error: Exception | None = None
-    """Why this valid request had to be dropped; no more steps follow. Other requests continue."""
-
-
-@dataclass(frozen=True)
-class CascadeAnswer:
-    """A whole answer."""
-
-    tokens: tuple[CascadeToken, ...]
-    finish: FinishReason
-    summary: CascadeSummary
-
-    @property
-    def ids(self) -> list[int]:
-        return [token.id for token in self.tokens]
 
 
 class Cascade:
@@ -172,6 +80,7 @@ class Cascade:
         executor: Executor | None = None,
         prefixes: PrefixBlocks | None = None,
         adapters: Mapping[str, CascadeAdapter] | None = None,
+        questions_at_once: int = 1,
     ) -> None:
         """
         Arguments:
@@ -184,6 +93,9 @@ class Cascade:
             executor: where to ask the helper while the rows that did not call continue; ``None`` asks in ``step``.
             prefixes: where prompts are kept for prompts that begin alike; ``None`` reads each anew.
             adapters: of the small model, by the names that requests give them.
+            questions_at_once: calls of one request that may be under way at once, in an ``executor`` and without a
+                ``shared_rule``. With more than one, a request that has called goes on with a guess at the reply, and
+                waits less; its text is the same (``speculation.py``).
         """
         if model.vocab_size != tokenizer.vocab_size:
             raise InputError(
@@ -194,6 +106,7 @@ class Cascade:
         self.calibration, self.config = calibration, config
         self.shared_rule, self.executor, self.prefixes = shared_rule, executor, prefixes
         self.adapters = dict(adapters or {})
+        self.questions_at_once = questions_at_once if executor is not None and not shared_rule else 1
 
     @cached_property
     def forward(self) -> DecoderPass:
@@ -240,60 +153,17 @@ class Cascade:
         return [answers[number] for number in range(len(requests))]
 
 
-@dataclass(eq=False)
-class _Row:
-    """One request between its steps."""
-
-    number: int
-    session: str
-    row: Row
-    """Its text in the decoder."""
-    alternatives: int
-    rule: CallRule
-    budget: CallBudget
-    text: bytearray
-    summary: CascadeSummary = field(default_factory=CascadeSummary)
-    waiting: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class _Decision:
-    """What the small model says at one position."""
-
-    row: _Row
-    batch: Float[Tensor, "rows vocab"]
-    """Logits of all decisions that were made together; those of suppressed tokens are -inf."""
-    at: int
-    """Which row of them this one's are."""
-    log_sum: float
-    """log of the sum of their exp: a logit minus this is a log-probability."""
-    call_probability: float
-    score: float
-    seconds: float
-
-    @property
-    def logits(self) -> Float[Tensor, "vocab"]:
-        return self.batch[self.at]
-
-
-@dataclass(frozen=True, eq=False)
-class _Question:
-    """Calls under way, and since when."""
-
-    decisions: list[_Decision]
-    asked: float
-
-
 class CascadeDecoding:
     """Requests that are answered together, step by step; they may come and go at any time. For one thread."""
 
     def __init__(self, cascade: Cascade) -> None:
         self._cascade = cascade
         self._decoder = Decoder(cascade.model, cascade.forward, cascade.prefixes)
-        self._rows: list[_Row] = []
+        self._rows: list[CascadeRow] = []
         self._added = 0
         self._shared: dict[tuple[float, str], CallRule] = {}
-        self._asked: dict[Future[list[Reply | HelperError]], _Question] = {}
+        self._questions = Questions(cascade.helper, cascade.executor)
+        self._speculation = Speculation(self._decoder, cascade.tokenizer, cascade.config, self._questions)
 
     @property
     def active(self) -> int:
@@ -315,7 +185,7 @@ class CascadeDecoding:
         sampling = replace(request.sampling, suppress_ids=request.sampling.suppress_ids | {call_id})
         budget = self._cascade.config.budget if request.budget is None else request.budget
         limits = CallBudget.of(budget, self._decoder.room(request.prompt, sampling), request.max_calls)
-        row = _Row(
+        row = CascadeRow(
             number=self._added,
             session=secrets.token_hex(8),
             row=self._decoder.add(request.prompt, sampling, read, self._cascade.adapter_number(request.adapter)),
@@ -323,6 +193,7 @@ class CascadeDecoding:
             rule=self._rule(budget, request.adapter),
             budget=limits,
             text=bytearray(b"".join(map(self._cascade.tokenizer.token_bytes, request.prompt))),
+            most_asked=self._cascade.questions_at_once,
         )
         row.row.guide = request.guide
         self._rows.append(row)
@@ -347,34 +218,40 @@ class CascadeDecoding:
 
     @torch.inference_mode()
     def step(self) -> list[CascadeStep]:
-        """Advance every request that is not waiting: by a part of a long prompt, one token, or one reply."""
+        """Advance every request that is not waiting: by a part of a long prompt, one token, or one reply.
+
+        One step for each request that has something to show.
+        """
         began = time.perf_counter()
         steps = self._collect(0.0)
         free = [row for row in self._rows if not row.waiting]
         if not free:
-            return steps or self._collect(_PATIENCE_SECONDS)
+            return _by_request(steps or self._collect(_PATIENCE_SECONDS))
         decisions, failed = self._decided(free, began)
         steps += failed
-        calling: list[_Decision] = []
-        speaking: list[_Decision] = []
+        speaking: list[Decision] = []
         for decision in decisions:
             try:
-                (calling if self._calls(decision) else speaking).append(decision)
+                if decision.row.draft is not None:
+                    self._speculation.draft(decision.row, int(decision.logits.argmax()))
+                elif self._calls(decision):
+                    self._ask(decision)
+                else:
+                    speaking.append(decision)
             except Exception as error:
-                steps.append(self._fail(decision.row, error))
+                steps += self._fail(decision.row, error)
         steps += self._speak(speaking)
-        if calling:
-            steps += self._ask(calling)
-        return steps
+        steps += self._settled(self._questions.send())
+        return _by_request(steps)
 
-    def _decided(self, rows: Sequence[_Row], began: float) -> tuple[list[_Decision], list[CascadeStep]]:
+    def _decided(self, rows: Sequence[CascadeRow], began: float) -> tuple[list[Decision], list[CascadeStep]]:
         """Decisions of ``rows`` together; if that fails, one by one, so that one bad row stops no other."""
         unread = [row.row.unread for row in rows]
         try:
             return self._decide(rows, began), []
         except Exception as error:
             if len(rows) == 1:
-                return [], [self._fail(rows[0], error)]
+                return [], self._fail(rows[0], error)
         decisions, failed = [], []
         for row, ids in zip(rows, unread, strict=True):
             # Restore the old state: some or all of the pass may have succeeded.
@@ -396,7 +273,7 @@ class CascadeDecoding:
             self._shared[budget, adapter] = call_rule(cascade.config, budget, calibration)
         return self._shared[budget, adapter]
 
-    def _decide(self, rows: Sequence[_Row], began: float) -> list[_Decision]:
+    def _decide(self, rows: Sequence[CascadeRow], began: float) -> list[Decision]:
         """Read the unread tokens of ``rows``; what the model says of those that are complete."""
         call_id, kind = self._cascade.tokenizer.call_id, self._cascade.config.call_score
         complete, logits = self._decoder.read_all([row.row for row in rows])
@@ -416,101 +293,99 @@ class CascadeDecoding:
         by_row = {row.row: row for row in rows}
         found = zip(complete, log_sum.tolist(), probabilities.tolist(), scores, strict=True)
         return [
-            _Decision(by_row[row], logits, at, log_of_sum, probability, score, seconds)
+            Decision(by_row[row], logits, at, log_of_sum, probability, score, seconds)
             for at, (row, log_of_sum, probability, score) in enumerate(found)
         ]
 
-    def _calls(self, decision: _Decision) -> bool:
+    def _calls(self, decision: Decision) -> bool:
         """Whether this position becomes a call; updates the rule and the limit."""
         row = decision.row
         # Half a character cannot be sent as text.
         called = row.rule.wants(decision.score) and not ends_inside_character(row.text) and row.budget.take()
         row.rule.record(decision.score, called)
-        row.summary.decisions += 1
-        row.summary.calls += called
+        row.counts.decisions += 1
+        row.counts.calls += called
         return called
 
-    def _ask(self, decisions: list[_Decision]) -> list[CascadeStep]:
-        """Send the calls of a step to the helper together."""
-        helper, config = self._cascade.helper, self._cascade.config
-        assert helper is not None
-        calls = [
-            Call(
-                session=decision.row.session,
-                text=decision.row.text.decode("utf-8", errors="replace"),
-                ids=tuple(decision.row.row.ids),
-                unit=config.unit,
-                max_tokens=config.max_unit_tokens,
-            )
-            for decision in decisions
-        ]
-        question = _Question(decisions, time.perf_counter())
-        if self._cascade.executor is None:
-            return self._answer(question, _answers(helper, calls))
-        for decision in decisions:
-            decision.row.waiting = True
-        self._asked[self._cascade.executor.submit(_answers, helper, calls)] = question
-        return []
+    def _ask(self, decision: Decision) -> None:
+        """A call, for the next batch of questions; with a guess at the reply, if there may be one."""
+        row, config = decision.row, self._cascade.config
+        call = Call(
+            session=row.session,
+            text=row.text.decode("utf-8", errors="replace"),
+            ids=tuple(row.row.ids),
+            unit=config.unit,
+            max_tokens=config.max_unit_tokens,
+        )
+        question = Question(row, call)
+        row.asked.append(AskedCall(question, decision.alone(), row.row.left))
+        self._questions.ask(question)
+        self._speculation.begin(row)
 
     def _collect(self, patience: float) -> list[CascadeStep]:
-        """Collect the helper's answers, waiting up to ``patience`` seconds for the first."""
-        if not self._asked:
-            return []
-        done, _ = wait(self._asked, timeout=patience, return_when=FIRST_COMPLETED)
-        steps = []
-        for future in done:
-            question = self._asked.pop(future)
-            for decision in question.decisions:
-                decision.row.waiting = False
-            try:
-                replies = future.result()
-            except Exception as error:  # a helper that is not wrapped in a resilient one
-                steps += [self._fail(decision.row, error) for decision in self._present(question)]
-            else:
-                steps += self._answer(question, replies)
-        return steps
+        """Take in the helper's replies, waiting up to ``patience`` seconds for the first."""
+        answered = self._questions.collect(patience)
+        steps = self._settled(answered)
+        return steps + self._settled(self._questions.send()) if answered else steps
 
-    def _answer(self, question: _Question, replies: Sequence[Reply | HelperError]) -> list[CascadeStep]:
-        waited = time.perf_counter() - question.asked
-        told = dict(zip(question.decisions, replies, strict=True))
+    def _settled(self, answered: Sequence[Question]) -> list[CascadeStep]:
+        """What replies to ``answered`` settle, and guesses that can be made now."""
         steps = []
-        for decision in self._present(question):
+        # A row that was cancelled in the meantime has none.
+        for row in {question.row: None for question in answered if question.row in self._rows}:
             try:
-                steps.append(self._receive(decision, told[decision], waited))
+                while row.asked and row.asked[0].question.reply is not None:
+                    steps.append(self._receive(row))
+                self._speculation.begin(row)
             except Exception as error:
-                steps.append(self._fail(decision.row, error))
+                self._drop(row)
+                steps.append(CascadeStep(row.number, (), error=error))
         return steps
 
-    def _present(self, question: _Question) -> list[_Decision]:
-        """The rows that asked, without those that were cancelled in the meantime."""
-        return [decision for decision in question.decisions if decision.row in self._rows]
-
-    def _receive(self, decision: _Decision, reply: Reply | HelperError, waited: float) -> CascadeStep:
-        row, tokenizer = decision.row, self._cascade.tokenizer
+    def _receive(self, row: CascadeRow) -> CascadeStep:
+        """Take in the reply to the first call that is under way: it confirms what follows, or replaces it."""
+        first, now = row.asked[0], time.perf_counter()
+        question = first.question
+        if not isinstance(question.reply, Reply | HelperError):
+            assert question.reply is not None
+            raise question.reply
+        assert question.sent is not None
+        waited, row.settled_at = now - max(question.sent, row.settled_at), now
+        reply = self._speculation.told(first, question.reply)
+        if reply.fault is not None:
+            logger.info("the helper's reply cannot be used, the small model continues alone: %s", reply.fault)
+        confirmed = self._speculation.confirms(row, first, reply)
+        row.asked.popleft()
+        row.settled.appendleft(question)
+        if not confirmed:
+            self._speculation.take_back(row, first)
         row.summary.helper_seconds += waited
-        seconds = decision.seconds + waited
-        if isinstance(reply, Reply):
-            row.summary.helper_model_tokens += reply.tokens
-            if not reply.text.strip():
-                row.summary.empty_calls += 1
-                return self._speak_after_call(decision, "empty", seconds, waited)
-            fault: object = reply_fault(reply.text, self._cascade.config.max_unit_tokens, tokenizer.special.ids)
-        else:
-            fault = reply
-        if fault is not None or not isinstance(reply, Reply):
-            logger.info("the helper's reply cannot be used, the small model continues alone: %s", fault)
-            row.summary.failed_calls += 1
-            return self._speak_after_call(decision, "failed", seconds, waited)
-        ids = reply_ids(tokenizer, row.row.ids, reply.text)[: row.row.left]
-        if row.row.guide is not None and not row.row.guide.accepts(row.row.answer, ids):
-            row.summary.failed_calls += 1
-            return self._speak_after_call(decision, "failed", seconds, waited)
-        row.summary.helper_tokens += len(ids)
-        first = self._token(decision, ids[0], "helper", "answered", seconds, waited)
-        rest = [CascadeToken(id, "helper", decision.call_probability, 0.0, 0.0, None, "answered") for id in ids[1:]]
-        return self._emit(row, (first, *rest))
+        row.summary.helper_model_tokens += question.reply.tokens if isinstance(question.reply, Reply) else 0
+        row.summary.empty_calls += reply.call == "empty"
+        row.summary.failed_calls += reply.call == "failed"
+        ids = reply.ids
+        if reply.call != "answered":
+            own = first.guessed if confirmed else None
+            ids = own or tuple(self._decoder.choose([row.row], first.decision.logits[None]))
+            row.summary.small_tokens += 1
+        row.summary.helper_tokens += len(reply.ids)
+        tokens = self._replied(first.decision, ids, reply.call, waited)
+        if confirmed:
+            row.summary.add(first.counts)
+            return self._shown(row, (*tokens, *first.tokens))
+        self._speculation.write(row, ids)
+        return self._shown(row, tokens)
 
-    def _speak(self, decisions: Sequence[_Decision]) -> list[CascadeStep]:
+    def _replied(
+        self, decision: Decision, ids: tuple[int, ...], call: Outcome, waited: float
+    ) -> tuple[CascadeToken, ...]:
+        """What came of a call, as tokens."""
+        author: Author = "helper" if call == "answered" else "small"
+        first = self._token(decision, ids[0], author, call, decision.seconds + waited, waited)
+        rest = (CascadeToken(id, author, decision.call_probability, 0.0, 0.0, None, call) for id in ids[1:])
+        return (first, *rest)
+
+    def _speak(self, decisions: Sequence[Decision]) -> list[CascadeStep]:
         """The small model's own tokens."""
         if not decisions:
             return []
@@ -518,23 +393,21 @@ class CascadeDecoding:
             tokens = self._decoder.choose([decision.row.row for decision in decisions], _together(decisions))
         except Exception as error:  # one bad row stops no other
             if len(decisions) == 1:
-                return [self._fail(decisions[0].row, error)]
+                return self._fail(decisions[0].row, error)
             return [step for decision in decisions for step in self._speak([decision])]
         steps = []
         for decision, id in zip(decisions, tokens, strict=True):
-            decision.row.summary.small_tokens += 1
-            token = self._token(decision, id, "small", "none", decision.seconds, 0.0)
-            steps.append(self._emit(decision.row, (token,)))
+            row, token = decision.row, self._token(decision, id, "small", "none", decision.seconds, 0.0)
+            row.counts.small_tokens += 1
+            self._speculation.write(row, (id,))
+            if row.asked:
+                row.asked[-1].tokens.append(token)
+            else:
+                steps.append(self._shown(row, (token,)))
         return steps
 
-    def _speak_after_call(self, decision: _Decision, call: Outcome, seconds: float, waited: float) -> CascadeStep:
-        """The small model's own token, in the place of a helper's."""
-        (id,) = self._decoder.choose([decision.row.row], decision.logits[None])
-        decision.row.summary.small_tokens += 1
-        return self._emit(decision.row, (self._token(decision, id, "small", call, seconds, waited),))
-
     def _token(
-        self, decision: _Decision, id: int, author: Author, call: Outcome, seconds: float, waited: float
+        self, decision: Decision, id: int, author: Author, call: Outcome, seconds: float, waited: float
     ) -> CascadeToken:
         alternatives: tuple[tuple[int, float], ...] = ()
         if decision.row.alternatives:
@@ -552,41 +425,44 @@ class CascadeDecoding:
             alternatives=alternatives,
         )
 
-    def _emit(self, row: _Row, tokens: tuple[CascadeToken, ...]) -> CascadeStep:
-        """Write ``tokens`` into the row's context."""
-        self._decoder.write(row.row, [token.id for token in tokens])
-        for token in tokens:
-            row.text += self._cascade.tokenizer.token_bytes(token.id)
-        if row.row.finish is None:
+    def _shown(self, row: CascadeRow, tokens: tuple[CascadeToken, ...]) -> CascadeStep:
+        """What is certain now; the last of it, if nothing after it is uncertain."""
+        if row.row.finish is None or row.asked:
             return CascadeStep(row.number, tokens)
         self._drop(row)
         return CascadeStep(row.number, tokens, row.row.finish, replace(row.summary))
 
-    def _fail(self, row: _Row, error: Exception) -> CascadeStep:
+    def _fail(self, row: CascadeRow, error: Exception) -> list[CascadeStep]:
+        """End a request with an error; if it stands on a guess, only the guess ends: waiting might not have failed."""
+        if row.asked and row.asked[0].state is not None:
+            logger.warning("decoding failed after a guess at a reply, which is taken back", exc_info=error)
+            self._speculation.wait(row)
+            return []
         self._drop(row)
-        return CascadeStep(row.number, (), error=error)
+        return [CascadeStep(row.number, (), error=error)]
 
-    def _drop(self, row: _Row) -> None:
+    def _drop(self, row: CascadeRow) -> None:
         self._decoder.remove(row.row)
         self._rows.remove(row)
+        if row.asked:
+            self._questions.withdraw(row.asked.popleft().question)  # counted among its calls
+        self._speculation.abandon(row)
         if self._cascade.helper is not None:
             self._cascade.helper.forget(row.session)
 
 
-def _together(decisions: Sequence[_Decision]) -> Float[Tensor, "rows vocab"]:
+def _by_request(steps: Sequence[CascadeStep]) -> list[CascadeStep]:
+    """One step for each request: who follows them may leave a request after any."""
+    found: dict[int, CascadeStep] = {}
+    for step in steps:
+        before = found.get(step.request)
+        found[step.request] = step if before is None else replace(step, tokens=before.tokens + step.tokens)
+    return list(found.values())
+
+
+def _together(decisions: Sequence[Decision]) -> Float[Tensor, "rows vocab"]:
     """The logits of ``decisions``; without a copy if they are all that were made together."""
     whole = decisions[0].batch
     if len(decisions) == len(whole) and all(decision.batch is whole for decision in decisions):
         return whole
     return torch.stack([decision.logits for decision in decisions])
-
-
-def _answers(helper: Helper, calls: Sequence[Call]) -> list[Reply | HelperError]:
-    """One reply or error for each call, also from a helper that gives up on all of them at once."""
-    try:
-        replies = helper.answer(calls)
-    except HelperError as error:
-        return [error] * len(calls)
-    if len(replies) != len(calls):
-        raise ValueError(f"the helper {helper.name} gave {len(replies)} replies to {len(calls)} calls")
-    return replies

@@ -118,6 +118,10 @@ class ServeConfig(CanaryConfig, ListenConfig):
     watts: PositiveFloat | None = None
     """What this machine takes while it answers. ``usage`` then has ``estimated_joules`` instead of ``joules``, which
     the processor counts where it does and the server may look."""
+    questions_at_once: PositiveInt = 1
+    """Questions to the helper that may be under way at once for one request. With 1 the request waits for each reply.
+    With more it goes on with a guess, which the reply confirms or takes back: the text is the same and comes sooner
+    where the helper is far away, for up to as many calls again, which are discarded. 4 does most of it."""
     threads: NonNegativeInt = 0
     """CPU threads of the forward pass; 0 leaves the choice to torch (one per core)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

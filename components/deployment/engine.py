@@ -90,6 +90,7 @@ class Engine:
         helper_required: bool = True,
         dtype: Literal["float32", "bfloat16"] = "float32",
         adapters: AdapterSources = NO_ADAPTERS,
+        questions_at_once: int = 1,
     ) -> None:
         """Load the bundle in ``folder``, open its helper and start the decode thread.
 
@@ -106,6 +107,7 @@ class Engine:
             helper_required: ``False`` answers without a helper that is not there yet, and says so in the answers.
             dtype: of weights and cache.
             adapters: that requests may name.
+            questions_at_once: calls of one request that may be under way at once, see ``Cascade``.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -116,7 +118,7 @@ class Engine:
         self.helper = _helper(bundle, folder, device, call_budget, helper_required)
         """The helper that the model asks; ``None`` if it answers alone."""
         prefixes = PrefixBlocks(max_concurrent_requests * self.context_length)
-        self._cascade = _cascade(bundle, self.helper, call_budget, prefixes, loaded)
+        self._cascade = _cascade(bundle, self.helper, call_budget, prefixes, loaded, questions_at_once)
         self.capacity = max_concurrent_requests + max_queued_requests
         self._max_active = max_concurrent_requests
         self._active: list[Generation] = []
@@ -359,6 +361,7 @@ def _cascade(
     call_budget: float | None,
     prefixes: PrefixBlocks,
     adapters: dict[str, CascadeAdapter],
+    questions_at_once: int,
 ) -> Cascade:
     record = bundle.delegation
     config = record.cascade if record is not None else CascadeConfig(budget=0.0)
@@ -374,4 +377,5 @@ def _cascade(
         executor=_Aside(),
         prefixes=prefixes,
         adapters=adapters,
+        questions_at_once=questions_at_once,
     )

@@ -27,6 +27,7 @@ def loaded_version(cfg: ServeConfig, folder: Path, version: str = "", address: s
         dtype=cfg.dtype,
         call_budget=cfg.call_budget,
         helper_required=cfg.helper_required,
+        questions_at_once=cfg.questions_at_once,
         adapters=AdapterSources(cfg.adapters, cfg.calibrations),
     )
     return Version(engine, Origin.of(folder, version, address), created=folder.stat().st_mtime)

@@ -49,6 +49,9 @@ class Metrics:
             registry=self.registry,
         )
         self.calls = Counter("lacewing_calls", "Calls to the helper, answered or not.", registry=self.registry)
+        self.discarded_calls = Counter(
+            "lacewing_discarded_calls", "Calls beyond these, made after a wrong guess.", registry=self.registry
+        )
         self.failed_calls = Counter(
             "lacewing_failed_calls",
             "Calls that ended in an error, a timeout or an unusable reply.",
@@ -82,6 +85,7 @@ class Metrics:
             self.generated_tokens.inc(generation.generated_tokens)
             self.decisions.inc(summary.decisions)
             self.calls.inc(summary.calls)
+            self.discarded_calls.inc(summary.discarded_calls)
             self.failed_calls.inc(summary.failed_calls)
             self.empty_calls.inc(summary.empty_calls)
             self.helper_tokens.inc(summary.helper_tokens)

@@ -301,6 +301,8 @@ class CompletionTokensDetails(BaseModel):
     """Places where the small model chose between its own token and a call."""
     calls: int
     """Calls made, answered or not."""
+    discarded_calls: int
+    """Calls beyond these, made after a wrong guess at a reply (``questions_at_once``)."""
     failed_calls: int
     empty_calls: int
     """Calls to which the helper had nothing to add."""

@@ -275,6 +275,24 @@ class Decoder:
         elif row.left == 0:
             row.finish = "length"
 
+    def take_back(self, row: Row, count: int) -> None:
+        """The last ``count`` tokens of the answer have not been written after all."""
+        if not count:
+            return
+        taken = row.ids[-count:]
+        del row.ids[-count:]
+        row.left += count
+        row.finish = None
+        read = min(len(row.ids), self._cache.lengths[row.place])
+        self._cache.truncate(row.place, read)
+        row.unread = row.ids[read:]
+        row.written.subtract(taken)
+        for id in set(taken):
+            if row.sampling.counts_tokens:
+                self._penalties[row.place, id] = row.sampling.penalty(row.written[id])
+            if not row.written[id]:
+                del row.written[id]
+
     def _suppressed_by(self, ids: frozenset[int]) -> Tensor:
         """The same tensor for the same ids, so that equal rows are told by identity."""
         if ids not in self._suppressed:

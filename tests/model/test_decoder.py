@@ -130,6 +130,28 @@ def test_a_row_that_was_not_read_can_be_taken_back(model: Transformer) -> None:
     assert decoder.choose(*decoder.read()) == [first]
 
 
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("read", [True, False])
+def test_what_is_taken_back_has_never_been_written(model: Transformer, sampling: Sampling, read: bool) -> None:
+    """Read or not, and also if it had ended the text."""
+    decoder = Decoder(model)
+    row = decoder.add(prompt(9), sampling)
+    decoder.add(prompt(4), Sampling(temperature=0, max_tokens=30))
+    for at in range(sampling.max_tokens):
+        complete, logits = decoder.read([row])
+        ids = [7, 7, 8][: row.left] if at % 2 else [9]
+        decoder.write(row, ids)
+        if read:
+            decoder.read([row])
+        decoder.take_back(row, len(ids))
+        assert (row.finish, row.unread) == (None, [])
+        (chosen,) = decoder.choose(complete, logits)
+        decoder.write(row, [chosen])
+        if row.finish is not None:
+            break
+    assert written(row) == alone(model, prompt(9), sampling)
+
+
 def test_tokens_of_others_are_written_like_its_own(model: Transformer) -> None:
     """A helper's reply: several tokens at once, which the next step reads together."""
     decoder, sampling = Decoder(model), Sampling(temperature=0, max_tokens=9)

@@ -7,7 +7,7 @@ product. A call costs one pass for the unread tokens, and one more for each furt
 
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,12 +103,14 @@ class ModelHelper:
         return f"model {self._model.config.name}"
 
     def answer(self, calls: Sequence[Call]) -> list[Reply | HelperError]:
-        """One reply for each call; those of one batch share every forward pass."""
+        """One reply for each call; those of one batch share every forward pass, but for further ones of a request."""
         began = time.perf_counter()
+        writings: dict[int, _Writing] = {}
         with self._lock:
-            writings = self._write(calls)
+            for turn in _turns(calls):
+                writings |= zip(turn, self._write([calls[place] for place in turn]), strict=True)
         seconds = time.perf_counter() - began
-        return [Reply(writing.unit, len(writing.ids), seconds) for writing in writings]
+        return [Reply(writings[place].unit, len(writings[place].ids), seconds) for place in range(len(calls))]
 
     def forget(self, session: str) -> None:
         with self._lock:
@@ -193,6 +195,18 @@ class ModelHelper:
     def _limit(self, call: Call) -> int:
         """Longest reply in tokens; half of the context at least stays for what it replies to."""
         return min(call.max_tokens, self._model.config.context_length // 2)
+
+
+def _turns(calls: Sequence[Call]) -> list[list[int]]:
+    """The places of ``calls``, so that no session is twice in one turn: each has one row of the cache."""
+    turns: list[list[int]] = []
+    made: Counter[str] = Counter()
+    for place, call in enumerate(calls):
+        if made[call.session] == len(turns):
+            turns.append([])
+        turns[made[call.session]].append(place)
+        made[call.session] += 1
+    return turns
 
 
 def no_finite_prediction(name: str) -> HelperError:

@@ -126,6 +126,16 @@ def test_sessions_beyond_the_limit_are_read_anew_and_forgotten_ones_leave_no_tra
     assert large._cache.lengths == []
 
 
+def test_one_batch_may_hold_several_calls_of_a_request() -> None:
+    """In any order: the later of them need not go on from the earlier."""
+    large = helper()
+    made = [PREFIXES[2], PREFIXES[3], PREFIXES[2] + " and he", PREFIXES[2][:8]]
+    sessions = ["s", "other", "s", "s"]
+    replies = large.answer([call(text, session) for text, session in zip(made, sessions, strict=True)])
+    assert texts(replies) == [expected(text, "word", 8) for text in made]
+    assert len(large._rows) == 2
+
+
 def test_one_batch_may_hold_more_calls_than_sessions_are_kept() -> None:
     calls = [call(prefix, str(at)) for at, prefix in enumerate(PREFIXES)]
     assert texts(helper(max_sessions=1).answer(calls)) == texts(helper().answer(calls))
