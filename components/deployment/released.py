@@ -5,15 +5,15 @@ glibc keeps what was freed for the next allocation: after each swap, a server wo
 
 import ctypes
 import time
-import weakref
+from collections.abc import Callable
 
 # Who used the version last may be about to return from the function that did.
 _PATIENCE_SECONDS = 5.0
 _POLL_SECONDS = 0.01
 
 
-def release(gone: "weakref.ref[object]") -> None:
-    """Wait until nobody holds what ``gone`` refers to, and return its memory. Elsewhere than on glibc: only wait."""
+def release(gone: Callable[[], object]) -> None:
+    """Wait until nobody holds what ``gone``, a weak reference, refers to, and return its memory. Elsewhere than on glibc: only wait."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while gone() is not None and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
