@@ -112,12 +112,13 @@ def _row(model: str, precision: str, clients: int, ours: Contender, theirs: Cont
 
 
 def _ours(port: int) -> Contender:
-    (connection,) = (
-        each for each in psutil.net_connections("tcp") if each.laddr.port == port and each.status == psutil.CONN_LISTEN
-    )
-    return Contender(
-        lambda prompts, tokens: serve(port, prompts, [tokens] * len(prompts)), psutil.Process(connection.pid)
-    )
+    listening = [each for each in psutil.Process().children() if port in _ports(each)]
+    return Contender(lambda prompts, tokens: serve(port, prompts, [tokens] * len(prompts)), listening[0])
+
+
+def _ports(process: psutil.Process) -> list[int]:
+    """On which the process listens."""
+    return [each.laddr.port for each in process.net_connections() if each.status == psutil.CONN_LISTEN]
 
 
 @contextmanager

@@ -11,9 +11,9 @@ import pytest
 
 from tests.flows import killed_moves
 
-pytestmark = [pytest.mark.slow, pytest.mark.soak]
-
 MOVES = ["promote", "promote again", "rollback"]
+# Two points of the announcement and three of the intention come before the alias is moved.
+BEFORE_THE_ALIAS, AFTER_THE_ALIAS = 5, 6
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,19 @@ class Killable:
         return process.exitcode
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("point", "champion"), [(BEFORE_THE_ALIAS, 3), (AFTER_THE_ALIAS, 4)])
+def test_a_promotion_killed_beside_the_alias_has_happened_or_not(registry: Killable, point: int, champion: int) -> None:
+    """The two points that matter most; the others are soak tests."""
+    registry.restore()
+    assert registry.kill("promote", point) is None
+    killed, settled = registry.follow("settle")
+    assert killed[0] == settled[0] == champion
+    assert settled[2][-1][1] == champion, "the ledger names it last"
+
+
+@pytest.mark.slow
+@pytest.mark.soak
 def test_a_move_killed_at_any_point_has_happened_or_not(registry: Killable) -> None:
     kills = 0
     for move in MOVES:
@@ -85,16 +98,17 @@ def test_a_move_killed_at_any_point_has_happened_or_not(registry: Killable) -> N
     assert kills >= 50
 
 
+@pytest.mark.slow
+@pytest.mark.soak
 def test_completing_a_killed_rollback_can_be_killed_as_well(registry: Killable) -> None:
     registry.restore()
     _, after, then = registry.follow("rollback", "rollback")
     registry.restore()
     points = registry.kill("rollback", -1)
     assert points
-    after_the_alias = 6  # two points of the announcement, three of the intention, and one before the alias
     for point in range(points):
         registry.restore()
-        assert registry.kill("rollback", after_the_alias) is None
+        assert registry.kill("rollback", AFTER_THE_ALIAS) is None
         if registry.kill("settle", point) is not None:
             return
         assert registry.follow("settle", "rollback")[1:] == [after, then], f"killed again at point {point}"
