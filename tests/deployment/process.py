@@ -1,5 +1,6 @@
 """The server as a process of its own, with its output within reach."""
 
+import json
 import os
 import subprocess
 import sys
@@ -28,6 +29,12 @@ def started(folder: Path, *options: str, **environment: str) -> Iterator[subproc
         guard.cancel()
         process.kill()
         process.communicate()
+
+
+def messages(log: str) -> list[str]:
+    """What a process has logged beside its requests."""
+    lines = [json.loads(line) for line in log.splitlines()]
+    return [f"{line['level'].upper()} {line['message']}" for line in lines if line["event"] == "message"]
 
 
 def url_of(process: subprocess.Popen[str]) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from components.model.bundle import Bundle
 from tests.deployment.conftest import CONTEXT_LENGTH
-from tests.deployment.process import PATIENCE_SECONDS, started, url_of
+from tests.deployment.process import PATIENCE_SECONDS, messages, started, url_of
 
 CLIENT_SECONDS = 1
 CUT_SECONDS = 15.0  # far more than the server needs, far less than a connection without a limit would stay open
@@ -153,5 +153,5 @@ def test_a_server_that_stops_ends_every_stream_with_an_error_and_itself_in_time(
             connection.close()
     assert set(counts) <= {"error", "finished"}, counts
     assert counts["error"] > streams // 2
-    assert (process.returncode, errors) == (0, "")
+    assert (process.returncode, messages(errors)) == (0, [])
     assert took < seconds + 2.5, f"the server took {took:.1f} s to end, {seconds} were allowed"

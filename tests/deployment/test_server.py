@@ -20,7 +20,7 @@ from components.deployment.text_stream import Detokenizer
 from components.model.bundle import Bundle
 from components.model.generate import Sampling, generate
 from tests.deployment.conftest import CONTEXT_LENGTH, SENTENCES, VOCAB_SIZE, counts
-from tests.deployment.process import PATIENCE_SECONDS, started, url_of
+from tests.deployment.process import PATIENCE_SECONDS, messages, started, url_of
 
 PROMPT = "The history of"
 USER = [{"role": "user", "content": "Who designed the lighthouse?"}]
@@ -578,7 +578,7 @@ def test_a_key_is_asked_for_if_there_is_one_and_ctrl_c_ends_the_server_in_order(
             assert client.get("/v1/models", headers=allowed).json()["data"][0]["id"] == "champion"
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=PATIENCE_SECONDS)
-    assert (process.returncode, errors) == (0, "")
+    assert (process.returncode, messages(errors)) == (0, [])
 
 
 def test_an_open_address_without_a_key_is_refused(bundle: Bundle) -> None:
