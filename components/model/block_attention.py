@@ -43,28 +43,28 @@ def block_attention(
     """
     keep = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
     block = BLOCK_QUERIES[query.dtype]
-    mixed, _ = _BlockAttention.apply(query, key, value, start, mask, block, _rows_at_once(), keep)
-    return mixed  # type: ignore[no-any-return]
+    mixed: Tensor = _BlockAttention.apply(query, key, value, start, mask, block, _rows_at_once(), keep)
+    return mixed
 
 
 @constant_when_compiled
 def _rows_at_once() -> int:
-    """A product of several matrices gives each thread one of them."""
-    return torch.get_num_threads()
+    """One row alone leaves out most, but its products are too small for many threads."""
+    return max(1, torch.get_num_threads() // 4)
 
 
 class _BlockAttention(torch.autograd.Function):
     @staticmethod
-    def forward(context: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+    def forward(context: Any, *arguments: Any) -> Tensor:
+        mixed: Tensor
         mixed, probabilities = torch.ops.lacewing.block_attention(*arguments)
         context.save_for_backward(probabilities, *arguments[:5])
         context.sizes = arguments[5:7]
-        context.mark_non_differentiable(probabilities)
-        return mixed, probabilities
+        return mixed
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(context: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(context: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         gradients = torch.ops.lacewing.block_attention_backward(upstream, *context.saved_tensors, *context.sizes)
         return *gradients, *(None,) * 5
 
@@ -133,7 +133,7 @@ class _Heads:
     def hide(self, scores: Tensor, tile: _Tile, mask: Tensor) -> None:
         """Add the mask to the scores of a tile."""
         rows, queries, keys = tile.masked
-        mask = mask.expand(self.batch, -1, -1, -1)[rows, :, queries, keys]
+        mask = mask[rows, :, queries, keys]
         by_query = scores.view(-1, self.kv_heads, mask.shape[2], self.group, scores.shape[2])
         by_query[..., tile.from_key :].add_(mask[:, :, :, None])
 
@@ -156,7 +156,7 @@ def _forward(
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
     with torch.autocast("cpu", enabled=False):
-        heads = _Heads(query, key, start, block, rows)
+        heads, mask = _Heads(query, key, start, block, rows), mask.expand(len(query), -1, -1, -1)
         q, k, v = heads.queries(query), heads.keys(key), heads.keys(value)
         mixed, kept = torch.empty_like(q), query.new_empty(_kept(query, block) if keep else 0)
         unused, used = query.new_empty(()), 0

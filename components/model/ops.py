@@ -17,7 +17,7 @@ what it took; both go by the very function that the operations call. Nothing her
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache
@@ -50,8 +50,8 @@ BUCKETS = (1, 127, 1024, 2048, 4096, 8192)
 # Where the kernel is worth its launch; shorter rows and other heads go to SDPA, unless Triton is asked for by name.
 WORTHWHILE_TOKENS = 128
 WORTHWHILE_HEAD_DIMS = (64, 128)
-# torch's flash kernel for CPUs gains nothing from causality up to 512 keys (measured: the same time without). Queries in
-# blocks, each with the keys up to its own end, leave out most of what is masked anyway.
+# torch's flash kernel for CPUs gains little from causality. Queries in blocks, each with the keys up to its own end,
+# leave out most of what is masked anyway.
 CPU_BLOCK_QUERIES = 256
 # On a CPU, matrix products in blocks take half the time of the flash kernel. They keep what flash does not, the
 # probabilities of every block: beyond this many keys that is too much memory.
@@ -186,9 +186,7 @@ def attention(
     return _sdpa(query, key, value, mask)
 
 
-def _by_blocks(
-    query: Tensor, key: Tensor, value: Tensor, documents: Documents | None, mask: Tensor | None
-) -> Tensor:
+def _by_blocks(query: Tensor, key: Tensor, value: Tensor, documents: Documents | None, mask: Tensor | None) -> Tensor:
     if query.shape[1] == 1:
         return _sdpa(query, key, value)
     start = torch.zeros(1, query.shape[1], dtype=torch.int32) if documents is None else documents.start

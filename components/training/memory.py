@@ -13,9 +13,9 @@ _LARGEST = 2**30
 def keep_freed_memory() -> None:
     """From now on this process keeps the memory that it frees, as training needs it again within the same second.
 
-    Left to itself, glibc gives large pieces back, and the kernel fills every page of them with zeros when they are asked
-    for anew: 4 % of a step of the 10m model on a CPU. The process needs no more at its peak. Without glibc this does
-    nothing: other libraries have rules of their own.
+    Left to itself, glibc gives large pieces back, and the kernel fills every page of them with zeros when they are
+    asked for anew: 4 % of a step of the 10m model on a CPU. The process needs no more at its peak. Without glibc this
+    does nothing: other libraries have rules of their own.
     """
     if platform.libc_ver()[0] != "glibc":
         return
