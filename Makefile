@@ -69,6 +69,7 @@ browser-test: $(VENV)/dev  ## walk through the pages with Chromium (needs chromi
 bench: $(VENV)/dev  ## measure every claim on this machine and write docs/results.md (an hour or more)
 	$(BIN)/python -m benchmarks.prepare --record
 	$(BIN)/python -m benchmarks.training --record
+	$(BIN)/python -m benchmarks.peers --record
 	$(BIN)/python -m benchmarks.delegation --record
 	$(BIN)/python -m benchmarks.cascade --record
 	$(BIN)/python -m benchmarks.serving --record

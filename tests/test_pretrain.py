@@ -164,7 +164,7 @@ def test_a_run_leaves_a_model_a_history_and_figures(prepared: PreparedData, tmp_
     assert 0 < metrics["mfu"] < 1
     assert artifact.details["precision"] == "32-true"
     assert "measured here" in artifact.details["peak"]
-    assert artifact.details["ops"] == {"attention": "torch SDPA", "linear_cross_entropy": "torch, in chunks"}
+    assert artifact.details["ops"] == {"attention": "torch matrix products", "linear_cross_entropy": "torch, in chunks"}
     assert not (artifact.folder / "checkpoints").exists()
 
 
@@ -338,7 +338,7 @@ def test_triton_and_torch_kernels_learn_the_same_curve(
         learned.append(weights(artifact.folder))
         words = ", ".join(f"{operation} by {path}" for operation, path in records[kernels].items())
         assert f"small: {words}" in capsys.readouterr().err
-    assert records["torch"] == {"attention": "torch SDPA", "linear_cross_entropy": "torch, in chunks"}
+    assert records["torch"] == {"attention": "torch matrix products", "linear_cross_entropy": "torch, in chunks"}
     assert records["triton"] == {"attention": "Triton kernel", "linear_cross_entropy": "torch products, Triton rows"}
     assert len(curves["torch"]) == 5
     assert curves["torch"][0] - curves["torch"][-1] > 0.2  # it learns

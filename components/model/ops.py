@@ -4,7 +4,8 @@ Attention goes to our Triton kernel, to PyTorch's scaled-dot-product attention (
 output layer with its loss to our Triton rows or the same on PyTorch. Callers pass what any of them needs (where
 documents start, not a dense mask). The choice, for calls that leave it to us:
 
-- CPU: SDPA's flash kernel, or matrix products in bf16; never Triton, whose interpreter is for tests.
+- CPU: matrix products in blocks (``block_attention.py``), beyond 1,024 tokens SDPA's flash kernel; never Triton, whose
+  interpreter is for tests.
 - CUDA: what ``kernel_choice.json`` has measured as fastest for the GPU, dtype, head dimension and length; without a
   measurement Triton for packed documents, which it skips where SDPA masks them, and SDPA for plain rows.
 - fp32, GPUs before compute capability 8.0, other head dimensions than 64 and 128, fewer than 128 tokens: SDPA.
@@ -16,7 +17,7 @@ what it took; both go by the very function that the operations call. Nothing her
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache
@@ -30,6 +31,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from components.core.errors import InputError
+from components.model.block_attention import BLOCK_QUERIES, block_attention
 from kernels import attention as attention_kernel
 from kernels import cross_entropy as cross_entropy_kernel
 from kernels.attention.arguments import missing_kernel
@@ -48,11 +50,11 @@ BUCKETS = (1, 127, 1024, 2048, 4096, 8192)
 # Where the kernel is worth its launch; shorter rows and other heads go to SDPA, unless Triton is asked for by name.
 WORTHWHILE_TOKENS = 128
 WORTHWHILE_HEAD_DIMS = (64, 128)
-# torch's flash kernel for CPUs gains nothing from causality up to 512 keys (measured: the same time without), nor do
-# plain products. Queries in blocks, each with the keys up to its own end, leave out most of what is masked anyway.
+# torch's flash kernel for CPUs gains little from causality. Queries in blocks, each with the keys up to its own end,
+# leave out most of what is masked anyway.
 CPU_BLOCK_QUERIES = 256
-# In bf16 on a CPU, matrix products in such blocks take half the time of the flash kernel, which computes in fp32. They
-# keep what flash does not, the probabilities of every block: beyond this many keys that is too much memory.
+# On a CPU, matrix products in blocks take half the time of the flash kernel. They keep what flash does not, the
+# probabilities of every block: beyond this many keys that is too much memory.
 PRODUCTS_ATTENTION_KEYS = 1024
 
 _Path = TypeVar("_Path", bound=str)
@@ -173,7 +175,7 @@ def attention(
     if documents is not None and mask is None:  # ``using`` has changed the path since they were packed
         mask = attention_mask(documents.start, query.dtype)
     if query.device.type == "cpu":
-        return _in_blocks(query, key, value, mask, _by_products if path == "products" else _sdpa)
+        return (_by_blocks if path == "products" else _sdpa_in_blocks)(query, key, value, documents, mask)
     if mask is None:
         with _backend(path):
             return _sdpa(query, key, value)
@@ -184,22 +186,28 @@ def attention(
     return _sdpa(query, key, value, mask)
 
 
-def _in_blocks(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, implementation: Callable[..., Tensor]
+def _by_blocks(query: Tensor, key: Tensor, value: Tensor, documents: Documents | None, mask: Tensor | None) -> Tensor:
+    if query.shape[1] == 1:
+        return _sdpa(query, key, value)
+    start = torch.zeros(1, query.shape[1], dtype=torch.int32) if documents is None else documents.start
+    mask = attention_mask(start, query.dtype) if mask is None else mask
+    return block_attention(query, key, value, start, mask)
+
+
+def _sdpa_in_blocks(
+    query: Tensor, key: Tensor, value: Tensor, documents: Documents | None, mask: Tensor | None
 ) -> Tensor:
     seq = query.shape[1]
-    if seq == 1:
-        return _sdpa(query, key, value)
     blocks = -(-seq // CPU_BLOCK_QUERIES)
     if mask is None:
-        if blocks == 1 and implementation is _sdpa:
+        if blocks == 1:
             return _sdpa(query, key, value)
         mask = attention_mask(torch.zeros(1, seq, dtype=torch.int32), query.dtype)
     size = -(-seq // blocks)
     mixed = []
     for begin in range(0, seq, size):
         end = min(begin + size, seq)
-        mixed.append(implementation(query[:, begin:end], key[:, :end], value[:, :end], mask[:, :, begin:end, :end]))
+        mixed.append(_sdpa(query[:, begin:end], key[:, :end], value[:, :end], mask[:, :, begin:end, :end]))
     return torch.cat(mixed, dim=1)
 
 
@@ -306,7 +314,7 @@ def _attention_path(
 
 def _torch_path(device: torch.device, dtype: torch.dtype, head_dim: int, bucket: int, documents: bool) -> AttentionPath:
     if device.type == "cpu":
-        return "products" if dtype == torch.bfloat16 and bucket <= PRODUCTS_ATTENTION_KEYS else "sdpa"
+        return "products" if dtype in BLOCK_QUERIES and bucket <= PRODUCTS_ATTENTION_KEYS else "sdpa"
     path = _measured(device, dtype, head_dim, bucket, documents) if device.type == "cuda" else None
     return "sdpa" if path is None or path == "triton" else path
 

@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from components.model import ops
+from components.model import ops, row_operations
 from components.model.config import ModelConfig, RopeScaling
-from components.model.ragged import RaggedCache, RowsToExtend
 
 
 class KeyValueCache:
@@ -66,7 +65,12 @@ class RMSNorm(nn.RMSNorm):
     """
 
     def forward(self, hidden: Float[Tensor, "batch seq width"]) -> Float[Tensor, "batch seq width"]:
-        return super().forward(hidden).to(ops.compute_dtype(hidden))
+        if row_operations.worthwhile(hidden):
+            assert self.eps is not None
+            normed = row_operations.rms_norm(hidden, self.weight, self.eps)
+        else:
+            normed = super().forward(hidden)
+        return normed.to(ops.compute_dtype(hidden))
 
 
 class Attention(nn.Module):
@@ -87,15 +91,14 @@ class Attention(nn.Module):
         hidden: Float[Tensor, "batch seq width"],
         rotation: tuple[Tensor, Tensor],
         documents: ops.Documents | None,
-        mask: Float[Tensor, "batch 1 seq keys"] | None,
-        cache: KeyValueCache | RowsToExtend | None,
+        cache: KeyValueCache | None,
     ) -> Float[Tensor, "batch seq width"]:
         query = rotate(self.query(hidden).unflatten(-1, (-1, self.head_dim)), *rotation)
         key = rotate(self.key(hidden).unflatten(-1, (-1, self.head_dim)), *rotation)
         value = self.value(hidden).unflatten(-1, (-1, self.head_dim))
         if cache is not None:
             key, value = cache.extend(self.layer, key, value)
-        mixed = ops.attention(query, key, value, documents, mask)
+        mixed = ops.attention(query, key, value, documents)
         output: Tensor = self.output(mixed.flatten(-2))
         return output
 
@@ -129,10 +132,9 @@ class Block(nn.Module):
         hidden: Float[Tensor, "batch seq width"],
         rotation: tuple[Tensor, Tensor],
         documents: ops.Documents | None,
-        mask: Float[Tensor, "batch 1 seq keys"] | None,
-        cache: KeyValueCache | RowsToExtend | None,
+        cache: KeyValueCache | None,
     ) -> Float[Tensor, "batch seq width"]:
-        hidden = hidden + self.attention(self.attention_norm(hidden), rotation, documents, mask, cache)
+        hidden = hidden + self.attention(self.attention_norm(hidden), rotation, documents, cache)
         output: Tensor = hidden + self.feed_forward(self.feed_forward_norm(hidden))
         return output
 
@@ -179,7 +181,7 @@ class Transformer(nn.Module):
         self,
         tokens: Int[Tensor, "batch seq"],
         document_start: Int[Tensor, "batch seq"] | None = None,
-        cache: KeyValueCache | RowsToExtend | None = None,
+        cache: KeyValueCache | None = None,
     ) -> Float[Tensor, "batch seq width"]:
         """Hidden states after the final norm.
 
@@ -187,12 +189,10 @@ class Transformer(nn.Module):
             tokens: ids. With a cache, only those that it does not hold yet.
             document_start: index of the first token of each token's document, no attention goes before it;
                 ``None``: every row is one document.
-            cache: grows by ``seq`` tokens; or rows of a ``RaggedCache``, each of which grows by a count of its own.
+            cache: grows by ``seq`` tokens.
 
         Raises ``ValueError`` if the tokens (and the cache) exceed the context or the cache's capacity.
         """
-        if isinstance(cache, RowsToExtend):
-            return self._extend_rows(tokens, cache)
         offset = cache.length if cache is not None else 0
         end = offset + tokens.shape[1]
         if end > self.config.context_length:
@@ -207,27 +207,11 @@ class Transformer(nn.Module):
         rotation = self.cosine[offset:end, None].to(dtype), self.sine[offset:end, None].to(dtype)
         documents = ops.packed(document_start, dtype, self.config.head_dim) if document_start is not None else None
         for block in self.blocks:
-            hidden = block(hidden, rotation, documents, None, cache)
+            hidden = block(hidden, rotation, documents, cache)
         if cache is not None:
             cache.length = end
         output: Tensor = self.norm(hidden)
         return output
-
-    def _extend_rows(self, tokens: Int[Tensor, "batch seq"], rows: RowsToExtend) -> Float[Tensor, "batch seq width"]:
-        """``forward`` for rows of different lengths: every row has rotary positions of its own."""
-        hidden = self.embedding(tokens)
-        dtype = ops.compute_dtype(hidden)
-        rotation = self.cosine[rows.positions, None].to(dtype), self.sine[rows.positions, None].to(dtype)
-        mask = rows.mask(dtype)
-        for block in self.blocks:
-            hidden = block(hidden, rotation, None, mask, rows)
-        rows.advance()
-        output: Tensor = self.norm(hidden)
-        return output
-
-    def ragged_cache(self) -> RaggedCache:
-        """An empty cache for many documents on the device and in the dtype of this model."""
-        return RaggedCache(self.config, self.output_weight.device, self.output_weight.dtype)
 
     def logits(self, hidden: Float[Tensor, "batch seq width"]) -> Float[Tensor, "batch seq vocab"]:
         """Scores over the vocabulary."""
@@ -267,5 +251,7 @@ def rotate(
     sine: Float[Tensor, "*seq 1 head"],
 ) -> Float[Tensor, "batch seq heads head"]:
     """Turn the pairs (i, i + head / 2) of every head by the angle of their position."""
+    if row_operations.worthwhile(heads):
+        return row_operations.rotate(heads, cosine, sine)
     first, second = heads.chunk(2, dim=-1)
     return heads * cosine + torch.cat((second, first), dim=-1) * sine

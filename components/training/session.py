@@ -26,6 +26,7 @@ from components.training.checkpoints import Checkpoints
 from components.training.config import PretrainConfig
 from components.training.history import History, last_metric, mean_tokens_per_second
 from components.training.loader import Alter, TokenColumns
+from components.training.memory import keep_freed_memory
 from components.training.module import TrainingModule
 from components.training.precision import chosen_device, chosen_precision, compute_dtype
 from components.training.threads import set_threads
@@ -48,7 +49,7 @@ class Session:
 
     @classmethod
     def open(cls, cfg: PretrainConfig) -> "Session":
-        """Choose them, and set the threads of this process.
+        """Choose them, and set the threads of this process and what it does with freed memory.
 
         Raises ``InputError`` if a GPU or kernels are asked for that are not to be had here.
         """
@@ -58,6 +59,7 @@ class Session:
         dtype = compute_dtype(precision)
         kernels = ops.chosen(device, dtype, cfg.model.head_dim, cfg.model.context_length)
         set_threads(cfg.trainer)
+        keep_freed_memory()
         return cls(device, precision, peak(device, dtype, cfg.trainer.devices), kernels, began)
 
     def train(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from components.core.errors import InputError
-from components.model import ops
+from components.model import block_attention, ops
 from components.model.config import ModelConfig
 from components.model.transformer import Transformer
 from kernels.dispatch import Implementation, using
@@ -124,7 +124,7 @@ def test_attention_equals_the_plain_formula(
     narrow = [tensor.to(dtype) for tensor in (query, key, value)]
     documents = ops.packed(document_start, dtype, 8) if document_start is not None else None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ops, "CPU_BLOCK_QUERIES", 16)
+        patch.setattr(block_attention, "BLOCK_QUERIES", dict.fromkeys((FP32, BF16), 16))
         ours = ops.attention(*narrow, documents)
     plain = plain_attention(*(tensor.float() for tensor in narrow), document_start)
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
@@ -133,32 +133,32 @@ def test_attention_equals_the_plain_formula(
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_attention_by_products_and_in_blocks_has_the_gradients_of_the_flash_kernel(
+def test_the_flash_kernel_in_blocks_equals_the_plain_formula_with_its_gradients(
     monkeypatch: pytest.MonkeyPatch, packed: bool
 ) -> None:
+    monkeypatch.setattr(ops, "PRODUCTS_ATTENTION_KEYS", 0)
     torch.manual_seed(0)
     leaves = [torch.randn(2, 100, heads, 16) for heads in (4, 2, 2)]
     starts = torch.zeros(2, 100, dtype=torch.long)
     starts[:, 10:] = 10
     upstream = torch.randn(2, 100, 4, 16)
-    gradients = []
-    for dtype, products, block in (
-        (torch.float32, 0, 200),
-        (torch.float32, 0, 32),
-        (torch.bfloat16, 0, 200),
-        (torch.bfloat16, 1024, 32),
-    ):
-        monkeypatch.setattr(ops, "PRODUCTS_ATTENTION_KEYS", products)
+    results = []
+    for block in (200, 32):
         monkeypatch.setattr(ops, "CPU_BLOCK_QUERIES", block)
-        narrow = [leaf.to(dtype, copy=True).requires_grad_() for leaf in leaves]
-        ops.attention(*narrow, ops.packed(starts, dtype, 16) if packed else None).backward(upstream.to(dtype))
-        gradients.append([leaf.grad.float() for leaf in narrow if leaf.grad is not None])
-    for exact, blocks, flash, products in zip(*gradients, strict=True):
-        torch.testing.assert_close(blocks, exact, atol=1e-5, rtol=1e-5)
-        assert (products - exact).norm() <= 2 * (flash - exact).norm()
+        narrow = [leaf.clone().requires_grad_() for leaf in leaves]
+        mixed = ops.attention(*narrow, ops.packed(starts, FP32, 16) if packed else None)
+        results.append([mixed.detach(), *torch.autograd.grad(mixed, narrow, upstream)])
+    narrow = [leaf.clone().requires_grad_() for leaf in leaves]
+    mixed = plain_attention(narrow[0], narrow[1], narrow[2], starts if packed else None)
+    for exact, *ours in zip([mixed.detach(), *torch.autograd.grad(mixed, narrow, upstream)], *results, strict=True):
+        for each in ours:
+            torch.testing.assert_close(each, exact, atol=1e-5, rtol=1e-5)
 
 
-def test_fp32_attention_uses_the_flash_kernel_with_documents_and_grouped_queries() -> None:
+def test_beyond_the_products_the_flash_kernel_takes_documents_and_grouped_queries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ops, "PRODUCTS_ATTENTION_KEYS", 0)
     query, key, value = (torch.randn(2, 64, heads, 16) for heads in (4, 2, 2))
     for documents in (ops.packed(torch.zeros(2, 64, dtype=torch.long), torch.float32, 16), None):
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -169,11 +169,12 @@ def test_fp32_attention_uses_the_flash_kernel_with_documents_and_grouped_queries
 
 
 def test_left_alone_a_cpu_never_takes_triton() -> None:
-    assert ops.chosen(CPU, FP32, 64, 512) == {
-        "attention": "torch SDPA", "linear_cross_entropy": "torch, in chunks",
-    }  # fmt: skip
-    assert ops.chosen(CPU, BF16, 64, 1024)["attention"] == "torch matrix products"
-    assert ops.chosen(CPU, BF16, 64, 1025)["attention"] == "torch SDPA"
+    for dtype in (FP32, BF16):
+        assert ops.chosen(CPU, dtype, 64, 1024) == {
+            "attention": "torch matrix products", "linear_cross_entropy": "torch, in chunks",
+        }  # fmt: skip
+        assert ops.chosen(CPU, dtype, 64, 1025)["attention"] == "torch SDPA"
+    assert ops.chosen(CPU, torch.float64, 64, 512)["attention"] == "torch SDPA"
 
 
 @pytest.fixture
@@ -279,14 +280,14 @@ def test_a_model_trains_in_one_graph_whatever_computes(implementation: Implement
                 torch.testing.assert_close(ours, plain)
     triton = implementation == "triton"
     assert taken == {
-        "attention": {"triton" if triton else "sdpa"},
+        "attention": {"triton" if triton else "products"},
         "linear_cross_entropy": {"triton" if triton else "torch"},
     }
 
 
 def test_what_was_taken_is_recorded_fallbacks_included() -> None:
     with using("torch"), ops.recorded() as taken:
-        for dtype in (BF16, FP32):
+        for dtype in (BF16, torch.float64):
             ops.attention(*(torch.randn(1, 4, 2, 8, dtype=dtype) for _ in range(3)))
     assert ops.described(taken) == {"attention": "torch matrix products; torch SDPA"}
 
@@ -295,7 +296,7 @@ def test_triton_is_not_imported_before_a_kernel_runs() -> None:
     script = """
 import sys, torch
 from components.core.errors import InputError
-from components.model import ops
+from components.model import block_attention, ops
 from components.model.config import ModelConfig
 from components.model.transformer import Transformer
 from kernels.dispatch import Implementation, using
