@@ -13,7 +13,10 @@ _POLL_SECONDS = 0.01
 
 
 def release(gone: Callable[[], object]) -> None:
-    """Wait until nobody holds what ``gone``, a weak reference, refers to, and return its memory. Elsewhere than on glibc: only wait."""
+    """Wait until nobody holds what ``gone``, a weak reference, refers to, and return its memory.
+
+    Elsewhere than on glibc: only wait.
+    """
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while gone() is not None and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
