@@ -5,7 +5,7 @@ JSON there is no white space: a small model would fill the answer with it.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -143,10 +143,11 @@ def _levels(schema: object) -> int:
     levels, layer = 0, [schema]
     while layer:
         levels += 1
-        inner = [value.values() if isinstance(value, Mapping) else value for value in layer if _holds(value)]
-        layer = [value for values in inner for value in values]
+        layer = [inner for value in layer for inner in _parts(value)]
     return levels
 
 
-def _holds(value: object) -> bool:
-    return isinstance(value, Mapping | list)
+def _parts(value: object) -> Iterable[object]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list) else ()
