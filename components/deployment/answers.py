@@ -39,15 +39,17 @@ class Answer:
         self._version = version
         self._metrics = metrics
         self._client = client
-        self._times = AnswerTimes(len(requests))
+        # Without ``self`` in what the engine calls: the circle would keep the engine when it has been replaced.
+        self._times = times = AnswerTimes(len(requests))
         self._start = time.perf_counter()
-        self._queue: asyncio.Queue[tuple[int, Delta | LacewingError]] = asyncio.Queue()
+        queue: asyncio.Queue[tuple[int, Delta | LacewingError]] = asyncio.Queue()
+        self._queue = queue
         loop = asyncio.get_running_loop()
 
         def deliver(index: int, delta: Delta | LacewingError) -> None:
-            self._times.note(index, delta)
+            times.note(index, delta)
             if not loop.is_closed():  # the process is shutting down, and no one reads the answer any more
-                loop.call_soon_threadsafe(self._queue.put_nowait, (index, delta))
+                loop.call_soon_threadsafe(queue.put_nowait, (index, delta))
 
         self._generations = version.engine.submit(
             [(request, partial(deliver, index)) for index, request in enumerate(requests)]

@@ -42,6 +42,7 @@ from components.deployment.metrics import Metrics
 from components.deployment.middleware import RequestLimits
 from components.deployment.page.routes import add_page
 from components.deployment.registry_process import RegistryProcess
+from components.deployment.released import spare_modules
 from components.deployment.versioned import Versioned
 from components.deployment.versions import Versions
 
@@ -135,6 +136,7 @@ def serve(
     """
     clients = known_clients(cfg, "server")
     with listen(cfg.host, cfg.port) as listener:
+        spare_modules()  # before the first version, which will go
         versions = Versions(loaded_version(cfg, folder, version, address))
         app = create_app(versions, cfg, clients)
         if registry is None:
