@@ -7,15 +7,15 @@ a request that was broken off leaves circles of frames and errors, in libraries 
 import ctypes
 import gc
 import time
-import weakref
+from collections.abc import Callable
 
 # Who used the version last may be about to return from the function that did.
 _PATIENCE_SECONDS = 1.0
 _POLL_SECONDS = 0.01
 
 
-def release(gone: "weakref.ref[object]") -> None:
-    """Wait until nobody holds what ``gone`` refers to, and return its memory to the system (on glibc)."""
+def release(gone: Callable[[], object]) -> None:
+    """Wait until nobody holds what the weak reference ``gone`` refers to; return its memory to the system (on glibc)."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while gone() is not None and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
