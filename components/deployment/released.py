@@ -15,7 +15,7 @@ _POLL_SECONDS = 0.01
 
 
 def release(gone: Callable[[], object]) -> None:
-    """Wait until nobody holds what the weak reference ``gone`` refers to; return its memory to the system (on glibc)."""
+    """Wait until nobody holds what the weak reference ``gone`` refers to; return its memory to the system (glibc)."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while gone() is not None and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
