@@ -52,23 +52,31 @@ class Answer:
         self._metrics = metrics
         self._record = record
         self._client = client
-        self._times = AnswerTimes(len(requests))
+        # Without ``self`` in what the engine calls: the circle would keep the engine when it has been replaced.
+        self._times = times = AnswerTimes(len(requests))
         self._start = time.perf_counter()
         self._endings: set[str] = set()
-        self._bill = Bill(costs)
-        self._queue: asyncio.Queue[tuple[int, Delta | LacewingError]] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
+        self._bill = bill = Bill(costs)
+        queue: asyncio.Queue[tuple[int, Delta | LacewingError]] = asyncio.Queue()
+        self._queue = queue
+        start, loop = self._start, asyncio.get_running_loop()
+
+        def begun(index: int) -> None:
+            """Called from the decode thread when a prompt gets its place."""
+            bill.begin(index)
+            if record.queue_seconds is None:
+                record.queue_seconds = time.perf_counter() - start
 
         def deliver(index: int, delta: Delta | LacewingError) -> None:
-            self._times.note(index, delta)
+            times.note(index, delta)
             if isinstance(delta, LacewingError) or delta.finish is not None:
-                self._bill.end(index)
+                bill.end(index)
             if not loop.is_closed():  # the process is shutting down, and no one reads the answer any more
-                loop.call_soon_threadsafe(self._queue.put_nowait, (index, delta))
+                loop.call_soon_threadsafe(queue.put_nowait, (index, delta))
 
         self._generations = version.engine.submit(
             [
-                (replace(request, on_begin=partial(self._begun, index)), partial(deliver, index))
+                (replace(request, on_begin=partial(begun, index)), partial(deliver, index))
                 for index, request in enumerate(requests)
             ]
         )
@@ -146,12 +154,6 @@ class Answer:
             if self._client is not None:
                 self._client.charge(usage.total_tokens)
                 self._metrics.client_tokens.labels(self._client.name).inc(usage.total_tokens)
-
-    def _begun(self, index: int) -> None:
-        """Called from the decode thread when a prompt gets its place."""
-        self._bill.begin(index)
-        if self._record.queue_seconds is None:
-            self._record.queue_seconds = time.perf_counter() - self._start
 
     def _note(self, usage: Usage) -> None:
         record = self._record

@@ -45,6 +45,7 @@ from components.deployment.metrics import Metrics
 from components.deployment.middleware import RequestLimits
 from components.deployment.page.routes import add_page
 from components.deployment.registry_process import RegistryProcess
+from components.deployment.released import spare_modules
 from components.deployment.request_log import RequestLog
 from components.deployment.versioned import Versioned
 from components.deployment.versions import Versions
@@ -155,6 +156,7 @@ def serve(
     log_lines.configure(cfg.log)
     clients = known_clients(cfg, "server")
     with listen(cfg.host, cfg.port) as listener:
+        spare_modules()  # before the first version, which will go
         versions = Versions(loaded_version(cfg, folder, version, address))
         app = create_app(versions, cfg, clients)
         if registry is None:

@@ -4,6 +4,7 @@ import json
 import shutil
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -131,6 +132,20 @@ def test_a_request_ends_on_the_version_it_began_with(served: Served, bundle: Bun
     assert [part for part, _ in served.versions.loaded] == ["current"]
     assert served.about()["version"] == served.client.get("/health").json()["version"] == "lacewing/2"
     assert served.metric("lacewing_version_swaps_total") == 1
+
+
+def test_nothing_holds_a_version_that_has_gone(served: Served, second: Bundle) -> None:
+    """Connections are kept open, and each would keep what its last request has touched."""
+    gone = weakref.ref(served.versions.current.engine)
+    served.ask()
+    served.ask(tokens=0)
+    served.client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "a"}], "max_tokens": 2})
+    for _ in range(2):
+        body = {"prompt": PROMPT, "max_tokens": 50, "stream": True}
+        with served.client.stream("POST", "/v1/completions", json=body) as answer:
+            next(answer.iter_lines())
+    served.wants(target(second.folder, 2))
+    eventually(lambda: gone() is None)
 
 
 def test_the_version_before_need_not_be_loaded_again_while_it_answers(
