@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from components.model import block_attention, ops
@@ -7,9 +8,10 @@ from components.model import block_attention, ops
 LENGTH, HEAD = 100, 16
 
 
-def leaves(kv_heads: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+def leaves(kv_heads: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
     torch.manual_seed(0)
-    return [torch.randn(3, LENGTH, heads, HEAD, dtype=dtype).requires_grad_() for heads in (4, kv_heads, kv_heads)]
+    query, key, value = (torch.randn(3, LENGTH, heads, HEAD, dtype=dtype) for heads in (4, kv_heads, kv_heads))
+    return query.requires_grad_(), key.requires_grad_(), value.requires_grad_()
 
 
 def document_starts() -> Tensor:
@@ -27,7 +29,8 @@ def exact(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         each.double().transpose(1, 2).repeat_interleave(times, 1)
         for each, times in ((query, 1), (key, group), (value, group))
     )
-    return ((query @ key.mT / HEAD**0.5 + mask).softmax(-1) @ value).transpose(1, 2)
+    mixed: Tensor = (query @ key.mT / HEAD**0.5 + mask).softmax(-1) @ value
+    return mixed.transpose(1, 2)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 8])
@@ -54,9 +57,8 @@ def test_bf16_errs_no_more_than_torchs_own_attention() -> None:
     start = document_starts()
     mask, inputs = ops.attention_mask(start, torch.bfloat16), leaves(2, torch.bfloat16)
     upstream = torch.randn(3, LENGTH, 4, HEAD).bfloat16()
-    torchs = torch.nn.functional.scaled_dot_product_attention(
-        *(each.transpose(1, 2) for each in inputs), attn_mask=mask, enable_gqa=True
-    ).transpose(1, 2)
+    query, key, value = (each.transpose(1, 2) for each in inputs)
+    torchs = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True).transpose(1, 2)
     results = []
     for mixed in (block_attention.block_attention(*inputs, start, mask), torchs, exact(*inputs, mask)):
         gradients = torch.autograd.grad(mixed, inputs, upstream.to(mixed.dtype))
@@ -68,7 +70,7 @@ def test_bf16_errs_no_more_than_torchs_own_attention() -> None:
 def test_products_leave_out_earlier_documents_and_later_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(block_attention, "BLOCK_QUERIES", {torch.float32: 32})
     monkeypatch.setattr(block_attention, "_rows_at_once", lambda: 1)
-    inputs = [each.detach() for each in leaves(1)]
+    query, key, value = (each.detach() for each in leaves(1))
     starts = document_starts()
     read = []
     product = torch.bmm
@@ -78,7 +80,7 @@ def test_products_leave_out_earlier_documents_and_later_tokens(monkeypatch: pyte
         return product(scores, values, **options)
 
     monkeypatch.setattr(torch, "bmm", watched)
-    block_attention.block_attention(*inputs, starts, ops.attention_mask(starts, torch.float32))
+    block_attention.block_attention(query, key, value, starts, ops.attention_mask(starts, torch.float32))
     assert read == [32, 64, 96, 100, 32, 64, 96 - 55, 100 - 55, 32, 64 - 32, 96 - 33, 100 - 70]
 
 
