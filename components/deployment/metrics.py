@@ -48,7 +48,7 @@ class Metrics:
         )
         self.calls = Counter("lacewing_calls", "Calls to the helper, answered or not.", registry=self.registry)
         self.discarded_calls = Counter(
-            "lacewing_discarded_calls", "Calls beyond these, made after a wrong guess.", registry=self.registry
+            "lacewing_discarded_calls", "Further calls, made after a wrong guess at a reply.", registry=self.registry
         )
         self.failed_calls = Counter(
             "lacewing_failed_calls",
