@@ -1,6 +1,7 @@
 """What Prometheus reads at ``/metrics``."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
@@ -48,18 +49,13 @@ class Metrics:
             ["client"],
             registry=self.registry,
         )
-        self.calls = Counter("lacewing_calls", "Calls to the helper, answered or not.", registry=self.registry)
-        self.discarded_calls = Counter(
-            "lacewing_discarded_calls", "Calls beyond these, made after a wrong guess.", registry=self.registry
+        counter = partial(Counter, registry=self.registry)
+        self.calls = counter("lacewing_calls", "Calls to the helper, answered or not.")
+        self.discarded_calls = counter("lacewing_discarded_calls", "Further calls, made after a wrong guess.")
+        self.failed_calls = counter(
+            "lacewing_failed_calls", "Calls that ended in an error, a timeout or an unusable reply."
         )
-        self.failed_calls = Counter(
-            "lacewing_failed_calls",
-            "Calls that ended in an error, a timeout or an unusable reply.",
-            registry=self.registry,
-        )
-        self.empty_calls = Counter(
-            "lacewing_empty_calls", "Calls to which the helper had nothing to add.", registry=self.registry
-        )
+        self.empty_calls = counter("lacewing_empty_calls", "Calls to which the helper had nothing to add.")
         self.decisions = Counter(
             "lacewing_decisions", "Places where the model chose between a token and a call.", registry=self.registry
         )

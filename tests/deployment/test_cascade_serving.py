@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
@@ -225,6 +226,7 @@ def test_metrics_count_calls_and_their_time(cascade: httpx.Client, fact: Fact) -
     for name, expected in (
         ("lacewing_calls_total", details["calls"]),
         ("lacewing_failed_calls_total", 0),
+        ("lacewing_discarded_calls_total", 0),
         ("lacewing_empty_calls_total", details["empty_calls"]),
         ("lacewing_helper_tokens_total", details["helper_tokens"]),
         ("lacewing_decisions_total", details["decisions"]),
@@ -350,6 +352,16 @@ def test_a_helper_that_answers_is_heard(delegated: Delegated, neighbour: Neighbo
         answer = _ask(engine, _request(engine))
     assert answer.text.startswith(" Prague")
     assert not answer.degraded
+
+
+def test_several_questions_at_once_change_no_answer(asking: Bundle, fact: Fact) -> None:
+    """A stop string may lie in a reply, in what was written ahead of one, or nowhere."""
+    with Engine(asking.folder, threads=1) as waiting, Engine(asking.folder, threads=1, questions_at_once=4) as ahead:
+        greedy = Request(waiting.tokenizer.encode(fact.prompt), 30, 0.0, logprobs=0)
+        for settings in ({}, {"temperature": 1.0, "seed": 3}, {"stops": (fact.value[3:6],)}, {"stops": ("e",)}):
+            request = replace(greedy, **settings)  # type: ignore[arg-type]
+            expected, found = _ask(waiting, request), _ask(ahead, request)
+            assert (found.text, found.finish, found.authors) == (expected.text, expected.finish, expected.authors)
 
 
 @pytest.mark.parametrize("mood", ["hang", "nonsense", "error", "down"])
