@@ -180,7 +180,7 @@ def walk(tmp_path: Path) -> Iterator[Walk]:
 
 
 def start_from_the_form(walk: Walk, prefect: str) -> None:
-    walk.open("deployments", f"{prefect}/deployments", "22 Deployments", "evaluate", "finetune-chat", "delegate")
+    walk.open("deployments", f"{prefect}/deployments", "23 Deployments", "evaluate", "finetune-chat", "delegate")
     assert "any-preset" not in walk._text()
     walk.search("pipeline")  # the page shows ten, by name
     walk.see("deployments-found", "pipeline-world", "pipeline-text", "pipeline-gsm8k")

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from components.cascade.config import CascadeConfig
 from components.core.neutral import Neutral
@@ -30,6 +30,15 @@ class ConverseConfig(BootstrapConfig):
     """Held-out documents of the pretraining text whose bits per byte are compared."""
 
 
+def nothing_to_guess(weight: float) -> str:
+    """What is wrong with a weight of guesses where nothing may become ``<CALL>``."""
+    return (
+        f"finetune.chat.guess={weight:g} is about facts that may become <CALL>, and none may without "
+        "finetune.chat.delegate=true: leave it out, for then all facts of answers are learnt, or take "
+        "finetune=chat+delegate"
+    )
+
+
 class ChatConfig(BaseModel):
     """`finetune=chat`, and `finetune=chat+delegate` where facts are asked for."""
 
@@ -46,8 +55,17 @@ class ChatConfig(BaseModel):
     remember_in_answers: Annotated[float, Neutral(0.0)] = Field(0.0, ge=0.0)
     """Weight of the same on what the assistant says, where the base expects wordings that the answers do not have: they
     are kept possible instead of unlearnt. Needs no replay, and one forward pass of the base more; 0 leaves it out."""
+    guess: Annotated[float, Neutral(0.0)] = Field(0.0, ge=0.0)
+    """With `delegate`, weight of -log P(token | not <CALL>) on the facts of answers: what the model says of a fact
+    where it may not ask. A token that becomes <CALL> teaches nothing of that; 0 leaves it out."""
     measure: ConverseConfig = ConverseConfig()
     """How it is measured."""
+
+    @model_validator(mode="after")
+    def _guesses_what_may_be_asked(self) -> "ChatConfig":
+        if self.guess and not self.delegate:
+            raise ValueError(nothing_to_guess(self.guess))
+        return self
 
 
 class ChatTrainConfig(BaseModel):
@@ -65,6 +83,9 @@ class ChatTrainConfig(BaseModel):
     """Weight of the divergence from the base on replayed text."""
     remember_in_answers: Annotated[float, Neutral(0.0)] = Field(0.0, ge=0.0)
     """Weight of the divergence from the base on what the assistant says."""
+
+    guess: Annotated[float, Neutral(0.0)] = Field(0.0, ge=0.0)
+    """Weight of -log P(token | not <CALL>) on the facts that the assistant says."""
 
     @property
     def remembers(self) -> bool:

@@ -25,7 +25,8 @@ from components.delegation.config import DETAILS
 from components.delegation.objective import Delegation
 from components.delegation.selection import LOOKS_AT_HELPER, LOOKS_AT_REFERENCE
 from components.finetune.adapting import adapting
-from components.finetune.chat.config import ChatTrainConfig
+from components.finetune.chat.config import ChatTrainConfig, nothing_to_guess
+from components.finetune.chat.guessing import Guessing
 from components.finetune.chat.remembering import Remembering
 from components.finetune.chat.whole_answers import WHOLE_ANSWERS, WholeAnswers
 from components.labelling.artifact import Labels
@@ -57,6 +58,8 @@ def stage(
     objective: Objective = Masked(_objective(config, chats, special.call), LEARNT)
     if config.remembers:
         objective = Remembering(objective, base.load(), config.remember, config.remember_in_answers, special)
+    if config.guess > 0:
+        objective = Guessing(objective, config.guess, special.call)
     objective = WholeAnswers(objective, special.call)
     module = TrainingModule(model, config.trainer, objective, _nats_to_bits_per_byte(chats))
     details: dict[str, Any] = {"tokens_before": base.tokens_seen}
@@ -97,6 +100,8 @@ def _model(base: TrainedModel, chats: Chats) -> Transformer:
 
 def _objective(config: ChatTrainConfig, chats: Chats, call_id: int) -> Objective:
     if config.delegation is None:
+        if config.guess > 0:
+            raise InputError(nothing_to_guess(config.guess))
         return NextToken()
     if config.delegation.selection in LOOKS_AT_REFERENCE | LOOKS_AT_HELPER:
         raise InputError(
