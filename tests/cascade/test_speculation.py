@@ -244,7 +244,8 @@ def test_an_error_of_the_helper_ends_the_request_and_no_other() -> None:
     broken = decoding.add(CascadeRequest(PROMPTS[0], sampling))
     until_it_waits(decoding)
     other = decoding.add(CascadeRequest(PROMPTS[1], sampling))
-    errors, finished = {}, []
+    errors: dict[int, Exception] = {}
+    finished: list[int] = []
     while decoding.active:
         if executor.waiting and all(row.waiting for row in decoding._rows):
             executor.release()
