@@ -5,7 +5,8 @@ clipping and AdamW, eagerly, each as its users get it:
 
 - ours with packed documents, which no token sees beyond; and with one document a row, as the others take it;
 - a GPT as in nanoGPT, written anew: learned positions, LayerNorm, GELU, all logits at once, AdamW that is not fused on
-  a CPU. Its layers have no grouped queries and a hidden width of 4: 4 to 12 % more operations at our presets;
+  a CPU. It has all heads as key heads and a hidden width of four times the width without a gate: for its layers that
+  is 12 % more multiplications than ours at 10m, and 20 % fewer at quick;
 - ``LlamaForCausalLM`` of transformers, which has our operations exactly;
 - the matrix products alone, forward and backward, into memory that is there: what no step can be faster than.
 
