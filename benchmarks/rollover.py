@@ -186,7 +186,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> list[Result]:
     draw = random.Random(0)
     lengths = [draw.randint(4, LONGEST_PROMPT) for _ in range(options.requests)]
     prompts = [[draw.randrange(5, vocab) for _ in range(length)] for length in lengths]
-    with _server(folder / "server.log", options) as (url, process):
+    with _server(folder / "log", options) as (url, process):
         measured = _run(url, process, registry, prompts, options)
     texts = {name: _alone(bundle, prompts, options) for name, bundle in bundles.items()}
     return _results(measured, texts, options)

@@ -14,7 +14,7 @@ from components.deployment.answering import Answering
 from components.deployment.answers import Answer, EventStream, respond
 from components.deployment.checked_route import CheckedRoute
 from components.deployment.costs import Costs
-from components.deployment.decoding import request_of
+from components.deployment.decoding import Request, request_of
 from components.deployment.keys import Client
 from components.deployment.metrics import Metrics
 from components.deployment.protocol import (
@@ -88,19 +88,7 @@ def add_generation(app: FastAPI, served: str, metrics: Metrics, costs: Costs) ->
         adapter = _check(body, served, engine)
         record = record_of(http.scope)
         with metrics.versions.beginning(version):
-            guide = await version.intake.guide(body.schema_of_answer)
-            requests = [
-                request_of(
-                    body,
-                    prompt,
-                    max_tokens=body.max_tokens,
-                    logprobs=body.logprobs,
-                    echo=body.echo,
-                    guide=guide.another() if guide is not None else None,
-                    adapter=adapter,
-                )
-                for prompt in await version.intake.prompts(body.prompts)
-            ]
+            requests = await _completions(body, version, adapter)
             answer = Answer(version, metrics, requests, record, costs, _client(http))
         signature = Signature(record.id, body.model or served, version.fingerprint)
         scored = body.logprobs is not None
@@ -114,14 +102,7 @@ def add_generation(app: FastAPI, served: str, metrics: Metrics, costs: Costs) ->
         adapter = _check(body, served, engine)
         record = record_of(http.scope)
         with metrics.versions.beginning(version):
-            request = request_of(
-                body,
-                await version.intake.chat(body.turns),
-                max_tokens=body.max_completion_tokens or body.max_tokens,
-                logprobs=body.top_logprobs if body.logprobs else None,
-                guide=await version.intake.guide(body.schema_of_answer),
-                adapter=adapter,
-            )
+            request = await _chat(body, version, adapter)
             answer = Answer(version, metrics, [request], record, costs, _client(http))
         signature = Signature(record.id, body.model or served, version.fingerprint)
         builder = ChatBuilder(signature, engine.tokenizer, body.logprobs, _helper_name(engine), body.pieces)
@@ -138,6 +119,35 @@ def add_generation(app: FastAPI, served: str, metrics: Metrics, costs: Costs) ->
             responses=documentation.generated(whole, chunk),
             route_class_override=CheckedRoute,
         )
+
+
+async def _completions(body: CompletionRequest, version: Version, adapter: str) -> list[Request]:
+    """What the engine is asked for, a request for each prompt."""
+    guide = await version.intake.guide(body.schema_of_answer)
+    return [
+        request_of(
+            body,
+            prompt,
+            max_tokens=body.max_tokens,
+            logprobs=body.logprobs,
+            echo=body.echo,
+            guide=guide.another() if guide is not None else None,
+            adapter=adapter,
+        )
+        for prompt in await version.intake.prompts(body.prompts)
+    ]
+
+
+async def _chat(body: ChatRequest, version: Version, adapter: str) -> Request:
+    """What the engine is asked for."""
+    return request_of(
+        body,
+        await version.intake.chat(body.turns),
+        max_tokens=body.max_completion_tokens or body.max_tokens,
+        logprobs=body.top_logprobs if body.logprobs else None,
+        guide=await version.intake.guide(body.schema_of_answer),
+        adapter=adapter,
+    )
 
 
 async def _answer(http: HttpRequest, body: SamplingRequest, answer: Answer, builder: ResponseBuilder) -> Response:

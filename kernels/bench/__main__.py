@@ -165,6 +165,8 @@ def _listed(run: Run) -> list[str]:
 
 def _correctness(run: Run, folder: Path) -> list[str]:
     """One sentence for each check that does not hold."""
+    from kernels.bench.sections import attempt
+
     wrong: list[str] = []
     for section in run.sections:
         if section.part != "correctness":
@@ -172,7 +174,7 @@ def _correctness(run: Run, folder: Path) -> list[str]:
         if section.name in run.progress.done:
             run.record.restore(run.progress.done[section.name])
             continue
-        found = run.record.attempt(section)
+        found = attempt(run.record, section)
         wrong += [f"{section.what}: stopped with an error"] if found is None else found.result
         if found is not None and not found.result:
             run.progress.add(section, found)
@@ -181,6 +183,7 @@ def _correctness(run: Run, folder: Path) -> list[str]:
 
 def _measure(run: Run, folder: Path, started: float) -> list[Section]:
     """Measures what is not done yet, each section saved at once; returns those that are left for the next command."""
+    from kernels.bench.sections import attempt
     from kernels.bench.timing import DeviceLostError
 
     waiting = [section for section in run.sections if section.part != "correctness"]
@@ -198,7 +201,7 @@ def _measure(run: Run, folder: Path, started: float) -> list[Section]:
             return waiting[number:]
         run.progress.start(section)
         try:
-            found = run.record.attempt(section)
+            found = attempt(run.record, section)
         except DeviceLostError as error:
             print(f"the device answers no more, and no other section can run in this process: {error}")
             return waiting[number:]

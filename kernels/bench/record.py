@@ -8,15 +8,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from kernels.bench.goals import GOALS, Goal, Kernel
-from kernels.bench.timing import Failed, Program, Spread, Stopwatch, reason_of
-
-if TYPE_CHECKING:
-    from kernels.bench.sections import Section
+from kernels.bench.timing import Failed, Program, Spread, Stopwatch
 
 COLUMNS = (
     "kernel provider mode metric x value p20 p80 config gpu timestamp torch triton cuda python rehearsal".split()  # noqa: SIM905
@@ -179,25 +176,6 @@ class Record:
         if isinstance(peak, int):
             self.keep(kernel, program.name, mode, "peak_bytes", x, Spread(peak, peak, peak), config)
         return peak
-
-    def attempt(self, section: "Section") -> Found | None:
-        """Measures one section. If it breaks, goals without a row get ``not run``, and there is nothing to save.
-
-        Raises ``DeviceLostError`` if the device answers no more.
-        """
-        self.say(f"  {section.name}")
-        rows, measurements = len(self.rows), len(self.measurements)
-        try:
-            result = section.run(self)
-        except Exception as error:  # one section that breaks must not end the table
-            self.say(f"    stopped: {reason_of(error)}")
-            self.stopwatch.check()
-            met = {row.goal.name for row in self.rows[rows:]}
-            for goal in section.goals:
-                if goal not in met:
-                    self.row(goal, section.what, reason=reason_of(error))
-            return None
-        return Found(self.rows[rows:], self.measurements[measurements:], result)
 
     def restore(self, found: Found) -> None:
         """Takes over what an earlier run has found."""

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from kernels.bench.goals import GOALS, Kernel
-
-if TYPE_CHECKING:
-    from kernels.bench.record import Record
+from kernels.bench.record import Found, Record
+from kernels.bench.timing import reason_of
 
 Part = Literal["correctness", "goals", "choices", "tune"]
 PARTS: tuple[Part, ...] = ("correctness", "goals", "choices", "tune")
@@ -70,3 +69,23 @@ def named(beginnings: Sequence[str]) -> set[str]:
             raise ValueError(f"there is no goal {beginning!r}; there are {', '.join(GOALS)}")
         found |= goals
     return found
+
+
+def attempt(record: Record, section: Section) -> Found | None:
+    """Measures one section. If it breaks, goals without a row get ``not run``, and there is nothing to save.
+
+    Raises ``DeviceLostError`` if the device answers no more.
+    """
+    record.say(f"  {section.name}")
+    rows, measurements = len(record.rows), len(record.measurements)
+    try:
+        result = section.run(record)
+    except Exception as error:  # one section that breaks must not end the table
+        record.say(f"    stopped: {reason_of(error)}")
+        record.stopwatch.check()
+        met = {row.goal.name for row in record.rows[rows:]}
+        for goal in section.goals:
+            if goal not in met:
+                record.row(goal, section.what, reason=reason_of(error))
+        return None
+    return Found(record.rows[rows:], record.measurements[measurements:], result)

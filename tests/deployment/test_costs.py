@@ -13,6 +13,7 @@ from components.deployment.config import ServeConfig
 from components.deployment.energy import EnergyShares
 from components.deployment.engine import Engine
 from components.deployment.server import create_app
+from components.deployment.versions import Version, Versions
 from components.evaluation.cost import Meter
 from components.model.bundle import Bundle
 from tests.deployment.conftest import Fact
@@ -72,7 +73,7 @@ def served(bundle: Bundle, **settings: object) -> Iterator[TestClient]:
     cfg = ServeConfig.model_validate({"model": "asking", **settings})
     with (
         Engine(bundle.folder, threads=1) as engine,
-        TestClient(create_app(engine, cfg), base_url="http://127.0.0.1") as client,
+        TestClient(create_app(Versions(Version(engine)), cfg), base_url="http://127.0.0.1") as client,
     ):
         yield client
 

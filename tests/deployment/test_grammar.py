@@ -20,6 +20,7 @@ from components.deployment.config import ServeConfig
 from components.deployment.engine import Engine
 from components.deployment.grammar import MOST_LEVELS, Grammars
 from components.deployment.server import create_app
+from components.deployment.versions import Version, Versions
 from components.model.bundle import Bundle
 from components.model.sampling import Sampling
 from tests.fakes import Told, calibration, speaker, start, tokenizer
@@ -42,7 +43,9 @@ def client(bundle: Bundle) -> Iterator[TestClient]:
     """A model with random weights, whose greedy text goes on and on: only the grammar ends it."""
     with (
         Engine(bundle.folder, threads=1) as engine,
-        TestClient(create_app(engine, ServeConfig(model="tiny")), base_url="http://127.0.0.1") as client,
+        TestClient(
+            create_app(Versions(Version(engine)), ServeConfig(model="tiny")), base_url="http://127.0.0.1"
+        ) as client,
     ):
         yield client
 

@@ -23,6 +23,7 @@ from components.deployment.keys import Client, Clients, KeyRecord
 from components.deployment.page.origin import Origin
 from components.deployment.request_log import REQUESTS
 from components.deployment.server import create_app
+from components.deployment.versions import Version, Versions
 from components.model.bundle import Bundle
 from tests.deployment.conftest import Fact
 from tests.deployment.process import started, url_of
@@ -38,7 +39,8 @@ def client(asking: Bundle) -> Iterator[TestClient]:
     """A cascade in this process, which knows one key."""
     clients = Clients([Client(KeyRecord(name="search", sha256=digest(KEY)))])
     with Engine(asking.folder, threads=1) as engine:
-        app = create_app(engine, ServeConfig(model="asking"), clients, origin=Origin(version="lacewing version 3"))
+        version = Version(engine, Origin(version="lacewing/3"))
+        app = create_app(Versions(version), ServeConfig(model="asking"), clients)
         with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False, headers=HEADERS) as client:
             yield client
 
@@ -77,7 +79,7 @@ def test_a_line_says_what_a_request_cost_and_how_it_ended(client: TestClient, fa
         "event": "request",
         "method": "POST",
         "model": "asking",
-        "version": "lacewing version 3",
+        "version": "lacewing/3",
         "route": "/v1/completions",
         "status": 200,
         "key": "search",

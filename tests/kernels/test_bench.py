@@ -27,7 +27,7 @@ from kernels.bench.prefilter import survivors
 from kernels.bench.product import PRESET_1B, PRESET_124M
 from kernels.bench.record import Record, Row
 from kernels.bench.report import summary
-from kernels.bench.sections import Choice, Section
+from kernels.bench.sections import Choice, Section, attempt
 from kernels.bench.shapes import AttentionShape as Shape
 from kernels.bench.shapes import LossShape
 from kernels.bench.timing import DeviceLostError, Failed, Program, Spread, Stopwatch
@@ -131,7 +131,7 @@ def test_a_section_that_breaks_leaves_rows_and_the_run_goes_on() -> None:
         raise RuntimeError("out of memory\nand a long story")
 
     record = quiet()
-    assert record.attempt(Section("goals", "attention", "attention", ("A1", "A2"), out_of_memory)) is None
+    assert attempt(record, Section("goals", "attention", "attention", ("A1", "A2"), out_of_memory)) is None
     found = {row.goal.name: row.verdict for row in record.rows}
     assert found == {"A1": "not run (RuntimeError: out of memory)", "A2": "pass"}
     record.complete("not chosen")
@@ -146,7 +146,7 @@ def test_a_device_that_answers_no_more_ends_the_process_and_not_the_table(monkey
 
     monkeypatch.setattr(record.stopwatch, "_wait", lost)
     with pytest.raises(DeviceLostError, match="illegal memory access"):
-        record.attempt(Section("goals", "attention", "attention", ("A1",), lambda _: 1 / 0))
+        attempt(record, Section("goals", "attention", "attention", ("A1",), lambda _: 1 / 0))
     assert record.rows == []
 
 

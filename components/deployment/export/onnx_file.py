@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from components.core.atomic import replacing
 from components.core.errors import ArtifactError, InputError
-from components.model.transformer import Transformer
+from components.model import ops
+from components.model.transformer import Attention, Transformer, rotate
 
 TOKENS, LOGITS = "tokens", "logits"
 # Of logits, in fp32: what other orders of the same sums leave, and no more.
@@ -38,8 +39,19 @@ class _Graph(nn.Module):
         rotation = model.cosine[:length, None], model.sine[:length, None]
         hidden = model.embedding(tokens)
         for block in model.blocks:
-            hidden = block(hidden, rotation, None, mask, None)
+            hidden = hidden + _attended(block.attention, block.attention_norm(hidden), rotation, mask)
+            hidden = hidden + block.feed_forward(block.feed_forward_norm(hidden))
         return model.logits(model.norm(hidden))
+
+
+def _attended(attention: Attention, hidden: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+    query, key, value = (
+        project(hidden).unflatten(-1, (-1, attention.head_dim))
+        for project in (attention.query, attention.key, attention.value)
+    )
+    mixed = ops.attention(rotate(query, *rotation), rotate(key, *rotation), value, mask=mask)
+    output: Tensor = attention.output(mixed.flatten(-2))
+    return output
 
 
 def write_onnx(model: Transformer, path: Path) -> None:

@@ -14,9 +14,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from kernels.attention.configurations import HOPPER
+from kernels.bench.ahead_of_time import POINTERS, advice
 from kernels.cross_entropy import rows
 from kernels.cross_entropy.configurations import _TABLE
-from tests.kernels.attention.ahead_of_time import POINTERS, advice
 
 NUMBERS = {"stride": "i32", "out_stride": "i32", "width": "i32", "call": "i32", "ignored": "i32"}
 
