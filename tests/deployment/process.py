@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,12 @@ def started(folder: Path, *options: str, **environment: str) -> Iterator[subproc
         guard.cancel()
         process.kill()
         process.communicate()
+
+
+def drained(process: subprocess.Popen[str]) -> None:
+    """Let nobody read what the process logs; it would stop at a full pipe."""
+    assert process.stderr is not None
+    threading.Thread(target=deque, args=(process.stderr, 0), daemon=True).start()
 
 
 def messages(log: str) -> list[str]:

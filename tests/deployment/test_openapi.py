@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from components.model.bundle import Bundle
-from tests.deployment.process import started, url_of
+from tests.deployment.process import drained, started, url_of
 
 ANSWER_SECONDS = 30.0
 CHECKS: list[CheckFunction] = [
@@ -41,6 +41,7 @@ BOUNDED = settings(
 def url(asking: Bundle) -> Iterator[str]:
     """A cascade, whose answers have everything that the document knows."""
     with started(asking.folder, "--port", "0") as process:
+        drained(process)
         yield url_of(process)
 
 
