@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from components.core.atomic import replacing
 from components.core.errors import ArtifactError, InputError
 from components.model import ops
-from components.model.transformer import Attention, Transformer, rotate
+from components.model.transformer import Attention, Block, Transformer, rotate
 
 TOKENS, LOGITS = "tokens", "logits"
 # Of logits, in fp32: what other orders of the same sums leave, and no more.
@@ -39,6 +39,7 @@ class _Graph(nn.Module):
         rotation = model.cosine[:length, None], model.sine[:length, None]
         hidden = model.embedding(tokens)
         for block in model.blocks:
+            assert isinstance(block, Block)
             hidden = hidden + _attended(block.attention, block.attention_norm(hidden), rotation, mask)
             hidden = hidden + block.feed_forward(block.feed_forward_norm(hidden))
         return model.logits(model.norm(hidden))
