@@ -20,6 +20,7 @@ from components.deployment.decoding import Delta, Request
 from components.deployment.figures import AnswerTimes
 from components.deployment.keys import Client
 from components.deployment.metrics import Metrics
+from components.deployment.prompt_times import PromptTimes
 from components.deployment.protocol import CompletionTokensDetails, ErrorBody, Usage
 from components.deployment.request_log import RequestRecord
 from components.deployment.responses import ResponseBuilder
@@ -54,6 +55,8 @@ class Answer:
         self._client = client
         self._times = AnswerTimes(len(requests))
         self._start = time.perf_counter()
+        prompts = [PromptTimes(request.adapter, self._start) for request in requests]
+        self._record.prompts = prompts
         self._endings: set[str] = set()
         self._bill = Bill(costs)
         self._queue: asyncio.Queue[tuple[int, Delta | LacewingError]] = asyncio.Queue()
@@ -63,6 +66,7 @@ class Answer:
             self._times.note(index, delta)
             if isinstance(delta, LacewingError) or delta.finish is not None:
                 self._bill.end(index)
+                prompts[index].ended, prompts[index].failed = time.perf_counter(), isinstance(delta, LacewingError)
             if not loop.is_closed():  # the process is shutting down, and no one reads the answer any more
                 loop.call_soon_threadsafe(self._queue.put_nowait, (index, delta))
 
@@ -136,6 +140,9 @@ class Answer:
             for index, generation in enumerate(self._generations):
                 generation.cancel()
                 self._bill.end(index)
+            for times, generation in zip(self._record.prompts, self._generations, strict=True):
+                times.helper_calls = generation.helper_calls
+                times.ended = times.ended or time.perf_counter()
             self._metrics.count(self._generations)
             self._times.end()
             self._metrics.versions.ended(
@@ -150,8 +157,9 @@ class Answer:
     def _begun(self, index: int) -> None:
         """Called from the decode thread when a prompt gets its place."""
         self._bill.begin(index)
+        now = self._record.prompts[index].begun = time.perf_counter()
         if self._record.queue_seconds is None:
-            self._record.queue_seconds = time.perf_counter() - self._start
+            self._record.queue_seconds = now - self._start
 
     def _note(self, usage: Usage) -> None:
         record = self._record

@@ -23,6 +23,7 @@ from components.deployment.keys import Client, Clients, KeyRecord
 from components.deployment.page.origin import Origin
 from components.deployment.request_log import REQUESTS
 from components.deployment.server import create_app
+from components.deployment.versions import Version, Versions
 from components.model.bundle import Bundle
 from tests.deployment.conftest import Fact
 from tests.deployment.process import started, url_of
@@ -38,7 +39,8 @@ def client(asking: Bundle) -> Iterator[TestClient]:
     """A cascade in this process, which knows one key."""
     clients = Clients([Client(KeyRecord(name="search", sha256=digest(KEY)))])
     with Engine(asking.folder, threads=1) as engine:
-        app = create_app(engine, ServeConfig(model="asking"), clients, origin=Origin(version="lacewing version 3"))
+        versions = Versions(Version(engine, Origin(version="lacewing version 3")))
+        app = create_app(versions, ServeConfig(model="asking"), clients)
         with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False, headers=HEADERS) as client:
             yield client
 
