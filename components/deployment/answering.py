@@ -9,6 +9,7 @@ from components.data.tokenizer import TextTokenizer
 from components.deployment.bundle import Manifest
 from components.deployment.decoding import Request
 from components.deployment.engine import Deliver
+from components.deployment.prompt_times import HelperCall
 
 
 class Answered(Protocol):
@@ -25,8 +26,8 @@ class Answered(Protocol):
         """Who wrote how many tokens, and the cost."""
 
     @property
-    def handover_seconds(self) -> list[float]:
-        """How long each call took."""
+    def helper_calls(self) -> Sequence[HelperCall]:
+        """What came of each call, and how long it took; grows while the request is answered."""
 
     def cancel(self) -> None:
         """Nothing is delivered after the current turn."""

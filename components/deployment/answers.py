@@ -20,6 +20,7 @@ from components.deployment.decoding import Delta, Request
 from components.deployment.figures import AnswerTimes
 from components.deployment.keys import Client
 from components.deployment.metrics import Metrics
+from components.deployment.prompt_times import PromptTimes
 from components.deployment.protocol import CompletionTokensDetails, ErrorBody, Usage
 from components.deployment.request_log import RequestRecord
 from components.deployment.responses import ResponseBuilder
@@ -55,6 +56,7 @@ class Answer:
         # Without ``self`` in what the engine calls: the circle would keep the engine when it has been replaced.
         self._times = times = AnswerTimes(len(requests))
         self._start = time.perf_counter()
+        prompts = record.prompts = [PromptTimes(request.adapter, self._start) for request in requests]
         self._endings: set[str] = set()
         self._bill = bill = Bill(costs)
         queue: asyncio.Queue[tuple[int, Delta | LacewingError]] = asyncio.Queue()
@@ -64,13 +66,15 @@ class Answer:
         def begun(index: int) -> None:
             """Called from the decode thread when a prompt gets its place."""
             bill.begin(index)
+            now = prompts[index].begun = time.perf_counter()
             if record.queue_seconds is None:
-                record.queue_seconds = time.perf_counter() - start
+                record.queue_seconds = now - start
 
         def deliver(index: int, delta: Delta | LacewingError) -> None:
             times.note(index, delta)
             if isinstance(delta, LacewingError) or delta.finish is not None:
                 bill.end(index)
+                prompts[index].ended, prompts[index].failed = time.perf_counter(), isinstance(delta, LacewingError)
             if not loop.is_closed():  # the process is shutting down, and no one reads the answer any more
                 loop.call_soon_threadsafe(queue.put_nowait, (index, delta))
 
@@ -144,6 +148,9 @@ class Answer:
             for index, generation in enumerate(self._generations):
                 generation.cancel()
                 self._bill.end(index)
+            for times, generation in zip(self._record.prompts, self._generations, strict=True):
+                times.helper_calls = generation.helper_calls
+                times.ended = times.ended or time.perf_counter()
             self._metrics.count(self._generations)
             self._times.end()
             self._metrics.versions.ended(

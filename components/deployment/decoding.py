@@ -6,6 +6,7 @@ prompt.
 """
 
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -25,6 +26,7 @@ from components.cascade.decoding import (
 from components.core.errors import InputError
 from components.data.tokenizer import TextTokenizer
 from components.deployment.pieces import Piece, PieceQueue
+from components.deployment.prompt_times import HelperCall
 from components.deployment.protocol import SamplingRequest
 from components.deployment.text_stream import Detokenizer, StopMatcher
 from components.model.decoder import Guide
@@ -170,8 +172,8 @@ class Decoding:
         self.request = request
         self.summary = CascadeSummary()
         """The cascade's counts so far."""
-        self.handover_seconds: list[float] = []
-        """How long each call took."""
+        self.helper_calls: list[HelperCall] = []
+        """What came of each call, and how long it took."""
         self._model, self._tokenizer = model, tokenizer
         if request.adapter and request.echo and request.logprobs is not None:
             raise InputError(
@@ -279,7 +281,7 @@ class Decoding:
     def _push(self, token: CascadeToken) -> str:
         """What can be shown now that ``token`` has come."""
         if token.call != "none" and token.logprob is not None:  # the first token of the call's outcome
-            self.handover_seconds.append(token.helper_seconds)
+            self.helper_calls.append(HelperCall(token.call, token.helper_seconds, time.perf_counter()))
         if self.request.logprobs is not None:
             origin = Origin(token.author, token.call_probability, token.seconds)
             self._held.append(ScoredToken(token.id, token.logprob, token.alternatives, self._characters, origin))

@@ -27,6 +27,7 @@ from components.deployment.adapters import AdapterSources
 from components.deployment.bundle import LoadedBundle, load_bundle
 from components.deployment.decoding import Decoding, Delta, Request
 from components.deployment.deferred_helper import opened_helper
+from components.deployment.prompt_times import HelperCall
 from components.model.prefix_blocks import PrefixBlocks
 
 logger = logging.getLogger(__name__)
@@ -67,9 +68,9 @@ class Generation:
         return self.decoding.summary
 
     @property
-    def handover_seconds(self) -> list[float]:
-        """How long each call took."""
-        return self.decoding.handover_seconds
+    def helper_calls(self) -> Sequence[HelperCall]:
+        """What came of each call, and how long it took."""
+        return self.decoding.helper_calls
 
     def cancel(self) -> None:
         """Release the slot; nothing is delivered after the current turn."""

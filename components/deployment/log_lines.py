@@ -10,7 +10,6 @@ import logging
 import sys
 import time
 import traceback
-from dataclasses import asdict
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -57,7 +56,7 @@ class JsonLines(_Lines):
         line: dict[str, Any] = {"time": _time(record.created), "level": record.levelname.lower()}
         request = _request(record)
         if request is not None:
-            line |= {"event": "request"} | asdict(request)
+            line |= {"event": "request"} | request.line
         else:
             line |= {"event": "message", "logger": record.name, "message": record.getMessage()}
         if record.exc_info:

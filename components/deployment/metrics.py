@@ -86,8 +86,8 @@ class Metrics:
             self.empty_calls.inc(summary.empty_calls)
             self.helper_tokens.inc(summary.helper_tokens)
             self.degraded_answers.inc(summary.degraded)
-            for seconds in list(generation.handover_seconds):
-                self.handover_seconds.observe(seconds)
+            for call in list(generation.helper_calls):
+                self.handover_seconds.observe(call.seconds)
 
     def observe(self, app: FastAPI) -> None:
         """Count and time every request to ``app``, streams to their end, and show all figures at ``/metrics``.

@@ -7,11 +7,14 @@ could hold text.
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any
 from uuid import uuid4
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from components.deployment.prompt_times import PromptTimes
 
 REQUESTS = "lacewing.requests"
 HEADER = "x-request-id"
@@ -25,7 +28,7 @@ logger = logging.getLogger(REQUESTS)
 
 @dataclass
 class RequestRecord:
-    """What is logged of one request."""
+    """What is known of one request."""
 
     id: str
     method: str
@@ -55,6 +58,18 @@ class RequestRecord:
     """Of several prompts with several reasons, all of them; ``error`` if the answer ended with one."""
     client_gone: bool = False
     """Whether the client left before the end of the answer."""
+    prompts: list[PromptTimes] = field(default_factory=list)
+    """For traces, which show what a line has no room for."""
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """What is logged of it, by name."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "prompts"}
+
+    @property
+    def worth_a_word(self) -> bool:
+        """Whether anybody wants to know of it: a health check that passes says nothing."""
+        return self.route not in _UNLOGGED or self.status != 200
 
 
 class RequestLog:
@@ -95,7 +110,7 @@ class RequestLog:
             record.route = getattr(scope.get("route"), "path", _OTHER)
             client = scope["state"].get("client")
             record.key = client.name if client is not None else None
-            if record.route not in _UNLOGGED or record.status != 200:
+            if record.worth_a_word:
                 logger.info("request", extra={"request": record})
 
 

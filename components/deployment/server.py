@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from pydantic import ValidationError
 
 from components.core.errors import InputError, LacewingError, ServiceError
@@ -47,6 +48,7 @@ from components.deployment.page.routes import add_page
 from components.deployment.registry_process import RegistryProcess
 from components.deployment.released import spare_modules
 from components.deployment.request_log import RequestLog
+from components.deployment.traces import Traced, from_environment
 from components.deployment.versioned import Versioned
 from components.deployment.versions import Versions
 
@@ -54,6 +56,8 @@ from components.deployment.versions import Versions
 READY = "serving {model} on http://{host}:{port}"
 
 NOBODY = Clients()
+# FastAPI's own, which FASTAPI_OTEL_AUTO_CONFIGURE turns on: it sends paths, and messages of exceptions. Ours does not.
+NO_TELEMETRY = TelemetryConfig(tracing=False, metrics=False, logs=False, operation_spans=False, auto_configure=False)
 
 
 def create_app(versions: Versions, cfg: ServeConfig, clients: Clients = NOBODY) -> FastAPI:
@@ -86,16 +90,19 @@ def application(
     """What every server of ours answers, and within which limits, whatever its engine; see ``create_app``.
 
     ``add_more`` adds the routes that only this one has; ``energy`` shares what the answers take, where they are
-    computed here.
+    computed here. Raises ``InputError`` for variables of OpenTelemetry that cannot be followed.
     """
+    traces = from_environment(title.lower().replace(" ", "-"))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         await asyncio.to_thread(versions.close)
+        if traces is not None:
+            await asyncio.to_thread(traces.close)
 
     # The interactive documentation pages would load scripts from the internet; /openapi.json is there.
-    app = FastAPI(title=title, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title=title, lifespan=lifespan, docs_url=None, redoc_url=None, telemetry=NO_TELEMETRY)
     metrics = Metrics(versions)
     errors.register(app)
     routes.add_health(app, versions, cfg.model)
@@ -113,6 +120,8 @@ def application(
     )
     metrics.observe(app)  # after the limits, so that it also counts what they refuse
     app.add_middleware(RequestLog, model=cfg.model)
+    if traces is not None:
+        app.add_middleware(Traced, traces=traces)
     return app
 
 

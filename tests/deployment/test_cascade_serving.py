@@ -385,7 +385,7 @@ def test_a_helper_that_fails_in_mid_answer_costs_nothing_but_its_help(
         assert rest.degraded
         assert generation.summary.failed_calls >= FAILURES_BEFORE_REST
         assert generation.summary.small_tokens + generation.summary.helper_tokens == 30
-        assert len(generation.handover_seconds) == generation.summary.calls
+        assert len(generation.helper_calls) == generation.summary.calls
         # Where the help failed, the small model's own token stands.
         tokens = [*first.tokens, *rest.tokens]
         last = max(at for at, token in enumerate(tokens) if token.origin and token.origin.author == "helper")

@@ -18,10 +18,12 @@ from components.cascade.call_budget import CallBudget
 from components.cascade.config import CascadeConfig
 from components.cascade.decoding import Author, CascadeSummary, FinishReason
 from components.cascade.helpers.base import Call, Helper, HelperError, Reply
-from components.cascade.reply_tokens import ends_inside_character, reply_fault, reply_ids
+from components.cascade.replies import told
+from components.cascade.reply_tokens import ends_inside_character
 from components.data.tokenizer import TextTokenizer
 from components.deployment.gateway.drawing import GREEDY, Drawing
 from components.deployment.gateway.upstream import SUPPRESSED, Piece, Upstream, UpstreamError
+from components.deployment.prompt_times import HelperCall
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +71,8 @@ class GatewayAnswer:
         self._prompt_tokens = len(prompt)
         self._session = secrets.token_hex(8)
         self.summary = CascadeSummary()
-        self.handover_seconds: list[float] = []
-        """How long each call took."""
+        self.helper_calls: list[HelperCall] = []
+        """What came of each call, and how long it took."""
 
     def __iter__(self) -> Iterator[Written]:
         """The steps; the last has ``finish``. Raises ``UpstreamError``."""
@@ -123,26 +125,22 @@ class GatewayAnswer:
             return self._own()
         self.summary.calls += 1
         began = time.perf_counter()
-        told = self._told()
-        self.handover_seconds.append(time.perf_counter() - began)
-        self.summary.helper_seconds += self.handover_seconds[-1]
-        if isinstance(told, Reply):
-            self.summary.helper_model_tokens += told.tokens
-            if not told.text.strip():
-                self.summary.empty_calls += 1
-                return self._own()
-            fault: object = reply_fault(told.text, self._config.max_unit_tokens, self._tokenizer.special.ids)
-        else:
-            fault = told
-        if fault is not None or not isinstance(told, Reply):
-            logger.info("the helper's reply cannot be used, the small model continues alone: %s", fault)
-            self.summary.failed_calls += 1
+        reply = self._reply()
+        ended = time.perf_counter()
+        found = told(reply, self._ids, self._left, self._config.max_unit_tokens, self._tokenizer)
+        self.helper_calls.append(HelperCall(found.call, ended - began, ended))
+        self.summary.helper_seconds += ended - began
+        self.summary.helper_model_tokens += reply.tokens if isinstance(reply, Reply) else 0
+        self.summary.empty_calls += found.call == "empty"
+        self.summary.failed_calls += found.call == "failed"
+        if found.fault is not None:
+            logger.info("the helper's reply cannot be used, the small model continues alone: %s", found.fault)
+        if found.call != "answered":
             return self._own()
-        ids = reply_ids(self._tokenizer, self._ids, told.text)[: self._left]
-        self.summary.helper_tokens += len(ids)
-        return self._emit("helper", ids)
+        self.summary.helper_tokens += len(found.ids)
+        return self._emit("helper", found.ids)
 
-    def _told(self) -> Reply | HelperError:
+    def _reply(self) -> Reply | HelperError:
         assert self._helper is not None
         call = Call(
             session=self._session,

@@ -36,6 +36,7 @@ from components.deployment.gateway.upstream import (
     open_upstream,
 )
 from components.deployment.gateway.writing import Writing
+from components.deployment.prompt_times import HelperCall
 from components.model.bundle import Bundle
 
 logger = logging.getLogger(__name__)
@@ -63,9 +64,9 @@ class GatewayGeneration:
         return self.answer.summary
 
     @property
-    def handover_seconds(self) -> list[float]:
-        """How long each call took."""
-        return self.answer.handover_seconds
+    def helper_calls(self) -> Sequence[HelperCall]:
+        """What came of each call, and how long it took."""
+        return self.answer.helper_calls
 
     def cancel(self) -> None:
         """The piece that the server is writing comes to its end; nothing follows."""

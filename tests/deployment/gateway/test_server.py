@@ -10,11 +10,13 @@ from fastapi.testclient import TestClient
 
 from components.deployment.gateway.engine import GatewayEngine
 from components.deployment.gateway.server import create_app, main
+from components.deployment.traces import Traced
 from components.deployment.versions import Version, Versions
 from components.model.bundle import Bundle
 from tests.deployment.conftest import Fact
 from tests.deployment.export.llama_cpp import LlamaCpp
 from tests.deployment.gateway.conftest import settings
+from tests.deployment.test_traces import Collected, attributes
 
 
 def client_of(bundle: Bundle, url: str, **more: object) -> TestClient:
@@ -68,6 +70,17 @@ def test_prompts_of_one_request_are_answered_as_each_alone(gateway: TestClient, 
     assert [choice["text"] for choice in together["choices"]] == [each["choices"][0]["text"] for each in alone]
     assert together["usage"]["total_tokens"] == sum(each["usage"]["total_tokens"] for each in alone)
     assert "lacewing_calls_total" in gateway.get("/metrics").text
+
+
+def test_a_trace_holds_its_calls_too(gateway: TestClient, fact: Fact) -> None:
+    collected = Collected()
+    with_traces = TestClient(Traced(gateway.app, collected.traces), base_url="http://127.0.0.1")
+    details = complete(with_traces, prompt=fact.prompt, call_budget=0.5)["usage"]["completion_tokens_details"]
+    spans = collected.taken()
+    assert {span.name for span in spans} == {"queue", "decode", "helper call", "POST /v1/completions"}
+    outcomes = [attributes(span)["lacewing.call.outcome"] for span in spans if span.name == "helper call"]
+    assert len(outcomes) == details["calls"] > 0
+    assert set(outcomes) <= {"answered", "empty"}
 
 
 def test_it_speaks_chat_and_stops_at_texts(gateway: TestClient) -> None:
