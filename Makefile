@@ -73,6 +73,7 @@ bench: $(VENV)/dev  ## measure every claim on this machine and write docs/result
 	$(BIN)/python -m benchmarks.delegation --record
 	$(BIN)/python -m benchmarks.cascade --record
 	$(BIN)/python -m benchmarks.serving --record
+	$(BIN)/python -m benchmarks.rollover --tokens 16 --threads 1 --rounds 3 --record
 	$(BIN)/python -m benchmarks.flow --record
 	$(BIN)/python -m benchmarks.finetuning --record
 	$(BIN)/python -m benchmarks.adapters --record

@@ -2,10 +2,12 @@
 
 A real registry, ``lacewing serve`` in a process of its own, and clients that stream greedy answers without a pause:
 5 % of the requests are malformed, 5 % of the clients leave in the middle. Meanwhile the second of two versions is
-promoted, and then rolled back. Every whole answer is compared with what the version that it names writes alone.
-A gap is the time between two pieces of one answer. The window of a swap reaches from the move of the alias to one
-second after the first answer of the new version: what loads beside the old version costs most in there.
-Options: ``--shape quick --requests 1000 --clients 32 --tokens 24 --threads 2``. Random weights of a preset's size.
+promoted, and then rolled back, ``--rounds`` times. Every whole answer is compared with what the version that it names
+writes alone. A gap is the time between two pieces of one answer. The window of a swap reaches from the move of the
+alias to one second after the first answer of the new version: what loads beside the old version costs most in there.
+The memory before the moves is the median while the second fifth of the requests is answered.
+Options: ``--shape quick --requests 1000 --clients 32 --tokens 24 --threads 2 --rounds 1``. Random weights of a preset's
+size.
 """
 
 # ruff: noqa: E402 - how OpenMP threads wait is decided before torch is imported
@@ -27,6 +29,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -38,7 +41,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.results import Result
+from benchmarks.results import Result, add_record_option, given_command, record
 from benchmarks.serving import PRESETS, VOCAB_SIZE, VOCAB_SIZES, random_bundle
 from components.core.artifact import Artifact
 from components.deployment.decoding import Request
@@ -144,8 +147,8 @@ class Measured:
     """One run."""
 
     seen: list[Seen]
-    promotion: Move
-    rollback: Move
+    promotions: list[Move]
+    rollbacks: list[Move]
     steady_mb: float
     peak_mb: float
     end_mb: float
@@ -160,6 +163,8 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=32, help="requests at a time")
     parser.add_argument("--tokens", type=int, default=24, help="tokens of every answer")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of the server")
+    parser.add_argument("--rounds", type=int, default=1, help="promotions, each with its rollback")
+    add_record_option(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lacewing-rollover-") as scratch:
         os.environ["LACEWING_WORKSPACE"] = str(Path(scratch) / "workspace")
@@ -169,6 +174,8 @@ def main() -> None:
         table.add_row(result.what, result.measured, result.goal, result.remark)
     console = Console(width=180)
     console.print(table)
+    if options.record:
+        record(f"rollover {options.shape}", results, given_command("benchmarks.rollover"))
     console.print(f"load of the machine at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 
@@ -230,13 +237,16 @@ def _run(
     threading.Thread(target=watch_memory, daemon=True).start()
     _until(lambda: httpx.get(f"{url}/v1/about", trust_env=False).json()["registry"]["looked"] > 0.0)
     asking.start()
-    _until(lambda: len(load.seen) > 0.2 * len(prompts))
+    _until(_asked(load, 0.2))
     warm = len(memory)
-    _until(lambda: len(load.seen) > 0.4 * len(prompts))
+    _until(_asked(load, 0.4))
     steady = median(memory[warm:])
-    promotion = _moved(url, "lacewing/2", lambda: registry.promote(2, "measured", by="benchmark"))
-    _until(lambda: len(load.seen) > 0.7 * len(prompts))
-    rollback = _moved(url, "lacewing/1", lambda: registry.rollback("measured", by="benchmark"))
+    promotions, rollbacks = [], []
+    for number in range(options.rounds):
+        _until(_asked(load, 0.4 + 0.6 * number / options.rounds))
+        promotions.append(_moved(url, "lacewing/2", partial(registry.promote, 2, "again", allow_rolled_back=True)))
+        _until(_asked(load, 0.4 + 0.6 * (number + 0.5) / options.rounds))
+        rollbacks.append(_moved(url, "lacewing/1", partial(registry.rollback, "measured")))
     asking.join()
     _until(
         lambda: (
@@ -251,8 +261,8 @@ def _run(
     watcher = _watcher(process)
     return Measured(
         load.seen,
-        promotion,
-        rollback,
+        promotions,
+        rollbacks,
         steady,
         max(memory),
         process.memory_info().rss / 1e6,
@@ -262,6 +272,10 @@ def _run(
 
 def _watcher(process: psutil.Process) -> psutil.Process | None:
     return next(iter(process.children()), None)
+
+
+def _asked(load: Load, share: float) -> Callable[[], bool]:
+    return lambda: len(load.seen) > share * len(load.prompts)
 
 
 def _moved(url: str, version: str, move: Callable[[], object]) -> Move:
@@ -298,17 +312,21 @@ def _results(measured: Measured, texts: Mapping[str, list[str]], options: argpar
     late = [
         each
         for each in seen
-        for move, name in ((measured.promotion, "lacewing/2"), (measured.rollback, "lacewing/1"))
+        for moves, name in ((measured.promotions, "lacewing/2"), (measured.rollbacks, "lacewing/1"))
+        for move in moves
         if each.version != name and move.served < each.began < move.served + 1.0
     ]
     malformed = Counter(each.status for each in seen if each.kind == "malformed")
     by_version = Counter(each.version for each in whole)
     gaps = [(later, later - earlier) for each in seen for earlier, later in pairwise(each.pieces)]
-    windows = [(move.alias, move.served + SETTLED_SECONDS) for move in (measured.promotion, measured.rollback)]
+    windows = [(move.alias, move.served + SETTLED_SECONDS) for move in measured.promotions + measured.rollbacks]
     swapping = [gap for at, gap in gaps if any(begin <= at - gap / 2 <= end for begin, end in windows)]
     quiet = [gap for at, gap in gaps if not any(begin <= at - gap / 2 <= end for begin, end in windows)]
     count = f"{kinds['whole']} whole, {kinds['malformed']} malformed, {kinds['left']} left"
-    memory = f"{measured.steady_mb:.0f} MB before, {measured.peak_mb:.0f} MB at most"
+    moves = len(windows)
+    memory = (
+        f"{measured.steady_mb:.0f} MB before, {measured.end_mb:.0f} after {moves} moves, {measured.peak_mb:.0f} at most"
+    )
     answered = ", ".join(f"{number} by {name}" for name, number in sorted(by_version.items()))
     return [
         Result("requests", f"{len(seen)}", "1000", f"{count}; {options.clients} at a time, {options.tokens} tokens"),
@@ -318,8 +336,8 @@ def _results(measured: Measured, texts: Mapping[str, list[str]], options: argpar
         Result("malformed", ", ".join(f"{n} x {status}" for status, n in malformed.items()), "400 each", ""),
         Result("gap between pieces at the swaps, p99", _ms(swapping, 0.99), "<= 250 ms", _gap_remark(swapping)),
         Result("gap between pieces otherwise, p99", _ms(quiet, 0.99), "", _gap_remark(quiet)),
-        Result("from the alias to the new version", _seconds(measured.promotion), "", "loaded, checked, swapped"),
-        Result("from the alias to the old version", _seconds(measured.rollback), "< 5 s", "rollback, loaded again"),
+        Result("from the alias to the new version", _seconds(measured.promotions), "", "loaded, checked, swapped"),
+        Result("from the alias to the old version", _seconds(measured.rollbacks), "< 5 s", "rollback, loaded again"),
         Result("memory at the end", f"{measured.end_mb / measured.steady_mb - 1:+.1%}", "within 5 %", memory),
         Result("memory of the process that asks the registry", f"{measured.watcher_mb:.0f} MB", "", ""),
     ]
@@ -334,8 +352,9 @@ def _gap_remark(gaps: Sequence[float]) -> str:
     return f"median {_ms(gaps, 0.5)}, longest {_ms(gaps, 1.0)}, {len(gaps)} gaps"
 
 
-def _seconds(move: Move) -> str:
-    return f"{move.served - move.alias:.1f} s"
+def _seconds(moves: Sequence[Move]) -> str:
+    """The longest."""
+    return f"{max(move.served - move.alias for move in moves):.1f} s"
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from components.deployment.energy import EnergyShares
 from components.deployment.engine import Engine
 from components.deployment.following import Following
 from components.deployment.hosts import AllowedHosts, is_loopback
+from components.deployment.kept_products import limit_kept_products
 from components.deployment.keys import Clients
 from components.deployment.loading import checked_version, loaded_version
 from components.deployment.metrics import Metrics
@@ -164,6 +165,7 @@ def serve(
     """
     log_lines.configure(cfg.log)
     clients = known_clients(cfg, "server")
+    limit_kept_products(cfg.max_concurrent_requests)
     with listen(cfg.host, cfg.port) as listener:
         spare_modules()  # before the first version, which will go
         versions = Versions(loaded_version(cfg, folder, version, address))
