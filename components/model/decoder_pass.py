@@ -10,6 +10,7 @@ What a document's tokens give depends on no other document, to the last bit, on 
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -170,10 +171,12 @@ class DecoderPass:
         for row, ids in unread.items():
             cache.lengths[row] += len(ids)
         chosen = [last[row] for row in unread]
-        if chosen != list(range(len(hidden))):
+        if chosen == list(range(len(chosen))):
+            hidden = hidden[: len(chosen)]
+        else:
             hidden = hidden[torch.tensor(chosen, device=device)]
         with _own_arithmetic(device):
-            return self.model.norm(hidden)  # type: ignore[no-any-return]
+            return _normed(self.model.norm, hidden)
 
     def read(self, cache: DecoderCache, unread: Mapping[int, Sequence[int]]) -> Float[Tensor, "rows width"]:
         """As a call, in several passes where there is much to read, so that memory stays small."""
@@ -326,10 +329,10 @@ def _layer(block: nn.Module, name: str, adapters: AdapterStack) -> _Layer:
     )
 
 
-def _own_arithmetic(device: torch.device) -> torch.autocast:
+def _own_arithmetic(device: torch.device) -> AbstractContextManager[object]:
     """Whatever autocast the caller is under: texts are those that the server writes, and packed products know no other
     numbers than those of the weights."""
-    return torch.autocast(device.type, enabled=False)
+    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
 
 
 def _normed(norm: RMSNorm, hidden: Float[Tensor, "tokens width"]) -> Float[Tensor, "tokens width"]:
