@@ -151,7 +151,7 @@ def _measured(options: argparse.Namespace, clients: int) -> Iterator[tuple[list[
                 "question(s) of each at once: time, of that with waiting",
                 f"{clock:.2f} x",
                 GOAL if clients == 1 and at_once > 1 else "",
-                f"wall time on the loaded machine {wall:.2f} x; {discarded} calls discarded beside {calls}",
+                f"wall time {wall:.2f} x; {discarded} calls discarded beside {calls}",
             ),
         )
 

@@ -17,7 +17,9 @@ from components.core.errors import LacewingError
 from components.deployment import errors
 from components.deployment.costs import Bill, Costs
 from components.deployment.decoding import Delta, Request
+from components.deployment.events import Events, event
 from components.deployment.figures import AnswerTimes
+from components.deployment.inbox import inbox_of
 from components.deployment.keys import Client
 from components.deployment.metrics import Metrics
 from components.deployment.prompt_times import PromptTimes
@@ -62,6 +64,7 @@ class Answer:
         queue: asyncio.Queue[tuple[int, Delta | LacewingError]] = asyncio.Queue()
         self._queue = queue
         start, loop = self._start, asyncio.get_running_loop()
+        inbox = inbox_of(loop)
 
         def begun(index: int) -> None:
             """Called from the decode thread when a prompt gets its place."""
@@ -75,8 +78,7 @@ class Answer:
             if isinstance(delta, LacewingError) or delta.finish is not None:
                 bill.end(index)
                 prompts[index].ended, prompts[index].failed = time.perf_counter(), isinstance(delta, LacewingError)
-            if not loop.is_closed():  # the process is shutting down, and no one reads the answer any more
-                loop.call_soon_threadsafe(queue.put_nowait, (index, delta))
+            inbox.put(loop, queue, (index, delta))
 
         self._generations = version.engine.submit(
             [
@@ -209,14 +211,14 @@ async def _client_left(http: HttpRequest) -> None:
 
 async def _events(answer: Answer, builder: ResponseBuilder, include_usage: bool) -> AsyncIterator[str]:
     """``data:`` lines; the last one is ``[DONE]``, or the error that ended the answer."""
-    hidden = set() if include_usage else {"usage"}
+    events = Events(builder, include_usage)
     try:
         async for index, delta in answer.deltas():
-            for chunk in builder.chunks(index, delta):
-                yield f"data: {chunk.model_dump_json(exclude=hidden)}\n\n"
+            for each in events.of(index, delta):
+                yield each
     except LacewingError as error:  # the status has been sent already
-        yield f"data: {ErrorBody(error=errors.detail(error)[1]).model_dump_json()}\n\n"
+        yield event(ErrorBody(error=errors.detail(error)[1]).model_dump_json())
         return
     if include_usage:
-        yield f"data: {builder.usage_chunk(answer.usage).model_dump_json()}\n\n"
-    yield "data: [DONE]\n\n"
+        yield event(builder.usage_chunk(answer.usage).model_dump_json())
+    yield event("[DONE]")

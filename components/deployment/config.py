@@ -123,7 +123,8 @@ class ServeConfig(CanaryConfig, ListenConfig):
     With more it goes on with a guess, which the reply confirms or takes back: the text is the same and comes sooner
     where the helper is far away, for up to as many calls again, which are discarded. 4 does most of it."""
     threads: NonNegativeInt = 0
-    """CPU threads of the forward pass; 0 leaves the choice to torch (one per core)."""
+    """CPU threads of the forward pass; 0 leaves one of the usable cores free, for what is sent and received: one less
+    than there are, at least one. ``OMP_NUM_THREADS`` in the environment beats that."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to decode: ``auto`` takes the GPU if there is one."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -162,4 +163,4 @@ class SmokeConfig(BaseModel):
     timeout_seconds: PositiveFloat = 120.0
     """How long the server may take to load the model, and again to answer."""
     threads: NonNegativeInt = 0
-    """CPU threads of the server; 0 leaves the choice to torch."""
+    """CPU threads of the server; 0 leaves the choice to it."""

@@ -27,6 +27,7 @@ from components.deployment.adapters import AdapterSources
 from components.deployment.bundle import LoadedBundle, load_bundle
 from components.deployment.decoding import Decoding, Delta, Request
 from components.deployment.deferred_helper import opened_helper
+from components.deployment.forward_threads import forward_threads
 from components.deployment.prompt_times import HelperCall
 from components.model.prefix_blocks import PrefixBlocks
 
@@ -102,7 +103,7 @@ class Engine:
             folder: a bundle.
             max_concurrent_requests: prompts decoded together.
             max_queued_requests: prompts that may wait beyond those.
-            threads: CPU threads of the forward pass; 0 leaves it to torch.
+            threads: CPU threads of the forward pass; 0: see ``forward_threads``.
             device: ``cpu``, ``cuda``, or ``auto`` for the GPU if there is one.
             call_budget: share of the decisions that become calls, instead of the bundle's; 0 opens no helper.
             helper_required: ``False`` answers without a helper that is not there yet, and says so in the answers.
@@ -232,8 +233,8 @@ class Engine:
 
     @torch.inference_mode()
     def _decode(self, threads: int) -> None:
-        if threads:
-            torch.set_num_threads(threads)  # holds for the thread that calls it
+        if chosen := forward_threads(threads):
+            torch.set_num_threads(chosen)  # holds for the thread that calls it
         while (admitted := self._next_round()) is not None:
             self._drop_withdrawn()
             for generation in admitted:

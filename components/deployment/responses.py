@@ -52,6 +52,9 @@ class ResponseBuilder(Protocol):
     def chunks(self, index: int, delta: Delta) -> Iterator[BaseModel]:
         """The parts of a streamed answer for ``delta`` of prompt ``index``."""
 
+    def only_text(self, delta: Delta) -> bool:
+        """Whether the part for ``delta`` says nothing but its text."""
+
     def usage_chunk(self, usage: Usage) -> BaseModel:
         """The last part of a stream, if the client asked for it."""
 
@@ -81,6 +84,9 @@ class CompletionBuilder:
     def chunks(self, index: int, delta: Delta) -> Iterator[Completion]:
         note = _note(self._helper, [delta]) if delta.finish is not None else None
         yield Completion(**self._base, choices=[self._choice(index, delta)], cascade=note)
+
+    def only_text(self, delta: Delta) -> bool:
+        return _only_text(delta, self._pieces)
 
     def usage_chunk(self, usage: Usage) -> Completion:
         return Completion(**self._base, choices=[], usage=usage)
@@ -154,6 +160,9 @@ class ChatBuilder:
             last = ChatChunkChoice(delta=ChatDelta(), finish_reason=delta.finish, authors=_authors(self._helper, delta))
             yield self._chunk(last, _note(self._helper, [delta]))
 
+    def only_text(self, delta: Delta) -> bool:
+        return _only_text(delta, self._pieces)
+
     def usage_chunk(self, usage: Usage) -> ChatChunk:
         return ChatChunk(**self._base, choices=[], usage=usage)
 
@@ -202,6 +211,10 @@ def _authors(helper: str | None, delta: Delta) -> list[AuthorSpan] | None:
     if helper is None or delta.finish is None:
         return None
     return [AuthorSpan(**span._asdict()) for span in delta.authors]
+
+
+def _only_text(delta: Delta, pieces: bool) -> bool:
+    return bool(delta.text) and not delta.tokens and delta.finish is None and not (pieces and delta.pieces)
 
 
 def _pieces(delta: Delta) -> list[Piece]:

@@ -10,6 +10,7 @@ What a document's tokens give depends on no other document, to the last bit, on 
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -48,14 +49,31 @@ class _Multiplied:
         return self.correction(self.plain, rows, chosen)
 
 
+class _Norm:
+    """``RMSNorm``. For few rows on a CPU, each of the seven operations of torch's own costs more than its work."""
+
+    def __init__(self, norm: RMSNorm) -> None:
+        assert norm.eps is not None
+        self._shape, self._weight, self._eps = norm.normalized_shape, norm.weight.detach(), norm.eps
+        self._epsilon = self._weight.new_tensor(norm.eps)
+        self._few_passes = self._weight.device.type == "cpu" and self._weight.dtype == torch.float32
+
+    def __call__(self, hidden: Float[Tensor, "tokens width"]) -> Float[Tensor, "tokens width"]:
+        if not self._few_passes:
+            return F.rms_norm(hidden, self._shape, self._weight, self._eps)
+        size: Tensor = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
+        scale = torch.addcmul(self._epsilon, size, size, value=1.0 / hidden.shape[1]).rsqrt_()
+        return scale.mul(hidden).mul_(self._weight)
+
+
 @dataclass(frozen=True)
 class _Layer:
     """The products of one block of the model."""
 
-    attention_norm: RMSNorm
+    attention_norm: _Norm
     query_key_value: _Multiplied
     output: _Multiplied
-    feed_forward_norm: RMSNorm
+    feed_forward_norm: _Norm
     gate_up: _Multiplied
     down: _Multiplied
 
@@ -106,6 +124,7 @@ class DecoderPass:
         self._cosine = model.cosine[:, :half].to(dtype)[:, None, None]
         self._sine = model.sine.to(dtype).view(-1, 1, 2, half)
         self._layers = [_layer(block, f"blocks.{number}.", self._adapters) for number, block in enumerate(model.blocks)]
+        self._norm = _Norm(model.norm)
         self._logits = product(model.output_weight)
 
     def new_cache(self) -> DecoderCache:
@@ -170,10 +189,12 @@ class DecoderPass:
         for row, ids in unread.items():
             cache.lengths[row] += len(ids)
         chosen = [last[row] for row in unread]
-        if chosen != list(range(len(hidden))):
+        if chosen == list(range(len(chosen))):
+            hidden = hidden[: len(chosen)]
+        else:
             hidden = hidden[torch.tensor(chosen, device=device)]
         with _own_arithmetic(device):
-            return self.model.norm(hidden)  # type: ignore[no-any-return]
+            return self._norm(hidden)
 
     def read(self, cache: DecoderCache, unread: Mapping[int, Sequence[int]]) -> Float[Tensor, "rows width"]:
         """As a call, in several passes where there is much to read, so that memory stays small."""
@@ -256,13 +277,13 @@ class DecoderPass:
         # Views of all layers at once: to make them one by one would take as long as the rotation.
         all_keys, all_values = (stored.flatten(1, 2).unbind() for stored in (cache.keys, cache.values))
         for number, layer in enumerate(self._layers):
-            heads = layer.query_key_value(_normed(layer.attention_norm, hidden), chosen).view(shape)
+            heads = layer.query_key_value(layer.attention_norm(hidden), chosen).view(shape)
             turned = heads[:, : self._rotated].view(-1, self._rotated, 2, self._head_dim // 2)
             turned = torch.addcmul(turned * cosine, turned.flip(2), sine).flatten(-2)
             all_keys[number].index_copy_(0, places, turned[:, self._heads :])
             all_values[number].index_copy_(0, places, heads[:, self._rotated :])
             hidden = hidden + layer.output(self._attention(turned, number, singles, blocks), chosen)
-            gate, up = layer.gate_up(_normed(layer.feed_forward_norm, hidden), chosen).chunk(2, dim=-1)
+            gate, up = layer.gate_up(layer.feed_forward_norm(hidden), chosen).chunk(2, dim=-1)
             hidden = hidden + layer.down(F.silu(gate) * up, chosen)
         return hidden
 
@@ -317,24 +338,19 @@ def _layer(block: nn.Module, name: str, adapters: AdapterStack) -> _Layer:
         return _Multiplied(joint_product(list(matrices.values())), adapters.correction(matrices))
 
     return _Layer(
-        block.attention_norm,
+        _Norm(block.attention_norm),
         multiplied("attention.query", "attention.key", "attention.value"),
         multiplied("attention.output"),
-        block.feed_forward_norm,
+        _Norm(block.feed_forward_norm),
         multiplied("feed_forward.gate", "feed_forward.up"),
         multiplied("feed_forward.down"),
     )
 
 
-def _own_arithmetic(device: torch.device) -> torch.autocast:
+def _own_arithmetic(device: torch.device) -> AbstractContextManager[object]:
     """Whatever autocast the caller is under: texts are those that the server writes, and packed products know no other
     numbers than those of the weights."""
-    return torch.autocast(device.type, enabled=False)
-
-
-def _normed(norm: RMSNorm, hidden: Float[Tensor, "tokens width"]) -> Float[Tensor, "tokens width"]:
-    """``norm(hidden)`` without the calls around it."""
-    return F.rms_norm(hidden, norm.normalized_shape, norm.weight, norm.eps)
+    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
 
 
 def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:

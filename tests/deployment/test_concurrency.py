@@ -10,7 +10,7 @@ import pytest
 
 from components.model.bundle import Bundle
 from tests.deployment.conftest import SENTENCES, Fact
-from tests.deployment.process import started, url_of
+from tests.deployment.process import drained, started, url_of
 
 CLIENTS = 200
 
@@ -20,11 +20,10 @@ def client(asking: Bundle) -> Iterator[httpx.Client]:
     """Of a cascade with places for all clients."""
     options = ("--port", "0", "--max-concurrent-requests", "16", "--max-queued-requests", str(CLIENTS))
     limits = httpx.Limits(max_connections=CLIENTS)
-    with (
-        started(asking.folder, *options) as process,
-        httpx.Client(base_url=url_of(process), timeout=120.0, trust_env=False, limits=limits) as client,
-    ):
-        yield client
+    with started(asking.folder, *options) as process:
+        drained(process)
+        with httpx.Client(base_url=url_of(process), timeout=120.0, trust_env=False, limits=limits) as client:
+            yield client
 
 
 def _request(number: int, fact: Fact) -> dict[str, Any]:
