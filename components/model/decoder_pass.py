@@ -106,7 +106,7 @@ class _Block:
 
 
 class DecoderPass:
-    """A model as a decoder multiplies by it. Weights are taken as they are now; norms and embedding are the model's."""
+    """A model as a decoder multiplies by it. Weights are taken as they are now, but for the embedding."""
 
     def __init__(self, model: Transformer, adapters: Sequence[Unmerged] = ()) -> None:
         """

@@ -283,12 +283,12 @@ def test_when_all_fail_together_the_engine_starts_anew(bundle: Bundle) -> None:
         items: list[queue.SimpleQueue[Item]] = [queue.SimpleQueue(), queue.SimpleQueue()]
         engine.submit([(_endless(engine), item.put) for item in items])
         assert isinstance(items[0].get(timeout=PATIENCE_SECONDS), Delta)
-        weight = engine.model.norm.weight
-        engine.model.norm.weight = torch.nn.Parameter(torch.ones(7))
+        weight = engine.model.embedding.weight
+        engine.model.embedding.weight = torch.nn.Parameter(torch.ones(len(weight), 7))
         for item in items:
             with pytest.raises(ServiceError, match="decoding failed"):
                 _whole(item)
-        engine.model.norm.weight = weight
+        engine.model.embedding.weight = weight
         assert _ask(engine, Request([7], max_tokens=3, temperature=0.0)).finish == "length"
 
 

@@ -278,7 +278,7 @@ def test_pods_are_confined_and_limited() -> None:
 
 
 def test_the_autoscaler_follows_a_figure_that_the_server_exports() -> None:
-    exported = re.findall(r'"(lacewing_\w+)"', (ROOT / "components" / "deployment" / "metrics.py").read_text())
+    exported = re.findall(r'"(lacewing_\w+)"', (ROOT / "components" / "deployment" / "version_metrics.py").read_text())
     scaler = next(each for each in objects() if each["kind"] == "HorizontalPodAutoscaler")
     names = [metric["pods"]["metric"]["name"] for metric in scaler["spec"]["metrics"]]
     assert names == ["lacewing_queued_requests"]
