@@ -362,6 +362,7 @@ def test_rows_of_peers_are_measured_where_they_are_installed(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_candidates_that_spill_or_serialise_products_are_not_timed() -> None:
     candidates = [Tiles(64, 64, 4, 2, described=True), Tiles(128, 128, 4, 4)]
     kept = survivors(Case(HOPPER, torch.bfloat16, 64, documents=True), "forward", candidates, group=1)

@@ -44,6 +44,8 @@ def url(calling: Bundle, upstream: LlamaCpp) -> Iterator[str]:
         process.communicate()
 
 
+@pytest.mark.slow
+@pytest.mark.soak  # half a minute; the server with our own engine is asked in every run
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_every_answer_is_as_documented(url: str, mode: GenerationMode) -> None:
     check_answers(url, mode, BOUNDED, greedy=True)

@@ -46,7 +46,7 @@ def test_what_pretraining_runs_compiles_for_hopper(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in TENSOR_CORES if case.head_dim >= 64], ids=str)
-@pytest.mark.parametrize("group", [1, pytest.param(2, marks=pytest.mark.soak), 4])
+@pytest.mark.parametrize("group", [*(pytest.param(group, marks=pytest.mark.soak) for group in (1, 2)), 4])
 def test_the_table_compiles_for_the_presets(case: Case, group: int, tmp_path: Path) -> None:
     if case.capability != HOPPER and group != 4:
         pytest.skip("only what ptxas says of Hopper depends on the group")
