@@ -63,15 +63,13 @@ class Answer:
         self._bill = bill = Bill(costs)
         queue: asyncio.Queue[tuple[int, Delta | LacewingError]] = asyncio.Queue()
         self._queue = queue
-        start, loop = self._start, asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         inbox = inbox_of(loop)
 
         def begun(index: int) -> None:
             """Called from the decode thread when a prompt gets its place."""
             bill.begin(index)
-            now = prompts[index].begun = time.perf_counter()
-            if record.queue_seconds is None:
-                record.queue_seconds = now - start
+            prompts[index].begun = time.perf_counter()
 
         def deliver(index: int, delta: Delta | LacewingError) -> None:
             times.note(index, delta)
@@ -169,6 +167,8 @@ class Answer:
         record.prompt_tokens, record.completion_tokens = usage.prompt_tokens, usage.completion_tokens
         record.calls = sum(generation.summary.calls for generation in self._generations)
         record.failed_calls = sum(generation.summary.failed_calls for generation in self._generations)
+        begun = [times.begun for times in record.prompts if times.begun is not None]
+        record.queue_seconds = min(begun) - self._start if begun else None
         record.finish_reason = "+".join(sorted(self._endings)) or None
 
 

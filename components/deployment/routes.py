@@ -4,6 +4,9 @@ Routes are added to the application itself: FastAPI resolves those of a router o
 lists the application's paths before would miss them.
 """
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+
 from fastapi import FastAPI
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, Response
@@ -28,7 +31,7 @@ from components.deployment.protocol import (
     SamplingRequest,
 )
 from components.deployment.request_log import record_of
-from components.deployment.responses import ChatBuilder, CompletionBuilder, ResponseBuilder, Signature
+from components.deployment.responses import ChatBuilder, CompletionBuilder, Signature
 from components.deployment.versioned import version_of
 from components.deployment.versions import Version, Versions
 
@@ -83,30 +86,28 @@ def add_generation(app: FastAPI, served: str, metrics: Metrics, costs: Costs) ->
 
     async def completions(body: CompletionRequest, http: HttpRequest) -> Response:
         """Continue each prompt."""
-        version = version_of(http)
-        engine = version.engine
-        adapter = _check(body, served, engine)
-        record = record_of(http.scope)
-        with metrics.versions.beginning(version):
-            requests = await _completions(body, version, adapter)
-            answer = Answer(version, metrics, requests, record, costs, _client(http))
-        signature = Signature(record.id, body.model or served, version.fingerprint)
-        scored = body.logprobs is not None
-        builder = CompletionBuilder(signature, engine.tokenizer, scored, _helper_name(engine), body.pieces)
-        return await _answer(http, body, answer, builder)
+        return await generated(body, http, partial(_completions, body), CompletionBuilder, body.logprobs is not None)
 
     async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
         """Write the assistant's next message."""
+        return await generated(body, http, partial(_chat, body), ChatBuilder, body.logprobs)
+
+    async def generated(
+        body: SamplingRequest,
+        http: HttpRequest,
+        requests: Callable[[Version, str], Awaitable[list[Request]]],
+        builder: type[CompletionBuilder | ChatBuilder],
+        scored: bool,
+    ) -> Response:
         version = version_of(http)
         engine = version.engine
         adapter = _check(body, served, engine)
         record = record_of(http.scope)
         with metrics.versions.beginning(version):
-            request = await _chat(body, version, adapter)
-            answer = Answer(version, metrics, [request], record, costs, _client(http))
+            answer = Answer(version, metrics, await requests(version, adapter), record, costs, _client(http))
         signature = Signature(record.id, body.model or served, version.fingerprint)
-        builder = ChatBuilder(signature, engine.tokenizer, body.logprobs, _helper_name(engine), body.pieces)
-        return await _answer(http, body, answer, builder)
+        spelt = builder(signature, engine.tokenizer, scored, _helper_name(engine), body.pieces)
+        return EventStream(answer, spelt, body.include_usage) if body.stream else await respond(http, answer, spelt)
 
     for path, endpoint, whole, chunk in (
         ("/v1/completions", completions, Completion, Completion),
@@ -138,9 +139,9 @@ async def _completions(body: CompletionRequest, version: Version, adapter: str) 
     ]
 
 
-async def _chat(body: ChatRequest, version: Version, adapter: str) -> Request:
+async def _chat(body: ChatRequest, version: Version, adapter: str) -> list[Request]:
     """What the engine is asked for."""
-    return request_of(
+    request = request_of(
         body,
         await version.intake.chat(body.turns),
         max_tokens=body.max_completion_tokens or body.max_tokens,
@@ -148,10 +149,7 @@ async def _chat(body: ChatRequest, version: Version, adapter: str) -> Request:
         guide=await version.intake.guide(body.schema_of_answer),
         adapter=adapter,
     )
-
-
-async def _answer(http: HttpRequest, body: SamplingRequest, answer: Answer, builder: ResponseBuilder) -> Response:
-    return EventStream(answer, builder, body.include_usage) if body.stream else await respond(http, answer, builder)
+    return [request]
 
 
 def _client(http: HttpRequest) -> Client | None:

@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if progress.others:
         print(f"{progress.path} also holds {progress.others} sections of other code or machines; they are left alone")
     started = time.perf_counter()
-    wrong = _correctness(run, wish.out)
+    wrong = _correctness(run)
     if wrong:
         print("WRONG NUMBERS, nothing is timed:", *wrong, sep="\n  ")
         return WRONG
@@ -163,7 +163,7 @@ def _listed(run: Run) -> list[str]:
     return [f"{run.progress.state(section):<11} {section.name}" for section in run.sections]
 
 
-def _correctness(run: Run, folder: Path) -> list[str]:
+def _correctness(run: Run) -> list[str]:
     """One sentence for each check that does not hold."""
     from kernels.bench.sections import attempt
 

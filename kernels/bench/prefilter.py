@@ -13,11 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 from pathlib import Path
 
-from kernels.attention.configurations import HOPPER, Case, Tiles
+from kernels.attention.configurations import AMPERE, HOPPER, Case, Tiles
 
-SHARED_MEMORY = {HOPPER: 227 * 1024}
-CAREFUL_SHARED_MEMORY = 99 * 1024
-"""Bytes of shared memory that a program may take: on H100 and H200, and on the smallest other GPU."""
+SHARED_MEMORY = {HOPPER: 227 * 1024, AMPERE: 99 * 1024}
+"""Bytes that a program may take: on H100 and H200, and on the smallest GPU that the careful entries are for."""
 
 
 def survivors(case: Case, part: str, candidates: Sequence[Tiles], group: int, processes: int = 0) -> list[Tiles]:
@@ -56,7 +55,7 @@ def _told(case: Case, part: str, candidates: Sequence[Tiles], group: int) -> lis
 
 
 def _kept(case: Case, candidates: Sequence[Tiles], lines: Sequence[str]) -> list[Tiles]:
-    room = SHARED_MEMORY.get(case.capability, CAREFUL_SHARED_MEMORY)
+    room = SHARED_MEMORY.get(case.capability, SHARED_MEMORY[AMPERE])
     kept = []
     for tiles, line in zip(candidates, lines, strict=True):
         name, *figures = line.split()

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kernels.bench.gpt import Batch
+from kernels.bench.gpt import Batch, make_optimizer, train_step
 from kernels.dispatch import using
 
 Way = Literal["ours", "torch", "torch_compiled"]
@@ -87,22 +87,15 @@ class Training:
         if compile_it and way == "torch_compiled":
             self._torch_loss = torch.compile(_plain_loss, dynamic=False)
         self._way, self._implementation = way, ours if way == "ours" else "torch"
-        self._optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=6e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=compile_it
-        )
+        self._optimizer = make_optimizer(self.model)
 
     def step(self, batch: Batch) -> Tensor:
-        """One optimizer step, bf16 autocast on CUDA; the loss stays on the device."""
-        device = batch.tokens.device.type
-        with using(self._implementation), torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):  # type: ignore[arg-type]
-            hidden = self._decoder(batch.tokens, batch.doc_start).flatten(0, 1)
-            loss = self._loss(hidden, batch.targets.flatten())
-            loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
+        """One optimizer step; the loss stays on the device."""
+        with using(self._implementation):  # type: ignore[arg-type]
+            return train_step(self._loss, self._optimizer, batch)
 
-    def _loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+    def _loss(self, tokens: Tensor, targets: Tensor, doc_start: Tensor | None, doc_end: Tensor | None) -> Tensor:
+        hidden, targets = self._decoder(tokens, doc_start).flatten(0, 1), targets.flatten()
         weight: Any = self.model.output_weight
         if self._way != "ours":
             return self._torch_loss(hidden, weight, targets)

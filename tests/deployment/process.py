@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,8 +15,16 @@ PATIENCE_SECONDS = 180.0
 
 @contextmanager
 def started(folder: Path, *options: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """The server of the bundle in ``folder``."""
+    arguments = [str(folder), "--threads", "1", *options]
+    with running("components.deployment.server", arguments, environment) as process:
+        yield process
+
+
+@contextmanager
+def running(module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "components.deployment.server", str(folder), "--threads", "1", *options],
+        [sys.executable, "-m", module, *arguments],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -1,10 +1,6 @@
 """The gateway before a real llama.cpp answers as its document says, whatever schemathesis makes of it."""
 
 import json
-import os
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +9,7 @@ from schemathesis import GenerationMode
 
 from components.model.bundle import Bundle
 from tests.deployment.export.llama_cpp import LlamaCpp
-from tests.deployment.process import PATIENCE_SECONDS
+from tests.deployment.process import drained, running
 from tests.deployment.test_openapi import check_answers
 
 BOUNDED = settings(
@@ -25,23 +21,11 @@ BOUNDED = settings(
 def url(calling: Bundle, upstream: LlamaCpp) -> Iterator[str]:
     """The gateway's process."""
     named = {"model": "calling", "port": 0, "upstream": f"{upstream.server.listening_address}/v1"}
-    module = "components.deployment.gateway.server"
-    process = subprocess.Popen(
-        [sys.executable, "-m", module, str(calling.folder), "--settings", json.dumps(named)],
-        env={**os.environ, "LACEWING_API_KEY": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    guard = threading.Timer(PATIENCE_SECONDS, process.kill)  # nothing below waits longer
-    guard.start()
-    try:
+    arguments = [str(calling.folder), "--settings", json.dumps(named)]
+    with running("components.deployment.gateway.server", arguments, {"LACEWING_API_KEY": ""}) as process:
+        drained(process)
         assert process.stdout is not None
         yield next(line.split()[-1] for line in process.stdout if " on http://" in line)
-    finally:
-        guard.cancel()
-        process.kill()
-        process.communicate()
 
 
 @pytest.mark.slow

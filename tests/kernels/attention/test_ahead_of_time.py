@@ -8,11 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from kernels.attention.configurations import AMPERE, HOPPER, TABLE, Case
+from kernels.attention.configurations import HOPPER, TABLE, Case
+from kernels.bench.prefilter import SHARED_MEMORY
 from kernels.dispatch import interpreted
-
-SHARED_MEMORY = {HOPPER: 227 * 1024, AMPERE: 99 * 1024}
-"""Bytes that a program may take: on H100 and H200, and on the smallest GPU that the careful entries are for."""
 
 TENSOR_CORES = [case for case in TABLE if case.capability in SHARED_MEMORY and case.dtype == torch.bfloat16]
 """Fp16 compiles to the same, and fp32 is not for speed."""
