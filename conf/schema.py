@@ -264,6 +264,7 @@ class ProjectConfig(Bounded):
             delegation=self.delegation if own.chat.delegate else None,
             remember=own.chat.remember,
             remember_in_answers=own.chat.remember_in_answers,
+            remember_facts=own.chat.remember_facts,
             guess=own.chat.guess,
         )
 

@@ -1,12 +1,13 @@
 """One forward pass over new tokens of many documents, laid end to end without padding.
 
-Linear layers see all tokens as one matrix. Attention is made together for the documents with one new token, which are
-most of them, and for each other document alone, in blocks of ``BLOCK`` positions. So a prompt can be read in the same
-pass in which others get their next token.
+A small fp32 model on a CPU reads them in one compiled call (``compiled_pass.py``). Documents with an adapter, and all
+documents of other models, are read by torch's operators. There, linear layers see all tokens as one matrix; attention
+is made together for the documents with one new token, which are most of them, and for each other document alone, in
+blocks of ``BLOCK`` positions. Either way a prompt can be read in the same pass in which others get their next token.
 
-What a document's tokens give depends on no other document, to the last bit, on a CPU whose products are packed
-(``packed_product.py``): no product has a single row (one is computed twice), attention reads keys in multiples of 16
-(``decoder_cache.py``), and blocks begin at multiples of their size.
+What a document's tokens give depends on no other document, to the last bit, on a CPU. Where operators compute it, that
+takes packed products (``packed_product.py``): no product has a single row (one is computed twice), attention reads keys
+in multiples of 16 (``decoder_cache.py``), and blocks begin at multiples of their size.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from components.model.adapters.stack import AdapterStack, Chosen, Correction
 from components.model.adapters.unmerged import Unmerged
+from components.model.compiled_pass import CompiledPass, compilable_model
 from components.model.decoder_cache import DecoderCache, aligned
 from components.model.packed_product import Product, joint_product, product
 from components.model.transformer import Block, RMSNorm, Transformer
@@ -123,7 +125,9 @@ class DecoderPass:
         half = config.head_dim // 2
         self._cosine = model.cosine[:, :half].to(dtype)[:, None, None]
         self._sine = model.sine.to(dtype).view(-1, 1, 2, half)
-        self._layers = [_layer(block, f"blocks.{number}.", self._adapters) for number, block in enumerate(model.blocks)]
+        self._compiled = CompiledPass(model) if compilable_model(model) else None
+        blocks = enumerate(model.blocks) if adapters or self._compiled is None else ()
+        self._layers = [_layer(block, f"blocks.{number}.", self._adapters) for number, block in blocks]
         self._norm = _Norm(model.norm)
         self._logits = product(model.output_weight)
 
@@ -158,9 +162,26 @@ class DecoderPass:
 
         Raises ``ValueError`` if a row would exceed the context, ``IndexError`` for an id that is no token.
         """
+        cache.reserve(max(cache.lengths[row] + len(ids) for row, ids in unread.items()))
+        if self._compiled is None:
+            return self._by_operators(cache, unread, adapters)
+        plain = {row: ids for row, ids in unread.items() if not adapters.get(row)} if adapters else unread
+        if len(plain) == len(unread):
+            hidden = self._compiled(cache, unread)
+            _lengthen(cache, unread)
+            return hidden
+        adapted = {row: ids for row, ids in unread.items() if row not in plain}
+        by_row = dict(zip(adapted, self._by_operators(cache, adapted, adapters), strict=True))
+        if plain:
+            by_row |= zip(plain, self._compiled(cache, plain), strict=True)
+            _lengthen(cache, plain)
+        return torch.stack([by_row[row] for row in unread])
+
+    def _by_operators(
+        self, cache: DecoderCache, unread: Mapping[int, Sequence[int]], adapters: Mapping[int, int]
+    ) -> Float[Tensor, "rows width"]:
         singles = [row for row, ids in unread.items() if len(ids) == 1]
         longer = [row for row, ids in unread.items() if len(ids) != 1]
-        cache.reserve(max(cache.lengths[row] + len(ids) for row, ids in unread.items()))
         # One token alone would be summed up in another order than the same token among others.
         computed = singles * 2 if len(singles) == 1 else singles
         tokens = [unread[row][0] for row in computed]
@@ -186,8 +207,7 @@ class DecoderPass:
                 self._singles(cache, singles, len(computed)),
                 self._blocks(cache, unread, longer, len(computed)),
             )
-        for row, ids in unread.items():
-            cache.lengths[row] += len(ids)
+        _lengthen(cache, unread)
         chosen = [last[row] for row in unread]
         if chosen == list(range(len(chosen))):
             hidden = hidden[: len(chosen)]
@@ -299,7 +319,10 @@ class DecoderPass:
         if singles is not None:
             query = turned[: singles.count, : self._heads].view(singles.count, self._kv_heads, -1, self._head_dim)
             keys, values = singles.keys[layer], singles.values[layer]
-            mixed.append(F.scaled_dot_product_attention(query, keys, values, attn_mask=singles.mask).flatten(1))
+            if odd := query.shape[2] % 2:  # MKL multiplies one or three lines differently from one call to the next
+                query = torch.cat((query, query[:, :, :1]), dim=2)
+            attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=singles.mask)
+            mixed.append((attended[:, :, :-1] if odd else attended).flatten(1))
         for block in blocks:
             count = block.end - block.begin
             query = turned[block.begin : block.end, : self._heads].view(count, self._kv_heads, -1, self._head_dim)
@@ -309,6 +332,11 @@ class DecoderPass:
             by_head = attended.view(self._kv_heads, -1, count, self._head_dim)
             mixed.append(by_head.permute(2, 0, 1, 3).flatten(1))
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+
+
+def _lengthen(cache: DecoderCache, read: Mapping[int, Sequence[int]]) -> None:
+    for row, ids in read.items():
+        cache.lengths[row] += len(ids)
 
 
 class _Gathered:

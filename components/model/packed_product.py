@@ -5,12 +5,11 @@ AMD EPYC with AVX-512, 8 rows by 32,768 x 192 in fp32: 1.0 instead of 2.8 ms). t
 two operators. It sums in an order that does not depend on the number of rows as long as there are at least two, which
 ``F.linear`` does not promise: so a text does not change with what else is in its batch.
 
-To call oneDNN takes some 20 microseconds, which is several times what a small matrix takes. Small ones are multiplied
-by BLAS instead, where a trial shows that it does not look at the number of rows either.
+To call oneDNN takes some 20 microseconds, which is several times what a small matrix takes. In fp32, small ones are
+multiplied by ``compiled_pass.CompiledProduct`` instead, which does not look at the number of rows either.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Literal
 
 import torch
@@ -18,23 +17,20 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from components.model.compiled_pass import CompiledProduct, compilable
+
 Product = Callable[[Float[Tensor, "rows inputs"]], Float[Tensor, "rows outputs"]]
 ProductWith = Callable[[Float[Tensor, "rows inputs"], Float[Tensor, "rows outputs"]], Float[Tensor, "rows outputs"]]
 """Takes what its result is combined with too."""
-
-_SMALL = 2**20
-"""Numbers of a matrix that may be left to BLAS. Reading more takes longer than a call to oneDNN."""
-_TRIED_ROWS = (2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 64, 100, 128, 256)
 
 
 def product(weight: Float[Tensor, "outputs inputs"]) -> Product:
     """``x @ weight.T`` for this matrix as it is now. Takes the memory of the matrix once more where it is laid out."""
     weight = weight.detach()
+    if compilable(weight):
+        return CompiledProduct(weight)
     if not _packable(weight):
         return lambda rows: F.linear(rows, weight)
-    if weight.dtype == torch.float32 and weight.numel() <= _SMALL and _rows_are_independent(*weight.shape):
-        transposed = weight.t().contiguous()
-        return lambda rows: rows.mm(transposed)
     packed = _packed(weight)
     multiply = torch.ops.mkldnn._linear_pointwise.default
     return lambda rows: multiply(rows, packed, None, "none", [], "")
@@ -61,19 +57,6 @@ def joint_product(layers: Sequence[nn.Module]) -> Product:
     if len(plain) == len(layers):
         return product(torch.cat(plain))
     return lambda rows: torch.cat([layer(rows) for layer in layers], dim=-1)
-
-
-@cache
-def _rows_are_independent(outputs: int, inputs: int) -> bool:
-    """Whether BLAS gives each of two or more rows the same bits, however many they are.
-
-    That is a matter of the shape: MKL adds up long columns in parts, whose length depends on the number of rows.
-    """
-    drawn = torch.Generator().manual_seed(0)
-    rows = torch.randn(max(_TRIED_ROWS), inputs, generator=drawn)
-    matrix = torch.randn(inputs, outputs, generator=drawn)
-    whole = rows.mm(matrix)
-    return all(torch.equal(rows[:count].mm(matrix), whole[:count]) for count in _TRIED_ROWS)
 
 
 def _packed(weight: Tensor) -> Tensor:

@@ -170,7 +170,8 @@ def test_a_failure_is_logged_with_its_place_and_without_its_message(client: Test
 def test_a_client_that_leaves_is_logged_as_gone_and_a_shutdown_as_an_error(asking: Bundle) -> None:
     """The real process: its lines are JSON on standard error, since that is no terminal."""
     # Greedily, and the more a token has been written the likelier it is: a text that is drawn may end by itself.
-    body = {"prompt": "Once", "max_tokens": 3000, "stream": True, "call_budget": 0}
+    # Eight at a time, so that they take long.
+    body = {"prompt": ["Once"] * 64, "max_tokens": 3000, "stream": True, "call_budget": 0}
     body |= {"temperature": 0, "presence_penalty": -2}
     with started(asking.folder, "--port", "0", "--shutdown-seconds", "1", LACEWING_API_KEY="") as process:
         url = url_of(process)
@@ -184,7 +185,7 @@ def test_a_client_that_leaves_is_logged_as_gone_and_a_shutdown_as_an_error(askin
                 assert "shutting down" in list(arriving)[-2]
         time.sleep(0.1)
         _, log = process.communicate(timeout=30)
-    gone, stopped = [json.loads(line) for line in log.splitlines()]
+    gone, stopped = [each for each in map(json.loads, log.splitlines()) if each["event"] == "request"]
     assert (gone["status"], gone["client_gone"], gone["finish_reason"]) == (200, True, None)
     assert (stopped["client_gone"], stopped["finish_reason"]) == (False, "error")
     assert stopped["completion_tokens"] > 0

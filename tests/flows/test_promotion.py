@@ -186,6 +186,7 @@ def test_a_rolled_back_bundle_is_not_promoted_again_unless_allowed(registry, thr
 
 
 def test_a_promotion_killed_before_the_alias_has_changed_nothing(registry, make_bundle, three, monkeypatch):
+    registry.moves.patience_seconds = 0.2  # this process is not gone, as a killed one would be
     version = registry.register(make_bundle("d"))
     with monkeypatch.context() as patch:
         patch.setattr(registry.connection.client, "set_registered_model_alias", _killed)
@@ -197,6 +198,7 @@ def test_a_promotion_killed_before_the_alias_has_changed_nothing(registry, make_
 
 
 def test_a_rollback_killed_before_the_alias_has_marked_nothing(registry, three, monkeypatch):
+    registry.moves.patience_seconds = 0.2  # this process is not gone, as a killed one would be
     with monkeypatch.context() as patch:
         patch.setattr(registry.connection.client, "set_registered_model_alias", _killed)
         with pytest.raises(KeyboardInterrupt):

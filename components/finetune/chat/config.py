@@ -30,10 +30,10 @@ class ConverseConfig(BootstrapConfig):
     """Held-out documents of the pretraining text whose bits per byte are compared."""
 
 
-def nothing_to_guess(weight: float) -> str:
-    """What is wrong with a weight of guesses where nothing may become ``<CALL>``."""
+def no_facts(setting: str, value: float) -> str:
+    """What is wrong with a setting about facts where nothing may become ``<CALL>``."""
     return (
-        f"finetune.chat.guess={weight:g} is about facts that may become <CALL>, and none may without "
+        f"finetune.chat.{setting}={value:g} is about facts that may become <CALL>, and none may without "
         "finetune.chat.delegate=true: leave it out, for then all facts of answers are learnt, or take "
         "finetune=chat+delegate"
     )
@@ -55,6 +55,9 @@ class ChatConfig(BaseModel):
     remember_in_answers: Annotated[float, Neutral(0.0)] = Field(0.0, ge=0.0)
     """Weight of the same on what the assistant says, where the base expects wordings that the answers do not have: they
     are kept possible instead of unlearnt. Needs no replay, and one forward pass of the base more; 0 leaves it out."""
+    remember_facts: Annotated[float, Neutral(1.0)] = Field(1.0, ge=0.0)
+    """With `delegate`, factor of `remember_in_answers` on facts: below 1, the model may leave the base where `guess`
+    teaches it a value, and says fewer of the values that the base would say anywhere."""
     guess: Annotated[float, Neutral(0.0)] = Field(0.0, ge=0.0)
     """With `delegate`, weight of -log P(token | not <CALL>) on the facts of answers: what the model says of a fact
     where it may not ask. A token that becomes <CALL> teaches nothing of that; 0 leaves it out."""
@@ -62,9 +65,11 @@ class ChatConfig(BaseModel):
     """How it is measured."""
 
     @model_validator(mode="after")
-    def _guesses_what_may_be_asked(self) -> "ChatConfig":
+    def _knows_facts_where_settings_are_about_them(self) -> "ChatConfig":
         if self.guess and not self.delegate:
-            raise ValueError(nothing_to_guess(self.guess))
+            raise ValueError(no_facts("guess", self.guess))
+        if self.remember_facts != 1.0 and not self.delegate:
+            raise ValueError(no_facts("remember_facts", self.remember_facts))
         return self
 
 
@@ -83,7 +88,8 @@ class ChatTrainConfig(BaseModel):
     """Weight of the divergence from the base on replayed text."""
     remember_in_answers: Annotated[float, Neutral(0.0)] = Field(0.0, ge=0.0)
     """Weight of the divergence from the base on what the assistant says."""
-
+    remember_facts: Annotated[float, Neutral(1.0)] = Field(1.0, ge=0.0)
+    """Factor of it on the facts that the assistant says."""
     guess: Annotated[float, Neutral(0.0)] = Field(0.0, ge=0.0)
     """Weight of -log P(token | not <CALL>) on the facts that the assistant says."""
 

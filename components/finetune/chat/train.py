@@ -25,7 +25,7 @@ from components.delegation.config import DETAILS
 from components.delegation.objective import Delegation
 from components.delegation.selection import LOOKS_AT_HELPER, LOOKS_AT_REFERENCE
 from components.finetune.adapting import adapting
-from components.finetune.chat.config import ChatTrainConfig, nothing_to_guess
+from components.finetune.chat.config import ChatTrainConfig, no_facts
 from components.finetune.chat.guessing import Guessing
 from components.finetune.chat.remembering import Remembering
 from components.finetune.chat.whole_answers import WHOLE_ANSWERS, WholeAnswers
@@ -57,7 +57,8 @@ def stage(
     merge_adapter = adapting(model, config.adapter, chats.tokenizer_folder)
     objective: Objective = Masked(_objective(config, chats, special.call), LEARNT)
     if config.remembers:
-        objective = Remembering(objective, base.load(), config.remember, config.remember_in_answers, special)
+        weights = (config.remember, config.remember_in_answers, config.remember_facts)
+        objective = Remembering(objective, base.load(), *weights, special)
     if config.guess > 0:
         objective = Guessing(objective, config.guess, special.call)
     objective = WholeAnswers(objective, special.call)
@@ -101,7 +102,9 @@ def _model(base: TrainedModel, chats: Chats) -> Transformer:
 def _objective(config: ChatTrainConfig, chats: Chats, call_id: int) -> Objective:
     if config.delegation is None:
         if config.guess > 0:
-            raise InputError(nothing_to_guess(config.guess))
+            raise InputError(no_facts("guess", config.guess))
+        if config.remember_facts != 1.0:
+            raise InputError(no_facts("remember_facts", config.remember_facts))
         return NextToken()
     if config.delegation.selection in LOOKS_AT_REFERENCE | LOOKS_AT_HELPER:
         raise InputError(

@@ -105,13 +105,15 @@ def test_a_model_whose_facts_all_became_calls_learns_what_to_guess_and_asks_as_b
     assert asks_too < asks + 0.3
 
 
-def test_without_delegation_there_is_nothing_to_guess(
-    base: TrainedModel, prepared: PreparedData, chats: Chats, tmp_path: Path
+@pytest.mark.parametrize("setting", ["guess", "remember_facts"])
+def test_without_delegation_nothing_can_be_set_about_facts(
+    base: TrainedModel, prepared: PreparedData, chats: Chats, tmp_path: Path, setting: str
 ) -> None:
-    with pytest.raises(ValidationError, match=r"finetune\.chat\.guess=0\.3 .* finetune\.chat\.delegate=true"):
-        ChatConfig(guess=0.3)
-    cfg = config(0.3).model_copy(update={"delegation": None})
-    with pytest.raises(InputError, match=r"finetune\.chat\.guess=0\.3 .* finetune\.chat\.delegate=true"):
+    told = rf"finetune\.chat\.{setting}=0\.3 .* finetune\.chat\.delegate=true"
+    with pytest.raises(ValidationError, match=told):
+        ChatConfig.model_validate({setting: 0.3})
+    cfg = config(0.0).model_copy(update={"delegation": None, setting: 0.3})
+    with pytest.raises(InputError, match=told):
         stage(Run.local(tmp_path, "chat"), cfg, base=base, chats=chats)
 
 

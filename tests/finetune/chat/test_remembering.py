@@ -11,6 +11,7 @@ from components.core.run import Run
 from components.data.chats.artifact import Chats
 from components.data.chats.columns import ASSISTANT, LEARNT
 from components.data.special_tokens import SpecialTokens
+from components.delegation.columns import FACTUAL
 from components.finetune.chat.config import ChatTrainConfig
 from components.finetune.chat.remembering import Remembering
 from components.finetune.chat.train import stage
@@ -56,8 +57,8 @@ def example() -> Batch:
     return Batch(tokens[:, :-1], tokens[:, 1:], torch.zeros(2, 6, dtype=torch.long), columns)
 
 
-def remembering(base: Transformer, on_text: float, in_answers: float) -> Remembering:
-    return Remembering(Masked(NextToken(), LEARNT), base, on_text, in_answers, SPECIAL)
+def remembering(base: Transformer, on_text: float, in_answers: float, of_facts: float = 1.0) -> Remembering:
+    return Remembering(Masked(NextToken(), LEARNT), base, on_text, in_answers, of_facts, SPECIAL)
 
 
 @pytest.mark.parametrize(("on_text", "in_answers"), [(2.5, 0.0), (0.0, 0.5), (2.5, 0.5)])
@@ -76,6 +77,18 @@ def test_learnt_tokens_cost_their_divergence_from_the_base_without_call(on_text:
     expected = (weight * divergence).flatten()
     torch.testing.assert_close(found.losses - plain.losses, expected, atol=1e-5, rtol=1e-5)
     assert torch.equal(found.weights, plain.weights)
+
+
+def test_facts_of_answers_may_cost_a_part_of_it() -> None:
+    batch, base, model = example(), network(0), network(1)
+    batch.columns[FACTUAL] = torch.ones(2, 6, dtype=torch.bool)
+    plain = Masked(NextToken(), LEARNT).losses(batch, outputs(model, batch), HERE).losses
+    whole, part = (
+        remembering(base, 2.5, 0.5, of_facts).losses(batch, outputs(model, batch), HERE).losses - plain
+        for of_facts in (1.0, 0.4)
+    )
+    torch.testing.assert_close(part[:6], 0.4 * whole[:6])
+    assert torch.equal(part[6:], whole[6:]), "facts of replayed text cost what they did"
 
 
 def test_the_gradient_leads_back_to_the_base_and_leaves_it_alone() -> None:
@@ -123,7 +136,7 @@ def divergence_on_text(base: TrainedModel, model: TrainedModel, chats: Chats) ->
     batch = packed(split, windows, CONTEXT, shards.boundary_id, named)
     network = model.load()
     special = SpecialTokens.read(chats.tokenizer_folder)
-    objective = Remembering(_Nothing(), base.load(), 1.0, 0.0, special)  # type: ignore[arg-type]
+    objective = Remembering(_Nothing(), base.load(), 1.0, 0.0, 1.0, special)  # type: ignore[arg-type]
     with torch.no_grad():
         return objective.losses(batch, outputs(network, batch), HERE).losses.sum().item()
 
@@ -162,9 +175,10 @@ def test_a_stopped_and_resumed_model_is_that_of_an_uninterrupted_run(
 
 
 def test_the_setting_reaches_the_stage() -> None:
-    given = ["finetune=chat", "finetune.chat.remember=50", "finetune.chat.remember_in_answers=0.5"]
-    config = compose_project(overrides=given).chat
-    assert (config.remember, config.remember_in_answers) == (50, 0.5)
+    given = ["finetune=chat+delegate", "finetune.chat.remember=50", "finetune.chat.remember_in_answers=0.5"]
+    config = compose_project(overrides=[*given, "finetune.chat.remember_facts=0.4"]).chat
+    assert (config.remember, config.remember_in_answers, config.remember_facts) == (50, 0.5, 0.4)
     fields = {each.path: each.is_neutral for each in neutral_fields(ChatTrainConfig())}
     assert fields[("remember",)], "no part of a key at 0"
     assert fields[("remember_in_answers",)], "no part of a key at 0"
+    assert fields[("remember_facts",)], "no part of a key at 1"
