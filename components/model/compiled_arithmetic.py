@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from llvmlite import binding, ir
 from numba import njit, types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.extending import intrinsic
 
-TILE = 32 if binding.get_host_cpu_features().get("avx512f") else 16
+TILE = 32 if "+avx512f" in (config.CPU_FEATURES or binding.get_host_cpu_features().flatten()) else 16
 """Outputs of a product that are computed side by side; a matrix lies as ``[tiles, inputs, TILE]``. The sums of four
 rows take half of the registers."""
 
@@ -121,7 +121,7 @@ def _tile_product(count: int) -> Any:
     return add_tile
 
 
-_add_tile_of_four, _add_tile_of_one = _tile_product(4), _tile_product(1)
+_add_tile_of_four, _add_tile_of_two, _add_tile_of_one = _tile_product(4), _tile_product(2), _tile_product(1)
 
 
 @_compiled()
@@ -135,8 +135,10 @@ def add_product(rows: Array, matrix: Array, sums: Array) -> None:
     for tile in range(matrix.shape[0]):
         for r in range(0, count - 3, 4):
             _add_tile_of_four(rows, r, matrix, tile, sums)
-        for r in range(count - count % 4, count):
-            _add_tile_of_one(rows, r, matrix, tile, sums)
+        if count % 4 >= 2:
+            _add_tile_of_two(rows, count - count % 4, matrix, tile, sums)
+        if count % 2:
+            _add_tile_of_one(rows, count - 1, matrix, tile, sums)
 
 
 @_compiled("reassoc")

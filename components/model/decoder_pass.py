@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from components.model.adapters.stack import AdapterStack, Chosen, Correction
 from components.model.adapters.unmerged import Unmerged
-from components.model.compiled_pass import CompiledPass, compilable_model
+from components.model.compiled_pass import CompiledPass, CompiledProduct, compilable_model
 from components.model.decoder_cache import DecoderCache, aligned
 from components.model.packed_product import Product, joint_product, product
 from components.model.transformer import Block, RMSNorm, Transformer
@@ -140,7 +140,7 @@ class DecoderPass:
     def logits(self, hidden: Float[Tensor, "rows width"], adapters: Sequence[int] = ()) -> Float[Tensor, "rows vocab"]:
         """Scores over the vocabulary; ``adapters``: the number of each row's, or nothing if none has one."""
         with _own_arithmetic(hidden.device):
-            if len(hidden) == 1:
+            if len(hidden) == 1 and not isinstance(self._logits, CompiledProduct):
                 return self._scores(hidden.expand(2, -1).contiguous(), [*adapters, *adapters])[:1]
             return self._scores(hidden, adapters)
 
