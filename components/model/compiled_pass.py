@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from components.model import compiled_arithmetic as arithmetic
 from components.model.decoder_cache import DecoderCache
+from components.model.projection import Projection
 from components.model.transformer import Transformer
 
 LARGEST = 2**20
@@ -29,7 +30,7 @@ def compilable(weight: Tensor) -> bool:
 def compilable_model(model: Transformer) -> bool:
     """Whether passes of this model are. Layers that are more than a matrix, adapters say, are not."""
     linear = [each for block in model.blocks for each in block.modules() if isinstance(each, nn.Linear)]
-    plain = all(type(each) is nn.Linear and each.bias is None for each in linear)
+    plain = all(type(each) is Projection for each in linear)
     return plain and len(linear) == 7 * len(model.blocks) and all(compilable(each.weight) for each in linear)
 
 

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from components.model.compiled_pass import CompiledProduct, compilable
+from components.model.projection import Projection
 
 Product = Callable[[Float[Tensor, "rows inputs"]], Float[Tensor, "rows outputs"]]
 ProductWith = Callable[[Float[Tensor, "rows inputs"], Float[Tensor, "rows outputs"]], Float[Tensor, "rows outputs"]]
@@ -52,8 +53,7 @@ def joint_product(layers: Sequence[nn.Module]) -> Product:
 
     Layers that are more than a matrix (adapters, say) are called as they are.
     """
-    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
-    plain = [layer.weight.detach() for layer in linear if type(layer) is nn.Linear and layer.bias is None]
+    plain = [layer.weight.detach() for layer in layers if type(layer) is Projection]
     if len(plain) == len(layers):
         return product(torch.cat(plain))
     return lambda rows: torch.cat([layer(rows) for layer in layers], dim=-1)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from components.model import ops, row_operations
 from components.model.config import ModelConfig, RopeScaling
+from components.model.projection import Projection
 
 
 class KeyValueCache:
@@ -81,10 +82,10 @@ class Attention(nn.Module):
         self.layer = layer
         self.head_dim = config.head_dim
         kv_width = config.kv_heads * config.head_dim
-        self.query = nn.Linear(config.width, config.attention_width, bias=False)
-        self.key = nn.Linear(config.width, kv_width, bias=False)
-        self.value = nn.Linear(config.width, kv_width, bias=False)
-        self.output = nn.Linear(config.attention_width, config.width, bias=False)
+        self.query = Projection(config.width, config.attention_width)
+        self.key = Projection(config.width, kv_width)
+        self.value = Projection(config.width, kv_width)
+        self.output = Projection(config.attention_width, config.width)
 
     def forward(
         self,
@@ -108,9 +109,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate = nn.Linear(config.width, config.hidden_width, bias=False)
-        self.up = nn.Linear(config.width, config.hidden_width, bias=False)
-        self.down = nn.Linear(config.hidden_width, config.width, bias=False)
+        self.gate = Projection(config.width, config.hidden_width)
+        self.up = Projection(config.width, config.hidden_width)
+        self.down = Projection(config.hidden_width, config.width)
 
     def forward(self, hidden: Float[Tensor, "batch seq width"]) -> Float[Tensor, "batch seq width"]:
         output: Tensor = self.down(F.silu(self.gate(hidden)) * self.up(hidden))

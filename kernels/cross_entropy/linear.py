@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from kernels import onednn
 from kernels.cross_entropy import rows_torch
 from kernels.cross_entropy.chosen import add_to_gradient_, add_to_slopes_, without_targets
-from kernels.cross_entropy.products import add_product_
+from kernels.cross_entropy.products import add_product_, product
 from kernels.cross_entropy.statistics import Statistics, Upstream, accumulator, empty_statistics
 
 if TYPE_CHECKING:
@@ -46,15 +47,23 @@ def forward(
     """Statistics, and if ``keep`` what ``backward`` would else compute again: logits (Triton) or slopes (PyTorch)."""
     with torch.autocast(x.device.type, enabled=False):
         stats = empty_statistics(len(x), x, rules, argmax, entropy, chosen.shape[1])
+        used = _used(weight, rules, triton).T
         if keep:
-            kept = torch.mm(x, _used(weight, rules, triton).T)
+            kept = product(x, used)
             measure(kept, target, rules, stats, triton, slopes=True, chosen=chosen)
             return stats, kept
-        used = _used(weight, rules, triton).T
-        room = _room(x, used)
+        room = _room(x, used, triton)
         for chunk in chunks(len(x), x.device):
-            logits = _product(x[chunk], used, room)
-            measure(logits, target[chunk], rules, stats.of(chunk), triton, slopes=False, chosen=chosen[chunk])
+            # No name for the logits: they are gone before the next are made.
+            measure(
+                _logits(x[chunk], used, room),
+                target[chunk],
+                rules,
+                stats.of(chunk),
+                triton,
+                slopes=False,
+                chosen=chosen[chunk],
+            )
         return stats, x.new_empty(0)
 
 
@@ -131,16 +140,31 @@ class Gradients:
             self.add(slice(0, len(x)), kept, target, chosen, stats, gradients, out=kept)
             return
         used = _used(weight, self._rules, self._triton).T
-        room = _room(x, used)
+        room = _room(x, used, self._triton)
         for chunk in chunks(len(x), x.device):
+            given = target[chunk], chosen[chunk], stats.of(chunk), gradients.of(chunk)
             if kept.numel():
-                wide, out = kept[chunk], room[: len(x[chunk])]
+                out = room[: len(x[chunk])] if len(room) else torch.empty_like(kept[chunk])
+                self.add(chunk, kept[chunk], *given, out=out)
             else:
-                wide = out = _product(x[chunk], used, room)
-                if not self._triton:
-                    unused = empty_statistics(len(wide), wide, self._rules, argmax=False, entropy=False)
-                    measure(wide, target[chunk], self._rules, unused, triton=False, slopes=True)
-            self.add(chunk, wide, target[chunk], chosen[chunk], stats.of(chunk), gradients.of(chunk), out=out)
+                self._add_anew(chunk, used, room, *given)
+
+    def _add_anew(
+        self,
+        chunk: slice,
+        used: Tensor,
+        room: Tensor,
+        target: Tensor,
+        chosen: Tensor,
+        stats: Statistics,
+        gradients: Upstream,
+    ) -> None:
+        """``add`` with logits that were not kept."""
+        wide = _logits(self._operands[0][chunk], used, room)
+        if not self._triton:
+            unused = empty_statistics(len(wide), wide, self._rules, argmax=False, entropy=False)
+            measure(wide, target, self._rules, unused, triton=False, slopes=True)
+        self.add(chunk, wide, target, chosen, stats, gradients, out=wide)
 
     def scaled_back(self, scale: Tensor | None) -> tuple[Tensor, Tensor]:
         """Both, divided by the ``scale`` of the gradients that they were made of, if it is not one."""
@@ -181,13 +205,14 @@ class Gradients:
             rows_torch.add_gradient_weight_(self.weight[: rules.columns], wide, x, target, rules, factors)
 
 
-def _room(x: Tensor, used: Tensor) -> Tensor:
-    """For the logits of one chunk after another: a new tensor each time would be there before the last is gone."""
-    return x.new_empty(next((len(x[chunk]) for chunk in chunks(len(x), x.device)), 0), used.shape[1])
+def _room(x: Tensor, used: Tensor, triton: bool) -> Tensor:
+    """For the logits of one chunk after another; of no rows where oneDNN multiplies, which does not write to it."""
+    first = next((len(x[chunk]) for chunk in chunks(len(x), x.device)), 0)
+    return x.new_empty(0 if not triton and onednn.chosen(x, used) else first, used.shape[1])
 
 
-def _product(x: Tensor, used: Tensor, room: Tensor) -> Tensor:
-    return torch.mm(x, used, out=room[: len(x)])
+def _logits(x: Tensor, used: Tensor, room: Tensor) -> Tensor:
+    return torch.mm(x, used, out=room[: len(x)]) if len(room) else product(x, used)
 
 
 def _used(weight: Tensor, rules: Rules, triton: bool) -> Tensor:

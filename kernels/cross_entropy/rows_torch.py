@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from kernels.cross_entropy.products import add_product_
+from kernels.cross_entropy.products import add_product_, product
 from kernels.cross_entropy.statistics import Statistics, accumulator, empty_statistics
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def factors(target: Tensor, rules: Rules, stats: Statistics, g_lse: Tensor, g_y:
 def gradient_x(slopes: Tensor, weight: Tensor, target: Tensor, rules: Rules, factors: Factors) -> Tensor:
     """dX [rows, width] in the accumulator's dtype."""
     column = target.masked_fill(skipped(target, rules), 0)
-    grad = torch.mm(slopes, weight).to(factors.slopes.dtype).mul_(factors.slopes[:, None])
+    grad = product(slopes, weight).to(factors.slopes.dtype).mul_(factors.slopes[:, None])
     grad.addcmul_(weight[column].to(grad.dtype), factors.at_target[:, None])
     if factors.at_call is not None:
         grad.addcmul_(weight[rules.call].to(grad.dtype), factors.at_call[:, None])

@@ -243,7 +243,8 @@ def test_every_data_file_of_the_project_is_named_by_some_code() -> None:
     sources = [path.read_text() for package in FIRST_PARTY for path in (PROJECT_ROOT / package).rglob("*.py")]
     files = [path for package in FIRST_PARTY for path in (PROJECT_ROOT / package).rglob("*.*")]
     # The digests of task files, a person's own among them, enter the key as sources (see ``flows.evaluation``).
-    data = [path for path in files if path.suffix not in (".py", ".pyc", ".so") and path.parent.name != "tasks"]
+    no_data = {"tasks", "__pycache__"}
+    data = [path for path in files if path.suffix not in (".py", ".so") and path.parent.name not in no_data]
     assert data
     assert [path.name for path in data if not any(f'"{path.name}"' in text for text in sources)] == []
 
