@@ -48,12 +48,12 @@ lint: $(VENV)/dev  ## check style, types and import boundaries
 	$(BIN)/deptry .
 
 quick-test: lint  ## lint, then the quick tests
-	$(BIN)/pytest --timeout=600 -m "not slow and not gpu and not browser" -n 2 --dist loadfile
+	$(BIN)/pytest --timeout=600 -m "not slow and not soak and not gpu and not browser" -n 2 --dist loadfile
 
 test: quick-test  ## everything that CI runs: the quick tests, then whole flows
 	$(BIN)/pytest --timeout=900 -m "slow and not gpu and not browser and not soak" -n 2 --dist loadfile
 
-soak: $(VENV)/dev  ## kills, outages, system calls (strace) and the README line by line; half an hour
+soak: $(VENV)/dev  ## kills, outages, several processes, system calls (strace), real text, the README line by line; 40 minutes
 	$(BIN)/pytest --timeout=1800 -m soak
 
 infra-test: $(VENV)/dev  ## two machines on PostgreSQL and S3 (needs Debian's postgresql), and infra/ against its schemas

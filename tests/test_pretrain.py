@@ -401,6 +401,7 @@ def test_lightning_says_nothing_of_its_own(prepared: PreparedData, tmp_path: Pat
     assert any("MFU is against" in line and "TFLOP/s" in line for line in lines)
 
 
+@pytest.mark.soak
 def test_two_processes_train_the_model_that_one_trains(prepared: PreparedData, tmp_path: Path) -> None:
     """Distributed data parallelism, started as the flow starts it: the ranks share the folder and its lock."""
     folders = {devices: tmp_path / str(devices) for devices in (1, 2)}

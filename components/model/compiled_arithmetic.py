@@ -198,6 +198,39 @@ def _attend(queries: Array, keys: Array, values: Array, of_head: int, end: int, 
 
 
 @_compiled()
+def _mix(
+    parts: Array, angle: tuple[Array, Array], keys: Array, values: Array, position: int, mixed: Array, room: Array
+) -> None:
+    """Store a token's keys and values, and mix the values that it sees.
+
+    Shapes: parts ``[heads + 2 * kv_heads, head]``, its queries, keys and values; cosine and sine of its angle
+    ``[head / 2]``; keys and values of its document ``[capacity, kv_heads, head]``; mixed ``[heads, head]``; room, for
+    the turned queries and the scores, ``[heads * head + capacity]``.
+    """
+    heads, head = mixed.shape
+    kv_heads = keys.shape[1]
+    group = heads // kv_heads
+    turned = room[: heads * head].reshape(heads, head)
+    for h in range(heads):
+        _turn(parts[h], angle[0], angle[1], turned[h])
+    for h in range(kv_heads):
+        _turn(parts[heads + h], angle[0], angle[1], keys[position, h])
+        values[position, h, :] = parts[heads + kv_heads + h]
+    for h in range(kv_heads):
+        some = slice(h * group, (h + 1) * group)
+        _attend(turned[some], keys, values, h, position + 1, mixed[some], room[heads * head :])
+
+
+@_compiled()
+def _activate(both: Array, active: Array, width: int) -> None:
+    """SwiGLU: gate and up lie side by side in ``both``."""
+    for t in range(len(both)):
+        for i in range(width):
+            gate = both[t, i]
+            active[t, i] = gate / (_ONE + exp(min(-gate, np.float32(88.0)))) * both[t, width + i]
+
+
+@_compiled()
 def read_tokens(
     hidden: Array,
     places: Array,
@@ -227,39 +260,26 @@ def read_tokens(
     """
     tokens = len(hidden)
     attention_width, hidden_width, heads = widths
-    layers, _, _, kv_heads, head = keys.shape
-    group = heads // kv_heads
+    layers, _, capacity, kv_heads, head = keys.shape
     normed = np.zeros((tokens, query_key_value.shape[2]), dtype=np.float32)
     joint = np.empty((tokens, query_key_value.shape[1] * TILE), dtype=np.float32)
     mixed = np.zeros((tokens, output.shape[2]), dtype=np.float32)
     both = np.empty((tokens, gate_up.shape[1] * TILE), dtype=np.float32)
     active = np.zeros((tokens, down.shape[2]), dtype=np.float32)
-    turned = np.empty((heads, head), dtype=np.float32)
-    scores = np.empty(np.max(places[:, 1]) + 1, dtype=np.float32)
+    room = np.empty(heads * head + capacity, dtype=np.float32)
     for layer in range(layers):
         norm(hidden, norms[layer, 0], epsilon, normed)
         joint[:, :] = _ZERO
         add_product(normed, query_key_value[layer], joint)
         for t in range(tokens):
             row, position = places[t, 0], places[t, 1]
-            of_keys = keys[layer, row]
-            of_values = values[layer, row]
             parts = joint[t, : (heads + 2 * kv_heads) * head].reshape(heads + 2 * kv_heads, head)
-            for h in range(heads):
-                _turn(parts[h], cosine[position], sine[position], turned[h])
-            for h in range(kv_heads):
-                _turn(parts[heads + h], cosine[position], sine[position], of_keys[position, h])
-                of_values[position, h, :] = parts[heads + kv_heads + h]
             by_head = mixed[t, :attention_width].reshape(heads, head)
-            for h in range(kv_heads):
-                some = slice(h * group, (h + 1) * group)
-                _attend(turned[some], of_keys, of_values, h, position + 1, by_head[some], scores)
+            angle = (cosine[position], sine[position])
+            _mix(parts, angle, keys[layer, row], values[layer, row], position, by_head, room)
         add_product(mixed, output[layer], hidden)
         norm(hidden, norms[layer, 1], epsilon, normed)
         both[:, :] = _ZERO
         add_product(normed, gate_up[layer], both)
-        for t in range(tokens):
-            for i in range(hidden_width):
-                gate = both[t, i]
-                active[t, i] = gate / (_ONE + exp(min(-gate, np.float32(88.0)))) * both[t, hidden_width + i]
+        _activate(both, active, hidden_width)
         add_product(active, down[layer], hidden)

@@ -342,7 +342,8 @@ def test_overlap_is_the_share_that_both_hold() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("selection", ["lacy", pytest.param("random", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("selection", ["lacy", "random"])
 def test_two_processes_delegate_what_one_delegates(
     prepared: PreparedData, labels: Labels, tmp_path: Path, selection: str
 ) -> None:

@@ -10,6 +10,7 @@ ARTICLES = SHARED_DATA / "pretrain" / "enwiki_general" / "valid.jsonl.gz"
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.soak,
     pytest.mark.skipif(not BIOGRAPHIES.exists(), reason=f"needs {BIOGRAPHIES}"),
 ]
 

@@ -101,10 +101,10 @@ def test_a_forbidden_override_from_the_form_fails_with_the_reason(
     ("override", "words"),
     [
         ("data.sources=['/etc/**/*.txt']", "/texts (form.data_roots)"),
-        ("data.sources=['http://localhost:1/a.txt']", "no public address"),
-        ("tracking.uri=sqlite:////var/tmp/elsewhere.db", "form.write_roots"),
-        ("model.layers=100000", "at least 295.2 GB"),
-        ("trainer.learning_rate=inf", "not a finite number"),
+        pytest.param("data.sources=['http://localhost:1/a.txt']", "no public address", marks=pytest.mark.soak),
+        pytest.param("tracking.uri=sqlite:////var/tmp/elsewhere.db", "form.write_roots", marks=pytest.mark.soak),
+        pytest.param("model.layers=100000", "at least 295.2 GB", marks=pytest.mark.soak),
+        pytest.param("trainer.learning_rate=inf", "not a finite number", marks=pytest.mark.soak),
     ],
 )
 def test_the_form_may_not_ask_what_the_command_line_may(up: Up, override: str, words: str) -> None:
@@ -138,6 +138,7 @@ def test_ctrl_c_stops_everything(up: Up) -> None:
         assert name in place.watched_commands()
 
 
+@pytest.mark.soak
 def test_a_killed_one_takes_its_services_with_it_and_the_next_one_starts(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

@@ -117,19 +117,18 @@ def test_dry_run_says_what_a_change_would_cost_and_runs_nothing(
     assert sorted(path.name for path in place.workspace.glob("artifacts/*/*")) == before
 
 
+@pytest.mark.soak
 def test_a_worse_model_is_refused_with_its_reason(place: Place, first_run: subprocess.CompletedProcess[str]) -> None:
     worse = place.run("pipeline", *SMALL, "trainer.max_steps=4")
     assert worse.returncode == 3, worse.stderr
     assert "challenger" in worse.stdout
     assert "worse" in worse.stdout
-    assert place.run("pipeline", *SMALL).returncode == 0  # the champion is still the first model
+    assert place.run("rollback").returncode != 0, "nothing was promoted: the champion is still the first model"
 
 
 def test_a_better_model_is_promoted_and_can_be_rolled_back(
     place: Place, first_run: subprocess.CompletedProcess[str]
 ) -> None:
-    nothing_before = place.run("rollback")
-    assert nothing_before.returncode != 0
     better = [*SMALL, "trainer.max_steps=120"]
     promoted = place.run("pipeline", *better)
     assert promoted.returncode == 0, promoted.stderr
@@ -140,8 +139,6 @@ def test_a_better_model_is_promoted_and_can_be_rolled_back(
     refused = place.run("pipeline", *better)
     assert refused.returncode == 3
     assert "rolled back" in refused.stdout
-    allowed = place.run("pipeline", *better, "release.allow_rolled_back=true")
-    assert allowed.returncode == 0, allowed.stderr
 
 
 def test_an_altered_artifact_is_made_again(place: Place, first_run: subprocess.CompletedProcess[str]) -> None:
@@ -223,6 +220,7 @@ def test_no_process_of_the_whole_flow_spoke_to_another_machine(
         assert process in commands
 
 
+@pytest.mark.soak
 def test_multirun_runs_every_combination(place: Place) -> None:
     swept = place.run("prepare", "--multirun", "data.vocab_size=512,1024", "data.world.entities=150")
     assert swept.returncode == 0, swept.stderr

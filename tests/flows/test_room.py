@@ -72,6 +72,7 @@ def test_a_flow_on_a_disk_without_room_ends_at_once(small_disk: Mount) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_a_disk_that_fills_up_during_training_ends_the_flow_within_seconds(small_disk: Mount) -> None:
     disk = small_disk(40_000)
     steps = ["trainer.max_steps=100000", "trainer.checkpoint_every_steps=20"]

@@ -354,6 +354,7 @@ def test_peers_compute_what_ours_do() -> None:
 
 
 @pytest.mark.usefixtures("peers", "torch_only")
+@pytest.mark.soak
 def test_rows_of_peers_are_measured_where_they_are_installed(tmp_path: Path) -> None:
     goals = ["C4", "C5", "A5", "A3"]
     assert main(["--rehearse", "--goal", *goals, "--out", str(tmp_path)]) == 0

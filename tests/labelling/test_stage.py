@@ -271,6 +271,7 @@ def test_a_trained_pipeline_on_the_closed_world(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(not (TRAINED.exists() and BIOGRAPHIES.exists()), reason="../shared/data is not here")
 def test_a_fifth_to_three_tenths_of_biographies_are_factual() -> None:
     """With a vocabulary of 8,192. Names fall into more tokens where it is smaller: at 2,048 the share is up to 31 %,

@@ -87,6 +87,7 @@ def test_with_a_server_that_answers_errors_are_raised_as_they_are() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_a_flow_finishes_without_its_temporary_server(workspace: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     command = [sys.executable, "-m", "flows.cli", "prepare", "data.world.entities=40", "data.vocab_size=512"]
