@@ -129,7 +129,8 @@ class ServeConfig(CanaryConfig, ListenConfig):
     """Where to decode: ``auto`` takes the GPU if there is one."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Numbers that the weights and the cache are held in. ``bfloat16`` halves what every token reads, which pays on a
-    CPU with AVX512-BF16 or AMX and on a GPU; probabilities then have two or three digits, those of calls too."""
+    GPU, and for models above 10m on a CPU with AVX512-BF16 or AMX; probabilities then have two or three digits, those
+    of calls too."""
     adapters: dict[AdapterName, str] = {}
     """Adapters that requests may name, as in `champion:support` for adapters={support: FOLDER}. Each folder is an
     artifact of finetuning, or an adapter of the served weights in PEFT's format. All answer in one batch."""

@@ -15,12 +15,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils, config
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
-TILE = 32 if "+avx512f" in (config.CPU_FEATURES or binding.get_host_cpu_features().flatten()) else 16
+TILE = 32 if "+avx512f" in (config.CPU_FEATURES or get_host_cpu_features()) else 16
 """Outputs of a product that are computed side by side; a matrix lies as ``[tiles, inputs, TILE]``. The sums of four
 rows take half of the registers."""
 
