@@ -115,6 +115,7 @@ def test_a_request_ends_on_the_version_it_began_with(served: Served, bundle: Bun
     tokens = 100
     expected = served.ask(tokens).json()["choices"][0]["text"]
     old = served.versions.current
+    old.engine.model.embedding.register_forward_pre_hook(lambda *_: time.sleep(0.02))  # its stream outlasts the swap
     body = {"prompt": PROMPT, "max_tokens": tokens, "temperature": 0, "stream": True}
     with served.client.stream("POST", "/v1/completions", json=body) as answer:
         lines = answer.iter_lines()
