@@ -123,12 +123,14 @@ def test_a_worse_model_is_refused_with_its_reason(place: Place, first_run: subpr
     assert worse.returncode == 3, worse.stderr
     assert "challenger" in worse.stdout
     assert "worse" in worse.stdout
-    assert place.run("rollback").returncode != 0, "nothing was promoted: the champion is still the first model"
+    assert place.run("pipeline", *SMALL).returncode == 0  # the champion is still the first model
 
 
 def test_a_better_model_is_promoted_and_can_be_rolled_back(
     place: Place, first_run: subprocess.CompletedProcess[str]
 ) -> None:
+    nothing_before = place.run("rollback")
+    assert nothing_before.returncode != 0
     better = [*SMALL, "trainer.max_steps=120"]
     promoted = place.run("pipeline", *better)
     assert promoted.returncode == 0, promoted.stderr
@@ -139,6 +141,8 @@ def test_a_better_model_is_promoted_and_can_be_rolled_back(
     refused = place.run("pipeline", *better)
     assert refused.returncode == 3
     assert "rolled back" in refused.stdout
+    allowed = place.run("pipeline", *better, "release.allow_rolled_back=true")
+    assert allowed.returncode == 0, allowed.stderr
 
 
 def test_an_altered_artifact_is_made_again(place: Place, first_run: subprocess.CompletedProcess[str]) -> None:

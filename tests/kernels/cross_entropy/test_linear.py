@@ -249,7 +249,14 @@ def test_under_autocast_products_are_narrow_and_gradients_are_the_leaves_own(imp
     assert g_x.dtype == g_weight.dtype == torch.float32
 
 
-@pytest.mark.parametrize(("impl", "mode", "rows"), [("torch", "save", 65536), ("triton", "save", 8)])
+@pytest.mark.parametrize(
+    ("impl", "mode", "rows"),
+    [
+        ("torch", "save", 65536),
+        ("torch", "recompute", 65536),
+        ("triton", "save", 8),
+    ],
+)
 def test_fp16_gradients_of_a_mean_over_many_rows_are_not_rounded_away(
     impl: str, mode: str, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
