@@ -1,9 +1,10 @@
 """One forward pass over new tokens of many documents, laid end to end without padding.
 
-A small fp32 model on a CPU reads them in one compiled call (``compiled_pass.py``). Documents with an adapter, and all
-documents of other models, are read by torch's operators. There, linear layers see all tokens as one matrix; attention
-is made together for the documents with one new token, which are most of them, and for each other document alone, in
-blocks of ``BLOCK`` positions. Either way a prompt can be read in the same pass in which others get their next token.
+A small fp32 model on a CPU reads them in one compiled call (``compiled/forward_pass.py``). Documents with an adapter,
+and all documents of other models, are read by torch's operators. There, linear layers see all tokens as one matrix;
+attention is made together for the documents with one new token, which are most of them, and for each other document
+alone, in blocks of ``BLOCK`` positions. Either way a prompt can be read in the same pass in which others get their next
+token.
 
 What a document's tokens give depends on no other document, to the last bit, on a CPU. Where operators compute it, that
 takes packed products (``packed_product.py``): no product has a single row (one is computed twice), attention reads keys
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from components.model.adapters.stack import AdapterStack, Chosen, Correction
 from components.model.adapters.unmerged import Unmerged
-from components.model.compiled_pass import CompiledPass, CompiledProduct, compilable_model
+from components.model.compiled.forward_pass import CompiledPass, CompiledProduct, compilable_model
 from components.model.decoder_cache import DecoderCache, aligned
 from components.model.packed_product import Product, joint_product, product
 from components.model.transformer import Block, RMSNorm, Transformer

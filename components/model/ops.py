@@ -1,11 +1,12 @@
 """The one place that chooses an implementation for the hot operations.
 
-Attention goes to our Triton kernel, to PyTorch's scaled-dot-product attention (SDPA) or to plain matrix products, the
-output layer with its loss to our Triton rows or the same on PyTorch. Callers pass what any of them needs (where
-documents start, not a dense mask). The choice, for calls that leave it to us:
+Attention goes to our Triton kernel, to loops that Numba compiles, to PyTorch's scaled-dot-product attention (SDPA) or
+to plain matrix products, the output layer with its loss to our Triton rows or the same on PyTorch. Callers pass what
+any of them needs (where documents start, not a dense mask). The choice, for calls that leave it to us:
 
-- CPU: matrix products in blocks (``block_attention.py``), beyond 1,024 tokens SDPA's flash kernel; never Triton, whose
-  interpreter is for tests.
+- CPU, fp32: compiled loops (``compiled/attention.py``).
+- CPU, other dtypes: matrix products in blocks (``block_attention.py``), beyond 1,024 tokens SDPA's flash kernel. Never
+  Triton, whose interpreter is for tests.
 - CUDA: what ``kernel_choice.json`` has measured as fastest for the GPU, dtype, head dimension and length; without a
   measurement Triton for packed documents, which it skips where SDPA masks them, and SDPA for plain rows.
 - fp32, GPUs before compute capability 8.0, other head dimensions than 64 and 128, fewer than 128 tokens: SDPA.
@@ -32,6 +33,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from components.core.errors import InputError
 from components.model.block_attention import BLOCK_QUERIES, block_attention
+from components.model.compiled.attention import compiled_attention
 from kernels import attention as attention_kernel
 from kernels import cross_entropy as cross_entropy_kernel
 from kernels.attention.arguments import missing_kernel
@@ -39,8 +41,9 @@ from kernels.cross_entropy import TokenStats
 from kernels.dispatch import VARIABLE, constant_when_compiled, requested, resolved
 from kernels.documents import doc_end_of
 
-AttentionPath = Literal["triton", "sdpa", "sdpa_flash", "sdpa_cudnn", "products"]
-"""``sdpa`` leaves the backend to PyTorch, ``sdpa_...`` asks for one; ``products`` are plain matrix products."""
+AttentionPath = Literal["triton", "compiled", "sdpa", "sdpa_flash", "sdpa_cudnn", "products"]
+"""``compiled`` are loops of Numba's; ``sdpa`` leaves the backend to PyTorch, ``sdpa_...`` asks for one; ``products``
+are plain matrix products."""
 LossPath = Literal["torch", "triton"]
 Taken = dict[str, set[str]]
 
@@ -105,9 +108,12 @@ def recorded() -> Iterator[Taken]:
         _taken.reset(token)
 
 
+_MASKED = ("sdpa", "sdpa_flash", "sdpa_cudnn", "products")
+"""Paths that want to know where documents start as a mask."""
 _WORDS: dict[str, dict[str, str]] = {
     "attention": {
         "triton": "Triton kernel",
+        "compiled": "loops compiled by Numba",
         "sdpa": "torch SDPA",
         "sdpa_flash": "torch SDPA, flash",
         "sdpa_cudnn": "torch SDPA, cuDNN",
@@ -135,7 +141,7 @@ def packed(document_start: Int[Tensor, "batch seq"], dtype: torch.dtype, head_di
     """
     path = _attention_path(document_start.device, dtype, head_dim, _bucket(document_start.shape[1]), True)
     start = document_start.to(torch.int32)
-    return Documents(start, doc_end_of(start), None if path == "triton" else attention_mask(start, dtype))
+    return Documents(start, doc_end_of(start), attention_mask(start, dtype) if path in _MASKED else None)
 
 
 def attention_mask(document_start: Int[Tensor, "batch seq"], dtype: torch.dtype) -> Float[Tensor, "batch 1 seq seq"]:
@@ -171,6 +177,8 @@ def attention(
     if path == "triton":
         start, end = (documents.start, documents.end) if documents is not None else (None, None)
         return attention_kernel.attention(query, key, value, start, end, impl="triton")
+    if path == "compiled":
+        return compiled_attention(query, key, value, _one_document(seq) if documents is None else documents.start)
     mask = documents.mask if documents is not None else None
     if documents is not None and mask is None:  # ``using`` has changed the path since they were packed
         mask = attention_mask(documents.start, query.dtype)
@@ -186,10 +194,14 @@ def attention(
     return _sdpa(query, key, value, mask)
 
 
+def _one_document(seq: int) -> Int[Tensor, "1 seq"]:
+    return torch.zeros(1, seq, dtype=torch.int32)
+
+
 def _by_blocks(query: Tensor, key: Tensor, value: Tensor, documents: Documents | None, mask: Tensor | None) -> Tensor:
     if query.shape[1] == 1:
         return _sdpa(query, key, value)
-    start = torch.zeros(1, query.shape[1], dtype=torch.int32) if documents is None else documents.start
+    start = _one_document(query.shape[1]) if documents is None else documents.start
     mask = attention_mask(start, query.dtype) if mask is None else mask
     return block_attention(query, key, value, start, mask)
 
@@ -202,7 +214,7 @@ def _sdpa_in_blocks(
     if mask is None:
         if blocks == 1:
             return _sdpa(query, key, value)
-        mask = attention_mask(torch.zeros(1, seq, dtype=torch.int32), query.dtype)
+        mask = attention_mask(_one_document(seq), query.dtype)
     size = -(-seq // blocks)
     mixed = []
     for begin in range(0, seq, size):
@@ -309,6 +321,8 @@ def _attention_path(
             path = "triton"
         elif fit:
             path = _measured(device, dtype, head_dim, bucket, documents) or ("triton" if documents else "sdpa")
+    elif device.type == "cpu" and dtype == torch.float32 and requested() == "auto":
+        path = "compiled"
     return _noted("attention", path)
 
 

@@ -6,7 +6,7 @@ two operators. It sums in an order that does not depend on the number of rows as
 ``F.linear`` does not promise: so a text does not change with what else is in its batch.
 
 To call oneDNN takes some 20 microseconds, which is several times what a small matrix takes. In fp32, small ones are
-multiplied by ``compiled_pass.CompiledProduct`` instead, which does not look at the number of rows either.
+multiplied by ``compiled.forward_pass.CompiledProduct`` instead, which does not look at the number of rows either.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from components.model.compiled_pass import CompiledProduct, compilable
+from components.model.compiled.forward_pass import CompiledProduct, compilable
 from components.model.projection import Projection
 
 Product = Callable[[Float[Tensor, "rows inputs"]], Float[Tensor, "rows outputs"]]

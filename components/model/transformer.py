@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from components.model import ops, row_operations
+from components.model import ops
+from components.model.compiled import row_operations
 from components.model.config import ModelConfig, RopeScaling
 from components.model.projection import Projection
 
@@ -114,7 +115,9 @@ class FeedForward(nn.Module):
         self.down = Projection(config.hidden_width, config.width)
 
     def forward(self, hidden: Float[Tensor, "batch seq width"]) -> Float[Tensor, "batch seq width"]:
-        output: Tensor = self.down(F.silu(self.gate(hidden)) * self.up(hidden))
+        gate, up = self.gate(hidden), self.up(hidden)
+        active = row_operations.swiglu(gate, up) if row_operations.worthwhile(gate) else F.silu(gate) * up
+        output: Tensor = self.down(active)
         return output
 
 

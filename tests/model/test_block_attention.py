@@ -29,7 +29,7 @@ def exact(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         each.double().transpose(1, 2).repeat_interleave(times, 1)
         for each, times in ((query, 1), (key, group), (value, group))
     )
-    mixed: Tensor = (query @ key.mT / HEAD**0.5 + mask).softmax(-1) @ value
+    mixed: Tensor = (query @ key.mT / query.shape[-1] ** 0.5 + mask).softmax(-1) @ value
     return mixed.transpose(1, 2)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from components.core.errors import InputError
 from components.model import block_attention, ops
+from components.model.compiled import attention as compiled_attention
 from components.model.config import ModelConfig
 from components.model.transformer import Transformer
 from kernels.dispatch import Implementation, using
@@ -107,9 +108,15 @@ def test_the_statistics_of_every_token_come_through_the_same_place() -> None:
     heads=st.sampled_from([(4, 4), (4, 2), (6, 1)]),
     cuts=st.lists(st.integers(1, 39), max_size=4),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    implementation=st.sampled_from(["auto", "torch"]),
 )
 def test_attention_equals_the_plain_formula(
-    seq: int, earlier: int, heads: tuple[int, int], cuts: list[int], dtype: torch.dtype
+    seq: int,
+    earlier: int,
+    heads: tuple[int, int],
+    cuts: list[int],
+    dtype: torch.dtype,
+    implementation: Implementation,
 ) -> None:
     torch.manual_seed(seq)
     document_start = None
@@ -122,9 +129,10 @@ def test_attention_equals_the_plain_formula(
     query = torch.randn(2, seq, heads[0], 8)
     key, value = (torch.randn(2, earlier + seq, heads[1], 8) for _ in range(2))
     narrow = [tensor.to(dtype) for tensor in (query, key, value)]
-    documents = ops.packed(document_start, dtype, 8) if document_start is not None else None
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, using(implementation):
+        documents = ops.packed(document_start, dtype, 8) if document_start is not None else None
         patch.setattr(block_attention, "BLOCK_QUERIES", dict.fromkeys((FP32, BF16), 16))
+        patch.setattr(compiled_attention, "LINES", 16)
         ours = ops.attention(*narrow, documents)
     plain = plain_attention(*(tensor.float() for tensor in narrow), document_start)
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
@@ -146,7 +154,8 @@ def test_the_flash_kernel_in_blocks_equals_the_plain_formula_with_its_gradients(
     for block in (200, 32):
         monkeypatch.setattr(ops, "CPU_BLOCK_QUERIES", block)
         narrow = [leaf.clone().requires_grad_() for leaf in leaves]
-        mixed = ops.attention(*narrow, ops.packed(starts, FP32, 16) if packed else None)
+        with using("torch"):
+            mixed = ops.attention(*narrow, ops.packed(starts, FP32, 16) if packed else None)
         results.append([mixed.detach(), *torch.autograd.grad(mixed, narrow, upstream)])
     narrow = [leaf.clone().requires_grad_() for leaf in leaves]
     mixed = plain_attention(narrow[0], narrow[1], narrow[2], starts if packed else None)
@@ -159,8 +168,8 @@ def test_beyond_the_products_the_flash_kernel_takes_documents_and_grouped_querie
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ops, "PRODUCTS_ATTENTION_KEYS", 0)
-    query, key, value = (torch.randn(2, 64, heads, 16) for heads in (4, 2, 2))
-    for documents in (ops.packed(torch.zeros(2, 64, dtype=torch.long), torch.float32, 16), None):
+    query, key, value = (torch.randn(2, 64, heads, 16, dtype=BF16) for heads in (4, 2, 2))
+    for documents in (ops.packed(torch.zeros(2, 64, dtype=torch.long), BF16, 16), None):
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
             ops.attention(query, key, value, documents)
         names = {event.key for event in profile.key_averages()}
@@ -169,11 +178,10 @@ def test_beyond_the_products_the_flash_kernel_takes_documents_and_grouped_querie
 
 
 def test_left_alone_a_cpu_never_takes_triton() -> None:
-    for dtype in (FP32, BF16):
-        assert ops.chosen(CPU, dtype, 64, 1024) == {
-            "attention": "torch matrix products", "linear_cross_entropy": "torch, in chunks",
-        }  # fmt: skip
-        assert ops.chosen(CPU, dtype, 64, 1025)["attention"] == "torch SDPA"
+    compiled = {"attention": "loops compiled by Numba", "linear_cross_entropy": "torch, in chunks"}
+    assert ops.chosen(CPU, FP32, 64, 1024) == ops.chosen(CPU, FP32, 20, 9999) == compiled
+    assert ops.chosen(CPU, BF16, 64, 1024)["attention"] == "torch matrix products"
+    assert ops.chosen(CPU, BF16, 64, 1025)["attention"] == "torch SDPA"
     assert ops.chosen(CPU, torch.float64, 64, 512)["attention"] == "torch SDPA"
 
 

@@ -1,4 +1,4 @@
-"""A forward pass of a small fp32 model on a CPU in one compiled call (``compiled_arithmetic.py``).
+"""A forward pass of a small fp32 model on a CPU in one compiled call (``token_loops.py``).
 
 What a token gives depends on nothing but the tokens before it in its own document, to the last bit: neither on other
 documents nor on how many tokens are read at once, nor on threads, for there is one.
@@ -11,7 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from components.model import compiled_arithmetic as arithmetic
+from components.model.compiled import token_loops
+from components.model.compiled.basics import TILE
+from components.model.compiled.products import PUT, multiply
 from components.model.decoder_cache import DecoderCache
 from components.model.projection import Projection
 from components.model.transformer import Transformer
@@ -42,9 +44,9 @@ class CompiledProduct:
         self._matrix = tiled(weight)
 
     def __call__(self, rows: Float[Tensor, "rows inputs"]) -> Float[Tensor, "rows outputs"]:
-        sums = np.zeros((len(rows), self._matrix.shape[0] * arithmetic.TILE), dtype=np.float32)
-        arithmetic.add_product(np.ascontiguousarray(rows.numpy()), self._matrix, sums)
-        return torch.from_numpy(sums)[:, : self._outputs]
+        out = np.empty((len(rows), self._matrix.shape[0] * TILE), dtype=np.float32)
+        multiply(rows.numpy(), self._matrix, out, PUT)
+        return torch.from_numpy(out)[:, : self._outputs]
 
 
 class CompiledPass:
@@ -53,7 +55,7 @@ class CompiledPass:
     def __init__(self, model: Transformer) -> None:
         config = model.config
         self._model, self._width = model, config.width
-        self._columns = _whole(config.width, arithmetic.TILE)
+        self._columns = _whole(config.width, TILE)
         blocks = [{name: weight.detach() for name, weight in block.named_parameters()} for block in model.blocks]
         norms = [[block["attention_norm.weight"], block["feed_forward_norm.weight"]] for block in blocks]
         half = config.head_dim // 2
@@ -81,19 +83,19 @@ class CompiledPass:
         hidden = np.zeros((len(tokens), self._columns), dtype=np.float32)
         hidden[:, : self._width] = self._model.embedding(torch.tensor([tokens]))[0].detach().numpy()
         stored = cache.keys.numpy(), cache.values.numpy()
-        arithmetic.read_tokens(hidden, np.array(places), *stored, *self._weights)
+        token_loops.read_tokens(hidden, np.array(places), *stored, *self._weights)
         if len(last) < len(hidden):
             hidden = hidden[last]
         normed = np.empty((len(last), self._width), dtype=np.float32)
-        arithmetic.norm(hidden, self._norm, self._weights[-1], normed)
+        token_loops.norm(hidden, self._norm, self._weights[-1], normed)
         return torch.from_numpy(normed)
 
 
 def tiled(weight: Float[Tensor, "outputs inputs"]) -> Matrix:
-    """A matrix as ``add_product`` takes it, filled up with zeros."""
+    """A matrix as ``multiply`` takes it, filled up with zeros."""
     outputs, inputs = weight.shape
-    filled = np.pad(weight.detach().numpy(), ((0, _whole(outputs, arithmetic.TILE) - outputs), (0, 0)))
-    return np.ascontiguousarray(filled.reshape(-1, arithmetic.TILE, inputs).swapaxes(1, 2))
+    filled = np.pad(weight.detach().numpy(), ((0, _whole(outputs, TILE) - outputs), (0, 0)))
+    return np.ascontiguousarray(filled.reshape(-1, TILE, inputs).swapaxes(1, 2))
 
 
 def _stacked(blocks: Sequence[Mapping[str, Tensor]], *names: str) -> Float[np.ndarray, "layers tiles inputs TILE"]:

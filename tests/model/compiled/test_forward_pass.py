@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from components.model import compiled_arithmetic as arithmetic
-from components.model.compiled_pass import CompiledPass, CompiledProduct, compilable_model
+from components.model.compiled import basics
+from components.model.compiled.forward_pass import CompiledPass, CompiledProduct, compilable_model
 from components.model.config import ModelConfig
 from components.model.decoder_cache import DecoderCache
 from components.model.decoder_pass import DecoderPass
@@ -111,9 +111,9 @@ def test_a_product_is_torchs_and_a_row_of_it_does_not_depend_on_the_others(
 def test_exp_is_right_to_two_units_of_the_last_place_and_knows_what_is_no_number() -> None:
     for x in np.linspace(-87, 88, 20_001, dtype=np.float32):
         expected = math.exp(float(x))
-        assert abs(float(arithmetic.exp(x)) - expected) <= 2.5e-7 * expected, x
-    assert arithmetic.exp(np.float32(-np.inf)) < 2e-38
-    assert math.isnan(arithmetic.exp(np.float32(np.nan)))
+        assert abs(float(basics.exp(x)) - expected) <= 2.5e-7 * expected, x
+    assert basics.exp(np.float32(-np.inf)) < 2e-38
+    assert math.isnan(basics.exp(np.float32(np.nan)))
 
 
 def test_a_weight_that_is_no_number_shows(model: Transformer) -> None:
