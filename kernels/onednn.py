@@ -35,10 +35,23 @@ def mkl_is_slow() -> bool:
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b`` of two matrices. oneDNN wants the left one in rows: of two that are not, the narrower is copied."""
-    if a.is_contiguous() or (len(a) <= b.shape[1] and not b.T.is_contiguous()):
+    """``a @ b`` of two matrices.
+
+    oneDNN wants the left one in rows. Of two that are not, as for the gradient of a weight, it copies the narrower; that
+    is more than oneDNN gains without AVX-512, so torch multiplies these there.
+    """
+    if a.is_contiguous():
         return _times_transposed(a, b.T)
-    return _times_transposed(b.T, a).T
+    if b.T.is_contiguous():
+        return _times_transposed(b.T, a).T
+    if not _has_avx512():
+        return torch.mm(a, b)
+    return _times_transposed(a, b.T) if len(a) <= b.shape[1] else _times_transposed(b.T, a).T
+
+
+@cache
+def _has_avx512() -> bool:
+    return torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def _times_transposed(rows: Tensor, weight: Tensor) -> Tensor:

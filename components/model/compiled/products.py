@@ -68,8 +68,7 @@ def _tile_product(count: int) -> Any:
     return multiply_tile
 
 
-_six_rows, _four_rows, _two_rows, _one_row = (_tile_product(count) for count in (6, 4, 2, 1))
-
+_six_rows, _four_rows, _three_rows, _two_rows, _one_row = (_tile_product(count) for count in (6, 4, 3, 2, 1))
 
 _MATRIX, _PANELS = types.Array(types.float32, 2, "A"), types.Array(types.float32, 3, "A")
 PUT, ADD = False, True
@@ -82,18 +81,25 @@ def multiply(rows: Array, panels: Array, out: Array, add: bool) -> None:
     Shapes: rows ``[rows, inputs]`` with any strides, panels ``[panels, inputs, TILE]``, out ``[rows, panels * TILE]``;
     the last dimension of these two has no gaps.
     """
-    count = len(rows)
-    rest = count % 6
     for number in range(len(panels)):
-        panel, column = panels[number], number * TILE
-        for r in range(0, count - rest, 6):
-            _six_rows(rows, r, panel, out, column, add)
-        if rest >= 4:
-            _four_rows(rows, count - rest, panel, out, column, add)
-        if rest % 4 >= 2:
-            _two_rows(rows, count - rest % 4, panel, out, column, add)
-        if rest % 2:
-            _one_row(rows, count - 1, panel, out, column, add)
+        panel, column, r = panels[number], number * TILE, 0
+        while r < len(rows):
+            left = len(rows) - r
+            if left > 8 or left == 6:
+                _six_rows(rows, r, panel, out, column, add)
+                r += 6
+            elif left >= 4:  # eight rows are twice four, as the sums of two alone would wait for each other
+                _four_rows(rows, r, panel, out, column, add)
+                r += 4
+            elif left == 3:
+                _three_rows(rows, r, panel, out, column, add)
+                r += 3
+            elif left == 2:
+                _two_rows(rows, r, panel, out, column, add)
+                r += 2
+            else:
+                _one_row(rows, r, panel, out, column, add)
+                r += 1
 
 
 @compiled()

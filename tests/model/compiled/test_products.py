@@ -15,7 +15,7 @@ def panels_of(inputs: int, outputs: int) -> np.ndarray:
     return np.full((-(-outputs // TILE), inputs, TILE), np.nan, dtype=np.float32)
 
 
-@pytest.mark.parametrize("rows", [*range(1, 14)])  # every rest that six leaves, after none, one and two whole sixes
+@pytest.mark.parametrize("rows", range(1, 15))  # every way in which rows are divided
 @pytest.mark.parametrize("outputs", [TILE, 3 * TILE - 5])
 def test_a_product_is_that_of_numpy(rows: int, outputs: int) -> None:
     left, right = matrix(rows, 21), matrix(21, outputs)
