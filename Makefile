@@ -50,8 +50,9 @@ lint: $(VENV)/dev  ## check style, types and import boundaries
 quick-test: lint  ## lint, then the quick tests
 	$(BIN)/pytest --timeout=600 -m "not slow and not soak and not gpu and not browser" -n 2 --dist loadfile
 
-test: quick-test  ## everything that CI runs: the quick tests, then whole flows
-	$(BIN)/pytest --timeout=900 -m "slow and not gpu and not browser and not soak" -n 2 --dist loadfile
+# In the order of the folders: a file of whole flows that came last would leave a worker with nothing to do for minutes.
+test: lint  ## everything that CI runs: lint, the quick tests and whole flows
+	$(BIN)/pytest --timeout=900 -m "not soak and not gpu and not browser" -n 2 --dist loadfile --no-loadscope-reorder
 
 soak: $(VENV)/dev  ## kills, outages, several processes, system calls (strace), real text, the README line by line; 40 minutes
 	$(BIN)/pytest --timeout=1800 -m soak

@@ -18,6 +18,17 @@ from flows.workspace import artifact_folder
 MakeArtifact = Callable[..., Artifact]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_heartbeats() -> Iterator[None]:
+    """Without a pulse, which beats every three minutes: at its end a flow waits up to a second for the thread of it."""
+    import flows.workspace  # noqa: F401 - tells Prefect where it lives, before it is imported
+    from prefect.flow_engine import BaseFlowRunEngine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseFlowRunEngine, "heartbeat_seconds", None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's SQLite file after its migrations, with the default experiment that the first client adds."""
