@@ -11,7 +11,8 @@ clipping and AdamW, eagerly, each as its users get it:
 - the matrix products alone, forward and backward, into memory that is there: what no step can be faster than.
 
 In turns in one process, medians. Freed memory stays with the process, as in our stage, so the others gain from it too.
-To see another CPU's limits: ``ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2``.
+To see another CPU's limits: ``ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2``, and for
+what Numba compiles ``NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+fma,+bmi,+bmi2,+popcnt,+f16c,+movbe``.
 """
 
 # ruff: noqa: E402 - how OpenMP threads wait is decided before torch is imported

@@ -37,8 +37,8 @@ def mkl_is_slow() -> bool:
 def product(a: Tensor, b: Tensor) -> Tensor:
     """``a @ b`` of two matrices.
 
-    oneDNN wants the left one in rows. Of two that are not, as for the gradient of a weight, it copies the narrower; that
-    is more than oneDNN gains without AVX-512, so torch multiplies these there.
+    oneDNN wants the left one in rows. Of two that are not, as for the gradient of a weight, the narrower is copied.
+    That costs more than oneDNN gains without AVX-512: there torch multiplies these.
     """
     if a.is_contiguous():
         return _times_transposed(a, b.T)

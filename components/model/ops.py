@@ -4,9 +4,9 @@ Attention goes to our Triton kernel, to loops that Numba compiles, to PyTorch's 
 to plain matrix products, the output layer with its loss to our Triton rows or the same on PyTorch. Callers pass what
 any of them needs (where documents start, not a dense mask). The choice, for calls that leave it to us:
 
-- CPU, fp32: compiled loops (``compiled/attention.py``).
-- CPU, other dtypes: matrix products in blocks (``block_attention.py``), beyond 1,024 tokens SDPA's flash kernel. Never
-  Triton, whose interpreter is for tests.
+- CPU, fp32, and bf16 where nothing multiplies it faster: compiled loops (``compiled/attention.py``).
+- CPU, bf16 with Intel's matrix units (AMX): matrix products in blocks (``block_attention.py``), beyond 1,024 tokens
+  SDPA's flash kernel; other dtypes: SDPA. Never Triton, whose interpreter is for tests.
 - CUDA: what ``kernel_choice.json`` has measured as fastest for the GPU, dtype, head dimension and length; without a
   measurement Triton for packed documents, which it skips where SDPA masks them, and SDPA for plain rows.
 - fp32, GPUs before compute capability 8.0, other head dimensions than 64 and 128, fewer than 128 tokens: SDPA.
@@ -178,7 +178,8 @@ def attention(
         start, end = (documents.start, documents.end) if documents is not None else (None, None)
         return attention_kernel.attention(query, key, value, start, end, impl="triton")
     if path == "compiled":
-        return compiled_attention(query, key, value, _one_document(seq) if documents is None else documents.start)
+        start = _one_document(seq) if documents is None else documents.start
+        return compiled_attention(query.float(), key.float(), value.float(), start).to(query.dtype)
     mask = documents.mask if documents is not None else None
     if documents is not None and mask is None:  # ``using`` has changed the path since they were packed
         mask = attention_mask(documents.start, query.dtype)
@@ -321,9 +322,19 @@ def _attention_path(
             path = "triton"
         elif fit:
             path = _measured(device, dtype, head_dim, bucket, documents) or ("triton" if documents else "sdpa")
-    elif device.type == "cpu" and dtype == torch.float32 and requested() == "auto":
+    elif device.type == "cpu" and requested() == "auto" and _worth_compiling(dtype):
         path = "compiled"
     return _noted("attention", path)
+
+
+def _worth_compiling(dtype: torch.dtype) -> bool:
+    """The loops compute in fp32: half of the time of torch's products in bf16, where a CPU has no units for these."""
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and not _has_amx())
+
+
+@cache
+def _has_amx() -> bool:
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def _torch_path(device: torch.device, dtype: torch.dtype, head_dim: int, bucket: int, documents: bool) -> AttentionPath:

@@ -21,8 +21,9 @@ MakeArtifact = Callable[..., Artifact]
 @pytest.fixture(scope="session", autouse=True)
 def _no_heartbeats() -> Iterator[None]:
     """Without a pulse, which beats every three minutes: at its end a flow waits up to a second for the thread of it."""
-    import flows.workspace  # noqa: F401 - tells Prefect where it lives, before it is imported
     from prefect.flow_engine import BaseFlowRunEngine
+
+    import flows.workspace  # noqa: F401 - tells Prefect where it lives, before it is imported
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BaseFlowRunEngine, "heartbeat_seconds", None)

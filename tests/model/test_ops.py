@@ -170,18 +170,23 @@ def test_beyond_the_products_the_flash_kernel_takes_documents_and_grouped_querie
     monkeypatch.setattr(ops, "PRODUCTS_ATTENTION_KEYS", 0)
     query, key, value = (torch.randn(2, 64, heads, 16, dtype=BF16) for heads in (4, 2, 2))
     for documents in (ops.packed(torch.zeros(2, 64, dtype=torch.long), BF16, 16), None):
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        with using("torch"), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
             ops.attention(query, key, value, documents)
         names = {event.key for event in profile.key_averages()}
         assert "aten::_scaled_dot_product_flash_attention_for_cpu" in names
         assert "aten::repeat_interleave" not in names
 
 
-def test_left_alone_a_cpu_never_takes_triton() -> None:
+@pytest.mark.parametrize("amx", [False, True])
+def test_left_alone_a_cpu_never_takes_triton(amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops, "_has_amx", lambda: amx)
     compiled = {"attention": "loops compiled by Numba", "linear_cross_entropy": "torch, in chunks"}
     assert ops.chosen(CPU, FP32, 64, 1024) == ops.chosen(CPU, FP32, 20, 9999) == compiled
-    assert ops.chosen(CPU, BF16, 64, 1024)["attention"] == "torch matrix products"
-    assert ops.chosen(CPU, BF16, 64, 1025)["attention"] == "torch SDPA"
+    if not amx:
+        assert ops.chosen(CPU, BF16, 64, 1024) == ops.chosen(CPU, BF16, 64, 1025) == compiled
+    else:
+        assert ops.chosen(CPU, BF16, 64, 1024)["attention"] == "torch matrix products"
+        assert ops.chosen(CPU, BF16, 64, 1025)["attention"] == "torch SDPA"
     assert ops.chosen(CPU, torch.float64, 64, 512)["attention"] == "torch SDPA"
 
 

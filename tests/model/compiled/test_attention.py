@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from components.model import ops
 from components.model.compiled import attention
 from components.model.compiled.attention import compiled_attention
+from kernels.dispatch import Implementation, using
 from tests.model.test_block_attention import document_starts, exact
 
 LENGTH = 100
@@ -83,6 +85,27 @@ def test_a_number_that_is_none_stays_visible(broken: float) -> None:
     assert mixed[0, 50, 1].isnan().all()
     mixed[0, 50, 1] = 0
     assert mixed.isfinite().all()
+
+
+@pytest.mark.parametrize("implementation", ["auto", "torch"])
+def test_bf16_errs_no_more_than_torchs_own_attention(
+    implementation: Implementation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ops, "_has_amx", lambda: False)
+    starts, inputs = document_starts(), [each.detach().bfloat16().requires_grad_() for each in leaves(2)]
+    with using(implementation), ops.recorded() as taken:
+        ours = ops.attention(inputs[0], inputs[1], inputs[2], ops.packed(starts, torch.bfloat16, 16))
+    assert taken["attention"] == {"compiled" if implementation == "auto" else "products"}
+    assert ours.dtype == torch.bfloat16
+    mask = ops.attention_mask(starts, torch.bfloat16)
+    query, key, value = (each.transpose(1, 2) for each in inputs)
+    torchs = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True).transpose(1, 2)
+    upstream, results = torch.randn_like(ours), []
+    for mixed in (ours, torchs, exact(inputs[0], inputs[1], inputs[2], mask)):
+        gradients = torch.autograd.grad(mixed, inputs, upstream.to(mixed.dtype))
+        results.append([each.detach().float() for each in (mixed, *gradients)])
+    for of_ours, of_torch, formula in zip(*results, strict=True):
+        assert (of_ours - formula).norm() <= 2 * (of_torch - formula).norm()
 
 
 def test_inputs_may_have_gaps() -> None:
