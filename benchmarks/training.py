@@ -56,7 +56,7 @@ from components.training.history import History
 from components.training.loader import Batch, TrainingBatches
 from components.training.module import TrainingModule
 from components.training.objectives.next_token import NextToken
-from components.training.optimizer import adamw
+from components.training.optimizer import adamw, optimizer
 from components.training.precision import chosen_precision
 from components.training.threads import set_threads
 from components.training.trained import TrainedModel, read_history
@@ -215,7 +215,7 @@ def trainer(config: ModelConfig, threads: int) -> Iterator[Result]:
             split, length = shards.splits["train"], config.context_length
             batches = iter(TrainingBatches(split, data.order, length, shards.boundary_id, 0, 0, steps))
             module = TrainingModule(Transformer(config, shards.vocab_size), settings, NextToken(), 1.0)
-            loop = plain_step(module, adamw(module.model, settings), chosen, partial(next, batches))
+            loop = plain_step(module, optimizer(module.model, settings), chosen, partial(next, batches))
             in_loop.on_train_start()
             for _ in range(steps):
                 loop()
