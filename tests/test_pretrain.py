@@ -196,7 +196,7 @@ def test_the_same_seed_gives_the_same_weights_and_accumulation_changes_them_litt
     torch.testing.assert_close(runs[0][name], runs[3][name], atol=2e-3, rtol=1e-2)
 
 
-@pytest.mark.parametrize("precision", ["32-true", pytest.param("bf16-mixed", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_killed_at_any_step_and_resumed_the_weights_are_bit_equal(
     prepared: PreparedData, tmp_path: Path, precision: str
 ) -> None:

@@ -23,8 +23,6 @@ def _no_heartbeats() -> Iterator[None]:
     """Without a pulse, which beats every three minutes: at its end a flow waits up to a second for the thread of it."""
     from prefect.flow_engine import BaseFlowRunEngine
 
-    import flows.workspace  # noqa: F401 - tells Prefect where it lives, before it is imported
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BaseFlowRunEngine, "heartbeat_seconds", None)
         yield

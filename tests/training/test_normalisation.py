@@ -66,7 +66,6 @@ def test_four_micro_batches_learn_the_curve_of_one(tmp_path: Path, name: str) ->
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.soak
 def test_two_processes_learn_the_curve_of_one(tmp_path: Path) -> None:
     """Also with ``lacy``, whose budget is spent over all ranks of a forward pass."""
     environment = {

@@ -1,5 +1,5 @@
 """Code for CPUs that Numba compiles: fp32 training's attention and rows, and a small model's forward pass.
 
 ``basics.py`` and ``products.py`` are what it is made of; files named ``..._loops.py`` hold what is compiled, the others
-call it with torch's tensors. Only the loops import Numba, and only when they are called.
+call it with torch's tensors. Training imports Numba, which takes a while, when it first computes.
 """

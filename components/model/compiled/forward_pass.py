@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from components.model.compiled import token_loops
 from components.model.compiled.basics import TILE
-from components.model.compiled.products import PUT, multiply
+from components.model.compiled.products import PUT, multiply, put_transposed
+from components.model.compiled.threads import arrays
 from components.model.decoder_cache import DecoderCache
 from components.model.projection import Projection
 from components.model.transformer import Transformer
@@ -94,8 +95,9 @@ class CompiledPass:
 def tiled(weight: Float[Tensor, "outputs inputs"]) -> Matrix:
     """A matrix as ``multiply`` takes it, filled up with zeros."""
     outputs, inputs = weight.shape
-    filled = np.pad(weight.detach().numpy(), ((0, _whole(outputs, TILE) - outputs), (0, 0)))
-    return np.ascontiguousarray(filled.reshape(-1, TILE, inputs).swapaxes(1, 2))
+    panels = np.empty((_whole(outputs, TILE) // TILE, inputs, TILE), dtype=np.float32)
+    put_transposed(*arrays(weight), panels)
+    return panels
 
 
 def _stacked(blocks: Sequence[Mapping[str, Tensor]], *names: str) -> Float[np.ndarray, "layers tiles inputs TILE"]:

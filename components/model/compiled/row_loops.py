@@ -14,15 +14,27 @@ _MOST = np.float32(88.0)
 
 
 @compiled()
+def norm_row(row: Array, weight: Array, epsilon: np.float32, normed: Array) -> np.float32:
+    """RMSNorm of one row; ``normed`` may be longer. Returns what the row was multiplied by, besides the weight."""
+    width = len(weight)
+    scale: np.float32 = ONE / np.float32(math.sqrt(dot(row, row) / np.float32(width) + epsilon))
+    for i in range(width):
+        normed[i] = row[i] * scale * weight[i]
+    return scale
+
+
+@compiled()
+def silu(x: np.float32) -> np.float32:
+    """x * sigmoid(x)."""
+    active: np.float32 = x / (ONE + exp(min(-x, _MOST)))
+    return active
+
+
+@compiled()
 def norm(first: int, last: int, rows: Array, weight: Array, epsilon: np.float32, normed: Array, inverse: Array) -> None:
     """RMSNorm; ``inverse`` ``[rows]`` is for what each row was multiplied by, besides the weight."""
-    width = len(weight)
     for r in range(first, last):
-        row, out = rows[r], normed[r]
-        scale = ONE / np.float32(math.sqrt(dot(row, row) / np.float32(width) + epsilon))
-        inverse[r] = scale
-        for i in range(width):
-            out[i] = row[i] * scale * weight[i]
+        inverse[r] = norm_row(rows[r], weight, epsilon, normed[r])
 
 
 @compiled("reassoc")
@@ -86,7 +98,7 @@ def swiglu(first: int, last: int, gate: Array, up: Array, out: Array) -> None:
     for r in range(first, last):
         g, u, o = gate[r], up[r], out[r]
         for i in range(len(g)):
-            o[i] = g[i] / (ONE + exp(min(-g[i], _MOST))) * u[i]
+            o[i] = silu(g[i]) * u[i]
 
 
 @compiled()

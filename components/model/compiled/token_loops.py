@@ -14,19 +14,16 @@ import math
 
 import numpy as np
 
-from components.model.compiled.basics import ONE, TILE, ZERO, Array, compiled, dot, exp
+from components.model.compiled.basics import ONE, TILE, ZERO, Array, compiled, exp
 from components.model.compiled.products import ADD, PUT, multiply
+from components.model.compiled.row_loops import norm_row, silu
 
 
 @compiled()
 def norm(hidden: Array, weight: Array, epsilon: np.float32, normed: Array) -> None:
     """RMSNorm of every row of ``hidden`` into ``normed``; both may have more columns than ``weight``."""
-    width = len(weight)
     for t in range(len(hidden)):
-        row = hidden[t, :width]
-        scale = ONE / math.sqrt(dot(row, row) / np.float32(width) + epsilon)
-        for i in range(width):
-            normed[t, i] = row[i] * scale * weight[i]
+        norm_row(hidden[t, : len(weight)], weight, epsilon, normed[t])
 
 
 @compiled()
@@ -95,8 +92,7 @@ def _activate(both: Array, active: Array, width: int) -> None:
     """SwiGLU: gate and up lie side by side in ``both``."""
     for t in range(len(both)):
         for i in range(width):
-            gate = both[t, i]
-            active[t, i] = gate / (ONE + exp(min(-gate, np.float32(88.0)))) * both[t, width + i]
+            active[t, i] = silu(both[t, i]) * both[t, width + i]
 
 
 @compiled()

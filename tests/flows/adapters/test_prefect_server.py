@@ -29,7 +29,7 @@ time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_the_server_answers_and_ends_with_its_command(workspace: Path, number: signal.Signals) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     command = subprocess.Popen(
